@@ -1,0 +1,95 @@
+"""The configuration: every entry with its default, and the argument string."""
+
+from ml_collections import ConfigDict
+
+from dasm_jax.errors import UserError, unknown
+
+
+def defaults(method='idc'):
+  """Every entry of a configuration, with what `method` is made of.
+
+  Raises:
+    UserError: an unknown method.
+  """
+  from dasm_jax.methods import METHODS
+  if method not in METHODS:
+    raise unknown('method', method, METHODS)
+  c = ConfigDict()
+  c.seed = 0
+  c.dataset = ConfigDict(dict(
+      name='', data_dir='', size=0, holdout=0.0))
+  c.network = ConfigDict(dict(
+      name='convnet', depth=3, width=128, norm='instance', activation='relu',
+      pooling='avg'))
+  c.syn = ConfigDict(dict(
+      ipc=10, init='real', space='pixels' if method == 'idc' else 'normalised',
+      factor=1, formation='single', bound=128))
+  c.method = ConfigDict(dict(
+      name=method, **METHODS[method], first_block=0, last_block=0, batch=64,
+      limit=128, lr=0.1, lr_per_image=method == 'idc', momentum=0.5,
+      steps=1000, inner=100, warmup=0, net_steps=32, net_lr=0.01,
+      net_momentum=0.9 if method == 'idc' else 0.0,
+      net_weight_decay=5e-4 if method == 'idc' else 0.0,
+      net_batch=64 if method == 'idc' else 256))
+  c.sdc = ConfigDict(dict(
+      weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
+      penalty='sample_norm'))
+  c.segments = ConfigDict(dict(
+      number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,
+      first=1.0, replay=0.25, match='new', score='loss', probes=3,
+      probe_epochs=100, probe_real_steps=300))
+  c.eval = ConfigDict(dict(
+      recipe='idc' if method == 'idc' else 'dc', epochs=1000, networks=5,
+      lr=0.01, batch=64 if method == 'idc' else 256, augment='auto',
+      cutmix=-1.0, together='auto'))
+  c.run = ConfigDict(dict(chunk=10, save_seconds=30.0))
+  return c
+
+
+def arguments(text, **spec):
+  """The argument string of a config file, `ipc=10,method=idc`, as a ConfigDict.
+
+  Args:
+    text: `key=value` pairs joined by commas; what stands behind the colon of
+      `--config=file.py:…`.
+    **spec: the keys with their defaults, whose types the values take.
+
+  Raises:
+    UserError: a key that is not in `spec`, or a value of another type.
+  """
+  out = ConfigDict(spec)
+  for part in filter(None, text.split(',')):
+    key, equals, value = part.partition('=')
+    if key not in spec:
+      raise unknown('config argument', key, spec)
+    kind = type(spec[key])
+    try:
+      if not equals:
+        raise ValueError
+      out[key] = _boolean(value) if kind is bool else kind(value)
+    except ValueError:
+      raise UserError(f'config argument {part!r} is not {key}=<'
+                      f'{kind.__name__}>; the default is {spec[key]}') from None
+  return out
+
+
+def _boolean(text):
+  return {'true': True, 'false': False}[text.lower()] if (
+      text.lower() in ('true', 'false')) else int('')
+
+
+def difference(path, config):
+  """Why `path` (`a.b.c`) is no entry of `config`: one line, or None."""
+  import difflib
+  node, walked = config, []
+  for name in path.split('.'):
+    if not isinstance(node, ConfigDict) or name not in node:
+      known = list(node) if isinstance(node, ConfigDict) else []
+      prefix = '.'.join(['--config', *walked])
+      close = difflib.get_close_matches(name, known, 1)
+      hint = f'did you mean {prefix}.{close[0]}? ' if close else ''
+      return (f'{prefix} has no entry {name!r}; {hint}'
+              f'choose from {", ".join(sorted(known)) or "nothing below it"}')
+    walked.append(name)
+    node = node[name]
+  return None

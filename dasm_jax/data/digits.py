@@ -1,0 +1,29 @@
+"""scikit-learn's digits: 1797 gray 8x8 images that need no download."""
+
+import importlib.util
+
+import numpy as np
+
+from dasm_jax.data.splits import Split, stratify, take
+from dasm_jax.errors import UserError
+
+
+def check():
+  """`UserError` if scikit-learn is not installed."""
+  if importlib.util.find_spec('sklearn') is None:
+    raise UserError("data set 'digits' comes with scikit-learn, which is not "
+                    'installed: pip install scikit-learn')
+
+
+def load():
+  """`(train, test, class_names)`; a fifth of each class is test, always the
+  same; images `[n, 8, 8, 1]`; raises `UserError` without scikit-learn."""
+  check()
+  from sklearn.datasets import load_digits
+  bunch = load_digits()
+  # Written with 17 levels, 0 to 16.
+  images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+  whole = Split(images, bunch.target.astype(np.int32))
+  kept, held = stratify(whole.labels, 0.2)
+  return (take(whole, kept), take(whole, held),
+          tuple(str(digit) for digit in range(10)))

@@ -1,0 +1,184 @@
+"""Folders of images, a folder a class."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax.data.images import SUFFIXES, decode
+from dasm_jax.data.splits import Split, brief, empty, shorten, stratify, take
+from dasm_jax.errors import UserError
+
+TESTS = 'test', 'val', 'validation', 'valid'
+# The original Tiny ImageNet keeps its validation images in one folder and
+# their classes in this file.
+ANNOTATIONS = 'val_annotations.txt'
+
+
+class Layout(NamedTuple):
+  """Where things are: `test` is None where it is to be cut from `train`."""
+  train: Path
+  test: Path | None
+  class_names: tuple
+
+
+def _folders(path):
+  """The names of the visible folders in `path`, sorted."""
+  try:
+    return sorted(entry.name for entry in path.iterdir()
+                  if entry.is_dir() and not entry.name.startswith('.'))
+  except OSError as error:
+    raise UserError(f'cannot list {str(path)!r}: {brief(error)}') from error
+
+
+def _files(path):
+  """The image files somewhere below `path`, in no order, lazily."""
+  return (entry for entry in path.rglob('*')
+          if entry.suffix.lower() in SUFFIXES
+          and not entry.name.startswith('.') and entry.is_file())
+
+
+def check(path, holdout=0.0):
+  """The `Layout` of a folder of images.
+
+  Lists files, opens none. Raises `UserError` if there is no such folder, no
+  class, a class without images, a test class that is not trained, no test.
+  """
+  root = Path(path).expanduser()
+  if not path or not root.is_dir():
+    raise UserError(f'folder:{path} is not a folder; give folder:PATH with '
+                    'PATH/train/CLASS/*.png or PATH/CLASS/*.png')
+  train = root / 'train'
+  # A class may be called 'train': then it holds images, not folders.
+  split = train.is_dir() and bool(_folders(train))
+  if not split:
+    train = root
+  names = _folders(train)
+  if len(names) < 2:
+    raise UserError(f'{str(train)!r} has {len(names)} class folders; two are '
+                    'needed, each with the images of one class')
+  _refuse_empty(train, names)
+  test = _test_folder(root, names) if split else None
+  if split and test is None and not holdout:
+    raise UserError(
+        f'{str(root)!r} has train but none of {", ".join(TESTS)} with the same '
+        f'class folders; add one, use folder:{train} (a fifth becomes test), '
+        'or set --config.dataset.holdout=0.1')
+  return Layout(train, test, tuple(names))
+
+
+def _refuse_empty(path, names):
+  bare = [name for name in names if next(_files(path / name), None) is None]
+  if bare:
+    raise UserError(f'no images in {str(path)!r} of class {shorten(bare)}; add '
+                    f'some ({" ".join(sorted(SUFFIXES))}) or remove the folder')
+
+
+def _test_folder(root, names):
+  """The first folder to test on that has classes (an unlabelled has none)."""
+  for test in (root / name for name in TESTS):
+    if (test / ANNOTATIONS).is_file():
+      return test
+    found = _folders(test) if test.is_dir() else []
+    if set(found) & set(names):
+      strange = sorted(set(found) - set(names))
+      if strange:
+        raise UserError(f'{str(test)!r} has classes that train has not: '
+                        f'{shorten(strange)}')
+      _refuse_empty(test, found)
+      return test
+  return None
+
+
+def _labelled(path, names):
+  """`[(file, label)]` below `path`, by class, then by file name."""
+  known = {name: label for label, name in enumerate(names)}
+  if (path / ANNOTATIONS).is_file():
+    rows = [line.split() for line in
+            (path / ANNOTATIONS).read_text('utf-8').splitlines()]
+    return [(path / 'images' / row[0], known[row[1]]) for row in rows
+            if len(row) > 1 and row[1] in known]
+  return [(file, label) for name, label in known.items()
+          if (path / name).is_dir() for file in sorted(_files(path / name))]
+
+
+def load(path, size=None, holdout=0.0):
+  """`(train, test, class_names)` of a folder of images.
+
+  test: the folder's own, else a fifth of each class, always the same; None
+    if the folder has none and `holdout` makes it unneeded.
+  Broken files are left out, with a warning. Raises `UserError` for what
+  `check` refuses, and where images differ in size and `size` is not given.
+  """
+  layout = check(path, holdout)
+  files = _labelled(layout.train, layout.class_names)
+  count = len(files)
+  if layout.test is not None:
+    files += _labelled(layout.test, layout.class_names)
+  whole, kept = _read(files, size)
+  split = int(np.searchsorted(kept, count))
+  if layout.test is not None:
+    train = Split(whole.images[:split], whole.labels[:split])
+    test = Split(whole.images[split:], whole.labels[split:])
+  elif layout.train.name == 'train' and layout.train != Path(path).expanduser():
+    train, test = whole, None
+  else:
+    rows, held = stratify(whole.labels, 0.2)
+    train, test = take(whole, rows), take(whole, held)
+  return train, test, layout.class_names
+
+
+def _read(files, size):
+  """`(split, kept)`: the readable images, and which of `files` they are."""
+  images, labels, kept, broken = None, [], [], []
+  # What Pillow warns of (odd EXIF, palettes, large images) it also reads.
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')
+    for index, (path, label) in enumerate(files):
+      try:
+        image = decode(path, size)
+      except MemoryError:
+        raise
+      except Exception:  # A broken file makes its decoder raise anything.
+        broken.append(path)
+        continue
+      if images is None:
+        images = empty((len(files), *image.shape))
+      if image.shape[:2] != images.shape[1:3]:
+        raise _several_sizes(files)
+      if image.shape[-1] > images.shape[-1]:
+        # All were gray so far; this one is not. Happens once at most.
+        images = np.repeat(images, 3, axis=-1)
+      images[len(kept)] = image  # A gray one fills all three channels.
+      labels.append(label)
+      kept.append(index)
+  if broken:
+    logging.getLogger('dasm_jax').warning(
+        'skipped %d of %d image files that cannot be read: %s', len(broken),
+        len(files), shorten(broken))
+  if not kept:
+    raise UserError(f'none of {len(files)} image files can be read: '
+                    f'{shorten(path for path, _ in files)}')
+  return Split(images[:len(kept)], np.array(labels, np.int32)), kept
+
+
+def _several_sizes(files):
+  from PIL import Image
+  sizes = set()
+  for path, _ in files:
+    try:
+      with Image.open(path) as image:
+        sizes.add(image.size)
+    except Exception:  # Broken: skipped, as in reading.
+      continue
+  return several_sizes(sizes)
+
+
+def several_sizes(sizes):
+  """`UserError` for images of more than one `(width, height)`."""
+  found = shorten(f'{width}x{height}' for width, height in sorted(sizes))
+  return UserError(
+      f'the images are of several sizes (width x height: {found}); set '
+      '--config.dataset.size=64 (say) to resize and crop all to 64x64')

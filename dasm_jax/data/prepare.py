@@ -1,0 +1,172 @@
+"""Making a TFDS set that is not on disk yet, with or without TensorFlow."""
+
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import socket
+import sys
+import types
+import urllib.parse
+import urllib.request
+
+from dasm_jax.data.directory import data_root, tfds_name
+from dasm_jax.data.splits import brief
+from dasm_jax.data.table import unknown_name
+from dasm_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def quiet():
+  """No TFDS progress bars, and of absl and urllib3 only what is an error."""
+  import tensorflow_datasets as tfds
+  from absl import logging as absl_logging
+  tfds.disable_progress_bar()
+  verbosity = absl_logging.get_verbosity()
+  retries = logging.getLogger('urllib3.connectionpool')
+  level = retries.level
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  retries.setLevel(logging.ERROR)
+  try:
+    yield
+  finally:
+    absl_logging.set_verbosity(verbosity)
+    retries.setLevel(level)
+
+
+def registered(name, data_dir=None):
+  """TFDS's own builder of a set; `UserError` if TFDS does not know it."""
+  import tensorflow_datasets as tfds
+  root = data_root(data_dir)
+  try:
+    # Some builders print a banner about TensorFlow before they fail.
+    with contextlib.redirect_stdout(io.StringIO()):
+      return tfds.builder(
+          tfds_name(name), data_dir=str(root), file_format='array_record')
+  except tfds.core.DatasetNotFoundError as error:
+    raise unknown_name(name, f'{str(root)!r} and TFDS') from error
+  except Exception as error:  # Whatever a builder's constructor raises.
+    if 'Parsing builder name' in str(error):
+      raise unknown_name(name, f'{str(root)!r} and TFDS') from error
+    raise UserError(f'TFDS cannot make data set {name!r}: {brief(error)}'
+                    ) from error
+
+
+def check_possible(name, builder, data_dir=None):
+  """`UserError` if preparing would fail: a read-only directory, no network."""
+  root = data_root(data_dir)
+  parent = root if root.exists() else root.parent
+  if not os.access(parent, os.W_OK):
+    raise _refused(name, root, 'that directory is read-only')
+  by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+  if by_hand:
+    _check_by_hand(name, root, ' '.join(by_hand.split())[:120])
+    return
+  cached = root / 'downloads' / builder.name
+  host = None if _files(cached) else _unreachable(builder)
+  if host:
+    raise _refused(name, root, f'there is no network: no address for {host}')
+
+
+def _check_by_hand(name, root, instructions):
+  manual = root / 'downloads' / 'manual'
+  if not _files(manual):
+    raise _refused(name, root, 'its files must be put by hand into '
+                   f'{str(manual)!r}: {instructions}')
+  if not _has_tensorflow():
+    raise _refused(name, root, 'that needs TensorFlow, once: pip install '
+                   'tensorflow')
+
+
+def _files(path):
+  return any(entry.is_file() for entry in path.rglob('*'))
+
+
+def _has_tensorflow():
+  return importlib.util.find_spec('tensorflow') is not None
+
+
+def prepare(name, builder, data_dir=None):
+  """Downloads and writes a set as array_record; `UserError` if that fails."""
+  check_possible(name, builder, data_dir)
+  root = data_root(data_dir)
+  logging.getLogger('dasm_jax').info(
+      'preparing data set %s in %s, once; this downloads', name, root)
+  try:
+    with (_without_tensorflow(builder),
+          contextlib.redirect_stdout(io.StringIO())):
+      builder.download_and_prepare()
+  except Exception as error:  # Network, disk, archives, the builder itself.
+    raise _refused(name, root, brief(error)) from error
+
+
+def _refused(name, root, reason):
+  return UserError(
+      f'data set {name!r} is not prepared in {str(root)!r} and cannot be '
+      f'prepared there ({reason}); where there is network, run: python -c '
+      f'"from dasm_jax.data import load; load({name!r}, data_dir=\'DIR\')" and '
+      'set data_dir or TFDS_DATA_DIR to that DIR')
+
+
+def _unreachable(builder):
+  """The host of the first download if it has no address, else None.
+
+  TFDS itself tries for minutes before it gives up.
+  """
+  if urllib.request.getproxies():
+    return None
+  try:
+    urls = list(builder.url_infos or ())
+  except Exception:  # Undocumented: where it is not there, just try.
+    return None
+  host = urllib.parse.urlparse(urls[0]).hostname if urls else None
+  if host:
+    try:
+      socket.getaddrinfo(host, None)
+    except OSError:
+      return host
+  return None
+
+
+def _encode(encoder, image):
+  """Stands in for TFDS's encoder of arrays, which needs TensorFlow."""
+  from PIL import Image
+  buffer = io.BytesIO()
+  gray = image.shape[-1] == 1
+  Image.fromarray(image[..., 0] if gray else image).save(
+      buffer, format=encoder.encoding_format)
+  return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def _without_tensorflow(builder):
+  """Lets the builders of small sets run where TensorFlow is not installed.
+
+  MNIST, CIFAR and SVHN ask TensorFlow for little: to open a local file, and
+  to encode an array as PNG. A gigabyte of it is much for that.
+  """
+  if _has_tensorflow():
+    yield
+    return
+  from tensorflow_datasets.core.download import extractor
+  from tensorflow_datasets.core.features import image_feature
+  stub = types.SimpleNamespace(
+      io=types.SimpleNamespace(gfile=types.SimpleNamespace(GFile=open)),
+      compat=types.SimpleNamespace(as_text=os.fspath))
+  modules = [sys.modules[base.__module__] for base in type(builder).__mro__
+             if '.core.' not in base.__module__]
+  modules = [*(module for module in modules if hasattr(module, 'tf')),
+             extractor]
+  saved = [module.tf for module in modules]
+  encoder = image_feature._ImageEncoder
+  encode = encoder._encode_image
+  try:
+    for module in modules:
+      module.tf = stub
+    encoder._encode_image = _encode
+    yield
+  finally:
+    encoder._encode_image = encode
+    for module, old in zip(modules, saved, strict=True):
+      module.tf = old

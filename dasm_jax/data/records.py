@@ -1,0 +1,156 @@
+"""TFDS sets to arrays, without TensorFlow."""
+
+import importlib.util
+import warnings
+
+import numpy as np
+
+from dasm_jax.data import prepare
+from dasm_jax.data.directory import locate, tfds_name
+from dasm_jax.data.folder import several_sizes
+from dasm_jax.data.images import decode_bytes
+from dasm_jax.data.splits import Split, brief, empty, shorten
+from dasm_jax.data.table import row_of
+from dasm_jax.errors import UserError
+
+# How many records to read at once: one at a time is several times slower.
+BLOCK = 1000
+
+
+def check(name, data_dir=None, holdout=0.0):
+  """A TFDS builder that `read` can use once it is prepared.
+
+  Reads no images. Raises `UserError` for an unknown name, a set that is not
+  prepared and cannot be, no image and label, no split to train or test on.
+  """
+  if importlib.util.find_spec('tensorflow_datasets') is None:
+    raise UserError(f'data set {name!r} needs tensorflow-datasets, which is '
+                    'not installed: pip install tensorflow-datasets '
+                    "array-record; 'digits' and folder:PATH do without")
+  directory = locate(name, data_dir)
+  with prepare.quiet():
+    if directory is None:
+      builder = prepare.registered(name, data_dir)
+      _check_features(name, builder)
+      if not builder.info.splits:
+        prepare.check_possible(name, builder, data_dir)
+    else:
+      builder = _open(name, directory)
+      _check_features(name, builder)
+    if builder.info.splits:
+      _test_name(name, builder, holdout)
+  return builder
+
+
+def _open(name, directory):
+  import tensorflow_datasets as tfds
+  try:
+    builder = tfds.builder_from_directory(str(directory))
+    formats = {item.value for item in builder.info.available_file_formats()}
+  except Exception as error:  # Whatever a damaged description raises.
+    raise UserError(f'cannot read the TFDS set in {str(directory)!r}: '
+                    f'{brief(error)}') from error
+  if 'array_record' not in formats:
+    raise UserError(
+        f'data set {name!r} in {str(directory)!r} is prepared as '
+        f'{", ".join(sorted(formats))}, which cannot be read without '
+        'TensorFlow; prepare it as array_record in another directory: python '
+        f'-c "import tensorflow_datasets as tfds; '
+        f'tfds.builder({tfds_name(name)!r}, data_dir=\'DIR\', '
+        'file_format=\'array_record\').download_and_prepare()"')
+  return builder
+
+
+def _check_features(name, builder):
+  import tensorflow_datasets as tfds
+  features = builder.info.features
+  have = dict(features) if hasattr(features, 'keys') else {}
+  image, label = have.get('image'), have.get('label')
+  if not (isinstance(image, tfds.features.Image) and len(image.shape) == 3
+          and image.np_dtype == np.uint8  # `dtype` imports TensorFlow.
+          and isinstance(label, tfds.features.ClassLabel)):
+    raise UserError(
+        f'data set {name!r} is not for image classification: it needs '
+        "features 'image' (uint8) and 'label' (of classes) and has "
+        f'{shorten(have) or type(features).__name__}')
+
+
+def _test_name(name, builder, holdout):
+  """The split to test on, None if `holdout` replaces it; checks train too."""
+  splits = builder.info.splits
+  have = [key for key in splits if splits[key].num_examples]
+  if 'train' not in have:
+    raise UserError(f'data set {name!r} has no train split; it has '
+                    f'{shorten(have) or "none"}')
+  if holdout:
+    return None
+  row = row_of(builder.name)
+  for split in ([row.test] if row else []) + ['test', 'validation']:
+    if split in have:
+      return split
+  raise UserError(f'data set {name!r} has no test or validation split (it has '
+                  f'{shorten(have)}); set --config.dataset.holdout=0.1 to hold '
+                  'out a part of train')
+
+
+def load(name, data_dir=None, size=None, holdout=0.0):
+  """`(train, test, class_names, row)` of a TFDS set, prepared if need be.
+
+  test: None if `holdout` makes it unneeded; row: see `table.row_of`.
+  Raises `UserError` for what `check` refuses, for a set that cannot be
+  prepared or read, for images of several sizes and for missing labels.
+  """
+  builder = check(name, data_dir, holdout)
+  with prepare.quiet():
+    if not builder.info.splits:
+      prepare.prepare(name, builder, data_dir)
+    test_name = _test_name(name, builder, holdout)
+    train = _read(name, builder, 'train', size)
+    test = _read(name, builder, test_name, size) if test_name else None
+  label = builder.info.features['label']
+  count = label.num_classes or int(train.labels.max()) + 1
+  names = tuple(label.names or map(str, range(count)))
+  return train, test, names, row_of(builder.name)
+
+
+def _read(name, builder, split, size):
+  import tensorflow_datasets as tfds
+  try:
+    # TFDS's own decoding takes three times as long as Pillow alone.
+    source = builder.as_data_source(
+        split=split, decoders={'image': tfds.decode.SkipDecoding()})
+    found = _arrays(source, builder.info.features['image'].shape[-1], size)
+  except UserError:
+    raise
+  except Exception as error:  # A missing shard, a broken record or image.
+    raise UserError(f'cannot read split {split!r} of data set {name!r} in '
+                    f'{str(builder.data_dir)!r}: {brief(error)}') from error
+  missing = int((found.labels < 0).sum())
+  if missing:
+    raise UserError(
+        f'{missing} of {len(found.labels)} images in split {split!r} of data '
+        f'set {name!r} have no label; to test on a part of train instead, set '
+        '--config.dataset.holdout=0.1')
+  return found
+
+
+def _arrays(source, channels, size):
+  """All of a data source as a `Split`."""
+  count, images = len(source), None
+  labels = np.empty(count, np.int32)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore')  # Pillow's, of images it does read.
+    for start in range(0, count, BLOCK):
+      # Python integers: an array of indices is refused.
+      rows = list(range(start, min(start + BLOCK, count)))
+      block = source.__getitems__(rows)
+      for index, example in zip(rows, block, strict=True):
+        image = decode_bytes(example['image'], channels, size)
+        if images is None:
+          images = empty((count, *image.shape))
+        if image.shape[:2] != images.shape[1:3]:
+          shapes = [decode_bytes(other['image'], 1).shape for other in block]
+          raise several_sizes({
+              images.shape[2:0:-1], *(shape[1::-1] for shape in shapes)})
+        images[index], labels[index] = image, example['label']
+  return Split(images, labels)

@@ -1,0 +1,151 @@
+"""How hard a sample is for a network: per-sample scores, higher is harder.
+
+Asks nothing of a model but `loss_fn(params, batch) -> scalar` (the mean over
+a batch) or `logits_fn(params, images) -> [n, classes]`, from any library on
+JAX. Memory is bounded by `chunk`, whatever the number of samples.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import losses
+from dasm_jax.errors import unknown
+from dasm_jax.types import Batch
+
+# A few samples' weight gradients stay in the cache; measured on CPU.
+CHUNK_GRADIENTS = 8
+CHUNK = 256
+
+
+def chunked(score, params, batch, chunk):
+  """`score(params, part) -> [part]` over a batch, `chunk` samples at a time.
+
+  Args:
+    score: a function of a `Batch` of exactly `chunk` (or n, if less) samples.
+    params: handed through.
+    batch: pytree of arrays `[n, …]`.
+    chunk: samples at a time.
+
+  Returns:
+    `[n]`.
+  """
+  n = jax.tree.leaves(batch)[0].shape[0]
+  chunk = min(chunk, n)
+  pad = -n % chunk
+  def fold(x):
+    # Repeats real samples rather than zeros: nothing odd is ever computed.
+    x = jnp.concatenate([x, x[:pad]]) if pad else x
+    return x.reshape(-1, chunk, *x.shape[1:])
+  if n == chunk:
+    return score(params, batch)
+  parts = jax.lax.map(lambda part: score(params, part),
+                      jax.tree.map(fold, batch))
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], parts)
+
+
+def _single(function, batch):
+  """`function` of a batch of one, over the samples of `batch`."""
+  return jax.vmap(lambda one: function(jax.tree.map(lambda x: x[None], one)))(
+      batch)
+
+
+def gradient_norms(loss_fn, params, batch, chunk=CHUNK_GRADIENTS):
+  """`|grad_params loss(params, x_i, y_i)|_2` for each sample (GraNd).
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    params: any pytree; all leaves count.
+    batch: `Batch` of `n` samples.
+    chunk: samples whose gradients are held at once.
+
+  Returns:
+    `[n]`; differentiable in the batch, with gradient 0 where a norm is 0.
+
+  Source: Paul et al. (2107.07075), definition 2.1; SDC (2408.12483).
+  """
+  def score(params, part):
+    gradient = jax.grad(loss_fn)
+    return _single(lambda one: losses.tree_norm(gradient(params, one)), part)
+  return chunked(score, params, batch, chunk)
+
+
+def sample_losses(loss_fn, params, batch, chunk=CHUNK):
+  """`loss(params, x_i, y_i)` for each sample, `[n]`."""
+  def score(params, part):
+    return _single(lambda one: loss_fn(params, one), part)
+  return chunked(score, params, batch, chunk)
+
+
+def el2n(logits_fn, params, batch, chunk=CHUNK):
+  """`|softmax(logits_i) - y_i|_2` for each sample, `[n]` (2107.07075)."""
+  def score(params, part):
+    p = jax.nn.softmax(logits_fn(params, part.images))
+    return losses.norm(p - part.labels, axis=-1)
+  return chunked(score, params, batch, chunk)
+
+
+def margin(logits_fn, params, batch, chunk=CHUNK):
+  """`max_{c != y} p_c - p_y` for each sample, `[n]` in [-1, 1].
+
+  y is the label's largest entry; 1 is confidently wrong.
+  """
+  def score(params, part):
+    p = jax.nn.softmax(logits_fn(params, part.images))
+    own = jax.nn.one_hot(part.labels.argmax(-1), p.shape[-1], dtype=p.dtype)
+    return jnp.max(jnp.where(own > 0, -1, p), -1) - jnp.sum(p * own, -1)
+  return chunked(score, params, batch, chunk)
+
+
+SCORES = {
+    'gradient_norm': lambda loss_fn, logits_fn: _bind(gradient_norms, loss_fn),
+    'loss': lambda loss_fn, logits_fn: _bind(sample_losses, loss_fn),
+    'el2n': lambda loss_fn, logits_fn: _bind(el2n, logits_fn),
+    'margin': lambda loss_fn, logits_fn: _bind(margin, logits_fn),
+}
+
+
+def _bind(score, function):
+  return lambda params, batch: score(function, params, batch)
+
+
+def score(name, loss_fn, logits_fn):
+  """The score called `name` as `(params, batch) -> [n]`.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  if name not in SCORES:
+    raise unknown('difficulty score', name, SCORES)
+  return SCORES[name](loss_fn, logits_fn)
+
+
+def penalty(loss_fn, kind='sample_norm'):
+  """Difficulty of a batch as one number, `(params, batch) -> scalar`.
+
+  sample_norm: `mean_i |g_i|`; sample_square: `mean_i |g_i|^2`; batch_norm:
+  `|mean_i g_i|`; batch_square: its square; with g_i the sample's gradient.
+
+  Raises:
+    UserError: an unknown kind.
+  """
+  if kind not in PENALTIES:
+    raise unknown('penalty', kind, PENALTIES)
+  return lambda params, batch: PENALTIES[kind](loss_fn, params, batch)
+
+
+def _square(loss_fn, params, batch: Batch):
+  def score(params, part):
+    def one(sample):
+      gradient = jax.grad(loss_fn)(params, sample)
+      return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient))
+    return _single(one, part)
+  return chunked(score, params, batch, CHUNK_GRADIENTS)
+
+
+PENALTIES = {
+    'sample_norm': lambda f, p, b: gradient_norms(f, p, b).mean(),
+    'sample_square': lambda f, p, b: _square(f, p, b).mean(),
+    'batch_norm': lambda f, p, b: losses.tree_norm(jax.grad(f)(p, b)),
+    'batch_square': lambda f, p, b: sum(
+        jnp.sum(jnp.square(x)) for x in jax.tree.leaves(jax.grad(f)(p, b))),
+}

@@ -1,0 +1,14 @@
+"""What a user can mend: shown as one line, exit status 2, no traceback."""
+
+
+class UserError(ValueError):
+  """A mistake in a configuration, a command line or a data directory.
+
+  The message is one line and names the value, the choices and the way out.
+  """
+
+
+def unknown(kind, value, choices):
+  """`UserError` for a name that is in no table, with what is, sorted."""
+  names = ', '.join(sorted(str(choice) for choice in choices))
+  return UserError(f'unknown {kind} {value!r}; choose from {names}')

@@ -1,0 +1,129 @@
+"""Evaluation: fresh networks trained from scratch, and the probes of DASM."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import difficulty, parallel, train
+from dasm_jax import source as sources
+from dasm_jax.types import Batch
+
+SCORING = 200  # images a block of the scoring pass
+
+
+def accuracies(network, recipe, together=None):
+  """How well fresh networks do that are trained on a given set.
+
+  Args:
+    network: a `Network`.
+    recipe: a `train.Recipe`.
+    together: see `parallel.spread`.
+
+  Returns:
+    `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
+    fractions: one network a key, all trained on the same `Batch`, tested on
+    the `Source` test.
+  """
+  def one(key, batch, test):
+    variables, _ = train.fit(network, recipe, key, batch)
+    return train.accuracy(network, variables, test)
+  return parallel.spread(one, together=together)
+
+
+def accuracies_of_subsets(network, recipe, together=None):
+  """As `accuracies`, with a subset of real images for each network.
+
+  Returns:
+    `((keys, indices), data, test) -> [networks]`, `indices` `[networks, n]`
+    into the `Source` data.
+  """
+  def one(item, data, test):
+    key, indices = item
+    variables, _ = train.fit(network, recipe, key, sources.take(data, indices))
+    return train.accuracy(network, variables, test)
+  return parallel.spread(one, together=together)
+
+
+def random_subsets(labels, classes, ipc, networks, seed):
+  """A class-balanced random subset for each network, `[networks, classes*ipc]`.
+
+  A class with fewer than `ipc` images repeats them.
+  """
+  rng = np.random.default_rng(seed)
+  members = [np.flatnonzero(labels == c) for c in range(classes)]
+  return np.array([
+      np.concatenate([np.resize(rng.permutation(m), ipc) for m in members])
+      for _ in range(networks)])
+
+
+def probes(network, recipe, together=None):
+  """Networks that judge difficulty, `(keys, batch) -> Variables [P, …]`."""
+  def one(key, batch):
+    return train.fit(network, recipe, key, batch)[0]
+  return parallel.spread(one, together=together)
+
+
+def probes_on_real(network, recipe, steps, together=None):
+  """The same trained for `steps` batches of a `Source`, `(keys, data)`."""
+  tx = train.optimizer(recipe.momentum, recipe.weight_decay)
+  change = train.augmentation(recipe)
+
+  def one(key, data):
+    start, rest = jax.random.split(key)
+    variables = network.init(start)
+    def do(carry, key):
+      pick, alter = jax.random.split(key)
+      chosen = jax.random.randint(pick, (recipe.batch,), 0, len(data.labels))
+      batch = change(alter, sources.take(data, chosen))
+      return train.step(network, tx, *carry, batch, recipe.lr)[:2], None
+    carry = (variables, tx.init(variables.params))
+    return jax.lax.scan(do, carry, jax.random.split(rest, steps))[0][0]
+  return parallel.spread(one, together=together)
+
+
+def scores(network, name):
+  """Difficulty of every image for a group of networks.
+
+  Args:
+    network: a `Network`.
+    name: a key of `difficulty.SCORES`.
+
+  Returns:
+    `(probes, data) -> (scores [n], accuracy [classes])`, NumPy, means over
+    the networks; no augmentation.
+  """
+  score = difficulty.score(name, train.loss_fn(network),
+                           train.logits_fn(network))
+
+  def block(indices, probes, data):
+    batch = sources.take(data, indices)
+    def of(variables):
+      return score(variables, batch), train.correct(
+          network, variables, data, indices)
+    return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, probes))
+
+  run = parallel.spread(block, together=False)
+
+  def call(probes, data):
+    labels = np.asarray(data.labels)
+    n = len(labels)
+    size = min(SCORING, n)
+    blocks = np.resize(np.arange(n), (-(-n // size), size)).astype(np.int32)
+    values, hits = run(jnp.asarray(blocks), probes, data)
+    values, hits = (np.asarray(x).reshape(-1)[:n] for x in (values, hits))
+    classes = sources.classes_of(data)
+    accuracy = np.array([hits[labels == c].mean() for c in range(classes)])
+    return values, accuracy
+  return call
+
+
+def summary(values):
+  """`{"mean", "std", "networks"}` of accuracies, population std."""
+  values = np.asarray(values, np.float64)
+  return {'mean': float(values.mean()), 'std': float(values.std()),
+          'networks': [float(v) for v in values]}
+
+
+def as_batch(images, labels):
+  """`Batch` from arrays of any kind."""
+  return Batch(jnp.asarray(images), jnp.asarray(labels))

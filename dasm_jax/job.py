@@ -1,0 +1,220 @@
+"""A checked job: everything that a configuration says, built and agreed."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax import (
+  data,
+  difficulty,
+  methods,
+  models,
+  parallel,
+  segments,
+  synthetic,
+  train,
+)
+from dasm_jax import source as sources
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.methods import gradient
+
+
+class Job(NamedTuple):
+  """What a run needs besides its configuration; nothing here is a setting.
+
+  dataset: host arrays; source, test: `Source` on every device.
+  network, codec, choice, plan: of the matching.
+  recipe: of the evaluation; probe: the same, shortened, for the probes.
+  """
+  config: object
+  dataset: data.Dataset
+  network: object
+  codec: synthetic.Codec
+  choice: segments.Choice
+  plan: list
+  recipe: train.Recipe
+  probe: train.Recipe
+
+  @property
+  def classes(self):
+    """Number of classes."""
+    return len(self.dataset.class_names)
+
+  @property
+  def shape(self):
+    """(height, width, channels)."""
+    return self.dataset.train.images.shape[1:]
+
+
+INITS = ('real', 'noise')
+MATCHES = ('new', 'union')
+ROTATED = ('mnist', 'svhn', 'digits')  # mirrored digits are other digits
+
+
+def check(config):
+  """Refuses what can be refused before any data are read.
+
+  Raises:
+    UserError: one line that names the value, the choices and the way out.
+  """
+  c = config
+  data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
+             size=c.dataset.size or None, holdout=c.dataset.holdout)
+  if c.seed < 0:
+    raise UserError(f'--config.seed={c.seed} must be 0 or more')
+  if c.syn.ipc < 1:
+    raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
+  _one_of('syn.init', c.syn.init, INITS)
+  _one_of('segments.match', c.segments.match, MATCHES)
+  _one_of('segments.window', c.segments.window, segments.WINDOWS)
+  _one_of('segments.score', c.segments.score, difficulty.SCORES)
+  _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
+  _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
+  _one_of('eval.together', c.eval.together, TOGETHER)
+  methods.check(c.method)
+  _plan(c)
+  for name in ('gamma', 'hardest', 'share', 'first', 'replay'):
+    if not 0 <= c.segments[name] <= 1:
+      raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
+                      ' from 0 to 1')
+  for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
+               'segments.probe_real_steps', 'eval.networks', 'run.chunk'):
+    group, name = path.split('.')
+    if c[group][name] < 1:
+      raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
+  if c.sdc.weight and c.sdc.ratio:
+    raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
+                    f'={c.sdc.ratio} are two ways to say one thing; set one')
+  if c.sdc.weight < 0 or c.sdc.ratio < 0:
+    raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
+                    f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
+  if c.method.steps < len(_plan(c)):
+    raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
+                    f'{len(_plan(c))} segments; give each at least one')
+
+
+def _one_of(path, value, choices):
+  if value not in choices:
+    raise unknown(f'--config.{path}', value, choices)
+
+
+TOGETHER = {'auto': None, 'yes': True, 'no': False}
+
+
+def _plan(c):
+  number = c.segments.number or segments.number(c.syn.ipc)
+  return segments.plan(c.syn.ipc, number)
+
+
+def build(config):
+  """Reads the data and builds a `Job`.
+
+  Raises:
+    UserError: settings that do not fit the data.
+  """
+  c = config
+  dataset = data.load(
+      c.dataset.name, data_dir=c.dataset.data_dir or None,
+      size=c.dataset.size or None, holdout=c.dataset.holdout, seed=c.seed)
+  shape = dataset.train.images.shape[1:]
+  network = models.build(shape=shape, classes=len(dataset.class_names),
+                         **c.network)
+  codec = synthetic.codec(
+      dataset.mean, dataset.std, space=c.syn.space, factor=c.syn.factor,
+      kind=c.syn.formation, bound=c.syn.bound, shape=shape)
+  names = ('gamma', 'hardest', 'share', 'first')
+  choice = segments.Choice(
+      c.segments.window, **{name: c.segments[name] for name in names})
+  job = Job(c, dataset, network, codec, choice, _plan(c),
+            _recipe(c, c.eval.epochs), _recipe(c, c.segments.probe_epochs))
+  _check_pools(job)
+  method(job, job.plan[0])
+  return job
+
+
+def _recipe(c, epochs):
+  build_ = train.RECIPES[c.eval.recipe]
+  strategy = c.eval.augment
+  if strategy == 'auto':
+    strategy = c.method.augment if c.eval.recipe == 'dc' else (
+        'color_crop_scale_rotate' if c.dataset.name in ROTATED
+        else 'flip_color_crop_scale_rotate')
+  cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
+  return build_(epochs, lr=c.eval.lr, batch=c.eval.batch, strategy=strategy,
+                **cutmix)
+
+
+def _check_pools(job):
+  """No class may be smaller than what a step asks of it."""
+  c = job.config
+  counts = np.bincount(job.dataset.train.labels, minlength=job.classes)
+  least = int(counts.argmin())
+  if c.method.batch > counts[least]:
+    raise UserError(
+        f'--config.method.batch={c.method.batch} real images a class, but '
+        f'class {job.dataset.class_names[least]!r} has {counts[least]}; set at '
+        f'most that')
+  if c.segments.window == 'random' and (
+      counts[least] < c.method.batch * len(job.plan)):
+    raise UserError(
+        f'--config.segments.window=random cuts class '
+        f'{job.dataset.class_names[least]!r} of {counts[least]} images into '
+        f'{len(job.plan)} parts, each smaller than --config.method.batch='
+        f'{c.method.batch}; lower one of them')
+
+
+def method(job, segment):
+  """The `Method` of a segment, split over the devices."""
+  c = job.config
+  union = c.segments.match == 'union'
+  images = segment.slots.stop if union else segment.width
+  replay = c.segments.replay if len(job.plan) > 1 else 0.0
+  return methods.build(
+      job.network, job.classes, job.codec, c.method, correction(c, job, segment),
+      images=images, replay=replay, union=union and segment.slots.start > 0,
+      axis_name=parallel.AXIS)
+
+
+def correction(c, job, segment):
+  """SDC's strength over one segment."""
+  relative = c.sdc.ratio > 0
+  start = c.sdc.ratio if relative else c.sdc.weight
+  end = c.sdc.end_ratio if relative else c.sdc.end_weight
+  total = segments.steps(c.method.steps, len(job.plan), segment.index)
+  return gradient.Correction(start, start if end < 0 else end, total, relative,
+                             c.sdc.penalty)
+
+
+def floor(job, segment):
+  """The fewest real images a class that a window may hold."""
+  return max(job.config.method.batch, 2 * decoded(job, segment))
+
+
+def decoded(job, segment):
+  """Images a class that a segment decodes to, at the full factor."""
+  return segment.width * job.codec.factor ** 2
+
+
+def place(job):
+  """The data on every device: `(train, test)` sources."""
+  each = [sources.source(split, job.classes, job.dataset.mean, job.dataset.std)
+          for split in (job.dataset.train, job.dataset.test)]
+  return parallel.replicate(tuple(each))
+
+
+def total_steps(job):
+  """Sweeps over all segments."""
+  return job.config.method.steps
+
+
+def images_per_step(job, segment):
+  """Images that pass through networks in one sweep, for the speed shown."""
+  c = job.config.method
+  matched = c.batch + min(decoded(job, segment), c.limit or math.inf)
+  trained = c.net_steps * (
+      c.net_batch if c.train_on == 'real'
+      else job.classes * decoded(job, segment))
+  return job.classes * matched + trained
+
+

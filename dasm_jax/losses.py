@@ -1,0 +1,160 @@
+"""Formulas: label losses and distances between gradients or features.
+
+Everything here is pure, keeps the dtype it is given, and works under `jit`,
+`vmap` and `pmap`. A "row" of a parameter is what belongs to one output unit:
+the last axis of a JAX kernel (the first of a PyTorch weight).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax.errors import unknown
+
+EPSILON = 1e-6
+
+
+def cross_entropy(logits, labels):
+  """Mean over the batch of `-sum_c labels_c log softmax(logits)_c`.
+
+  Args:
+    logits: `[n, classes]`.
+    labels: `[n, classes]`, one-hot or probabilities.
+
+  Returns:
+    A scalar in nats.
+  """
+  return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
+
+
+def soft_cross_entropy(logits, target_logits, temperature=1.0):
+  """`cross_entropy(logits / T, softmax(target_logits / T))`.
+
+  T = 1 is DATM's loss on learned logits (2310.05773); the target has a
+  gradient. Shapes as in `cross_entropy`.
+  """
+  targets = jax.nn.softmax(target_logits / temperature)
+  return cross_entropy(logits / temperature, targets)
+
+
+def kl(logits, target_logits, temperature=1.0):
+  """Batch mean of `KL(softmax(target / T) || softmax(logits / T))`.
+
+  The target is constant. Multiply by `T ** 2` to keep the size of gradients
+  (Hinton et al., 1503.02531).
+  """
+  target = jax.lax.stop_gradient(target_logits) / temperature
+  log_p = jax.nn.log_softmax(target)
+  log_q = jax.nn.log_softmax(logits / temperature)
+  return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))
+
+
+def mse_logits(logits, target_logits, labels=None, weight=0.0):
+  """Mean of `(logits - target)^2`, plus `weight` times `cross_entropy`.
+
+  Args:
+    logits: `[n, classes]`.
+    target_logits: `[n, classes]`.
+    labels: `[n, classes]`, wanted when `weight` is not 0.
+    weight: of the cross-entropy (DD-Ranking: 0.1).
+  """
+  value = jnp.mean(jnp.square(logits - target_logits))
+  return value + weight * cross_entropy(logits, labels) if weight else value
+
+
+def norm(x, axis=None):
+  """Euclidean norm whose gradient at 0 is 0, not NaN.
+
+  Args:
+    x: any shape.
+    axis: axis or axes to sum over; None for all.
+  """
+  square = jnp.sum(jnp.square(x), axis)
+  positive = square > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+
+
+def tree_norm(tree):
+  """Euclidean norm of all leaves together; its gradient at 0 is 0."""
+  square = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree))
+  positive = square > 0
+  return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+
+
+def select(tree, ndims=None):
+  """The leaves of `tree` with one of the numbers of dimensions in `ndims`.
+
+  Convolutions have 4, layer norms 3, linear kernels 2, biases and the scales
+  of norms 1. None takes all.
+  """
+  return [x for x in jax.tree.leaves(tree) if ndims is None or x.ndim in ndims]
+
+
+def layerwise_cosine(a, b):
+  """`sum_rows 1 - <a, b> / (|a| |b| + 1e-6)` over the rows of all leaves.
+
+  Give it the leaves with two or more dimensions for DC's own distance
+  (2006.05929, eq. 10 as coded). A leaf with one dimension counts each entry
+  as a row. Zero rows have gradient 0 or finite, never NaN.
+
+  Args:
+    a, b: pytrees of equal structure; `b`'s gradient is what is fitted.
+
+  Returns:
+    A scalar, at most twice the number of rows.
+  """
+  def leaf(x, y):
+    x, y = _rows(x), _rows(y)
+    size = norm(x, 0) * norm(y, 0)
+    return jnp.sum(1 - jnp.sum(x * y, 0) / (size + EPSILON))
+  return _total(leaf, a, b)
+
+
+def mse(a, b):
+  """`sum (a - b)^2` over all entries of all leaves (a sum, not a mean)."""
+  return _total(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
+
+
+def l1(a, b):
+  """`sum |a - b|` over all entries; the gradient where equal is 0."""
+  return _total(lambda x, y: jnp.sum(_abs(x - y)), a, b)
+
+
+def l1_mean(a, b):
+  """`sum_rows mean |a - b|` over the rows of all leaves (IDC, 2205.14959)."""
+  return _total(lambda x, y: jnp.sum(jnp.mean(_abs(_rows(x - y)), 0)), a, b)
+
+
+def cosine(a, b):
+  """`1 - <a, b> / (|a| |b| + 1e-6)` of all leaves as one vector."""
+  dot = _total(lambda x, y: jnp.sum(x * y), a, b)
+  return 1 - dot / (tree_norm(a) * tree_norm(b) + EPSILON)
+
+
+DISTANCES = {
+    'layerwise_cosine': layerwise_cosine,
+    'mse': mse,
+    'l1': l1,
+    'l1_mean': l1_mean,
+    'cosine': cosine,
+}
+
+
+def distance(name):
+  """The distance called `name`; raises `UserError` if there is none."""
+  if name not in DISTANCES:
+    raise unknown('distance', name, DISTANCES)
+  return DISTANCES[name]
+
+
+def _total(leaf, a, b):
+  return sum(jax.tree.leaves(jax.tree.map(leaf, a, b)))
+
+
+def _rows(x):
+  """`[entries, rows]`; an entry of a one-dimensional leaf is its own row."""
+  return x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x[None]
+
+
+def _abs(x):
+  # jnp.abs has gradient 1 at 0, PyTorch (and a subgradient that rests) 0.
+  return x * jax.lax.stop_gradient(jnp.sign(x))

@@ -1,0 +1,102 @@
+"""Methods by name: what each matches, and how its network moves."""
+
+from dasm_jax import augment, losses, objectives, train
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.methods import gradient
+
+# What makes a method itself. Rates, lengths and batch sizes are a matter of
+# the data set: `configs` holds the published ones.
+METHODS = {
+    'dc': dict(
+        match='gradient', distance='layerwise_cosine', parameters='kernels',
+        augment='', augment_mode='single', per_class_steps=False,
+        train_on='synthetic', net_augment='', net_cutmix=0.0),
+    'dsa': dict(
+        match='gradient', distance='layerwise_cosine', parameters='kernels',
+        augment='color_crop_cutout_flip_scale_rotate', augment_mode='single',
+        per_class_steps=False, train_on='synthetic',
+        net_augment='color_crop_cutout_flip_scale_rotate', net_cutmix=0.0),
+    'idc': dict(
+        match='gradient', distance='mse', parameters='convolutions',
+        augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
+        train_on='real', net_augment='color_crop', net_cutmix=0.5),
+}
+
+# Which parameters a distance compares, by number of dimensions.
+PARAMETERS = {
+    'all': None,
+    'kernels': objectives.KERNELS,
+    'convolutions': (4,),
+    'convolutions_linear': (4, 2),
+    'convolutions_linear_bias': (4, 2, 1),
+}
+MATCHES = ('gradient', 'feature')
+TRAIN_ON = ('real', 'synthetic')
+
+
+def build(network, classes, codec, c, correction, *, images, replay=0.0,
+          union=False, axis_name=None):
+  """A `Method` from its settings.
+
+  Args:
+    network: a `Network`.
+    classes: how many there are in all.
+    codec: a `synthetic.Codec`.
+    c: the settings, a mapping with attributes; see `config.defaults`.
+    correction: a `gradient.Correction`.
+    images: stored images a class inside the matching mean; the rate is
+      proportional to it where `c.lr_per_image` says so (IDC).
+    replay, union: see `gradient.Settings`.
+    axis_name: mapped axis over which the classes are split.
+
+  Raises:
+    UserError: a name that is in no table, or an impossible value.
+  """
+  lr = c.lr * images if c.lr_per_image else c.lr
+  momentum = c.momentum
+  if c.per_class_steps:
+    lr, momentum = gradient.equivalent(lr, momentum, classes)
+  mode = c.augment_mode
+  settings = gradient.Settings(
+      matching=matching(network, c), augment=augment.build(c.augment, mode),
+      correction=correction, codec=codec, limit=c.limit or None,
+      batch=c.batch, replay=replay, union=union, lr=lr, momentum=momentum,
+      inner=c.inner, warmup=c.warmup, train_on=c.train_on, steps=c.net_steps,
+      net=train.recipe(
+          1, lr=c.net_lr, momentum=c.net_momentum,
+          weight_decay=c.net_weight_decay, batch=c.net_batch,
+          strategy=c.net_augment, mode=mode, cutmix=c.net_cutmix))
+  return gradient.method(network, settings, axis_name)
+
+
+def matching(network, c):
+  """The flat matching objective that settings ask for."""
+  if c.match not in MATCHES:
+    raise unknown('match', c.match, MATCHES)
+  distance = losses.distance(c.distance)
+  if c.match == 'feature':
+    return objectives.feature_matching(
+        network.features, distance, first=c.first_block, last=c.last_block)
+  if c.parameters not in PARAMETERS:
+    raise unknown('parameters', c.parameters, PARAMETERS)
+  return objectives.gradient_matching(
+      train.loss_fn(network), distance, ndims=PARAMETERS[c.parameters])
+
+
+def check(c):
+  """Raises `UserError` for settings of a method that cannot work."""
+  least = dict(batch=1, steps=1, inner=1, net_batch=1, limit=0, warmup=0,
+               net_steps=0)
+  for name, low in least.items():
+    if c[name] < low:
+      raise UserError(f'--config.method.{name}={c[name]} must be at least '
+                      f'{low}')
+  for name in ('lr', 'net_lr'):
+    if c[name] <= 0:
+      raise UserError(f'--config.method.{name}={c[name]} must be positive')
+  for name in ('momentum', 'net_momentum'):
+    if not 0 <= c[name] < 1:
+      raise UserError(f'--config.method.{name}={c[name]} must be at least 0 '
+                      'and less than 1')
+  if c.train_on not in TRAIN_ON:
+    raise unknown('train_on', c.train_on, TRAIN_ON)

@@ -1,0 +1,72 @@
+"""How the matching network lives: started, trained between sweeps, ended."""
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import source as sources
+from dasm_jax import synthetic, train
+from dasm_jax.types import Batch
+
+STATISTICS = 16  # real images a class that set batch norm's averages (DC)
+
+
+def with_statistics(network, variables, data, key):
+  """Batch norm's running averages from real images, as DC does; else none."""
+  if not jax.tree.leaves(variables.stats):
+    return variables
+  keys = jax.random.split(key, sources.classes_of(data))
+  chosen = jax.vmap(sources.draw, (0, 0, 0, None))(
+      keys, *data.everything, STATISTICS)
+  images = sources.take(data, chosen.reshape(-1)).images
+  return variables._replace(stats=network.apply(variables, images, True)[1])
+
+
+def from_real(network, tx, settings, axis_name, data, key, steps, variables,
+             moments):
+  """`steps` SGD steps on batches of real images of all classes."""
+  change = train.augmentation(settings.net)
+  size, n = settings.net.batch, len(data.labels)
+  shuffle, alter = jax.random.split(key)
+  passes = -(-steps * size // n)
+  order = jnp.concatenate([
+      jax.random.permutation(k, n) for k in jax.random.split(shuffle, passes)
+  ])[:steps * size].reshape(steps, size) if steps else jnp.zeros(
+      (0, size), jnp.int32)
+
+  def one(carry, plan):
+    chosen, key = plan
+    batch = change(key, sources.take(data, chosen))
+    return train.step(network, tx, *carry, batch, settings.net.lr,
+                      axis_name)[:2], None
+
+  plan = (order, jax.random.split(alter, steps))
+  return jax.lax.scan(one, (variables, moments), plan)[0]
+
+
+def trainer(network, tx, settings, axis_name):
+  """`(variables, moments, syn, data, pool, key) -> (variables, moments)`."""
+  def on_real(variables, moments, syn, data, pool, key):
+    del syn, pool
+    return from_real(network, tx, settings, axis_name, data, key,
+                    settings.steps, variables, moments)
+
+  def on_synthetic(variables, moments, syn, data, pool, key):
+    del pool
+    batch = Batch(*synthetic.inputs(settings.codec, syn))
+    each = len(batch.images) // len(syn.images)
+    if axis_name is not None:
+      batch = jax.lax.all_gather(batch, axis_name, tiled=True)
+    # Rows that only fill a device stand at the end.
+    batch = jax.tree.map(
+        lambda x: x[:each * sources.classes_of(data)], batch)
+    change = train.augmentation(settings.net)
+    def do(carry, indices, key):
+      part = change(key, jax.tree.map(lambda x: x[indices], batch))
+      return train.step(network, tx, *carry, part, settings.net.lr)[:2]
+    def one(carry, key):
+      return train.epoch(do, carry, key, len(batch.images),
+                         settings.net.batch), None
+    return jax.lax.scan(one, (variables, moments),
+                        jax.random.split(key, settings.steps))[0]
+
+  return {'real': on_real, 'synthetic': on_synthetic}[settings.train_on]

@@ -1,0 +1,62 @@
+"""ConvNet, the network of the dataset-distillation literature."""
+
+import flax.linen as nn
+
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.models import layers
+
+
+class ConvNet(nn.Module):
+  """`depth` blocks of 3x3 convolution, norm, activation, 2x2 pooling.
+
+  The linear classifier reads the flattened last map. One-channel images of
+  28x28 are padded to 32x32 by the first convolution, as in the reference.
+  Source: Gidaris and Komodakis (1804.09458) as used by DC (2006.05929).
+
+  Returns `(logits, features)`: `[n, classes]` and each block's output
+  `[n, height, width, width_of_net]` after pooling.
+  """
+  classes: int
+  depth: int = 3
+  width: int = 128
+  norm: str = 'instance'
+  activation: str = 'relu'
+  pooling: str = 'avg'
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    act = layers.activation(self.activation)
+    features = []
+    for d in range(self.depth):
+      small = d == 0 and x.shape[1:] == (28, 28, 1)
+      x = layers.Conv(self.width, padding=3 if small else 1)(x)
+      x = layers.Norm(self.norm)(x, train)
+      x = layers.pool(act(x), self.pooling)
+      features.append(x)
+    return layers.Dense(self.classes)(x.reshape(len(x), -1)), tuple(features)
+
+
+def convnet(shape, classes, *, depth=3, width=128, norm='instance',
+            activation='relu', pooling='avg'):
+  """A checked `ConvNet` for images of `shape` (height, width, channels).
+
+  Raises:
+    UserError: an unknown norm, activation or pooling; a width that the norm
+      cannot group; more pooled blocks than the image can be halved.
+  """
+  layers.activation(activation)
+  if norm not in layers.NORMS:
+    raise unknown('norm', norm, layers.NORMS)
+  if pooling not in layers.POOLINGS:
+    raise unknown('pooling', pooling, layers.POOLINGS)
+  if depth < 1 or width < 1:
+    raise UserError(f'depth {depth} and width {width} must be at least 1')
+  if norm == 'group' and width % layers.GROUPS:
+    raise UserError(f'width {width} does not split into {layers.GROUPS} groups;'
+                    ' take a multiple, or norm=instance')
+  side = min(shape[:2])
+  if pooling != 'none' and side >> depth == 0:
+    raise UserError(
+        f'depth {depth} halves {shape[0]}x{shape[1]} images to nothing; '
+        f'use at most depth {side.bit_length() - 1}')
+  return ConvNet(classes, depth, width, norm, activation, pooling)

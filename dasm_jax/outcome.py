@@ -1,0 +1,173 @@
+"""What a run says and leaves behind besides checkpoints and metrics."""
+
+import hashlib
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+
+import dasm_jax
+from dasm_jax import evaluate, models, pictures, report, synthetic
+from dasm_jax.errors import UserError
+
+
+def fingerprint(settings, free):
+  """Short hash of a configuration, without the entries that may change."""
+  kept = json.loads(json.dumps(settings))
+  for path in free:
+    *groups, name = path.split('.')
+    node = kept
+    for group in groups:
+      node = node[group]
+    node.pop(name, None)
+  text = json.dumps(kept, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def finished(workdir):
+  """results.json of a finished run, or None."""
+  path = pathlib.Path(workdir) / 'results.json'
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return None
+
+
+def describe(job, workdir, log):
+  """Says the shape of the job before it starts."""
+  c, images = job.config, job.dataset.train.images
+  variables = jax.eval_shape(job.network.init, jax.random.key(0))
+  size = 'x'.join(map(str, job.shape))
+  log.say(f'data      {job.dataset.name}: {len(images)} train, '
+          f'{len(job.dataset.test.labels)} test images {size}, '
+          f'{job.classes} classes')
+  log.say(f'set       {c.syn.ipc} images a class ({c.syn.ipc * job.classes} in '
+          f'all), factor {c.syn.factor}, {len(job.plan)} segment(s) of '
+          f'{", ".join(str(s.width) for s in job.plan)}')
+  log.say(f'method    {c.method.name}, window {c.segments.window}, '
+          f'{c.method.steps} sweeps of {c.method.batch} real images a class')
+  log.say(f'network   {c.network.name}, {report.count(models.count(variables))} '
+          f'parameters; evaluation {c.eval.recipe}, {c.eval.epochs} epochs, '
+          f'{c.eval.networks} networks')
+  devices = jax.local_devices()
+  log.say(f'devices   {len(devices)} {devices[0].device_kind} '
+          f'({devices[0].platform})')
+  log.say(f'workdir   {workdir}')
+
+
+def check_finite(values, segment, step):
+  """Raises `UserError` once the loss is no number any more."""
+  loss = values['match/loss']
+  if not math.isfinite(loss):
+    raise UserError(
+        f'the matching loss is {loss} at segment {segment}, step {step}; try a '
+        'smaller --config.method.lr in another --workdir')
+
+
+def show_segment(job, segment, done, workdir):
+  """Saves a segment's images and its window."""
+  number, progress = segment.index + 1, done[-1]
+  images = synthetic.pixels(job.codec, progress.state.syn.images)
+  pictures.grid(np.asarray(images), workdir / f'images_{number}.png')
+  scores, inside = _window(progress)
+  pictures.windows(scores, inside, workdir / f'window_{number}.png', number,
+                   len(job.plan), job.config.segments.score)
+
+
+def _window(progress):
+  inside = np.zeros(len(progress.scores), bool)
+  rows, counts = map(np.asarray, progress.window)
+  for row, count in zip(rows, counts, strict=True):
+    inside[row[:count]] = True
+  return np.asarray(progress.scores), inside
+
+
+def finish(job, syn, done, accuracy, workdir, log, seconds):
+  """Writes the set, the pictures, the page and, last, results.json."""
+  c = job.config
+  summary = {name: evaluate.summary(v) for name, v in accuracy.items()}
+  results = {
+      'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
+      'segments': len(job.plan), 'window': c.segments.window, 'seed': c.seed,
+      'accuracy': summary, 'seconds': round(seconds, 1),
+      'devices': jax.local_device_count(),
+      'device': jax.local_devices()[0].device_kind,
+      'bytes': _bytes(job, syn), 'version': dasm_jax.__version__,
+      'jax': jax.__version__}
+  save(job, syn, results, workdir / 'synthetic.npz')
+  shown = np.asarray(synthetic.pixels(job.codec, syn.images))
+  pictures.grid(shown, workdir / 'images.png')
+  pictures.all_windows([_window(p) for p in done], workdir / 'windows.png',
+                       c.segments.score)
+  text = closing(results, workdir)
+  title = f'{job.dataset.name}, {c.method.name}, {c.syn.ipc} images a class'
+  names = [('synthetic images, one row a class', 'images.png'),
+           ('difficulty of the real images, and each segment’s window',
+            'windows.png')]
+  pictures.report_html(
+      workdir / 'report.html', title, results, text,
+      [(caption, workdir / name) for caption, name in names])
+  log.scalars(None, c.method.steps, {
+      f'eval/{name}/top1_{key}': summary[name][key]
+      for name in summary for key in ('mean', 'std')}, c.method.steps)
+  log.result(results)
+  log.say(text)
+  return results
+
+
+def _bytes(job, syn):
+  """Bytes of the set as 8-bit pixels, and with its labels (one byte each)."""
+  images = int(np.prod(syn.images.shape))
+  return {'images': images, 'labels': job.classes * syn.images.shape[1]}
+
+
+def save(job, syn, results, path):
+  """Saves a set that is usable without its run, as an npz without pickles."""
+  c, codec, settings = job.config, job.codec, json.loads(job.config.to_json())
+  card = {
+      'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
+      'segments': len(job.plan), 'seed': c.seed,
+      'network': settings['network'], 'recipe': job.recipe._asdict(),
+      'accuracy': results['accuracy'],
+      'config_hash': fingerprint(settings, ('run',)),
+      'storage': {'space': codec.space, 'factor': codec.factor,
+                  'formation': codec.kind},
+      'label_kind': 'hard', 'use': USE, 'version': dasm_jax.__version__}
+  labels = np.asarray(syn.labels).argmax(-1).astype(np.int32)
+  with open(path, 'wb') as file:
+    np.savez(
+        file, images=np.asarray(syn.images, np.float32), labels=labels,
+        label_kind=np.array('hard'),
+        class_names=np.array(job.dataset.class_names),
+        mean=np.array(codec.mean, np.float32),
+        std=np.array(codec.std, np.float32),
+        factor=np.int32(codec.factor), space=np.array(codec.space),
+        card=np.array(json.dumps(card)))
+
+
+USE = (
+    'images [classes, ipc, height, width, channels]. storage.space pixels: on '
+    '[0, 1], subtract mean and divide by std before training; normalised: use '
+    'as they are. factor f > 1: cut each image into f x f cells, row by row, '
+    'and enlarge each bilinearly (half-pixel centres) to the whole size first. '
+    'labels [classes, ipc] are class numbers. Train by recipe.')
+
+
+def closing(results, workdir):
+  """The closing table: synthetic against random, and where things are."""
+  rows = []
+  for name, what in (('synthetic', 'distilled'), ('random', 'random real')):
+    one = results['accuracy'][name]
+    rows.append((what, results['ipc'], f'{one["mean"]:.2%}',
+                 f'± {one["std"]:.2%}', len(one['networks'])))
+  ours, theirs = (results['accuracy'][n] for n in ('synthetic', 'random'))
+  gain = ours['mean'] - theirs['mean']
+  table = report.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))
+  return (f'{table}\ndistilled - random: {100 * gain:+.2f} points; '
+          f'{report.seconds(results["seconds"])} on {results["devices"]} '
+          f'{results["device"]}\nsee {pathlib.Path(workdir) / "report.html"}, '
+          'images.png, synthetic.npz, results.json there')
+
+

@@ -1,0 +1,136 @@
+"""Devices: the only module that knows how many there are.
+
+Classes, samples and networks are split over the local devices with
+`jax.pmap`. The functions that are mapped know an axis name only, so the same
+ones run under `jit`, `vmap(axis_name=…)` and `shard_map`.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = 'devices'
+
+
+def count():
+  """Number of local devices."""
+  return jax.local_device_count()
+
+
+def _put(tree, *spec):
+  mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+def replicate(tree):
+  """`tree` with a copy of every leaf on each local device."""
+  return _put(tree)
+
+
+def padded(n):
+  """The least multiple of the number of devices that is not below `n`."""
+  return -(-n // count()) * count()
+
+
+def shard(tree, axes, n):
+  """Splits leaves that begin with `n` items: `[n, …] -> [devices, k, …]`.
+
+  All leaves are put where the mapped programs leave theirs: a second call,
+  given the first one's result, then runs the same program.
+
+  Args:
+    tree: a pytree.
+    axes: a prefix of it, 0 where leaves are split, None where they are whole.
+    n: number of items; they are repeated from the first to fill each device.
+  """
+  fill = np.arange(padded(n)) % n
+
+  def split(axis, part):
+    if axis is None:
+      return _put(part)
+    return _put(jax.tree.map(
+        lambda x: jnp.asarray(x)[fill].reshape(
+            count(), len(fill) // count(), *x.shape[1:]), part), AXIS)
+  return jax.tree.map(split, axes, tree, is_leaf=lambda x: x is None)
+
+
+def unshard(tree, axes, n):
+  """The inverse of `shard`: `[devices, k, …] -> [n, …]`."""
+  def join(axis, part):
+    if axis is None:
+      return part
+    return jax.tree.map(
+        lambda x: x.reshape(padded(n), *x.shape[2:])[:n], part)
+  return jax.tree.map(join, axes, tree, is_leaf=lambda x: x is None)
+
+
+def present(n):
+  """1 for each of `n` items, 0 for those that only fill, as `shard` does."""
+  filled = (np.arange(padded(n)) < n).astype(np.float32)
+  return _put(filled.reshape(count(), -1), AXIS)
+
+
+def chunk(method):
+  """A method's steps in one compiled call on all devices.
+
+  Args:
+    method: a `Method` made with `axis_name=AXIS`.
+
+  Returns:
+    `(state, data, pool, key, steps) -> (state, metrics)` with state and pool
+    sharded by class; `steps` is traced, so any number runs the same program;
+    metrics are means over the steps.
+  """
+  def run(state, data, pool, key, steps):
+    def once(carry):
+      return method.step(carry, data, pool, key)
+    shapes = jax.eval_shape(once, state)[1]
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    def body(_, carry):
+      state, total = carry
+      state, metrics = once(state)
+      return state, jax.tree.map(jnp.add, total, metrics)
+    state, total = jax.lax.fori_loop(0, steps, body, (state, zero))
+    return state, jax.tree.map(lambda x: x / steps, total)
+
+  mapped = jax.pmap(
+      run, axis_name=AXIS, in_axes=(method.axes, None, 0, None, None),
+      out_axes=(method.axes, None))
+
+  def call(state, data, pool, key, steps):
+    out = mapped(state, data, pool, replicate(key),
+                 replicate(jnp.int32(steps)))
+    # Collectives of two calls in flight can lock up virtual CPU devices.
+    return jax.block_until_ready(out)
+  return call
+
+
+def spread(function, *, together=None):
+  """Maps `function(item, *shared)` over items, split over the devices.
+
+  Args:
+    function: of one item (a pytree without the leading axis).
+    together: whether a device maps its items at once (vmap) or in turn
+      (`lax.map`); None takes turns on CPU and vmaps elsewhere.
+
+  Returns:
+    `(items, *shared) -> results`, both with a leading axis of any length.
+  """
+  def run(items, *shared):
+    turns = (jax.default_backend() == 'cpu') if together is None else (
+        not together)
+    one = lambda item: function(item, *shared)  # noqa: E731
+    return jax.lax.map(one, items) if turns else jax.vmap(one)(items)
+
+  compiled = {}
+
+  def call(items, *shared):
+    n = jax.tree.leaves(items)[0].shape[0]
+    arity = len(shared)
+    if arity not in compiled:
+      compiled[arity] = jax.pmap(
+          run, axis_name=AXIS, in_axes=(0,) + (None,) * arity)
+    out = compiled[arity](shard(items, 0, n), *shared)
+    return jax.block_until_ready(unshard(out, 0, n))
+  return call

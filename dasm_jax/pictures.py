@@ -1,0 +1,181 @@
+"""Pictures of a run, and the page that shows them all."""
+
+import base64
+import html
+import pathlib
+
+import numpy as np
+
+from dasm_jax.workdir import write
+
+_PAPER, _INK, _ALL, _IN = 'white', '#333333', '#c3cad3', '#2f6db5'
+_STYLE = '''
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+pre { overflow-x: auto; padding: .8rem; border: 1px solid #8886;
+  border-radius: .4rem; line-height: 1.35; font-size: .9rem; }
+table { border-collapse: collapse; }
+td { padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #8884;
+  vertical-align: top; overflow-wrap: anywhere; }
+td + td { font-variant-numeric: tabular-nums; }
+figure { margin: 1.5rem 0; }
+figcaption { font-size: .9rem; opacity: .8; margin-bottom: .4rem; }
+img { max-width: 100%; height: auto; border-radius: .2rem; }
+'''
+
+
+def grid(images, path, cell=32, width=2000, height=4000, gap=2):
+  """Saves a PNG, one row a class; returns `(rows, columns)` that it shows.
+
+  images: `[classes, n, height, width, channels]` in [0, 1], one channel or
+  three; clipped, a NaN is black. cell: small images are enlarged to at least
+  this many pixels, whole times; the others are reduced to at most 128. width,
+  height: of the picture in pixels; the first that fit are shown. Raises
+  `ValueError` for another shape.
+  """
+  images = np.asarray(images, np.float32)
+  if images.ndim != 5 or images.shape[-1] not in (1, 3) or not images.size:
+    raise ValueError(
+        f'images of shape {images.shape}; expected [classes, n, height, width,'
+        ' 1 or 3]')
+  _, _, h, w, _ = images.shape
+  shrink = -(-max(h, w) // 128)
+  least = -(-cell // min(h, w)) if shrink == 1 else 1
+  grow = max(least, 96 // max(h, w))
+  # A few images may be large; many have to fit.
+  while grow > least and images.shape[1] * (w * grow + gap) > width // 2:
+    grow -= 1
+  tall, wide = -(-h // shrink) * grow, -(-w // shrink) * grow
+  rows = max(1, min(images.shape[0], (height - gap) // (tall + gap)))
+  columns = max(1, min(images.shape[1], (width - gap) // (wide + gap)))
+  page = np.full((rows * (tall + gap) + gap, columns * (wide + gap) + gap, 3),
+                 255, np.uint8)
+  for i in range(rows):
+    for j in range(columns):
+      y, x = gap + i * (tall + gap), gap + j * (wide + gap)
+      page[y:y + tall, x:x + wide] = _thumb(images[i, j], shrink, grow)
+  _png(page, path)
+  return rows, columns
+
+
+def windows(scores, inside, path, segment, segments, score_name):
+  """Saves the difficulty of all real images and of one segment's window.
+
+  scores: `[n]`. inside: `[n]` bool. segment: counted from one.
+  """
+  figure = _figure(7, 3.4)
+  _panel(figure.subplots(), scores, inside, segment, segments, score_name)
+  figure.savefig(path, dpi=120)
+
+
+def all_windows(pairs, path, score_name='difficulty'):
+  """Saves one panel a segment, from the first to the last.
+
+  pairs: `[(scores [n], inside [n])]`, one a segment.
+  """
+  pairs = list(pairs)
+  figure = _figure(7, .9 + 1.9 * len(pairs))
+  axes = figure.subplots(len(pairs), 1, sharex=True, squeeze=False)[:, 0]
+  for number, (axis, (scores, inside)) in enumerate(
+      zip(axes, pairs, strict=True), 1):
+    _panel(axis, scores, inside, number, len(pairs),
+           score_name if number == len(pairs) else '', legend=number == 1)
+  figure.savefig(path, dpi=120)
+
+
+def report_html(path, title, results, table_text, images):
+  """Writes one page that needs no other file and no network.
+
+  results: a dict, nested or not. table_text: as `report.table` returns it.
+  images: `[(caption, path of a PNG)]`, in the order shown.
+  """
+  rows = ''.join(
+      f'<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>\n'
+      for name, value in _entries(results))
+  figures = ''.join(_embed(caption, image) for caption, image in images)
+  parts = [
+      '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+      '<meta name="viewport" content="width=device-width">\n'
+      f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n'
+      f'</head>\n<body>\n<h1>{html.escape(title)}</h1>\n']
+  if table_text:
+    parts.append(f'<pre>{html.escape(table_text)}</pre>\n')
+  parts.append(figures)
+  if rows:
+    parts.append(f'<h2>Results</h2>\n<table>\n{rows}</table>\n')
+  write(path, ''.join(parts) + '</body>\n</html>\n')
+
+
+def _thumb(image, shrink, grow):
+  image = np.nan_to_num(image, nan=0, posinf=1, neginf=0).clip(0, 1)
+  image = np.rint(image * 255).astype(np.uint8)
+  image = np.broadcast_to(image, (*image.shape[:2], 3))
+  if shrink > 1:
+    from PIL import Image
+    image = np.asarray(Image.fromarray(image.copy()).reduce(shrink))
+  return image.repeat(grow, 0).repeat(grow, 1)
+
+
+def _png(page, path):
+  from PIL import Image
+  Image.fromarray(page).save(path, format='PNG', optimize=True)
+
+
+def _figure(width, height):
+  # Not pyplot: it takes 0.7 s, looks for a display and keeps every figure.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+  figure = Figure((width, height), layout='constrained', facecolor=_PAPER)
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
+  scores = np.asarray(scores, np.float64)
+  inside = np.asarray(inside, bool)
+  known = np.isfinite(scores)
+  low, high = _limits(scores[known])
+  edges = np.histogram_bin_edges((), bins=40, range=(low, high))
+  wild = ((scores[known] < low) | (scores[known] > high)).any()
+  for chosen, color, label in ((known, _ALL, 'all real images'),
+                               (known & inside, _IN, 'in the window')):
+    axis.hist(scores[chosen].clip(low, high), edges, color=color, label=label)
+  axis.set_title(f'segment {segment} of {segments}: {inside.sum():,} of '
+                 f'{inside.size:,} images'
+                 + ', outliers in the end bars' * bool(wild),
+                 loc='left', fontsize=10, color=_INK)
+  axis.set_ylabel('images', color=_INK)
+  axis.set_xlabel(score_name, color=_INK)
+  axis.spines[['top', 'right']].set_visible(False)
+  axis.tick_params(colors=_INK, labelsize=9)
+  axis.yaxis.get_major_locator().set_params(integer=True)
+  if legend:
+    axis.legend(frameon=False, fontsize=9)
+
+
+def _limits(scores):
+  """A range that one wild score cannot stretch; numpy widens an empty one."""
+  if not scores.size:
+    return 0., 1.
+  low, high = np.percentile(scores, (.5, 99.5))
+  reach = .5 * (high - low)
+  if not reach:
+    return float(scores.min()), float(scores.max())
+  return max(scores.min(), low - reach), min(scores.max(), high + reach)
+
+
+def _entries(tree, prefix=''):
+  if not isinstance(tree, dict):
+    text = f'{tree:.5g}' if isinstance(tree, float) else str(tree)
+    return [(prefix, text)]
+  return [entry for name, value in tree.items() for entry in _entries(
+      value, f'{prefix}.{name}' if prefix else str(name))]
+
+
+def _embed(caption, path):
+  data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
+  caption = html.escape(caption)
+  return (f'<figure><figcaption>{caption}</figcaption>\n<img alt="{caption}" '
+          f'src="data:image/png;base64,{data}"></figure>\n')

@@ -1,0 +1,265 @@
+"""What a run tells: lines and progress on the terminal, and files of numbers.
+
+metrics.jsonl is the truth, one JSON object a line; events/ is the same for
+TensorBoard; log.txt keeps what was said; results.json is the outcome.
+"""
+
+import json
+import math
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+from dasm_jax.errors import UserError
+from dasm_jax.workdir import write
+
+_CLEAR = '\r\x1b[K'
+
+
+class Log:
+  """The output of a run into a workdir that exists; a context manager.
+
+  segment: counted from one, as it is shown. step: how many steps are done.
+  stream: standard output unless given. clock: seconds, for the tests. Writing
+  raises `UserError` when the disk is full; a closed terminal is no error.
+  """
+
+  def __init__(self, workdir, stream=None, clock=time.time):
+    self._dir = pathlib.Path(workdir)
+    self._stream = stream or sys.stdout
+    self._clock = clock
+    self._terminal = (
+        self._stream.isatty() and os.environ.get('TERM') != 'dumb')
+    self._line = ''  # the progress line now on the terminal
+    self._shown = -math.inf  # when progress was last shown
+    self._events = None
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._settle()
+    if self._events is not None:
+      self._events.close()
+      self._events = None
+
+  def say(self, text):
+    """Prints a line, and keeps it in log.txt."""
+    if self._line:
+      self._print(f'{_CLEAR}{text}\n{self._line}')
+    else:
+      self._print(f'{text}\n')
+    self._append('log.txt', f'{text}\n')
+
+  def progress(self, segment, segments, step, steps, loss=None,
+               images_per_second=None, seconds_left=None):
+    """Shows how far it is: a line redrawn, or now and then a plain line.
+
+    Not on a terminal: one line each 10 s and the last of a segment.
+    """
+    last = step >= steps
+    now = self._clock()
+    if not last and 0 <= now - self._shown < (.1 if self._terminal else 10):
+      return
+    self._shown = now
+    tail = _tail(loss, images_per_second, seconds_left)
+    if not self._terminal:
+      self._print(f'segment {segment}/{segments}  step {step}/{steps}{tail}\n')
+      return
+    width = shutil.get_terminal_size().columns - 1
+    self._line = _bar(segment, segments, step, steps, tail, width)
+    self._print(_CLEAR + self._line)
+    if last:
+      self._settle()
+
+  def scalars(self, segment, step, values, total_step):
+    """Adds a row to metrics.jsonl, and to TensorBoard at `total_step`.
+
+    values: `{'match/loss': number}`. segment: None for an evaluation, whose
+    rows a resumed run writes anew.
+    """
+    values = {name: float(value) for name, value in values.items()}
+    row = {'segment': segment, 'step': int(step),
+           'time': round(self._clock(), 3)} | _finite(values)
+    self._append('metrics.jsonl', json.dumps(row, allow_nan=False) + '\n')
+    if self._events is None:
+      from tensorboardX import SummaryWriter
+      # What a killed run wrote beyond this step is hidden by `purge_step`.
+      self._events = SummaryWriter(
+          str(self._dir / 'events'), purge_step=int(total_step), flush_secs=10)
+    for name, value in values.items():
+      self._events.add_scalar(name, value, int(total_step))
+
+  def rewind(self, segment, step):
+    """Forgets the rows later than this point, the evaluations, a cut line.
+
+    Call it before the first `scalars`; `(1, 0)` forgets all but step 0.
+    """
+    path = self._dir / 'metrics.jsonl'
+    try:
+      text = path.read_bytes().decode(errors='replace')
+    except FileNotFoundError:
+      return
+    kept = []
+    for line in text.splitlines():
+      try:
+        row = json.loads(line)
+        early = (row['segment'], row['step']) <= (segment, step)
+      except (ValueError, KeyError, TypeError):  # cut, or of no segment
+        continue
+      if early:
+        kept.append(line + '\n')
+    write(path, ''.join(kept))
+
+  def result(self, values):
+    """Writes results.json. values: a dict that JSON can hold, nested or not.
+
+    Numbers that are not finite become null: JSON has none.
+    """
+    text = json.dumps(_finite(values), indent=2, allow_nan=False)
+    write(self._dir / 'results.json', text + '\n')
+
+  def _append(self, name, text):
+    path = self._dir / name
+    try:
+      with path.open('a', encoding='utf-8') as file:
+        file.write(text)
+    except OSError as error:
+      raise UserError(
+          f'cannot write {str(path)!r}: {error.strerror}; make room and start '
+          'again, it goes on from the last checkpoint') from error
+
+  def _settle(self):
+    """Leaves the progress line where it is and goes to the next one."""
+    if self._line:
+      self._print('\n')
+    self._line = ''
+
+  def _print(self, text):
+    try:
+      self._stream.write(text)
+      self._stream.flush()
+    except OSError:  # The reader is gone; the run is worth more.
+      pass
+
+
+def table(rows, header):
+  """Rows of cells as aligned text; columns of numbers to the right."""
+  rows = [[_cell(value) for value in row] for row in rows]
+  columns = list(zip(header, *rows, strict=True))
+  widths = [max(map(len, column)) for column in columns]
+  right = [bool(rows) and all(_number(cell) for cell in column[1:])
+           for column in columns]
+  lines = [list(header), ['-' * width for width in widths], *rows]
+  return '\n'.join(
+      '  '.join(cell.rjust(width) if flush else cell.ljust(width)
+                for cell, width, flush in zip(line, widths, right, strict=True)
+                ).rstrip()
+      for line in lines)
+
+
+def seconds(value):
+  """A duration in seconds as `8.2s`, `1m40s`, `2h05m` or `3d04h`."""
+  if not math.isfinite(value):
+    return '?'
+  if value < 9.95:
+    return f'{max(value, 0):.1f}s'
+  value = round(value)
+  if value < 60:
+    return f'{value}s'
+  if value < 3600:
+    return f'{value // 60}m{value % 60:02d}s'
+  if value < 86400:
+    return f'{value // 3600}h{value % 3600 // 60:02d}m'
+  return f'{value // 86400}d{value % 86400 // 3600:02d}h'
+
+
+def count(value):
+  """A number in at most three digits and a letter: `870`, `1.2k`, `34M`."""
+  return _scaled(value, 1000, ('', 'k', 'M', 'G', 'T'))
+
+
+def size(value):
+  """Bytes as `512 B`, `1.5 MB` (a kB is 1000 bytes)."""
+  return _scaled(value, 1000, (' B', ' kB', ' MB', ' GB', ' TB'))
+
+
+def _scaled(value, base, units):
+  if not math.isfinite(value):
+    return f'?{units[0]}'
+  value = float(value)
+  # 999.5 would be shown as 1000: the next unit takes it.
+  place = 0
+  while abs(value) >= base - .5 and place < len(units) - 1:
+    value, place = value / base, place + 1
+  digits = f'{value:.1f}' if abs(value) < 9.95 else f'{value:.0f}'
+  return digits.removesuffix('.0') + units[place]
+
+
+def _tail(loss, speed, left):
+  parts = []
+  if loss is not None:
+    parts.append(f'loss {float(loss):.4g}')
+  if speed is not None:
+    parts.append(f'{count(speed)} images/s')
+  if left is not None:
+    parts.append(f'{seconds(left)} left')
+  return ''.join(f'  {part}' for part in parts)
+
+
+def _bar(segment, segments, step, steps, tail, width):
+  head = f'segment {segment}/{segments}  step {step}/{steps}'
+  room = min(width - len(head) - len(tail) - 4, 24)
+  if room < 6:
+    return (head + tail)[:max(width, 0)]
+  done = room * min(step, steps) // max(steps, 1)
+  return f'{head}  [{"#" * done}{"." * (room - done)}]{tail}'
+
+
+def _finite(tree):
+  if isinstance(tree, dict):
+    return {str(name): _finite(value) for name, value in tree.items()}
+  if isinstance(tree, list | tuple):
+    return [_finite(value) for value in tree]
+  if hasattr(tree, 'tolist'):  # a number or an array of numpy or jax
+    return _finite(tree.tolist())
+  if isinstance(tree, float) and not math.isfinite(tree):
+    return None
+  return tree
+
+
+def _cell(value):
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _number(cell):
+  return not cell or cell[0].isdigit() or cell[0] in '-+.'
+
+
+class Pace:
+  """How fast steps go, the first chunk (with its compilation) left out."""
+
+  def __init__(self, images, clock=time.time):
+    self._images, self._clock = images, clock
+    self._begin, self._steps = None, 0
+
+  def add(self, steps):
+    """Notes that `steps` more are done."""
+    if self._begin is None:
+      self._begin = self._clock()
+    else:
+      self._steps += steps
+
+  @property
+  def speed(self):
+    """Images a second, or None before there is anything to tell."""
+    return self._images / self._each() if self._steps else None
+
+  def left(self, steps):
+    """Seconds that `steps` more will take, or None."""
+    return steps * self._each() if self._steps else None
+
+  def _each(self):
+    return max(self._clock() - self._begin, 1e-9) / self._steps

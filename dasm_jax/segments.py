@@ -1,0 +1,185 @@
+"""The plan of DASM: which synthetic images meet which real ones, and when.
+
+Pure NumPy. A segment is a slice of every class's synthetic images; its window
+is the part of each class's real images that it is matched with. The paper
+gives the principle (segments in turn, easy to hard, by a model trained on all
+earlier segments); the formulas here are a documented reconstruction of it.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax.errors import UserError, unknown
+
+
+class Segment(NamedTuple):
+  """`index` of its run, and the `slots` (slice) of each class it fills."""
+  index: int
+  slots: slice
+
+  @property
+  def width(self):
+    """Images a class."""
+    return self.slots.stop - self.slots.start
+
+
+class Choice(NamedTuple):
+  """Settings of the windows.
+
+  name: a key of `WINDOWS`.
+  gamma: `aligned` drops the easiest `gamma * accuracy` of a class.
+  hardest: `aligned` drops this share at the hard end (label noise).
+  share: the part of a class that `slide`, `static`, `reversed` and `hardest`
+    keep, and that `drop_easy` drops.
+  first: what the first segment of `aligned` sees: 1 is everything, less the
+    easiest share by a network trained on real data.
+  """
+  name: str = 'aligned'
+  gamma: float = 0.6
+  hardest: float = 0.03
+  share: float = 0.5
+  first: float = 1.0
+
+
+def number(ipc):
+  """How many segments to take by default: 1, 2, 5 or 10 for a given ipc."""
+  for limit, segments in ((2, 1), (50, 2), (500, 5)):
+    if ipc < limit:
+      return segments
+  return 10
+
+
+def plan(ipc, segments):
+  """`segments` equal slices of `ipc` images, the remainder to the first.
+
+  Raises:
+    UserError: fewer images than segments, or no segment.
+  """
+  if not 1 <= segments <= ipc:
+    raise UserError(f'segments={segments} does not split ipc={ipc}; '
+                    f'choose from 1 to {ipc}')
+  each = ipc // segments
+  ends = [ipc - each * (segments - 1 - k) for k in range(segments)]
+  starts = [0, *ends[:-1]]
+  return [Segment(k, slice(a, b))
+          for k, (a, b) in enumerate(zip(starts, ends, strict=True))]
+
+
+def steps(total, segments, index):
+  """Sweeps of segment `index`: `total` in all, equal to within one."""
+  return total * (index + 1) // segments - total * index // segments
+
+
+def scorer(choice, index):
+  """Who scores the real images for a segment: None, `real` or `previous`.
+
+  `real` is a network trained on real data, `previous` networks trained on all
+  earlier segments.
+  """
+  if choice.name not in WINDOWS:
+    raise unknown('window', choice.name, WINDOWS)
+  if choice.name == 'aligned' and index == 0:
+    return 'real' if choice.first < 1 else None
+  who = WINDOWS[choice.name][1]
+  return 'real' if who == 'previous' and index == 0 else who
+
+
+def windows(choice, index, segments, labels, classes, scores=None,
+            accuracy=None, floor=1, seed=0):
+  """The real images that a segment may see.
+
+  Args:
+    choice: a `Choice`.
+    index: the segment, from 0, of `segments`.
+    labels: `[n]` int, each below `classes`.
+    scores: `[n]`, higher is harder, as `scorer` asks for; else None.
+    accuracy: `[classes]` of the scoring networks on the real images.
+    floor: never fewer images a class than this, or all of a smaller class.
+    seed: of `random`.
+
+  Returns:
+    A list of int arrays, one a class, each sorted by index.
+
+  Raises:
+    UserError: an unknown window.
+  """
+  if choice.name not in WINDOWS:
+    raise unknown('window', choice.name, WINDOWS)
+  rule = WINDOWS[choice.name][0]
+  rows = []
+  for c in range(classes):
+    members = np.flatnonzero(labels == c)
+    if scores is None:
+      order = np.random.default_rng([seed, c]).permutation(members)
+    else:
+      order = members[np.argsort(scores[members], kind='stable')]
+    known = 0.0 if accuracy is None else float(accuracy[c])
+    low, high = rule(choice, index, segments, known)
+    rows.append(np.sort(_trim(order, low, high, floor)))
+  return rows
+
+
+def _trim(order, low, high, floor):
+  """`order` between the quantiles, widened to `floor`, easy side first."""
+  n = len(order)
+  start, stop = int(np.floor(low * n)), int(np.ceil(high * n))
+  floor = min(floor, n)
+  start = max(0, min(start, stop - floor))
+  return order[start:max(stop, start + floor)]
+
+
+def _aligned(choice, index, segments, accuracy):
+  if index == 0:
+    return 0.0, choice.first
+  return choice.gamma * accuracy, 1 - choice.hardest
+
+
+def _slide(choice, index, segments, accuracy):
+  start = (1 - choice.share) * index / max(segments - 1, 1)
+  return start, start + choice.share
+
+
+def _reversed(choice, index, segments, accuracy):
+  return _slide(choice, segments - 1 - index, segments, accuracy)
+
+
+def _part(choice, index, segments, accuracy):
+  return index / segments, (index + 1) / segments
+
+
+# Name -> (quantiles of a class from easy to hard, who scores).
+WINDOWS = {
+    'aligned': (_aligned, 'previous'),
+    'slide': (_slide, 'previous'),
+    'static': (_slide, 'real'),
+    'reversed': (_reversed, 'previous'),
+    'random': (_part, None),
+    'hardest': (lambda c, *_: (1 - c.share, 1.0), 'previous'),
+    'drop_easy': (lambda c, *_: (c.share, 1.0), 'real'),
+    'everything': (lambda *_: (0.0, 1.0), None),
+}
+
+
+def start(rows, labels, used, size, seed):
+  """Real images to start a segment from: of its window, new ones first.
+
+  Args:
+    rows: the windows, see `windows`.
+    labels: `[n]` int.
+    used: `[n]` bool, images that earlier segments started from.
+    size: images a class.
+    seed: anything that `numpy.random.default_rng` takes.
+
+  Returns:
+    `[classes, size]` int; a class that is too small repeats images.
+  """
+  rng = np.random.default_rng(seed)
+  out = []
+  for c, row in enumerate(rows):
+    members = rng.permutation(np.flatnonzero(labels == c))
+    inside = np.isin(members, row)
+    # Unused in the window, then used there, then the rest of the class.
+    order = np.argsort(2 * ~inside + used[members], kind='stable')
+    out.append(np.resize(members[order], size))
+  return np.array(out)

@@ -1,0 +1,120 @@
+"""Real data on the device, and traceable draws from it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax.types import Array, Batch, Window
+
+
+class Source(NamedTuple):
+  """A data set that fits on the device; the same on every one.
+
+  images: `[n, height, width, channels]` uint8.
+  labels: `[n]` int32.
+  everything: `Window` of all images of each class.
+  mean, std: `[channels]` on [0, 1].
+  """
+  images: Array
+  labels: Array
+  everything: Window
+  mean: Array
+  std: Array
+
+
+class Pool(NamedTuple):
+  """What the classes at hand may be matched with; all begin with classes.
+
+  classes: `[k]` int32, the class each row stands for.
+  present: `[k]` float32, 1, or 0 for a row that only fills a device.
+  window: `Window` of the segment.
+  everything: `Window` of the whole class, for replay.
+  frozen: `Batch` of finished stored images `[k, done, …]`.
+  """
+  classes: Array
+  present: Array
+  window: Window
+  everything: Window
+  frozen: Batch
+
+
+def window(rows):
+  """Lists of indices, one a class, as a padded `Window` (NumPy)."""
+  counts = np.array([len(row) for row in rows], np.int32)
+  indices = np.zeros((len(rows), max(1, counts.max())), np.int32)
+  for c, row in enumerate(rows):
+    indices[c, :len(row)] = row
+  return Window(indices, counts)
+
+
+def source(split, classes, mean, std):
+  """A `Source` from uint8 images `[n, …]` and labels `[n]` on the host."""
+  rows = [np.flatnonzero(split.labels == c) for c in range(classes)]
+  return Source(jnp.asarray(split.images), jnp.asarray(split.labels),
+                Window(*map(jnp.asarray, window(rows))),
+                jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
+def classes_of(data):
+  """Number of classes of a `Source`."""
+  return data.everything.counts.shape[0]
+
+
+def take(data, indices):
+  """The `Batch` at `indices` (any shape), normalised, one-hot."""
+  images = data.images[indices].astype(jnp.float32) / 255
+  labels = jax.nn.one_hot(data.labels[indices], classes_of(data))
+  return Batch((images - data.mean) / data.std, labels)
+
+
+def draw(key, row, count, size):
+  """`size` entries of the first `count` of `row`, none twice if enough.
+
+  A class with fewer than `size` images gives each as evenly as it can.
+
+  Args:
+    key: a key.
+    row: `[capacity]` int32.
+    count: traced int, at least 1.
+    size: how many.
+
+  Returns:
+    `[size]` int32.
+  """
+  capacity = row.shape[0]
+  rank = jax.random.uniform(key, (capacity,))
+  rank = jnp.where(jnp.arange(capacity) < count, rank, 2)
+  if size <= capacity:
+    order = jax.lax.top_k(-rank, size)[1]
+  else:
+    order = jnp.argsort(rank)
+  return row[order[jnp.arange(size) % jnp.minimum(count, len(order))]]
+
+
+def class_batches(data, pool, keys, size, replay=0.0):
+  """A real batch for each class of a pool.
+
+  Args:
+    data: a `Source`.
+    pool: a `Pool` of k classes.
+    keys: `[k]` keys.
+    size: images a class.
+    replay: share drawn from the whole class rather than from the window.
+
+  Returns:
+    `Batch` of images `[k, size, h, w, c]`, labels `[k, size, classes]`.
+  """
+  again = round(size * replay)
+
+  def one(key, window, everything):
+    first, second = jax.random.split(key)
+    parts = []
+    if size > again:
+      parts.append(draw(first, *window, size - again))
+    if again:
+      parts.append(draw(second, *everything, again))
+    return jnp.concatenate(parts)
+
+  return take(data, jax.vmap(one)(keys, pool.window, pool.everything))

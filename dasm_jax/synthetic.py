@@ -1,0 +1,194 @@
+"""The synthetic set: how it is stored, decoded and started.
+
+IDC's multi-formation (2205.14959, section 4): one stored image holds
+`factor ** 2` small ones, which are enlarged before any network sees them.
+Factor 1 is plain storage.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import resample
+from dasm_jax.errors import UserError, unknown
+
+SPACES = ('normalised', 'pixels')
+KINDS = ('single', 'multi', 'bound')
+
+
+class Codec(NamedTuple):
+  """How stored images become network inputs.
+
+  space: `pixels` stores [0, 1]; `normalised` what networks see.
+  factor: cells per side of a stored image.
+  kind: `single` cuts by `factor`; `multi` by each of 1…factor; `bound` by
+    the largest factors that keep a class at `bound` decoded images.
+  mean, std: per channel on [0, 1].
+  """
+  space: str
+  factor: int
+  kind: str
+  mean: tuple
+  std: tuple
+  bound: int = 128
+
+
+def codec(mean, std, *, space='pixels', factor=1, kind='single', bound=128,
+          shape=None):
+  """A checked `Codec`.
+
+  Raises:
+    UserError: unknown space or kind, or a factor that is not from 1 to the
+      side of the image (`shape`: height, width, channels).
+  """
+  if space not in SPACES:
+    raise unknown('storage space', space, SPACES)
+  if kind not in KINDS:
+    raise unknown('formation', kind, KINDS)
+  side = min(shape[:2]) if shape is not None else math.inf
+  if not 1 <= factor <= side:
+    raise UserError(f'factor {factor} does not fit images of side {side}; '
+                    f'choose from 1 to {side}')
+  return Codec(space, factor, kind, tuple(mean), tuple(std), bound)
+
+
+def _parts(codec_, n):
+  """(start, stop, factor) of the pieces that are decoded alike."""
+  if codec_.kind == 'single':
+    return [(0, n, codec_.factor)]
+  if codec_.kind == 'multi':
+    return [(0, n, g) for g in range(1, codec_.factor + 1)]
+  parts, start, made = [], 0, 0
+  for g in range(codec_.factor, 0, -1):
+    left = n - start
+    room = max(codec_.bound - made - left, 0)
+    take = left if g == 1 else min(room // g ** 2, left)
+    if take:
+      parts.append((start, start + take, g))
+    start, made = start + take, made + take * g ** 2
+  return parts
+
+
+def sources(codec_, n):
+  """Which of `n` stored images each decoded one comes from, NumPy int."""
+  return np.concatenate([
+      np.tile(np.arange(start, stop), g ** 2)
+      for start, stop, g in _parts(codec_, n)])
+
+
+def decode(codec_, images):
+  """Cuts stored images into cells and enlarges them bilinearly.
+
+  Pads right and below with 0.5 to a multiple of the factor. Order: by cell
+  (row by row), then by image; factor after factor for `multi`, `bound`.
+
+  Args:
+    codec_: a `Codec`.
+    images: `[n, height, width, channels]` in storage space.
+
+  Returns:
+    `[len(sources(codec_, n)), height, width, channels]` in the same space.
+  """
+  return jnp.concatenate([
+      _split(images[start:stop], g)
+      for start, stop, g in _parts(codec_, len(images))])
+
+
+def _split(images, factor):
+  if factor == 1:
+    return images
+  _, height, width, _ = images.shape
+  tall, wide = -(-height // factor), -(-width // factor)
+  images = jnp.pad(
+      images, ((0, 0), (0, tall * factor - height),
+               (0, wide * factor - width), (0, 0)), constant_values=0.5)
+  cells = jnp.concatenate([
+      images[:, i * tall:(i + 1) * tall, j * wide:(j + 1) * wide]
+      for i in range(factor) for j in range(factor)])
+  return resample.separable(
+      cells, resample.upsampling(tall, height)[None],
+      resample.upsampling(wide, width)[None])
+
+
+def normalise(codec_, images):
+  """Stored (or decoded) images as networks see them."""
+  if codec_.space == 'normalised':
+    return images
+  return ((images - jnp.asarray(codec_.mean, images.dtype))
+          / jnp.asarray(codec_.std, images.dtype))
+
+
+def pixels(codec_, images):
+  """Stored (or decoded) images on [0, 1], clipped: what a person sees."""
+  if codec_.space == 'normalised':
+    images = (images * jnp.asarray(codec_.std, images.dtype)
+              + jnp.asarray(codec_.mean, images.dtype))
+  return jnp.clip(images, 0, 1)
+
+
+def inputs(codec_, syn):
+  """All classes decoded and normalised for training, as `(images, labels)`.
+
+  `bound` is a measure against memory during matching only: for training every
+  image is decoded by the full factor.
+
+  Args:
+    codec_: a `Codec`.
+    syn: a `Synthetic`, class-major.
+
+  Returns:
+    images `[classes * decoded, h, w, c]`, labels `[…, classes]`, class-major.
+  """
+  kind = 'single' if codec_.kind == 'bound' else codec_.kind
+  codec_ = codec_._replace(kind=kind)
+  images = jax.vmap(lambda x: normalise(codec_, decode(codec_, x)))(syn.images)
+  labels = syn.labels[:, sources(codec_, syn.images.shape[1])]
+  return (images.reshape(-1, *images.shape[2:]),
+          labels.reshape(-1, labels.shape[-1]))
+
+
+def mix(real, factor):
+  """Packs `factor ** 2` real images into each stored one (IDC's `mix`).
+
+  Cell (i, j) of image n is real image `(i * factor + j) * ipc + n`, shrunk by
+  nearest neighbour at source position `floor(k * size / size_of_cell)`; the
+  first `size mod factor` rows and columns of cells are one pixel larger.
+
+  Args:
+    real: `[ipc * factor ** 2, height, width, channels]`.
+
+  Returns:
+    `[ipc, height, width, channels]`.
+  """
+  n, height, width, _ = real.shape
+  ipc = n // factor ** 2
+  rows, columns = _cells(height, factor), _cells(width, factor)
+  lines = []
+  for i, r in enumerate(rows):
+    line = []
+    for j, c in enumerate(columns):
+      at = (i * factor + j) * ipc
+      line.append(real[at:at + ipc][:, r][:, :, c])
+    lines.append(jnp.concatenate(line, axis=2))
+  return jnp.concatenate(lines, axis=1)
+
+
+def _cells(size, factor):
+  """Source positions of each cell along one axis."""
+  small, larger = divmod(size, factor)
+  lengths = [small + (i < larger) for i in range(factor)]
+  return [np.arange(length) * size // length for length in lengths]
+
+
+def noise(key, codec_, shape):
+  """Gaussian noise in storage space: N(0, 1), or clip(N / 4 + 0.5)."""
+  z = jax.random.normal(key, shape)
+  return z if codec_.space == 'normalised' else jnp.clip(z / 4 + 0.5, 0, 1)
+
+
+def clip(codec_, images):
+  """Keeps pixels in [0, 1]; normalised storage is free."""
+  return jnp.clip(images, 0, 1) if codec_.space == 'pixels' else images

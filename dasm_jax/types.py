@@ -1,0 +1,72 @@
+"""The few types that everything passes on: NamedTuples, hence pytrees."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+Array = jax.Array
+
+
+class Batch(NamedTuple):
+  """What a network sees.
+
+  images: `[..., height, width, channels]`, normalised float.
+  labels: `[..., classes]`, one-hot or soft, rows sum to one.
+  """
+  images: Array
+  labels: Array
+
+
+class Synthetic(NamedTuple):
+  """What is learned. Class-major: a class is an index, a segment a slice.
+
+  images: `[classes, ipc, height, width, channels]` as stored (see Codec).
+  labels: `[classes, ipc, classes]`, probabilities.
+  lr: `[]`, the student's learned rate (trajectory matching).
+  """
+  images: Array
+  labels: Array
+  lr: Array
+
+
+class Window(NamedTuple):
+  """Which real images a segment may see, class by class.
+
+  indices: `[classes, capacity]` int32 into the data set, padded at the end.
+  counts: `[classes]` int32, how many entries of each row count.
+  """
+  indices: Array
+  counts: Array
+
+
+class Variables(NamedTuple):
+  """A network's state: `params` are trained, `stats` are running averages."""
+  params: dict
+  stats: dict
+
+
+class Network(NamedTuple):
+  """A network as pure functions.
+
+  init: `key -> Variables`.
+  apply: `(variables, images, train=False) -> (logits, stats)`; `train` uses
+    batch statistics and returns the updated running ones.
+  features: `(variables, images) -> tuple` of each block's output.
+  """
+  init: Callable
+  apply: Callable
+  features: Callable
+
+
+class Method(NamedTuple):
+  """How a synthetic set is learned, as pure functions.
+
+  init: `(key, syn) -> state`.
+  step: `(state, data, pool, key) -> (state, metrics)`, one sweep over all
+    classes; may be jitted, scanned or pmapped by anybody.
+  axes: `state` with 0 where a leaf begins with the classes, else None.
+  """
+  init: Callable
+  step: Callable
+  axes: object

@@ -1,0 +1,86 @@
+"""The pictures, pixel by pixel, and the page that holds them."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dasm_jax import pictures
+
+pytestmark = pytest.mark.filterwarnings('error')
+
+
+def _pixels(path):
+  with Image.open(path) as image:
+    return np.asarray(image.convert('RGB'))
+
+
+def test_grid_pixels(tmp_path):
+  images = np.zeros((2, 3, 8, 8, 3))
+  images[0, 0, 0, 0] = 1, .5, 0
+  images[1, 2] = np.nan
+  images[1, 1] = 7
+  images[0, 2] = -np.inf
+  images[0, 1] = np.inf
+  assert pictures.grid(images, tmp_path / 'g.png') == (2, 3)
+  page = _pixels(tmp_path / 'g.png')
+  assert page.shape == (2 * 98 + 2, 3 * 98 + 2, 3)
+  assert (page[2:14, 2:14] == (255, 128, 0)).all()  # one pixel, 12 by 12
+  assert not page[14:98, 14:98].any()
+  assert (page[:2] == 255).all() and (page[:, 98:100] == 255).all()
+  assert (page[2:98, 100:196] == 255).all() and not page[2:98, 198:294].any()
+  assert (page[100:196, 100:196] == 255).all()
+  assert not page[100:196, 198:294].any()
+
+
+@pytest.mark.parametrize(('shape', 'shown'), [
+    ((3, 1, 28, 28, 1), (3, 1)), ((10, 50, 32, 32, 3), (10, 50)),
+    ((300, 100, 8, 8, 3), (117, 58)), ((1, 40, 224, 200, 3), (1, 19)),
+    ((1, 1, 5000, 3000, 1), (1, 1))])
+def test_grid_sizes(tmp_path, shape, shown):
+  assert pictures.grid(np.ones(shape, np.float32) / 2,
+                       tmp_path / 'g.png') == shown
+  height, width, _ = _pixels(tmp_path / 'g.png').shape
+  assert 32 <= width <= 2000 and 32 <= height <= 4000
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 8, 3), (1, 1, 8, 8, 2),
+                                   (0, 1, 8, 8, 3)])
+def test_grid_refuses(tmp_path, shape):
+  with pytest.raises(ValueError, match='expected'):
+    pictures.grid(np.ones(shape), tmp_path / 'g.png')
+
+
+def test_windows(tmp_path):
+  scores = np.random.default_rng(0).gamma(2, 1, 500)
+  inside = scores < 1
+  for name, values in {'usual': scores, 'same': np.ones(500),
+                       'nan': scores * np.nan, 'float16': np.float16(scores),
+                       'wild': np.where(scores > 6, 1e6, scores)}.items():
+    pictures.windows(values, inside, tmp_path / f'{name}.png', 1, 3, 'loss')
+  page = _pixels(tmp_path / 'usual.png').astype(int)
+  blue = (abs(page - (0x2f, 0x6d, 0xb5)).sum(-1) < 9).sum(0)
+  gray = (abs(page - (0xc3, 0xca, 0xd3)).sum(-1) < 9).sum(0)
+  # The window is on the easy side; the legend adds to the other one.
+  where = np.arange(blue.size)
+  assert (where * blue).sum() / blue.sum() < (where * gray).sum() / gray.sum()
+  pictures.all_windows([(scores, inside), (scores, ~inside)],
+                       tmp_path / 'all.png')
+  assert _pixels(tmp_path / 'all.png').shape[0] > page.shape[0]
+
+
+def test_page(tmp_path):
+  pictures.grid(np.ones((1, 1, 8, 8, 3)), tmp_path / 'g.png')
+  path = tmp_path / 'report.html'
+  pictures.report_html(
+      path, 'a <b> & c', {'eval': {'top1': 42.123456}, 'note': '<script>'},
+      'x < y', [('the "set"', tmp_path / 'g.png')])
+  text = path.read_text()
+  assert 'a &lt;b&gt; &amp; c' in text and 'x &lt; y' in text
+  assert 'eval.top1</td><td>42.123<' in text
+  assert 'alt="the &quot;set&quot;"' in text
+  assert '<script' not in text and '&lt;script&gt;' in text
+  assert not re.search(r'https?:|//|<link|url\(|@import|src="(?!data:)',
+                       re.sub(r'base64,[^"]*', '', text))
+  assert str(tmp_path) not in text
