@@ -120,7 +120,7 @@ def _init(job, segment, images, key):
       jnp.eye(job.classes)[:, None],
       (job.classes, images.shape[1], job.classes))
   syn = Synthetic(images, labels, jnp.float32(job.config.eval.lr))
-  return jobs.method(job, segment).init(key, syn)
+  return jax.jit(jobs.method(job, segment).init)(key, syn)
 
 
 def _beginner(job, segment, done, data, key, log):

@@ -52,7 +52,7 @@ class Network(NamedTuple):
   init: `key -> Variables`.
   apply: `(variables, images, train=False) -> (logits, stats)`; `train` uses
     batch statistics and returns the updated running ones.
-  features: `(variables, images) -> tuple` of each block's output.
+  features: `(variables, images, train=False) -> tuple` of each block's output.
   """
   init: Callable
   apply: Callable

@@ -18,9 +18,10 @@ ANNOTATIONS = 'val_annotations.txt'
 
 
 class Layout(NamedTuple):
-  """Where things are: `test` is None where it is to be cut from `train`."""
+  """Where things are; `cut`: the test images are to be cut from `train`."""
   train: Path
   test: Path | None
+  cut: bool
   class_names: tuple
 
 
@@ -66,7 +67,7 @@ def check(path, holdout=0.0):
         f'{str(root)!r} has train but none of {", ".join(TESTS)} with the same '
         f'class folders; add one, use folder:{train} (a fifth becomes test), '
         'or set --config.dataset.holdout=0.1')
-  return Layout(train, test, tuple(names))
+  return Layout(train, test, not split, tuple(names))
 
 
 def _refuse_empty(path, names):
@@ -119,14 +120,13 @@ def load(path, size=None, holdout=0.0):
     files += _labelled(layout.test, layout.class_names)
   whole, kept = _read(files, size)
   split = int(np.searchsorted(kept, count))
-  if layout.test is not None:
-    train = Split(whole.images[:split], whole.labels[:split])
-    test = Split(whole.images[split:], whole.labels[split:])
-  elif layout.train.name == 'train' and layout.train != Path(path).expanduser():
-    train, test = whole, None
-  else:
+  if layout.cut:
     rows, held = stratify(whole.labels, 0.2)
     train, test = take(whole, rows), take(whole, held)
+  else:
+    train = Split(whole.images[:split], whole.labels[:split])
+    test = Split(whole.images[split:], whole.labels[split:])
+    test = None if layout.test is None else test
   return train, test, layout.class_names
 
 

@@ -44,15 +44,15 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
     codec: a `synthetic.Codec`.
     c: the settings, a mapping with attributes; see `config.defaults`.
     correction: a `gradient.Correction`.
-    images: stored images a class inside the matching mean; the rate is
-      proportional to it where `c.lr_per_image` says so (IDC).
+    images: stored images a class inside the matching mean; with
+      `c.lr_per_image` the rate is that of ten and proportional to it (IDC).
     replay, union: see `gradient.Settings`.
     axis_name: mapped axis over which the classes are split.
 
   Raises:
     UserError: a name that is in no table, or an impossible value.
   """
-  lr = c.lr * images if c.lr_per_image else c.lr
+  lr = c.lr * images / 10 if c.lr_per_image else c.lr
   momentum = c.momentum
   if c.per_class_steps:
     lr, momentum = gradient.equivalent(lr, momentum, classes)

@@ -51,8 +51,8 @@ def pure(module, shape):
     (logits, _), stats = run(variables, images, train)
     return logits, stats
 
-  def features(variables, images):
-    return run(variables, images, False)[0][1]
+  def features(variables, images, train=False):
+    return run(variables, images, train)[0][1]
 
   return Network(init, apply, features)
 

@@ -9,8 +9,8 @@ from dasm_jax.models import layers
 class ConvNet(nn.Module):
   """`depth` blocks of 3x3 convolution, norm, activation, 2x2 pooling.
 
-  The linear classifier reads the flattened last map. One-channel images of
-  28x28 are padded to 32x32 by the first convolution, as in the reference.
+  The linear classifier reads the flattened last map. `first_padding` is that
+  of the first convolution.
   Source: Gidaris and Komodakis (1804.09458) as used by DC (2006.05929).
 
   Returns `(logits, features)`: `[n, classes]` and each block's output
@@ -22,14 +22,15 @@ class ConvNet(nn.Module):
   norm: str = 'instance'
   activation: str = 'relu'
   pooling: str = 'avg'
+  first_padding: int = 1
 
   @nn.compact
   def __call__(self, x, train=False):
     act = layers.activation(self.activation)
     features = []
     for d in range(self.depth):
-      small = d == 0 and x.shape[1:] == (28, 28, 1)
-      x = layers.Conv(self.width, padding=3 if small else 1)(x)
+      padding = self.first_padding if d == 0 else 1
+      x = layers.Conv(self.width, padding=padding)(x)
       x = layers.Norm(self.norm)(x, train)
       x = layers.pool(act(x), self.pooling)
       features.append(x)
@@ -37,8 +38,11 @@ class ConvNet(nn.Module):
 
 
 def convnet(shape, classes, *, depth=3, width=128, norm='instance',
-            activation='relu', pooling='avg'):
+            activation='relu', pooling='avg', first_padding=None):
   """A checked `ConvNet` for images of `shape` (height, width, channels).
+
+  `first_padding` None is 3 for one-channel images of 28x28 (making 32x32 of
+  them) and 1 otherwise; the reference takes 3 for any one-channel image.
 
   Raises:
     UserError: an unknown norm, activation or pooling; a width that the norm
@@ -54,9 +58,12 @@ def convnet(shape, classes, *, depth=3, width=128, norm='instance',
   if norm == 'group' and width % layers.GROUPS:
     raise UserError(f'width {width} does not split into {layers.GROUPS} groups;'
                     ' take a multiple, or norm=instance')
-  side = min(shape[:2])
+  if first_padding is None:
+    first_padding = 3 if tuple(shape) == (28, 28, 1) else 1
+  side = min(shape[:2]) + 2 * (first_padding - 1)
   if pooling != 'none' and side >> depth == 0:
     raise UserError(
         f'depth {depth} halves {shape[0]}x{shape[1]} images to nothing; '
         f'use at most depth {side.bit_length() - 1}')
-  return ConvNet(classes, depth, width, norm, activation, pooling)
+  return ConvNet(classes, depth, width, norm, activation, pooling,
+                 first_padding)

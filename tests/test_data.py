@@ -1,0 +1,413 @@
+"""Data sets by name, without network; every error on one line."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dasm_jax import data
+from dasm_jax.data import prepare, splits
+from dasm_jax.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings('error')
+
+
+def write(path, array=None, mode='RGB', shape=(8, 8), value=0, **options):
+  """Writes an image file, of one value if no array is given."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  image = (Image.fromarray(array) if array is not None
+           else Image.new('L', shape, value).convert(mode))
+  image.save(path, **options)
+
+
+def small_folder(root, count=5, mode='L', **options):
+  for label, name in enumerate(('ant', 'bee')):
+    for index in range(count):
+      write(root / name / f'{index}.png', mode=mode,
+            value=100 * label + index, **options)
+  return root
+
+
+def refused(*words, call=data.load, **options):
+  """Calls with `name` and options; the error is one line with `words`."""
+  with pytest.raises(UserError) as caught:
+    call(options.pop('name'), **options)
+  message = str(caught.value)
+  assert '\n' not in message
+  for word in words:
+    assert word in message, message
+
+
+def refused_early(*words, **options):
+  """`refused` by `load`, and by `check` already."""
+  refused(*words, **options)
+  options.pop('seed', None)
+  refused(*words, call=data.check, **options)
+
+
+# ---- digits, hold-out, statistics
+
+
+def test_digits():
+  data.check('digits')
+  found = data.load('digits')
+  assert found.train.images.dtype == np.uint8
+  assert found.train.labels.dtype == np.int32
+  assert found.train.images.shape[1:] == (8, 8, 1)
+  assert len(found.train.labels) + len(found.test.labels) == 1797
+  assert found.train.images.max() == 255
+  assert found.class_names == tuple('0123456789')
+  every = np.bincount(np.concatenate([found.train.labels, found.test.labels]))
+  share = np.bincount(found.test.labels) / every
+  assert np.all(abs(share - 0.2) < 0.01)
+  again = data.load('digits')
+  np.testing.assert_array_equal(found.test.images, again.test.images)
+
+
+def test_statistics_are_those_of_the_train_images():
+  found = data.load('digits', size=6)
+  assert found.train.images.shape[1:] == (6, 6, 1)
+  pixels = found.train.images / 255
+  np.testing.assert_allclose(found.mean, pixels.mean((0, 1, 2)), rtol=1e-9)
+  np.testing.assert_allclose(found.std, pixels.std((0, 1, 2)), rtol=1e-9)
+  mean, std = splits.statistics(np.full((2, 3, 3, 1), 51, np.uint8))
+  assert mean == (pytest.approx(0.2),) and std == (1.0,)
+
+
+def test_holdout_is_a_part_of_train_and_never_of_test():
+  plain = data.load('digits')
+  held = data.load('digits', holdout=0.25, seed=3)
+  keys = [[image.tobytes() for image in split.images] for split in (
+      plain.train, held.train, held.test)]
+  assert sorted(keys[0]) == sorted(keys[1] + keys[2])
+  want = np.bincount(plain.train.labels) * 0.25
+  assert np.all(abs(np.bincount(held.test.labels) - want) <= 1)
+  same = data.load('digits', holdout=0.25, seed=3)
+  other = data.load('digits', holdout=0.25, seed=4)
+  np.testing.assert_array_equal(held.test.images, same.test.images)
+  assert not np.array_equal(held.test.images, other.test.images)
+
+
+@pytest.mark.parametrize('fraction', [0.001, 0.5, 0.999])
+def test_stratify_keeps_and_holds_one_of_each_class(fraction):
+  labels = np.array([0] * 2 + [1] * 3 + [2] * 100)
+  for seed in None, -1, 2**40:
+    kept, held = splits.stratify(labels, fraction, seed)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert set(labels[kept]) == set(labels[held]) == {0, 1, 2}
+
+
+def test_host_code_does_not_import_the_slow():
+  code = ('import sys, dasm_jax.data as d; d.check("digits"); print([m for m in'
+          ' ("jax", "PIL", "sklearn", "tensorflow_datasets")'
+          ' if m in sys.modules])')
+  done = subprocess.run([sys.executable, '-c', code], text=True,
+                        cwd=Path(__file__).parent.parent, check=True,
+                        stdout=subprocess.PIPE)
+  assert done.stdout.strip() == '[]'
+
+
+@pytest.mark.parametrize('options, words', [
+    ({'size': 0}, ['size=0', 'positive']),
+    ({'size': True}, ['size=True']),
+    ({'size': 8.0}, ['size=8.0']),
+    ({'holdout': 1.0}, ['holdout=1.0', 'less than 1']),
+    ({'holdout': -0.1}, ['holdout=-0.1']),
+    ({'holdout': float('nan')}, ['holdout=nan']),
+    ({'name': ''}, ["''", 'digits']),
+])
+def test_options_are_checked(options, words):
+  refused_early(*words, **{'name': 'digits', **options})
+
+
+def test_images_that_memory_cannot_hold():
+  with pytest.raises(UserError, match=r'GiB.*--config\.dataset\.size='):
+    splits.empty((10**9, 1000, 1000, 3))
+
+
+# ---- folders
+
+
+def test_folder_cuts_a_fifth(tmp_path):
+  root = small_folder(tmp_path, 10)
+  data.check(f'folder:{root}')
+  found = data.load(f'folder:{root}')
+  assert found.class_names == ('ant', 'bee')
+  assert found.train.images.shape == (16, 8, 8, 1)
+  assert np.bincount(found.test.labels).tolist() == [2, 2]
+  both = np.concatenate([found.train.images, found.test.images])[:, 0, 0, 0]
+  assert sorted(both) == [*range(10), *range(100, 110)]
+  held = data.load(f'folder:{root}', holdout=0.5)
+  assert len(held.train.labels) == len(held.test.labels) == 8
+
+
+def test_folder_of_mixed_files(tmp_path, caplog):
+  train = tmp_path / 'train'
+  exif = Image.Exif()
+  exif[0x0112] = 6  # Turned by a quarter: 20x10 is shown as 10x20.
+  left = np.zeros((10, 20, 3), np.uint8)
+  left[:, :10] = 255
+  write(train / 'a' / '0.JPEG', left, exif=exif, quality=95)
+  write(train / 'a' / '1.JPEG', mode='CMYK', shape=(30, 40), value=200)
+  write(train / 'a' / '2.gif', mode='P', value=50)
+  write(train / 'b' / '3.png', mode='RGBA', value=60)
+  write(train / 'b' / '4.bmp', mode='1', value=255)
+  write(train / 'b' / '5.webp', mode='RGB', value=80)
+  clear = Image.new('P', (8, 8))
+  clear.save(train / 'b' / '6.png', transparency=b'\x00\x80')
+  whole = (train / 'a' / '0.JPEG').read_bytes()
+  (train / 'b' / 'cut.jpg').write_bytes(whole[:len(whole) // 2])
+  (train / 'b' / 'text.png').write_text('no image')
+  (train / 'b' / 'notes.txt').write_text('no image either')
+  (train / 'b' / '._3.png').write_text('hidden')
+  write(tmp_path / 'val' / 'b' / 'x.png', mode='L', value=9)
+  with caplog.at_level(logging.WARNING, 'dasm_jax'):
+    found = data.load(f'folder:{tmp_path}', size=4)
+  assert found.train.images.shape == (7, 4, 4, 3)
+  assert found.train.labels.tolist() == [0] * 3 + [1] * 4
+  assert found.test.images.tolist() == np.full((1, 4, 4, 3), 9).tolist()
+  upright = found.train.images[0, :, :, 0].astype(int)
+  assert upright[0].min() > 200 and upright[-1].max() < 50
+  assert found.train.images[4].min() == 255
+  assert len(caplog.records) == 1
+  line = caplog.records[0].getMessage()
+  assert '2 of 10' in line and 'cut.jpg' in line and 'text.png' in line
+
+
+def test_folder_sizes(tmp_path):
+  root = small_folder(tmp_path, 2)
+  write(root / 'ant' / 'wide.png', mode='L', shape=(20, 10))
+  refused('8x8', '20x10', '--config.dataset.size=', name=f'folder:{root}')
+  stripes = np.repeat(np.arange(0, 240, 12, dtype=np.uint8)[None], 10, 0)
+  write(root / 'ant' / 'wide.png', stripes)
+  found = data.load(f'folder:{root}', size=10)
+  kept = [image for image in found.train.images if np.ptp(image)]
+  np.testing.assert_array_equal(kept[0][..., 0], stripes[:, 5:15])
+
+
+def test_folder_of_sixteen_bits_is_gray(tmp_path):
+  root = small_folder(tmp_path, 3)
+  write(root / 'ant' / 'deep.png', np.full((8, 8), 0xABCD, np.uint16))
+  found = data.load(f'folder:{root}')
+  assert found.train.images.shape[-1] == 1
+  assert 0xAB in np.concatenate([found.train.images, found.test.images])
+
+
+def test_folder_as_tiny_imagenet_is_unpacked(tmp_path):
+  for index, name in enumerate(('n1', 'n2')):
+    write(tmp_path / 'train' / name / 'images' / f'{name}_0.JPEG', value=index)
+    write(tmp_path / 'val' / 'images' / f'val_{index}.JPEG', value=200 + index)
+  write(tmp_path / 'test' / 'images' / 'test_0.JPEG')
+  (tmp_path / 'val' / 'val_annotations.txt').write_text(
+      'val_0.JPEG\tn2\t0\t0\t9\t9\nval_1.JPEG\tn1\t0\t0\t9\t9\n')
+  found = data.load(f'folder:{tmp_path}')
+  assert found.class_names == ('n1', 'n2')
+  assert found.test.labels.tolist() == [1, 0]
+
+
+def test_folder_errors(tmp_path):
+  refused_early('not a folder', name='folder:')
+  refused_early('not a folder', name=f'folder:{tmp_path}/none')
+  refused_early('0 class folders', name=f'folder:{tmp_path}')
+  root = tmp_path / 'set'
+  small_folder(root / 'train', 1)
+  refused_early('test, val', 'holdout', name=f'folder:{root}')
+  refused('two train images', 'ant', name=f'folder:{root}', holdout=0.1)
+  refused('nothing to test', name=f'folder:{root}/train')
+  write(root / 'test' / 'ant' / 'x.png')
+  write(root / 'test' / 'cow' / 'x.png')
+  refused_early('cow', 'train has not', name=f'folder:{root}')
+  (root / 'train' / 'dog').mkdir()
+  refused_early('no images', 'dog', name=f'folder:{root}')
+  (root / 'train' / 'dog' / 'x.png').write_text('broken')
+  (root / 'test' / 'cow' / 'x.png').unlink()
+  (root / 'test' / 'cow').rmdir()
+  refused('no train images', 'dog', name=f'folder:{root}')
+
+
+# ---- TFDS
+
+
+@pytest.fixture(scope='session')
+def store(tmp_path_factory):
+  """A data directory with small sets, written by TFDS as array_record."""
+  import tensorflow_datasets as tfds
+  root = tmp_path_factory.mktemp('tfds')
+  images = np.random.RandomState(0).randint(0, 256, (6, 5, 7, 3), np.uint8)
+
+  def builder(name, channels=3, shape=(5, 7), tests='validation', low=0,
+              label='label'):
+    def info(self):
+      features = tfds.features.FeaturesDict({
+          'image': tfds.features.Image(shape=(*shape, channels)),
+          label: tfds.features.ClassLabel(names=['no', 'yes'])})
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def examples(self, low, rows):
+      for row in rows:
+        array = images[row] if channels == 3 else images[row, ..., 0]
+        crop = row if shape == (None, None) else 0
+        yield row, {'image': Image.fromarray(array[:, :7 - crop]),
+                    label: max(row % 2 + low, -1)}
+
+    def generators(self, manager):
+      found = {'train': self._generate_examples(0, range(4))}
+      if tests:
+        found[tests] = self._generate_examples(low, range(4, 6))
+      return found
+
+    kind = type(name, (tfds.core.GeneratorBasedBuilder,), {
+        'VERSION': tfds.core.Version('1.0.0'), 'name': name,
+        '__module__': __name__, '_info': info, '_generate_examples': examples,
+        '_split_generators': generators})
+    with prepare.quiet():
+      kind(data_dir=str(root), file_format='array_record'
+           ).download_and_prepare()
+
+  builder('tiny_set')
+  builder('tiny_gray', channels=1, tests='test')
+  builder('tiny_sizes', shape=(None, None))
+  builder('tiny_alone', tests=None)
+  builder('tiny_secret', tests='test', low=-2)
+  builder('tiny_other', label='answer')
+  builder('tiny_imagenet_2')
+  return root, images
+
+
+def test_tfds_by_name_and_by_path(store, monkeypatch):
+  root, images = store
+  monkeypatch.setenv('TFDS_DATA_DIR', str(root))
+  for name in ('tiny_set', 'tiny_set:1.0.0', f'{root}/tiny_set',
+               f'{root}/tiny_set/1.0.0'):
+    data.check(name)
+    found = data.load(name)
+    assert found.class_names == ('no', 'yes')
+    assert found.train.images.shape == (4, 5, 7, 3)
+    assert found.test.images.shape == (2, 5, 7, 3)
+    every = np.concatenate([found.train.images, found.test.images])
+    assert {image.tobytes() for image in every} == {
+        image.tobytes() for image in images}
+    for image, label in zip(*found.train, strict=True):
+      row = [image.tobytes() == other.tobytes() for other in images].index(True)
+      assert row % 2 == label
+    assert found.mean == splits.statistics(found.train.images)[0]
+
+
+def test_tfds_gray_sizes_holdout_and_rows(store):
+  root, _ = store
+  gray = data.load('tiny_gray', data_dir=root, size=3)
+  assert gray.train.images.shape == (4, 3, 3, 1)
+  refused('several sizes', '7x5', '4x5', name='tiny_sizes', data_dir=root)
+  found = data.load('tiny_sizes', data_dir=root, size=4)
+  assert found.train.images.shape == (4, 4, 4, 3)
+  alone = data.load('tiny_alone', data_dir=root, holdout=0.5)
+  assert len(alone.train.labels) == len(alone.test.labels) == 2
+  row = data.load('tiny_imagenet_2', data_dir=root)
+  assert row.mean == (0.485, 0.456, 0.406)
+
+
+def test_tfds_read_only(store):
+  root, _ = store
+  for path, _, _ in os.walk(root):
+    os.chmod(path, 0o555)
+  try:
+    assert len(data.load('tiny_set', data_dir=root).train.labels) == 4
+  finally:
+    for path, _, _ in os.walk(root):
+      os.chmod(path, 0o755)
+
+
+def test_tfds_errors(store, monkeypatch, tmp_path):
+  root, _ = store
+  refused_early('no test or validation', 'holdout', name='tiny_alone',
+                data_dir=root)
+  refused('no label', "'test'", name='tiny_secret', data_dir=root)
+  refused_early("'label'", 'answer', name='tiny_other', data_dir=root)
+  refused_early('cifr10', 'did you mean cifar10', str(root), 'folder:PATH',
+                name='cifr10', data_dir=root)
+  refused_early('unknown', name='a b', data_dir=root)
+  refused_early('TFDS has no Tiny ImageNet', name='tiny_imagenet',
+                data_dir=root)
+  refused_early('imagenette/17px', name='imagenette/17px', data_dir=root)
+  refused_early('put by hand', 'ILSVRC2012', name='imagenet2012',
+                data_dir=root)
+  refused_early('no prepared TFDS set', name=str(tmp_path))
+  gone = tmp_path / 'gone'
+  refused_early(str(gone), 'does not exist', 'data_dir', name='mnist',
+                data_dir=gone)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(gone))
+  refused_early(str(gone), 'TFDS_DATA_DIR', name='mnist')
+  data.load('digits')
+
+
+def test_tfds_damage(store, tmp_path):
+  root, _ = store
+  info = json.loads((root / 'tiny_set/1.0.0/dataset_info.json').read_text())
+  here = tmp_path / 'tiny_set' / '1.0.0'
+  here.mkdir(parents=True)
+  for file in (root / 'tiny_set/1.0.0').iterdir():
+    if 'train' not in file.name:
+      (here / file.name).write_bytes(file.read_bytes())
+  refused("split 'train'", 'cannot read', name=str(here))
+  (here / 'dataset_info.json').write_text(
+      json.dumps({**info, 'fileFormat': 'tfrecord'}))
+  refused_early('tfrecord', 'array_record', 'python -c', name=str(here))
+  (here / 'dataset_info.json').write_text('{')
+  refused_early('cannot read', name=str(here))
+  for config in 'one', 'two':
+    path = tmp_path / 'many' / config / '1.0.0'
+    path.mkdir(parents=True)
+    (path / 'dataset_info.json').write_text('{}')
+  refused_early('many/one, many/two', name='many', data_dir=tmp_path)
+
+
+def test_tfds_without_network(tmp_path, monkeypatch):
+  def no_address(*args):
+    raise OSError('no address')
+  monkeypatch.setattr('socket.getaddrinfo', no_address)
+  monkeypatch.setattr('urllib.request.getproxies', dict)
+  refused_early('cifar10', str(tmp_path), 'no network', 'python -c',
+                name='cifar10', data_dir=tmp_path)
+
+
+def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
+  from tensorflow_datasets.core.download import download_manager
+  source = tmp_path / 'source'
+  batches = source / 'cifar-10-batches-bin'
+  batches.mkdir(parents=True)
+  records = np.random.RandomState(0).randint(0, 256, (10, 3073), np.uint8)
+  records[:, 0] = np.arange(10)
+  for name in *(f'data_batch_{i}.bin' for i in range(1, 6)), 'test_batch.bin':
+    (batches / name).write_bytes(records.tobytes())
+  (batches / 'batches.meta.txt').write_text('\n'.join('abcdefghij'))
+  monkeypatch.setattr(download_manager.DownloadManager, 'download_and_extract',
+                      lambda self, url: str(source))
+  monkeypatch.setattr(prepare, '_unreachable', lambda builder: None)
+  root = tmp_path / 'root'
+  root.mkdir()
+  found = data.load('cifar10', data_dir=root)
+  assert found.class_names == tuple('abcdefghij')
+  assert found.train.images.shape == (50, 32, 32, 3)
+  assert found.mean == data.DATASETS['cifar10'].mean
+  for image, label in zip(*found.test, strict=True):
+    planes = records[label, 1:].reshape(3, 32, 32)
+    np.testing.assert_array_equal(image, planes.transpose(1, 2, 0))
+  assert capfd.readouterr() == ('', '')
+
+
+def test_mnist_where_it_is():
+  root = Path(os.environ.get('TFDS_DATA_DIR') or 'none')
+  if (root / 'mnist').is_dir():
+    data.check('mnist', data_dir=root)
+    found = data.load('mnist', data_dir=root)
+    assert found.train.images.shape == (60000, 28, 28, 1)
+    assert found.test.images.shape == (10000, 28, 28, 1)
+    measured = splits.statistics(found.train.images)
+    np.testing.assert_allclose(found.mean, measured[0], atol=1e-4)
+    np.testing.assert_allclose(found.std, measured[1], atol=1e-4)
