@@ -93,3 +93,57 @@ def difference(path, config):
     walked.append(name)
     node = node[name]
   return None
+
+
+# DC, DSA: image updates a network lives, and epochs between them, by ipc.
+LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15),
+         50: (50, 10)}
+
+
+def published(a, *, name, size, idc):
+  """The published settings of a small-image data set.
+
+  DC, DSA: 1000 networks of T updates, batch 256, evaluation of 300 epochs (DC)
+  or 1000 with augmentation (DSA). IDC: 2000 networks of 100 sweeps, rate
+  `lr * (ipc / 10) * (size / base_size)^2`, factor 2. `schedule=short` has
+  narrower and fewer networks, for two CPU cores.
+
+  Args:
+    a: `arguments` with ipc, method, segments, factor, schedule, seed.
+    name, size: of the data set and its images.
+    idc: IDC's distance, lr, base_size and net_steps for it.
+
+  Raises:
+    UserError: an unknown schedule or method.
+  """
+  if a.schedule not in ('published', 'short'):
+    raise unknown('schedule', a.schedule, ('published', 'short'))
+  c = defaults(a.method)
+  c.seed, c.dataset.name = a.seed, name
+  c.syn.ipc, c.segments.number = a.ipc, a.segments
+  m = c.method
+  if a.method == 'idc':
+    c.syn.factor = a.factor or 2
+    m.distance, m.net_steps = idc['distance'], idc['net_steps']
+    m.lr = idc['lr'] * (size / idc['base_size']) ** 2
+    m.inner, m.steps = 100, 200_000
+    c.eval.epochs = 1000
+  else:
+    c.syn.factor = a.factor or 1
+    known = min(LOOPS, key=lambda ipc: abs(ipc - a.ipc))
+    m.inner, m.net_steps = LOOPS[known]
+    m.steps, m.batch = 1000 * m.inner, 256
+    c.eval.epochs = 300 if a.method == 'dc' else 1000
+  if a.schedule == 'short':
+    _shorten(c)
+  return c
+
+
+def _shorten(c):
+  """Half an hour on two cores: fewer sweeps, a narrower network."""
+  c.network.width = 32
+  c.method.steps = min(c.method.steps, 600)
+  c.method.inner = min(c.method.inner, 50)
+  c.method.net_steps = min(c.method.net_steps, 10)
+  c.segments.probe_epochs = 60
+  c.eval.epochs = 200

@@ -61,6 +61,15 @@ def mse_logits(logits, target_logits, labels=None, weight=0.0):
   return value + weight * cross_entropy(logits, labels) if weight else value
 
 
+def half_square(outputs, targets):
+  """Mean over the batch of `sum (outputs - targets)^2 / 2`.
+
+  The loss of kernel methods (KIP, 2107.13034), whose targets are one-hot
+  labels less `1 / classes`. Shapes as in `cross_entropy`.
+  """
+  return jnp.mean(jnp.sum(jnp.square(outputs - targets), axis=-1)) / 2
+
+
 def norm(x, axis=None):
   """Euclidean norm whose gradient at 0 is 0, not NaN.
 

@@ -11,7 +11,7 @@ import pathlib
 import re
 import sys
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from dasm_jax.errors import UserError
@@ -81,6 +81,7 @@ def default_workdir(given):
 def main(argv):
   """Runs the job of the flags."""
   del argv
+  logging.set_verbosity(logging.WARNING)  # JAX and orbax tell their life
   from dasm_jax import run, stop
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given)

@@ -78,7 +78,8 @@ def run(config, workdir):
         step, progress = found or (0, begin())
         if not found:
           saved.save(0, progress)
-        log.rewind(segment.index + 1, step)
+        if segment is job.plan[-1] or step < _steps(job, segment):
+          log.rewind(segment.index + 1, step)  # a later one's rows stay
         progress = distil(job, segment, done, progress, data, key, compiled,
                           saved, log, stopping)
       done.append(progress)
@@ -213,9 +214,8 @@ def distil(job, segment, done, progress, data, key, compiled, saved, log,
   c = job.config
   method = jobs.method(job, segment)
   number, count = segment.index + 1, len(job.plan)
-  steps = segments.steps(c.method.steps, count, segment.index)
-  before = sum(segments.steps(c.method.steps, count, k)
-               for k in range(segment.index))
+  steps = _steps(job, segment)
+  before = sum(_steps(job, earlier) for earlier in job.plan[:segment.index])
   step = int(progress.state.step)
   if step < steps:
     # One program for all segments that are alike.
@@ -245,6 +245,10 @@ def distil(job, segment, done, progress, data, key, compiled, saved, log,
       saved_at = time.time()
     stopping.leave_if_asked(number, step)
   return progress
+
+
+def _steps(job, segment):
+  return segments.steps(job.config.method.steps, len(job.plan), segment.index)
 
 
 def measure(job, syn, data, test, key):

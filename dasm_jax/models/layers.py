@@ -140,7 +140,12 @@ def pool(x, kind):
   n, height, width, c = x.shape
   x = x[:, :height // 2 * 2, :width // 2 * 2]
   x = x.reshape(n, height // 2, 2, width // 2, 2, c)
-  return x.mean((2, 4)) if kind == 'avg' else x.max((2, 4))
+  if kind == 'avg':
+    return x.mean((2, 4))
+  # Not x.max((2, 4)): its gradient looks for entries equal to the maximum, and
+  # a compiler that computes x twice, rounded otherwise, finds none (NaN).
+  x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+  return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
 POOLINGS = ('avg', 'max', 'none')

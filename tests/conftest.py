@@ -1,0 +1,14 @@
+"""Eight virtual CPU devices for every test; see toy for what they share."""
+
+import os
+
+# A lost collective must fail the suite, not hang it.
+os.environ['XLA_FLAGS'] = ' '.join([
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_cpu_collective_call_warn_stuck_timeout_seconds=20',
+    '--xla_cpu_collective_call_terminate_timeout_seconds=60']).strip()
+
+import jax  # noqa: E402  (reads the flags)
+
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 8)

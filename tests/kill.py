@@ -1,0 +1,133 @@
+"""Kills runs at random moments: what they leave must be what others leave.
+
+  python tests/kill.py --runs 20
+
+Prints a line a run and exits with status 1 if any differs from a run that
+nobody killed.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+import toy
+
+# Seconds of work: DC on digits in two segments, a checkpoint at every step.
+TINY = {
+    'network.width': 4, 'method.steps': 10, 'method.inner': 3,
+    'method.net_steps': 1, 'method.batch': 8, 'segments.probes': 1,
+    'segments.probe_epochs': 2, 'segments.probe_real_steps': 2,
+    'eval.epochs': 2, 'eval.networks': 2, 'run.chunk': 1,
+    'run.save_seconds': 0.0}
+
+
+def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
+          **changes):
+  """The process of such a run; `changes` as in `TINY`, `__` for a dot."""
+  entries = TINY | {k.replace('__', '.'): v for k, v in changes.items()}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'dasm_jax.main',
+       f'--config={config}', f'--workdir={workdir}',
+       *(f'--config.{name}={value}' for name, value in entries.items())],
+      cwd=toy.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      env=toy.environment(JAX_COMPILATION_CACHE_DIR=str(cache),
+                          JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
+                          JAX_DISABLE_MOST_OPTIMIZATIONS='1'))
+
+
+def finish(process):
+  """Waits; returns what it printed. RuntimeError if it failed."""
+  out, err = process.communicate(timeout=600)
+  if process.returncode or err:
+    raise RuntimeError(f'status {process.returncode}: {err[-2000:]}')
+  return out
+
+
+def left(workdir):
+  """What a run left that must not depend on when it was killed."""
+  workdir = pathlib.Path(workdir)
+  results = json.loads((workdir / 'results.json').read_text())
+  results.pop('seconds')
+  rows = [json.loads(row)
+          for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
+  for row in rows:
+    row.pop('time')
+  with np.load(workdir / 'synthetic.npz') as file:
+    arrays = {name: (str(x.dtype), x.shape, x.tobytes())
+              for name, x in file.items()}
+  return {'results.json': results, 'metrics.jsonl': rows} | arrays
+
+
+def difference(one, other):
+  """Names of what differs between two `left`."""
+  return [name for name in sorted(one | other)
+          if one.get(name) != other.get(name)]
+
+
+def killed(workdir, cache, seconds, rng, most=4):
+  """Runs to the end, killed on the way; returns how often.
+
+  seconds: that a run takes which nobody kills.
+  """
+  for kills in range(most):
+    process = start(workdir, cache)
+    try:
+      process.communicate(timeout=rng.uniform(0.3, 1) * seconds)
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.communicate()
+      continue
+    if process.returncode:
+      raise RuntimeError(f'status {process.returncode} after {kills} kills')
+    return kills
+  finish(start(workdir, cache))
+  return most
+
+
+def straight(root, cache):
+  """Two runs that nobody kills: `left` of each, seconds of the second."""
+  found = []
+  for name in ('one', 'two'):  # the first also fills the cache
+    began = time.time()
+    finish(start(root / name, cache))
+    found.append(left(root / name))
+  return *found, time.time() - began
+
+
+def trials(root, runs, seed, say=print):
+  """Number of runs that differ from a straight one, over `runs`."""
+  cache = root / 'cache'
+  one, two, seconds = straight(root, cache)
+  bad = difference(one, two)
+  say(f'two straight runs: {"differ in " + ", ".join(bad) if bad else "same"}, '
+      f'{seconds:.1f} s')
+  wrong, rng = bool(bad), random.Random(seed)
+  for number in range(1, runs + 1):
+    workdir = root / f'killed_{number}'
+    kills = killed(workdir, cache, seconds, rng)
+    bad = difference(one, left(workdir))
+    wrong += bool(bad)
+    say(f'run {number}: killed {kills} times, '
+        + (f'differs in {", ".join(bad)}' if bad else 'same'), flush=True)
+  return wrong
+
+
+def main():
+  """Runs the trials."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--runs', type=int, default=20)
+  parser.add_argument('--seed', type=int, default=0)
+  given = parser.parse_args()
+  with tempfile.TemporaryDirectory() as root:
+    sys.exit(min(1, trials(pathlib.Path(root), given.runs, given.seed)))
+
+
+if __name__ == '__main__':
+  main()

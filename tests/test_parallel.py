@@ -1,0 +1,57 @@
+"""Devices: splitting and joining, and mapping items over all of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import toy
+from dasm_jax import parallel
+
+
+@pytest.mark.parametrize('n', [1, 3, 8, 10, 17])
+def test_shard_and_back(n):
+  assert parallel.count() == 8
+  tree = {'split': jnp.arange(2. * n).reshape(n, 2), 'whole': jnp.ones(3),
+          'none': jnp.zeros((n, 0, 4)), 'pair': (jnp.arange(n), jnp.eye(n))}
+  axes = {'split': 0, 'whole': None, 'none': 0, 'pair': 0}
+  got = parallel.shard(tree, axes, n)
+  rows = parallel.padded(n) // 8
+  assert got['split'].shape == (8, rows, 2)
+  assert got['none'].shape == (8, rows, 0, 4)
+  assert len(got['split'].sharding.device_set) == 8
+  # What fills is real: nothing odd is computed from it.
+  np.testing.assert_array_equal(
+      got['pair'][0].ravel(), np.arange(8 * rows) % n)
+  toy.leaves_equal(parallel.unshard(got, axes, n), tree)
+  present = np.asarray(parallel.present(n))
+  assert present.shape == (8, rows)
+  np.testing.assert_array_equal(present.ravel(), np.arange(8 * rows) < n)
+
+
+def test_replicate():
+  got = parallel.replicate({'x': np.arange(3)})['x']
+  assert got.shape == (3,) and len(got.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize('together', [True, False, None])
+@pytest.mark.parametrize('n', [1, 5, 8, 11])
+def test_spread_takes_any_number(together, n):
+  def function(item, scale, shift):
+    x, y = item
+    return {'sum': x.sum() * scale + shift, 'y': y}
+  run = parallel.spread(function, together=together)
+  items = jnp.arange(3. * n).reshape(n, 3), jnp.arange(n)
+  got = run(items, parallel.replicate(jnp.float32(2)),
+            parallel.replicate(jnp.float32(1)))
+  np.testing.assert_allclose(got['sum'], 2 * items[0].sum(1) + 1)
+  np.testing.assert_array_equal(got['y'], np.arange(n))
+
+
+def test_spread_compiles_once():
+  run = parallel.spread(lambda item, shared: item * shared)
+  shared = parallel.replicate(jnp.float32(2))
+  np.testing.assert_array_equal(run(jnp.arange(9.), shared), 2 * np.arange(9))
+  with toy.compilations() as seen:
+    run(jnp.arange(9.), shared)
+  assert not seen

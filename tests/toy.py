@@ -1,0 +1,147 @@
+"""Small things that the tests share: data, settings, methods."""
+
+import contextlib
+import os
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import config, methods, models, parallel, synthetic
+from dasm_jax import source as sources
+from dasm_jax.methods import gradient
+from dasm_jax.types import Batch, Synthetic
+
+METHODS = ('dc', 'dsa', 'idc')
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+class Split(NamedTuple):
+  """As `data.splits.Split`."""
+  images: np.ndarray
+  labels: np.ndarray
+
+
+def split(classes=3, each=12, side=8, seed=0):
+  """Classes that are easy to tell: a pattern each, and noise."""
+  rng = np.random.default_rng(seed)
+  pattern = rng.uniform(0, 255, (classes, 1, side, side, 1))
+  images = pattern + rng.normal(0, 25, (classes, each, side, side, 1))
+  images = images.clip(0, 255).astype(np.uint8).reshape(-1, side, side, 1)
+  return Split(images, np.repeat(np.arange(classes, dtype=np.int32), each))
+
+
+def source(classes=3, each=12, side=8, seed=0):
+  """A `Source` of such images."""
+  return sources.source(split(classes, each, side, seed), classes, (.5,), (.3,))
+
+
+def network(classes=3, side=8, **settings):
+  """A ConvNet of a few hundred parameters."""
+  return models.build('convnet', shape=(side, side, 1), classes=classes,
+                      **{'depth': 2, 'width': 4, **settings})
+
+
+class Toy(NamedTuple):
+  """A method with all that its step takes."""
+  method: object
+  state: object
+  data: sources.Source
+  pool: sources.Pool
+  key: jax.Array
+
+  def step(self, state=None):
+    """One step, as it is: not jitted."""
+    return self.method.step(
+        self.state if state is None else state, self.data, self.pool, self.key)
+
+
+def settings(name, **changes):
+  """The settings of a method, small."""
+  c = config.defaults(name).method
+  c.update(dict(batch=4, inner=2, net_steps=2, net_batch=8, lr=0.05,
+                limit=0, lr_per_image=False))
+  c.update(changes)
+  return c
+
+
+def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
+        correction=None, replay=0.0, union=False, frozen=0, norm='instance',
+        factor=None, **changes):
+  """A `Toy` of the method called `name`; `changes` are settings of it."""
+  if factor is None:
+    factor = 2 if name == 'idc' else 1
+  data, net = source(classes), network(classes, norm=norm)
+  codec = synthetic.codec(
+      (.5,), (.3,), space='pixels' if name == 'idc' else 'normalised',
+      factor=factor, shape=(8, 8, 1))
+  method = methods.build(
+      net, classes, codec, settings(name, **changes),
+      correction or gradient.Correction(), images=ipc, replay=replay,
+      union=union, axis_name=axis_name)
+  first, key = jax.random.split(jax.random.key(seed))
+  images = synthetic.noise(first, codec, (classes, frozen + ipc, 8, 8, 1))
+  labels = jnp.broadcast_to(jnp.eye(classes)[:, None],
+                            (classes, frozen + ipc, classes))
+  syn = Synthetic(images[:, frozen:], labels[:, frozen:], jnp.float32(0.01))
+  rows = window or data.everything
+  pool = sources.Pool(jnp.arange(classes), jnp.ones(classes), rows,
+                      data.everything,
+                      Batch(images[:, :frozen], labels[:, :frozen]))
+  return Toy(method, method.init(key, syn), data, pool, key)
+
+
+def on_devices(toy_):
+  """The same on all devices; its method must know `parallel.AXIS`."""
+  n = len(toy_.pool.classes)
+  pool = parallel.shard(toy_.pool, 0, n)._replace(present=parallel.present(n))
+  return toy_._replace(
+      state=parallel.shard(toy_.state, toy_.method.axes, n), pool=pool,
+      data=parallel.replicate(toy_.data))
+
+
+def gather(toy_, state):
+  """A state of `on_devices` in one piece."""
+  return parallel.unshard(state, toy_.method.axes, len(toy_.data.everything[1]))
+
+
+@contextlib.contextmanager
+def compilations():
+  """Yields a list that grows with every compilation."""
+  seen = []
+
+  def listen(event, duration, **_):
+    if event == '/jax/core/compile/backend_compile_duration':
+      seen.append(duration)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    yield seen
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def leaves_equal(a, b):
+  """Asserts that two trees are equal bit for bit."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def leaves_close(a, b, rtol=1e-5, atol=1e-6):
+  """Asserts that two trees are equal to rounding."""
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol, atol)
+
+
+def gaps(plan):
+  """Widths of a plan of segments."""
+  return [segment.width for segment in plan]
+
+
+def environment(**more):
+  """Of a subprocess: our sources first, one CPU device."""
+  return {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu',
+          'XLA_FLAGS': '', **more}
