@@ -15,6 +15,7 @@ def get_config(text=''):
   c = config.defaults(a.method)
   c.seed = a.seed
   c.dataset.name = 'digits'
+  config.unflip(c)
   c.network.depth = 2
   c.network.width = 32
   c.syn.ipc = a.ipc

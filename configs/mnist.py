@@ -4,7 +4,7 @@ r"""MNIST: DASM on IDC.
 
 Arguments: ipc, method (idc, dc, dsa), segments (0: by ipc, 1: the plain
 method), factor (IDC's multi-formation; 2 is published), schedule (published,
-or short: about half an hour on two CPU cores), seed.
+or short: some ten minutes on two CPU cores), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 94.2 / 98.4 / 99.1; IDC factor 1: 88.9 / 98.0 / 98.8;
@@ -18,8 +18,8 @@ def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=dc`."""
   a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
                        schedule='published', seed=0)
-  c = config.published(a, name='mnist', idc=dict(
-      distance='l1', lr=1e-4, base_size=28, net_steps=8), size=28)
+  c = config.published(a, name='mnist', size=28, idc=dict(
+      distance='l1', lr=1e-4, base_size=28, net_steps=8, short_lr=3e-3))
   if a.method == 'idc' and c.syn.factor > 1:
     # As published: the box would hide whole cells of a digit.
     c.method.augment = 'color_crop'

@@ -16,6 +16,7 @@ from dasm_jax import (
   train,
 )
 from dasm_jax import source as sources
+from dasm_jax.config import UNFLIPPED
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import gradient
 
@@ -49,7 +50,6 @@ class Job(NamedTuple):
 
 INITS = ('real', 'noise')
 MATCHES = ('new', 'union')
-ROTATED = ('mnist', 'svhn', 'digits')  # mirrored digits are other digits
 
 
 def check(config):
@@ -138,7 +138,7 @@ def _recipe(c, epochs):
   strategy = c.eval.augment
   if strategy == 'auto':
     strategy = c.method.augment if c.eval.recipe == 'dc' else (
-        'color_crop_scale_rotate' if c.dataset.name in ROTATED
+        'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
   cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
   return build_(epochs, lr=c.eval.lr, batch=c.eval.batch, strategy=strategy,

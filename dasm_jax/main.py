@@ -27,9 +27,13 @@ _WORKDIR = flags.DEFINE_string(
 def _parse(argv):
   """Parses flags; every mistake is one line and exit status 2."""
   try:
-    # ml_collections wants the file before its entries.
+    # ml_collections wants the file before its entries, and reads sys.argv.
+    if '--config' in argv[1:-1]:
+      at = argv.index('--config')
+      argv = [*argv[:at], f'--config={argv[at + 1]}', *argv[at + 2:]]
     files = [a for a in argv[1:] if a.startswith('--config=')]
     argv = [argv[0], *files, *(a for a in argv[1:] if a not in files)]
+    sys.argv = argv
     if files:
       _check_entries(files[-1].removeprefix('--config='), argv)
     rest = flags.FLAGS(argv)

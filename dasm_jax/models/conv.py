@@ -46,11 +46,27 @@ def _lax(images, kernel, padding):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(images, kernel, padding):
+  if kernel.shape[3] < NARROW <= kernel.shape[2]:
+    return _folded(images, kernel, padding)
   return _lax(images, kernel, padding)
 
 
+def _folded(images, kernel, padding):
+  """Few output channels (a gradient in the image): one product, k*k adds."""
+  k, _, c_in, c_out = kernel.shape
+  taps = images @ jnp.moveaxis(kernel, 2, 0).reshape(c_in, k * k * c_out)
+  side = (padding, padding, 0)
+  taps = lax.pad(taps, jnp.zeros((), taps.dtype),
+                 [(0, 0, 0), side, side, (0, 0, 0)])
+  height, width = taps.shape[1] - k + 1, taps.shape[2] - k + 1
+  return sum(
+      taps[:, i:i + height, j:j + width, at:at + c_out]
+      for i in range(k) for j in range(k)
+      for at in [(i * k + j) * c_out])
+
+
 def _convolution_fwd(images, kernel, padding):
-  return _lax(images, kernel, padding), (images, kernel)
+  return _convolution(images, kernel, padding), (images, kernel)
 
 
 def _convolution_bwd(padding, saved, cotangent):
