@@ -11,7 +11,7 @@ from dasm_jax import config
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,segments=1`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, seed=0)
+  a = config.arguments(text, ipc=3, method='idc', segments=0, seed=0)
   c = config.defaults(a.method)
   c.seed = a.seed
   c.dataset.name = 'digits'
@@ -22,8 +22,12 @@ def get_config(text=''):
   c.segments.number = a.segments
   c.method.steps = 300
   c.method.inner = 50
+  # So few images do best when matched together, and with little left out.
+  c.segments.match = 'union'
+  c.segments.gamma = 0.3
   c.method.lr = 5e-3 if a.method == 'idc' else 0.1
   c.method.net_steps = 8 if a.method == 'idc' else 10
   c.segments.probe_epochs = 60
-  c.eval.epochs = 300
+  c.run.chunk = 25
+  c.eval.epochs = 400
   return c

@@ -63,7 +63,8 @@ def grid(images, path, cell=32, width=2000, height=4000, gap=2):
 def windows(scores, inside, path, segment, segments, score_name):
   """Saves the difficulty of all real images and of one segment's window.
 
-  scores: `[n]`. inside: `[n]` bool. segment: counted from one.
+  scores: `[n]`, all 0 where nobody scored. inside: `[n]` bool. segment:
+  counted from one.
   """
   figure = _figure(7, 3.4)
   _panel(figure.subplots(), scores, inside, segment, segments, score_name)
@@ -76,12 +77,17 @@ def all_windows(pairs, path, score_name='difficulty'):
   pairs: `[(scores [n], inside [n])]`, one a segment.
   """
   pairs = list(pairs)
-  figure = _figure(7, .9 + 1.9 * len(pairs))
-  axes = figure.subplots(len(pairs), 1, sharex=True, squeeze=False)[:, 0]
+  scored = [bool(np.any(scores)) for scores, _ in pairs]
+  heights = [1.9 if known else .4 for known in scored]
+  figure = _figure(7, .9 + sum(heights))
+  axes = figure.subplots(len(pairs), 1, sharex='all', squeeze=False,
+                         height_ratios=heights)[:, 0]
+  first = scored.index(True) + 1 if any(scored) else 0
   for number, (axis, (scores, inside)) in enumerate(
       zip(axes, pairs, strict=True), 1):
     _panel(axis, scores, inside, number, len(pairs),
-           score_name if number == len(pairs) else '', legend=number == 1)
+           score_name if number == len(pairs) else '',
+           legend=number == first)
   figure.savefig(path, dpi=120)
 
 
@@ -135,6 +141,13 @@ def _figure(width, height):
 def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
   scores = np.asarray(scores, np.float64)
   inside = np.asarray(inside, bool)
+  title = (f'segment {segment} of {segments}: {inside.sum():,} of '
+           f'{inside.size:,} images')
+  if not scores.any():
+    axis.set_title(f'{title}, nobody scored them', loc='left', fontsize=10,
+                   color=_INK)
+    axis.axis('off')
+    return
   known = np.isfinite(scores)
   low, high = _limits(scores[known])
   edges = np.histogram_bin_edges((), bins=40, range=(low, high))
@@ -142,9 +155,7 @@ def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
   for chosen, color, label in ((known, _ALL, 'all real images'),
                                (known & inside, _IN, 'in the window')):
     axis.hist(scores[chosen].clip(low, high), edges, color=color, label=label)
-  axis.set_title(f'segment {segment} of {segments}: {inside.sum():,} of '
-                 f'{inside.size:,} images'
-                 + ', outliers in the end bars' * bool(wild),
+  axis.set_title(title + ', outliers in the end bars' * bool(wild),
                  loc='left', fontsize=10, color=_INK)
   axis.set_ylabel('images', color=_INK)
   axis.set_xlabel(score_name, color=_INK)

@@ -60,12 +60,15 @@ def run(config, workdir):
   settings = json.loads(config.to_json())
   with checkpoint.lock(workdir), report.Log(workdir) as log, (
       stop.watch()) as stopping:
+    # A job that cannot be built must not claim a new workdir.
+    known = (workdir / 'config.json').exists()
+    job = None if known else jobs.build(config)
     checkpoint.claim(workdir, settings, free=FREE)
     ready = outcome.finished(workdir)
     if ready:
       log.say(outcome.closing(ready, workdir))
       return ready
-    job = jobs.build(config)
+    job = job or jobs.build(config)
     outcome.describe(job, workdir, log)
     data, test = jobs.place(job)
     key = jax.random.key(config.seed)

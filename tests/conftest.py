@@ -9,6 +9,15 @@ os.environ['XLA_FLAGS'] = ' '.join([
     '--xla_cpu_collective_call_terminate_timeout_seconds=60']).strip()
 
 import jax  # noqa: E402  (reads the flags)
+import pytest  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
+
+
+@pytest.fixture(scope='module')
+def quick_compiler():
+  """For modules that wait for the compiler, not for what it made."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)

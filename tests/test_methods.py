@@ -14,12 +14,7 @@ from dasm_jax.methods import gradient
 each_method = pytest.mark.parametrize('name', toy.METHODS)
 
 
-@pytest.fixture(scope='module', autouse=True)
-def _quick_compiler():
-  # Compiling is all that these tests wait for.
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
 @functools.cache

@@ -1,11 +1,10 @@
 """Devices: splitting and joining, and mapping items over all of them."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 import toy
+
 from dasm_jax import parallel
 
 

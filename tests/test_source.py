@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 import toy
+
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
@@ -71,7 +71,7 @@ def test_class_batches_stay_in_the_window_but_for_replay():
   data = toy.source()
   rows = [np.array([1, 2, 3, 4]), np.arange(12, 18), np.arange(30, 36)]
   known = np.asarray(sources.take(data, jnp.arange(36)).images).reshape(36, -1)
-  for replay, again in ((0.0, 0), (0.25, 1), (0.5, 2), (1.0, 4)):
+  for replay, again in ((0.0, 0), (0.3, 1), (1.0, 4)):
     got = batches(data, rows, replay)
     assert got.images.shape == (50, 3, 4, 8, 8, 1)
     which = np.asarray(got.images).reshape(-1, 1, 64)

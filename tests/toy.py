@@ -136,11 +136,6 @@ def leaves_close(a, b, rtol=1e-5, atol=1e-6):
     np.testing.assert_allclose(np.asarray(x), np.asarray(y), rtol, atol)
 
 
-def gaps(plan):
-  """Widths of a plan of segments."""
-  return [segment.width for segment in plan]
-
-
 def environment(**more):
   """Of a subprocess: our sources first, one CPU device."""
   return {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu',

@@ -1,0 +1,194 @@
+"""TFDS sets by name and by path, written here; every error on one line."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_data import refused, refused_early
+
+from dasm_jax import data
+from dasm_jax.data import prepare, splits
+
+pytestmark = pytest.mark.filterwarnings('error')
+
+
+@pytest.fixture(scope='session')
+def store(tmp_path_factory):
+  """A data directory with small sets, written by TFDS as array_record."""
+  import tensorflow_datasets as tfds
+  root = tmp_path_factory.mktemp('tfds')
+  images = np.random.RandomState(0).randint(0, 256, (6, 5, 7, 3), np.uint8)
+
+  def builder(name, channels=3, shape=(5, 7), tests='validation', low=0,
+              label='label'):
+    def info(self):
+      features = tfds.features.FeaturesDict({
+          'image': tfds.features.Image(shape=(*shape, channels)),
+          label: tfds.features.ClassLabel(names=['no', 'yes'])})
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def examples(self, low, rows):
+      for row in rows:
+        array = images[row] if channels == 3 else images[row, ..., 0]
+        crop = row if shape == (None, None) else 0
+        yield row, {'image': Image.fromarray(array[:, :7 - crop]),
+                    label: max(row % 2 + low, -1)}
+
+    def generators(self, manager):
+      found = {'train': self._generate_examples(0, range(4))}
+      if tests:
+        found[tests] = self._generate_examples(low, range(4, 6))
+      return found
+
+    kind = type(name, (tfds.core.GeneratorBasedBuilder,), {
+        'VERSION': tfds.core.Version('1.0.0'), 'name': name,
+        '__module__': __name__, '_info': info, '_generate_examples': examples,
+        '_split_generators': generators})
+    with prepare.quiet():
+      kind(data_dir=str(root), file_format='array_record'
+           ).download_and_prepare()
+
+  builder('tiny_set')
+  builder('tiny_gray', channels=1, tests='test')
+  builder('tiny_sizes', shape=(None, None))
+  builder('tiny_alone', tests=None)
+  builder('tiny_secret', tests='test', low=-2)
+  builder('tiny_other', label='answer')
+  builder('tiny_imagenet_2')
+  return root, images
+
+
+def test_tfds_by_name_and_by_path(store, monkeypatch):
+  root, images = store
+  monkeypatch.setenv('TFDS_DATA_DIR', str(root))
+  for name in ('tiny_set', 'tiny_set:1.0.0', f'{root}/tiny_set',
+               f'{root}/tiny_set/1.0.0'):
+    data.check(name)
+    found = data.load(name)
+    assert found.class_names == ('no', 'yes')
+    assert found.train.images.shape == (4, 5, 7, 3)
+    assert found.test.images.shape == (2, 5, 7, 3)
+    every = np.concatenate([found.train.images, found.test.images])
+    assert {image.tobytes() for image in every} == {
+        image.tobytes() for image in images}
+    for image, label in zip(*found.train, strict=True):
+      row = [image.tobytes() == other.tobytes() for other in images].index(True)
+      assert row % 2 == label
+    assert found.mean == splits.statistics(found.train.images)[0]
+
+
+def test_tfds_gray_sizes_holdout_and_rows(store):
+  root, _ = store
+  gray = data.load('tiny_gray', data_dir=root, size=3)
+  assert gray.train.images.shape == (4, 3, 3, 1)
+  refused('several sizes', '7x5', '4x5', name='tiny_sizes', data_dir=root)
+  found = data.load('tiny_sizes', data_dir=root, size=4)
+  assert found.train.images.shape == (4, 4, 4, 3)
+  alone = data.load('tiny_alone', data_dir=root, holdout=0.5)
+  assert len(alone.train.labels) == len(alone.test.labels) == 2
+  row = data.load('tiny_imagenet_2', data_dir=root)
+  assert row.mean == (0.485, 0.456, 0.406)
+
+
+def test_tfds_read_only(store):
+  root, _ = store
+  for path, _, _ in os.walk(root):
+    os.chmod(path, 0o555)
+  try:
+    assert len(data.load('tiny_set', data_dir=root).train.labels) == 4
+  finally:
+    for path, _, _ in os.walk(root):
+      os.chmod(path, 0o755)
+
+
+def test_tfds_errors(store, monkeypatch, tmp_path):
+  root, _ = store
+  refused_early('no test or validation', 'holdout', name='tiny_alone',
+                data_dir=root)
+  refused('no label', "'test'", name='tiny_secret', data_dir=root)
+  refused_early("'label'", 'answer', name='tiny_other', data_dir=root)
+  refused_early('cifr10', 'did you mean cifar10', str(root), 'folder:PATH',
+                name='cifr10', data_dir=root)
+  refused_early('unknown', name='a b', data_dir=root)
+  refused_early('TFDS has no Tiny ImageNet', name='tiny_imagenet',
+                data_dir=root)
+  refused_early('imagenette/17px', name='imagenette/17px', data_dir=root)
+  refused_early('put by hand', 'ILSVRC2012', name='imagenet2012',
+                data_dir=root)
+  refused_early('no prepared TFDS set', name=str(tmp_path))
+  gone = tmp_path / 'gone'
+  refused_early(str(gone), 'does not exist', 'data_dir', name='mnist',
+                data_dir=gone)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(gone))
+  refused_early(str(gone), 'TFDS_DATA_DIR', name='mnist')
+  data.load('digits')
+
+
+def test_tfds_damage(store, tmp_path):
+  root, _ = store
+  info = json.loads((root / 'tiny_set/1.0.0/dataset_info.json').read_text())
+  here = tmp_path / 'tiny_set' / '1.0.0'
+  here.mkdir(parents=True)
+  for file in (root / 'tiny_set/1.0.0').iterdir():
+    if 'train' not in file.name:
+      (here / file.name).write_bytes(file.read_bytes())
+  refused("split 'train'", 'cannot read', name=str(here))
+  (here / 'dataset_info.json').write_text(
+      json.dumps({**info, 'fileFormat': 'tfrecord'}))
+  refused_early('tfrecord', 'array_record', 'python -c', name=str(here))
+  (here / 'dataset_info.json').write_text('{')
+  refused_early('cannot read', name=str(here))
+  for config in 'one', 'two':
+    path = tmp_path / 'many' / config / '1.0.0'
+    path.mkdir(parents=True)
+    (path / 'dataset_info.json').write_text('{}')
+  refused_early('many/one, many/two', name='many', data_dir=tmp_path)
+
+
+def test_tfds_without_network(tmp_path, monkeypatch):
+  def no_address(*args):
+    raise OSError('no address')
+  monkeypatch.setattr('socket.getaddrinfo', no_address)
+  monkeypatch.setattr('urllib.request.getproxies', dict)
+  refused_early('cifar10', str(tmp_path), 'no network', 'python -c',
+                name='cifar10', data_dir=tmp_path)
+
+
+def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
+  from tensorflow_datasets.core.download import download_manager
+  source = tmp_path / 'source'
+  batches = source / 'cifar-10-batches-bin'
+  batches.mkdir(parents=True)
+  records = np.random.RandomState(0).randint(0, 256, (10, 3073), np.uint8)
+  records[:, 0] = np.arange(10)
+  for name in *(f'data_batch_{i}.bin' for i in range(1, 6)), 'test_batch.bin':
+    (batches / name).write_bytes(records.tobytes())
+  (batches / 'batches.meta.txt').write_text('\n'.join('abcdefghij'))
+  monkeypatch.setattr(download_manager.DownloadManager, 'download_and_extract',
+                      lambda self, url: str(source))
+  monkeypatch.setattr(prepare, '_unreachable', lambda builder: None)
+  root = tmp_path / 'root'
+  root.mkdir()
+  found = data.load('cifar10', data_dir=root)
+  assert found.class_names == tuple('abcdefghij')
+  assert found.train.images.shape == (50, 32, 32, 3)
+  assert found.mean == data.DATASETS['cifar10'].mean
+  for image, label in zip(*found.test, strict=True):
+    planes = records[label, 1:].reshape(3, 32, 32)
+    np.testing.assert_array_equal(image, planes.transpose(1, 2, 0))
+  assert capfd.readouterr() == ('', '')
+
+
+def test_mnist_where_it_is():
+  root = Path(os.environ.get('TFDS_DATA_DIR') or 'none')
+  if (root / 'mnist').is_dir():
+    data.check('mnist', data_dir=root)
+    found = data.load('mnist', data_dir=root)
+    assert found.train.images.shape == (60000, 28, 28, 1)
+    assert found.test.images.shape == (10000, 28, 28, 1)
+    measured = splits.statistics(found.train.images)
+    np.testing.assert_allclose(found.mean, measured[0], atol=1e-4)
+    np.testing.assert_allclose(found.std, measured[1], atol=1e-4)

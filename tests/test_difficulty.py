@@ -1,0 +1,137 @@
+"""Difficulty of samples, for a model that is no network of ours."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dasm_jax import difficulty, losses
+from dasm_jax.errors import UserError
+from dasm_jax.types import Batch
+
+RNG = np.random.default_rng(0)
+PARAMS = {'w': jnp.asarray(RNG.normal(size=(6, 5)), 'float32'),
+          'v': [jnp.asarray(RNG.normal(size=(5, 3)), 'float32')]}
+
+
+def logits_fn(params, images):
+  return jnp.tanh(images @ params['w']) @ params['v'][0]
+
+
+def loss_fn(params, batch):
+  return losses.cross_entropy(logits_fn(params, batch.images), batch.labels)
+
+
+def batch(n, features=6):
+  images = jnp.asarray(np.random.default_rng(n).normal(size=(n, features)),
+                       'float32')
+  return Batch(images, jnp.eye(3)[np.arange(n) % 3])
+
+
+def one_by_one(function, n):
+  """`function` of batches of one, in a Python loop."""
+  whole, function = batch(n), jax.jit(function)
+  return [float(function(Batch(whole.images[i:i + 1], whole.labels[i:i + 1])))
+          for i in range(n)]
+
+
+def sample_norm(one):
+  return losses.tree_norm(jax.grad(loss_fn)(PARAMS, one))
+
+
+@pytest.mark.parametrize('n, chunk', [(1, 8), (7, 3), (8, 8), (9, 4), (5, 64)])
+def test_against_a_loop(n, chunk):
+  got = jax.jit(lambda part: difficulty.gradient_norms(
+      loss_fn, PARAMS, part, chunk))(batch(n))
+  np.testing.assert_allclose(got, one_by_one(sample_norm, n), rtol=1e-5)
+  got = difficulty.sample_losses(loss_fn, PARAMS, batch(n), chunk)
+  want = one_by_one(lambda one: loss_fn(PARAMS, one), n)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_penalties():
+  n = 5
+  norms = np.array(one_by_one(sample_norm, n))
+  mean = losses.tree_norm(jax.grad(loss_fn)(PARAMS, batch(n)))
+  want = {'sample_norm': norms.mean(), 'sample_square': (norms ** 2).mean(),
+          'batch_norm': mean, 'batch_square': mean ** 2}
+  assert set(want) == set(difficulty.PENALTIES)
+  for name, value in want.items():
+    got = difficulty.penalty(loss_fn, name)(PARAMS, batch(n))
+    np.testing.assert_allclose(got, value, rtol=1e-5)
+
+
+def identity(params, images):
+  return images
+
+
+def test_el2n_and_margin_by_hand():
+  p = np.array([[.7, .2, .1], [.1, .1, .8], [.3, .4, .3]])
+  labels = jnp.array([[1., 0, 0], [0, 1, 0], [0, .6, .4]])
+  hand = Batch(jnp.log(p), labels)
+  el2n = difficulty.el2n(identity, None, hand, chunk=2)
+  np.testing.assert_allclose(
+      el2n, np.sqrt([.09 + .04 + .01, .01 + .81 + .64, .09 + .04 + .01]),
+      rtol=1e-5)
+  margin = difficulty.margin(identity, None, hand, chunk=2)
+  np.testing.assert_allclose(margin, [-.5, .7, -.1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', difficulty.SCORES)
+def test_harder_is_higher(name):
+  easy = Batch(jnp.array([[9., 0, 0], [0., 9, 0]]), jnp.eye(3)[jnp.array(
+      [0, 0])])
+  def scaled(params, images):
+    return params * images
+  def loss(params, part):
+    return losses.cross_entropy(scaled(params, part.images), part.labels)
+  low, high = difficulty.score(name, loss, scaled)(jnp.float32(1), easy)
+  assert low < high
+
+
+@pytest.mark.parametrize('name', difficulty.PENALTIES)
+def test_derivative_is_finite_where_nothing_is_left_to_learn(name):
+  # A loss without a gradient: its norm is 0, where a root has no slope.
+  def flat(params, part):
+    return jnp.sum(params['w'] * 0) + part.images.sum() * 0
+  def of(images):
+    return difficulty.penalty(flat, name)(PARAMS, batch(9)._replace(
+        images=images))
+  value, slope = jax.value_and_grad(of)(batch(9).images)
+  assert value == 0 and not np.asarray(slope).any()
+
+
+def test_derivative_in_the_images():
+  whole = batch(5)
+  def of(images):
+    return difficulty.gradient_norms(loss_fn, PARAMS, whole._replace(
+        images=images), 2).mean()
+  slope = jax.grad(of)(whole.images)
+  step = 1e-2
+  for i, j in ((0, 0), (4, 3)):
+    up, down = (of(whole.images.at[i, j].add(s)) for s in (step, -step))
+    np.testing.assert_allclose(slope[i, j], (up - down) / (2 * step),
+                               rtol=2e-2, atol=1e-4)
+
+
+def test_memory_is_that_of_a_chunk():
+  wide = {'w': jnp.zeros((400, 200)), 'v': [jnp.zeros((200, 3))]}
+  def temporary(n, chunk):
+    part = jax.eval_shape(lambda: batch(n, 400))
+    run = jax.jit(lambda params, part: difficulty.gradient_norms(
+        loss_fn, params, part, chunk))
+    return run.lower(wide, part).compile().memory_analysis().temp_size_in_bytes
+  def gradients(chunk):
+    return chunk * 4 * (400 * 200 + 200 * 3)
+  # What may grow is the batch itself, in chunks: 400 numbers a sample.
+  small, large = temporary(64, 8), temporary(512, 8)
+  assert large - small < 3 * 4 * 400 * (512 - 64)
+  assert large < 2 * gradients(8) + 3 * 4 * 400 * 512
+  assert temporary(512, 512) > 4 * large  # the measure does see gradients
+
+
+def test_unknown_names():
+  with pytest.raises(UserError, match="score 'x'; choose from el2n, gradient_"):
+    difficulty.score('x', loss_fn, logits_fn)
+  with pytest.raises(UserError, match="penalty 'x'; choose from batch_norm"):
+    difficulty.penalty(loss_fn, 'x')

@@ -1,0 +1,108 @@
+"""Evaluation and probes, against networks that are trained one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax import difficulty, evaluate, parallel, train
+from dasm_jax import source as sources
+from dasm_jax.types import Batch
+
+NETWORK = toy.network()
+RECIPE = train.recipe(2, lr=.05, batch=8)
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+
+@pytest.fixture(scope='module')
+def sets():
+  data = toy.source()
+  return data, parallel.replicate(data)
+
+
+def one_by_one(batch, data):
+  run = jax.jit(lambda key: train.fit(NETWORK, RECIPE, key, batch)[0])
+  return [float(train.accuracy(NETWORK, run(key), data)) for key in KEYS]
+
+
+def test_accuracies_are_those_of_networks_alone(sets):
+  data, everywhere = sets
+  batch = sources.take(data, jnp.arange(0, 36, 4))
+  want = one_by_one(batch, data)
+  assert len(set(want)) > 1
+  got = evaluate.accuracies(NETWORK, RECIPE)(
+      KEYS, parallel.replicate(batch), everywhere)
+  np.testing.assert_allclose(got, want, atol=1.5 / 36)
+  # The same images as a subset of the real ones.
+  subsets = jnp.broadcast_to(jnp.arange(0, 36, 4), (3, 9))
+  again = evaluate.accuracies_of_subsets(NETWORK, RECIPE)(
+      (KEYS, subsets), everywhere, everywhere)
+  np.testing.assert_allclose(again, got, atol=1.5 / 36)
+
+
+def test_scores_are_means_over_probes(sets):
+  data, everywhere = sets
+  variables = jax.vmap(NETWORK.init)(KEYS)
+  values, accuracy = evaluate.scores(NETWORK, 'loss')(
+      parallel.replicate(variables), everywhere)
+  whole = sources.take(data, jnp.arange(36))
+  each, hits = [], []
+  for i in range(3):
+    one = jax.tree.map(lambda x: x[i], variables)  # noqa: B023
+    each.append(difficulty.sample_losses(
+        train.loss_fn(NETWORK), one, whole))
+    hits.append(train.correct(NETWORK, one, data, jnp.arange(36)))
+  np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-4)
+  np.testing.assert_allclose(
+      accuracy, np.mean(hits, 0).reshape(3, 12).mean(1), atol=1e-6)
+
+
+def test_scores_of_more_images_than_a_block(sets, monkeypatch):
+  _, everywhere = sets
+  variables = parallel.replicate(jax.vmap(NETWORK.init)(KEYS[:1]))
+  want, share = evaluate.scores(NETWORK, 'el2n')(variables, everywhere)
+  monkeypatch.setattr(evaluate, 'SCORING', 7)  # 36 is no multiple of it
+  got, again = evaluate.scores(NETWORK, 'el2n')(variables, everywhere)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  np.testing.assert_allclose(again, share)
+
+
+def test_probes_learn(sets):
+  data, everywhere = sets
+  recipe = train.recipe(12, lr=.05, batch=12)
+  batch = parallel.replicate(sources.take(data, jnp.arange(36)))
+  score = evaluate.scores(NETWORK, 'loss')
+  start = score(parallel.replicate(jax.vmap(NETWORK.init)(KEYS)), everywhere)
+  for trained in (evaluate.probes(NETWORK, recipe)(KEYS, batch),
+                  evaluate.probes_on_real(NETWORK, recipe, 36)(
+                      KEYS, everywhere)):
+    assert jax.tree.leaves(trained)[0].shape[0] == 3
+    values, accuracy = score(parallel.replicate(trained), everywhere)
+    assert values.mean() < .7 * start[0].mean()
+    assert accuracy.min() > .6
+
+
+def test_random_subsets():
+  labels = np.repeat([0, 1, 2], [5, 2, 9])
+  got = evaluate.random_subsets(labels, 3, 4, 6, [0, 2])
+  assert got.shape == (6, 12)
+  for row in got:
+    np.testing.assert_array_equal(labels[row], np.repeat([0, 1, 2], 4))
+    assert len(set(row[:4])) == len(set(row[8:])) == 4
+    assert set(row[4:8]) == {5, 6}  # a small class repeats
+  assert len({tuple(row) for row in got}) == 6
+  np.testing.assert_array_equal(
+      got, evaluate.random_subsets(labels, 3, 4, 6, [0, 2]))
+  assert (got != evaluate.random_subsets(labels, 3, 4, 6, [1, 2])).any()
+
+
+def test_summary():
+  assert evaluate.summary(np.array([.5, .7], 'f')) == {
+      'mean': pytest.approx(.6), 'std': pytest.approx(.1),
+      'networks': [pytest.approx(.5), pytest.approx(.7)]}
+  got = evaluate.as_batch([[1]], [[0, 1]])
+  assert isinstance(got, Batch) and got.labels.shape == (1, 2)

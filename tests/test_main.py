@@ -1,0 +1,152 @@
+"""The command line: help, and mistakes on one line with a way out."""
+
+import concurrent.futures
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import toy
+
+from dasm_jax import config, main, run
+from dasm_jax.errors import UserError
+
+DIGITS = '--config=configs/digits.py'
+MISTAKES = {
+    # What is typed -> what the line must name: the value and a way out.
+    '--config.syn.ipx=3': ["'ipx'", 'did you mean --config.syn.ipc?'],
+    '--config.sin.ipc=3': ["'sin'", 'did you mean --config.syn?'],
+    '--config.network.name=vit': ["'vit'", 'choose from convnet'],
+    '--config.syn.ipc=0': ['--config.syn.ipc=0', 'at least 1'],
+    '--config.method.lr=fast': ['--config.method.lr=fast', 'float'],
+    'extra': ["'extra'", '--config.name=value'],
+    '--wokdir=x': ["'wokdir'", 'Did you mean'],
+}
+# The same, asked inside this process: entries -> words.
+VALUES = [
+    ({'dataset.name': 'digitz'}, ["'digitz'", 'choose from', 'digits']),
+    ({'method.augment': 'blur'}, ["'blur'", 'choose from color, crop']),
+    ({'method.augment_mode': 'x'}, ["mode 'x'", 'choose from all']),
+    ({'method.distance': 'cos'}, ["'cos'", 'choose from cosine, l1']),
+    ({'method.match': 'x'}, ["match 'x'", 'choose from']),
+    ({'method.parameters': 'x'}, ["parameters 'x'", 'choose from all']),
+    ({'segments.window': 'x'}, ["window 'x'", 'choose from aligned']),
+    ({'segments.match': 'x'}, ["match 'x'", 'choose from new, union']),
+    ({'segments.score': 'x'}, ["score 'x'", 'choose from el2n']),
+    ({'eval.recipe': 'x'}, ["recipe 'x'", 'choose from dc, idc']),
+    ({'syn.init': 'x'}, ["init 'x'", 'choose from noise, real']),
+    ({'syn.space': 'x'}, ["space 'x'", 'choose from normalised']),
+    ({'syn.ipc': 1, 'segments.number': 2}, [
+        'segments=2', 'ipc=1', 'choose from']),
+    ({'method.batch': 500}, ['batch=500', 'has 139', 'at most']),
+    ({'syn.factor': 9}, ['factor 9', 'from 1 to 8']),
+    ({'network.depth': 7}, ['depth 7', 'at most depth 3']),
+    ({'dataset.name': 'mnist', 'dataset.data_dir': '/nowhere'}, [
+        "'/nowhere'", 'does not exist', 'data_dir']),
+    ({'method.steps': -5}, ['steps=-5', 'at least 1']),
+    ({'method.steps': 1}, ['steps=1 ', '2 segments']),
+    ({'segments.gamma': 2.0}, ['gamma=2', 'from 0 to 1']),
+    ({'sdc.weight': .1, 'sdc.ratio': .1}, ['set one']),
+    ({'sdc.weight': -.1}, ['must not be negative', '-0.1']),
+    ({'seed': -1}, ['seed=-1', '0 or more']),
+    ({'eval.batch': 0}, ['batch=0', 'at least 1']),
+    ({'eval.lr': -1.0}, ['lr=-1.0', 'positive']),
+    ({'eval.cutmix': 2.0}, ['cutmix=2.0', 'from 0 to 1']),
+    ({'run.chunk': 0}, ['run.chunk=0', 'at least 1']),
+    ({'segments.window': 'random', 'segments.number': 5}, [
+        'random', 'class', '5 parts', 'lower one']),
+]
+FILES = {
+    f'{DIGITS}:ipx=3': ["'ipx'", 'choose from ipc'],
+    f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 10'],
+    f'{DIGITS}:method=mtt': ["'mtt'", 'choose from dc, dsa, idc'],
+    '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
+    '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
+    '': ['--config is missing', 'configs/digits.py'],
+}
+
+
+def call(arguments, **more):
+  return subprocess.run(
+      [sys.executable, '-m', 'dasm_jax.main', *arguments], text=True,
+      cwd=toy.ROOT, timeout=120, capture_output=True,
+      env=toy.environment(**more))
+
+
+@pytest.fixture(scope='module')
+def answers(tmp_path_factory):
+  """What each mistake brings; two processes at a time."""
+  root = tmp_path_factory.mktemp('main')
+  lines = {text: [DIGITS, *text.split()] for text in MISTAKES} | {
+      text: text.split() for text in FILES}
+  def run(numbered):
+    number, (text, arguments) = numbered
+    return text, call([*arguments, f'--workdir={root / str(number)}'])
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    return dict(pool.map(run, enumerate(lines.items())))
+
+
+@pytest.mark.parametrize('text', [*MISTAKES, *FILES])
+def test_mistake_is_one_line(text, answers):
+  done = answers[text]
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, (
+      done.stderr)
+  for word in (MISTAKES | FILES)[text]:
+    assert word in done.stderr, done.stderr
+  assert 'segment 1' not in done.stdout  # nothing was begun
+
+
+@pytest.mark.parametrize('entries, words', VALUES)
+def test_impossible_value(entries, words, tmp_path):
+  c = config.defaults('dc')
+  c.dataset.name, c.network.depth = 'digits', 2
+  c.update_from_flattened_dict(entries)
+  with pytest.raises(UserError) as caught:
+    run.run(c, tmp_path)
+  for word in words:
+    assert word in str(caught.value), str(caught.value)
+  assert '\n' not in str(caught.value)
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_mistake_does_not_claim_the_workdir(tmp_path):
+  # Mended, the same command must find it free.
+  done = call([DIGITS, '--config.method.batch=500', f'--workdir={tmp_path}'])
+  assert 'batch=500' in done.stderr
+  assert not (tmp_path / 'config.json').exists()
+
+
+def test_workdir_that_cannot_be(tmp_path):
+  (tmp_path / 'file').touch()
+  done = call([DIGITS, f'--workdir={tmp_path / "file"}'])
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert 'choose a directory' in done.stderr
+
+
+@pytest.mark.parametrize('flag', ['--help', '--helpshort'])
+def test_help_needs_no_backend(flag):
+  # A platform that does not exist: asking JAX for a device would fail.
+  done = call([flag], JAX_PLATFORMS='nothing')
+  assert 'python -m dasm_jax.main --config=configs/digits.py' in done.stdout
+  for name in ('--config', '--workdir'):
+    assert name in done.stdout
+  assert not done.stderr and done.returncode in (0, 1)  # absl's own habit
+
+
+@pytest.mark.parametrize('arguments', [
+    ['--config.seed=-7', DIGITS], ['--config', 'configs/digits.py',
+                                   '--config.seed=-7']])
+def test_any_order_of_flags(arguments, tmp_path):
+  # Understood as far as to be refused for its value.
+  done = call([*arguments, f'--workdir={tmp_path}'])
+  assert 'seed=-7 must be 0 or more' in done.stderr
+
+
+def test_default_workdir():
+  name = main.default_workdir
+  assert name('configs/digits.py') == os.path.join('runs', 'digits')
+  assert name('a/mnist.py:ipc=1,method=dc') == str(
+      pathlib.Path('runs') / 'mnist-ipc=1,method=dc')
+  assert name('x.py:a=../..').count('/') == 1
