@@ -171,7 +171,8 @@ def method(job, segment):
   images = segment.slots.stop if union else segment.width
   replay = c.segments.replay if len(job.plan) > 1 else 0.0
   return methods.build(
-      job.network, job.classes, job.codec, c.method, correction(c, job, segment),
+      job.network, job.classes, job.codec, c.method,
+      correction(c, job, segment),
       images=images, replay=replay, union=union and segment.slots.start > 0,
       axis_name=parallel.AXIS)
 

@@ -48,8 +48,9 @@ def describe(job, workdir, log):
           f'{", ".join(str(s.width) for s in job.plan)}')
   log.say(f'method    {c.method.name}, window {c.segments.window}, '
           f'{c.method.steps} sweeps of {c.method.batch} real images a class')
-  log.say(f'network   {c.network.name}, {report.count(models.count(variables))} '
-          f'parameters; evaluation {c.eval.recipe}, {c.eval.epochs} epochs, '
+  parameters = report.count(models.count(variables))
+  log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
+          f'{c.eval.recipe}, {c.eval.epochs} epochs, '
           f'{c.eval.networks} networks')
   devices = jax.local_devices()
   log.say(f'devices   {len(devices)} {devices[0].device_kind} '

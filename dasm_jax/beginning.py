@@ -1,0 +1,131 @@
+"""How a segment begins: probe, score, window, first images."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import evaluate, parallel, segments, synthetic
+from dasm_jax import job as jobs
+from dasm_jax import source as sources
+from dasm_jax.types import Array, Batch, Synthetic, Window
+
+
+class Progress(NamedTuple):
+  """A segment as it is checkpointed.
+
+  state: the method's. window: of real images. scores: `[n]` difficulty, and
+  accuracy: `[classes]`, of the real images under the probes (0 where nobody
+  scored). used: `[n]` bool, real images that any segment began with.
+  """
+  state: object
+  window: Window
+  scores: Array
+  accuracy: Array
+  used: Array
+
+
+def join(done):
+  """All finished segments as one `Synthetic`."""
+  parts = [progress.state.syn for progress in done]
+  return Synthetic(jnp.concatenate([p.images for p in parts], axis=1),
+                   jnp.concatenate([p.labels for p in parts], axis=1),
+                   parts[-1].lr)
+
+
+def like(job, segment, key):
+  """The shapes of a segment's `Progress`."""
+  return jax.eval_shape(lambda: _blank(job, segment, key))
+
+
+def _blank(job, segment, key):
+  n, classes = len(job.dataset.train.labels), job.classes
+  size = np.bincount(job.dataset.train.labels).max()
+  images = jnp.zeros((classes, segment.width, *job.shape))
+  window = Window(jnp.zeros((classes, size), jnp.int32),
+                  jnp.zeros(classes, jnp.int32))
+  return Progress(
+      _init(job, segment, images, key), window, jnp.zeros(n),
+      jnp.zeros(classes), jnp.zeros(n, bool))
+
+
+def _init(job, segment, images, key):
+  labels = jnp.broadcast_to(
+      jnp.eye(job.classes)[:, None],
+      (job.classes, images.shape[1], job.classes))
+  syn = Synthetic(images, labels, jnp.float32(job.config.eval.lr))
+  return jax.jit(jobs.method(job, segment).init)(key, syn)
+
+
+def beginner(job, segment, done, data, key, log):
+  """`() -> Progress`: probe, score, window, start of a new segment."""
+  def begin():
+    key_ = jax.random.fold_in(key, segment.index)
+    labels = job.dataset.train.labels
+    scores, accuracy = score(job, segment, done, data, key_, log)
+    rows = segments.windows(
+        job.choice, segment.index, len(job.plan), labels, job.classes, scores,
+        accuracy, jobs.floor(job, segment), job.config.seed)
+    used = (np.asarray(done[-1].used) if done
+            else np.zeros(len(labels), bool))
+    images, used = start(job, segment, rows, labels, used, key_)
+    capacity = np.bincount(labels).max()
+    window = sources.window(rows)
+    wide = np.zeros((job.classes, capacity), np.int32)
+    wide[:, :window.indices.shape[1]] = window.indices
+    zeros = np.zeros(len(labels), np.float32)
+    return Progress(
+        _init(job, segment, images, key_),
+        Window(jnp.asarray(wide), jnp.asarray(window.counts)),
+        jnp.asarray(zeros if scores is None else scores, jnp.float32),
+        jnp.asarray(np.zeros(job.classes) if accuracy is None else accuracy,
+                    jnp.float32), jnp.asarray(used))
+  return begin
+
+
+def score(job, segment, done, data, key, log):
+  """Difficulty of every real image for a segment: `(scores, accuracy)`.
+
+  None, None where the windows ask nobody. Networks trained on real data score
+  once, those trained on the earlier segments anew for each segment.
+  """
+  c = job.config.segments
+  who = segments.scorer(job.choice, segment.index)
+  if who is None:
+    return None, None
+  if who == 'real' and done:
+    return np.asarray(done[0].scores), np.asarray(done[0].accuracy)
+  keys = jax.random.split(jax.random.fold_in(key, 1), c.probes)
+  if who == 'real':
+    source_ = 'real images'
+    train = evaluate.probes_on_real(job.network, job.probe, c.probe_real_steps)
+    variables = train(keys, data)
+  else:
+    source_ = 'the segments before'
+    train = evaluate.probes(job.network, job.probe)
+    batch = Batch(*synthetic.inputs(job.codec, join(done)))
+    variables = train(keys, parallel.replicate(batch))
+  scores, accuracy = evaluate.scores(job.network, c.score)(
+      parallel.replicate(variables), data)
+  log.say(f'segment {segment.index + 1}: {c.probes} probes trained on {source_}'
+          f' know {accuracy.mean():.1%} of the real images; score {c.score}: '
+          f'{np.quantile(scores, .1):.3g} (easy tenth) to '
+          f'{np.quantile(scores, .9):.3g} (hard tenth)')
+  return scores, accuracy
+
+
+def start(job, segment, rows, labels, used, key):
+  """First images `[classes, width, …]` of a segment, and who is used now."""
+  c, codec = job.config, job.codec
+  if c.syn.init == 'noise':
+    shape = (job.classes, segment.width, *job.shape)
+    return synthetic.noise(key, codec, shape), used
+  chosen = segments.start(rows, labels, used, jobs.decoded(job, segment),
+                          [c.seed, 1, segment.index])
+  real = jnp.asarray(job.dataset.train.images[chosen], jnp.float32) / 255
+  if codec.space == 'normalised':
+    real = (real - jnp.asarray(codec.mean)) / jnp.asarray(codec.std)
+  used = used.copy()
+  used[chosen] = True
+  return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), used

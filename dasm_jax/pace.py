@@ -1,0 +1,30 @@
+"""How fast steps go."""
+
+import time
+
+
+class Pace:
+  """How fast steps go, the first chunk (with its compilation) left out."""
+
+  def __init__(self, images, clock=time.time):
+    self._images, self._clock = images, clock
+    self._begin, self._steps = None, 0
+
+  def add(self, steps):
+    """Notes that `steps` more are done."""
+    if self._begin is None:
+      self._begin = self._clock()
+    else:
+      self._steps += steps
+
+  @property
+  def speed(self):
+    """Images a second, or None before there is anything to tell."""
+    return self._images / self._each() if self._steps else None
+
+  def left(self, steps):
+    """Seconds that `steps` more will take, or None."""
+    return steps * self._each() if self._steps else None
+
+  def _each(self):
+    return max(self._clock() - self._begin, 1e-9) / self._steps
