@@ -50,11 +50,12 @@ def test_only_parallel_knows_devices():
 
 # Each room may look only at those to its left.
 ORDER = [
-    {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop'},
+    {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
+                          'pace'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint'},
     {'objectives', 'train'}, {'methods', 'parallel'}, {'evaluate'},
-    {'config', 'job'}, {'outcome'}, {'run'}, {'main'}]
+    {'config', 'job'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
 
 
 def test_imports_point_one_way():
