@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import checkpoint, evaluate, methods, parallel, run, segments
+from dasm_jax import evaluate, methods, parallel, run, segments
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.config import defaults
@@ -21,7 +21,6 @@ from dasm_jax.types import Batch, Synthetic
 
 PICTURES = ('images.png', 'windows.png', 'images_1.png', 'images_2.png',
             'window_1.png', 'window_2.png', 'report.html')
-
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -63,10 +62,8 @@ def test_killed_runs_end_as_others(whole):
 def test_results(whole):
   root = whole[0]
   found = json.loads((root / 'one' / 'results.json').read_text())
-  assert {k: found[k] for k in (
-      'dataset', 'method', 'ipc', 'segments', 'seed', 'devices')} == {
-          'dataset': 'digits', 'method': 'dc', 'ipc': 2, 'segments': 2,
-          'seed': 0, 'devices': 1}
+  assert {'dataset': 'digits', 'method': 'dc', 'ipc': 2, 'segments': 2,
+          'seed': 0, 'devices': 1}.items() <= found.items()
   assert found['seconds'] > 0
   assert set(found['accuracy']) == {'synthetic', 'random'}
   for one in found['accuracy'].values():
@@ -85,8 +82,7 @@ def test_synthetic_set(whole):
   assert got['images'].shape == (10, 2, 8, 8, 1)
   assert got['images'].dtype == got['mean'].dtype == np.float32
   assert np.isfinite(got['images']).all()
-  np.testing.assert_array_equal(got['labels'], np.repeat(range(10), 2).reshape(
-      10, 2))
+  np.testing.assert_array_equal(got['labels'], np.mgrid[:10, :2][0])
   assert str(got['label_kind']) == 'hard' and int(got['factor']) == 1
   assert got['class_names'].tolist() == list('0123456789')
   assert got['mean'].shape == got['std'].shape == (1,)
@@ -116,13 +112,11 @@ def test_pictures_and_metrics(whole):
 def test_finished_run_shows_its_table_at_once(whole):
   root = whole[0]
   before = kill.left(root / 'one')
-  began = time.time()
   out = kill.finish(kill.start(root / 'one', root / 'cache'))
   table = out[out.index('set '):]
   assert 'distilled' in table and 'random real' in table
   log = (root / 'one' / 'log.txt').read_text()
   assert log.endswith(table) and 'segment' not in out
-  assert time.time() - began < 60
   assert kill.difference(before, kill.left(root / 'one')) == []
 
 
@@ -246,11 +240,6 @@ def test_real_steps_of_idc_with_union(tmp_path, monkeypatch):
   with np.load(tmp_path / 'synthetic.npz') as file:
     assert 0 <= file['images'].min() and file['images'].max() <= 1
     assert int(file['factor']) == 2
-
-
-def test_workdir_in_use(tmp_path):
-  with checkpoint.lock(tmp_path), pytest.raises(UserError, match='in use'):
-    run.run(tiny(), tmp_path)
 
 
 def test_loss_that_is_no_number(hollow, tmp_path, monkeypatch):
