@@ -59,7 +59,7 @@ VALUES = [
 ]
 FILES = {
     f'{DIGITS}:ipx=3': ["'ipx'", 'choose from ipc'],
-    f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 10'],
+    f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 3'],
     f'{DIGITS}:method=mtt': ["'mtt'", 'choose from dc, dsa, idc'],
     '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
     '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],

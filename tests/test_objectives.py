@@ -118,8 +118,8 @@ def test_per_class_is_a_loop(batched, weights):
     total, matched = 0, 0
     for c, weight in enumerate(weights or [1, 1, 1]):
       one = Synthetic(syn.images[c], syn.labels[c], syn.lr)
-      got, more = noisy(one, PARAMS, jax.tree.map(lambda x: x[c], real),  # noqa: B023
-                        jax.random.fold_in(KEY, c))
+      target = Batch(real.images[c], real.labels[c])
+      got, more = noisy(one, PARAMS, target, jax.random.fold_in(KEY, c))
       total, matched = total + weight * got, matched + (
           weight * more['match/loss'])
     return total, matched

@@ -92,7 +92,6 @@ def test_synthetic_set(whole):
   assert card['recipe']['epochs'] == 2 and card['network']['width'] == 4
   assert card['accuracy'] == json.loads(
       (root / 'one' / 'results.json').read_text())['accuracy']
-  # All the images moved away from what they started as.
   assert np.ptp(got['images'], axis=(2, 3, 4)).min() > 0
 
 
