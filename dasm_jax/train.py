@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dasm_jax import augment, difficulty, losses
+from dasm_jax import augment, blocks, difficulty, losses
 from dasm_jax.errors import UserError
 from dasm_jax.source import take
 
@@ -107,7 +107,7 @@ def loss_fn(network):
 
 def logits_fn(network):
   """`(variables, images) -> logits` without training."""
-  return lambda variables, images: network.apply(variables, images)[0]
+  return lambda *given: network.apply(*given)[0]
 
 
 def step(network, tx, variables, moments, batch, lr, axis_name=None):
@@ -131,13 +131,18 @@ def step(network, tx, variables, moments, batch, lr, axis_name=None):
     batch = jax.tree.map(
         lambda x: jax.lax.dynamic_slice_in_dim(x, at, share), batch)
 
-  def loss(params):
+  def loss(params, batch):
     logits, stats = network.apply(
         variables._replace(params=params), batch.images, train=True)
     return losses.cross_entropy(logits, batch.labels), stats
 
-  (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(
-      variables.params)
+  stats = variables.stats
+  if jax.tree.leaves(stats):  # batch norm needs the whole batch at once
+    (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(
+        variables.params, batch)
+  else:
+    value, slope = blocks.value_and_grad(
+        lambda *given: loss(*given)[0], variables.params, batch)
   if share:
     value, slope = jax.lax.pmean((value, slope), axis_name)
   change, moments = tx.update(slope, moments, variables.params)
@@ -243,4 +248,3 @@ def correct(network, variables, source, indices):
   logits, _ = network.apply(variables, take(source, indices).images)
   hit = logits.argmax(-1) == source.labels[indices]
   return hit.astype(jnp.float32)
-
