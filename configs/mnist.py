@@ -20,6 +20,11 @@ def get_config(text=''):
                        schedule='published', seed=0)
   c = config.published(a, name='mnist', size=28, idc=dict(
       distance='l1', lr=1e-4, base_size=28, net_steps=8, short_lr=3e-3))
+  if a.method == 'dc':
+    # The reference's own augmentation, for MNIST alone.
+    c.eval.augment = 'jitter'
+    if a.schedule == 'published':
+      c.eval.epochs = 1000
   if a.method == 'idc' and c.syn.factor > 1:
     # As published: the box would hide whole cells of a digit.
     c.method.augment = 'color_crop'

@@ -18,6 +18,7 @@ CROP = 0.125
 CUTOUT = 0.5
 SCALE = 1.2
 DEGREES = 15.0
+SHIFT, STRETCH, TURN = 4, 0.2, 45.0
 
 
 def _each(u):
@@ -101,6 +102,31 @@ def rotate(x, u, *, align_corners=False, degrees=DEGREES):
       resample.pixels(cos * columns - sin * rows, width, align_corners))
 
 
+def jitter(x, choice, row, column, height_u, width_u, angle_u):
+  """DC's own: each image is shifted, scaled or rotated, gaps are 0.
+
+  By up to 4 pixels, 0.8 to 1.2 in each axis, or 45 degrees, as `choice` `[n]`
+  of 0, 1, 2 says. Here bilinear; the reference's scaling takes the nearest
+  pixel, its rotation a spline, and the mean of the batch fills the gaps.
+  """
+  _, height, width, _ = x.shape
+  is_crop, is_scale, is_rotate = (
+      (choice == k)[:, None, None].astype(x.dtype) for k in range(3))
+  draws_ = [v[:, None, None].astype(x.dtype)
+            for v in (row, column, height_u, width_u, angle_u)]
+  angle = is_rotate * jnp.deg2rad(TURN) * (2 * draws_[4] - 1)
+  tall, wide = (1 + is_scale * STRETCH * (2 * u - 1) for u in draws_[2:4])
+  rows = (jnp.arange(height, dtype=x.dtype) - (height - 1) / 2)[:, None]
+  columns = (jnp.arange(width, dtype=x.dtype) - (width - 1) / 2)[None]
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return resample.bilinear(
+      x,
+      (cos * rows + sin * columns) / tall + (height - 1) / 2
+      + is_crop * draws_[0],
+      (cos * columns - sin * rows) / wide + (width - 1) / 2
+      + is_crop * draws_[1])
+
+
 def _shift(key, shape, size):
   reach = int(size * CROP + 0.5)
   return jax.random.randint(key, shape, -reach, reach + 1)
@@ -118,13 +144,19 @@ def draws(op, key, n, height, width):
     return _shift(keys[0], (n,), height), _shift(keys[1], (n,), width)
   if op == 'cutout':
     return _centre(keys[0], (n,), height), _centre(keys[1], (n,), width)
+  if op == 'jitter':
+    whole = jax.random.split(keys[0], 3)
+    return (jax.random.randint(whole[0], (n,), 0, 3),
+            *(jax.random.randint(k, (n,), -SHIFT, SHIFT + 1)
+              for k in whole[1:]), *jax.random.uniform(keys[1], (3, n)))
   count = {'color': 3, 'flip': 1, 'scale': 2, 'rotate': 1}[op]
   return tuple(jax.random.uniform(k, (n,)) for k in keys[:count])
 
 
 OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
-       'scale': scale, 'rotate': rotate}
+       'scale': scale, 'rotate': rotate, 'jitter': jitter}
 GEOMETRIC = ('scale', 'rotate')
+WARPS = ('crop', 'scale', 'rotate', 'jitter')
 
 
 def parse(strategy):
@@ -149,8 +181,8 @@ def build(strategy, mode='single', *, align_corners=False):
     strategy: operations joined by `_`, of color, crop, cutout, flip, scale,
       rotate; '' or 'none' changes nothing.
     mode: `single` applies one operation drawn for the whole batch (DC, DSA,
-      MTT); `idc` flips and colours when named, then one drawn of crop, scale
-      and rotate, then cuts out; `all` applies all in the order named.
+      MTT); `idc` flips and colours when named, then one drawn of crop, scale,
+      rotate and jitter, then cuts out; `all` applies all in the order named.
     align_corners: of the resampling grid; MTT's family sets it.
 
   Returns:
@@ -190,51 +222,6 @@ MODES = {
     'idc': lambda ops: [
         group for group in (
             ('flip',) * ('flip' in ops), ('color',) * ('color' in ops),
-            tuple(op for op in ops if op in ('crop', 'scale', 'rotate')),
+            tuple(op for op in ops if op in WARPS),
             ('cutout',) * ('cutout' in ops)) if group],
 }
-
-
-def cutmix(key, batch, probability=0.5):
-  """Replaces one box of every image by that of a partner (1905.04899).
-
-  With `probability` a batch is mixed: lambda is Beta(1, 1), the box has
-  sides `2 (int(side sqrt(1 - lambda)) // 2)` around a uniform centre and is
-  clipped; labels mix by the clipped area, which equals mixing the losses.
-
-  Args:
-    key: a key.
-    batch: `Batch` of `[n, h, w, c]` images and `[n, classes]` labels.
-    probability: of mixing at all.
-  """
-  if not probability:
-    return batch
-  k_use, k_lam, k_row, k_column, k_partner = jax.random.split(key, 5)
-  n, height, width, _ = batch.images.shape
-  lam = jax.random.uniform(k_lam)
-  row = jax.random.randint(k_row, (), 0, height)
-  column = jax.random.randint(k_column, (), 0, width)
-  partner = jax.random.permutation(k_partner, n)
-  use = jax.random.uniform(k_use) < probability
-  mixed = mix(batch, lam, row, column, partner)
-  return jax.tree.map(lambda a, b: jnp.where(use, a, b), mixed, batch)
-
-
-def mix(batch, lam, row, column, partner):
-  """The mixed `Batch` of `cutmix` for given draws (`partner`: `[n]`)."""
-  _, height, width, _ = batch.images.shape
-  inside_rows, rows = _span(height, lam, row)
-  inside_columns, columns = _span(width, lam, column)
-  inside = (inside_rows[:, None] & inside_columns[None])[..., None]
-  images = jnp.where(inside, batch.images[partner], batch.images)
-  share = (1 - rows * columns / (height * width)).astype(batch.labels.dtype)
-  labels = share * batch.labels + (1 - share) * batch.labels[partner]
-  return batch._replace(images=images, labels=labels)
-
-
-def _span(size, lam, centre):
-  half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
-  low = jnp.clip(centre - half, 0, size)
-  high = jnp.clip(centre + half, 0, size)
-  at = jnp.arange(size)
-  return (at >= low) & (at < high), high - low

@@ -60,7 +60,7 @@ def check(config):
   """
   c = config
   data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
-             size=c.dataset.size or None, holdout=c.dataset.holdout)
+             size=c.dataset.size, holdout=c.dataset.holdout)
   if c.seed < 0:
     raise UserError(f'--config.seed={c.seed} must be 0 or more')
   if c.syn.ipc < 1:
@@ -116,7 +116,7 @@ def build(config):
   c = config
   dataset = data.load(
       c.dataset.name, data_dir=c.dataset.data_dir or None,
-      size=c.dataset.size or None, holdout=c.dataset.holdout, seed=c.seed)
+      size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed)
   shape = dataset.train.images.shape[1:]
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dasm_jax import augment, blocks, difficulty, losses
+from dasm_jax import augment, blocks, difficulty, losses, mixing
 from dasm_jax.errors import UserError
 from dasm_jax.source import take
 
@@ -190,7 +190,7 @@ def augmentation(recipe_):
   def apply(key, batch):
     first, second = jax.random.split(key)
     batch = batch._replace(images=change(first, batch.images, shared=False))
-    return augment.cutmix(second, batch, recipe_.cutmix)
+    return mixing.cutmix(second, batch, recipe_.cutmix)
   return apply
 
 

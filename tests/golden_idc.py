@@ -10,7 +10,7 @@ import numpy as np
 from golden_files import GoldenError
 from golden_nets import SETTINGS, Net
 
-from dasm_jax import augment, losses, objectives, synthetic, train
+from dasm_jax import augment, losses, mixing, objectives, synthetic, train
 from dasm_jax.types import Batch, Synthetic
 
 # Their names; a row of `cos` is what belongs to one output unit or channel.
@@ -154,7 +154,7 @@ def check_cutmix(golden):
 
   @golden.jit
   def run(variables, batch):
-    batch = augment.mix(batch, *draws, partner)
+    batch = mixing.mix(batch, *draws, partner)
     def loss(params):
       logits, _ = net.network.apply(
           variables._replace(params=params), batch.images, train=True)
@@ -184,5 +184,5 @@ def _check_box(golden, images, draws):
   # Labels that tell each image from its partner show the share.
   n = len(images)
   batch = Batch(images, jnp.eye(n, dtype=images.dtype))
-  mixed = augment.mix(batch, *draws, jnp.roll(jnp.arange(n), 1))
+  mixed = mixing.mix(batch, *draws, jnp.roll(jnp.arange(n), 1))
   golden.check('ratio', mixed.labels[0, 0])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dasm_jax import augment
+from dasm_jax import augment, mixing
 from dasm_jax.errors import UserError
 from dasm_jax.types import Batch
 
@@ -134,6 +134,35 @@ def test_impossible_strategies():
     augment.build('flip', 'x')
 
 
+def test_jitter_by_hand():
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 9, 9, 2)))
+  half = jnp.full(4, .5)
+  # Shifted by (2, -1); stretched by 1, so as it is; turned by nothing; and
+  # shrunk to 0.8 of the height, whose outer rows are then 0.
+  got = np.asarray(augment.jitter(
+      x, jnp.array([0, 1, 2, 1]), jnp.full(4, 2), jnp.full(4, -1),
+      half.at[3].set(0), half, half))
+  want = np.zeros((9, 9, 2))
+  want[:7, 1:] = np.asarray(x)[0, 2:, :8]
+  np.testing.assert_allclose(got[0], want, atol=1e-6)
+  np.testing.assert_allclose(got[1:3], x[1:3], atol=1e-6)
+  np.testing.assert_allclose(got[3, 4], x[3, 4], atol=1e-6)
+  assert not got[3, 8].any() and got[3, 7].any()
+  # By 45 degrees the centre stays, and (0, r) goes to (r, r) / sqrt 2.
+  dot = jnp.zeros((1, 9, 9, 1)).at[0, 4, 4].set(9.).at[0, 4, 8].set(4.)
+  one = jnp.zeros(1)
+  turned = np.asarray(augment.jitter(dot, one + 2, one, one, one, one, one + 1))
+  assert turned[0, 4, 4, 0] == pytest.approx(9)
+  assert max(turned[0, 7, 7, 0], turned[0, 1, 7, 0]) > 1
+  assert turned[0, 4, 8, 0] < .5
+
+
+def test_jitter_draws_for_each_image():
+  images = jnp.broadcast_to(jnp.arange(64.).reshape(1, 8, 8, 1), (40, 8, 8, 1))
+  got = np.asarray(augment.build('jitter')(KEY, images))
+  assert len(np.unique(got.reshape(40, -1), axis=0)) > 30
+
+
 # ---- CutMix
 
 
@@ -145,7 +174,7 @@ def batch(n=6, size=8):
 
 def test_mix_by_hand():
   # Sides 2 * (int(8 * sqrt(.25)) // 2) = 4 around (1, 6): clipped to 3 by 4.
-  got = augment.mix(batch(2), .75, 1, 6, jnp.array([1, 0]))
+  got = mixing.mix(batch(2), .75, 1, 6, jnp.array([1, 0]))
   want = np.ones((8, 8))
   want[:3, 4:] = 2
   np.testing.assert_array_equal(got.images[0, ..., 0], want)
@@ -155,7 +184,7 @@ def test_mix_by_hand():
 
 def test_cutmix_shares():
   mixed = 0
-  run = jax.jit(augment.cutmix, static_argnums=2)
+  run = jax.jit(mixing.cutmix, static_argnums=2)
   for key in jax.random.split(KEY, 40):
     plain = batch()
     got = run(key, plain, 1.0)
@@ -167,7 +196,7 @@ def test_cutmix_shares():
       np.testing.assert_allclose(got.labels[i], own, atol=1e-6)
     mixed += not np.array_equal(got.images, plain.images)
   assert mixed > 20
-  assert augment.cutmix(KEY, plain, 0.0) is plain
+  assert mixing.cutmix(KEY, plain, 0.0) is plain
 
 
 def test_cutmix_probability():
@@ -175,6 +204,6 @@ def test_cutmix_probability():
   keys = jax.random.split(KEY, 400)
   def share(p):
     def one(key):
-      return jnp.any(augment.cutmix(key, plain, p).images != plain.images)
+      return jnp.any(mixing.cutmix(key, plain, p).images != plain.images)
     return float(jax.jit(jax.vmap(one))(keys).mean())
   assert abs(share(.25) / share(1.0) - .25) < .08

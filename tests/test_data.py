@@ -112,7 +112,7 @@ def test_host_code_does_not_import_the_slow():
 
 
 @pytest.mark.parametrize('options, words', [
-    ({'size': 0}, ['size=0', 'positive']),
+    ({'size': -1}, ['size=-1', 'positive']),
     ({'size': True}, ['size=True']),
     ({'size': 8.0}, ['size=8.0']),
     ({'holdout': 1.0}, ['holdout=1.0', 'less than 1']),

@@ -18,7 +18,7 @@ __all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load']
 _FOLDER = 'folder:'
 
 
-def check(name, *, data_dir=None, size=None, holdout=0.0):
+def check(name, *, data_dir=None, size=0, holdout=0.0):
   """Refuses what `load` would refuse, as far as no image need be read.
 
   Takes what `load` takes; raises `UserError`. Give it `holdout` too: with it
@@ -33,14 +33,14 @@ def check(name, *, data_dir=None, size=None, holdout=0.0):
     records.check(name, data_dir, holdout)
 
 
-def load(name, *, data_dir=None, size=None, holdout=0.0, seed=0):
+def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   """A `Dataset` in memory.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
     prepared TFDS directory (a path, or a name in the data directory), or
     `folder:PATH` of images.
   data_dir: where TFDS sets are; else TFDS_DATA_DIR, else TFDS's default.
-  size: images become squares of this many pixels; None leaves them.
+  size: images become squares of this many pixels; 0 leaves them.
   holdout: if positive, `test` is this fraction of each class of train, which
     loses it, and the real test split is not touched.
   seed: which images are held out.
@@ -70,9 +70,9 @@ def _check_options(name, size, holdout):
     raise UserError(f'data set name {name!r} is empty; choose from digits, '
                     f'{", ".join(DATASETS)}, any of TFDS, or folder:PATH')
   whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
-  if size is not None and not (whole and size > 0):
+  if not (whole and size >= 0):
     raise UserError(f'--config.dataset.size={size!r} must be a positive number '
-                    'of pixels, or None to leave the images as they are')
+                    'of pixels, or 0 to leave the images as they are')
   number = (isinstance(holdout, (int, float, np.number))
             and not isinstance(holdout, bool))
   if not (number and 0 <= holdout < 1):
