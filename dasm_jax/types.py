@@ -52,11 +52,14 @@ class Network(NamedTuple):
   init: `key -> Variables`.
   apply: `(variables, images, train=False) -> (logits, stats)`; `train` uses
     batch statistics and returns the updated running ones.
-  features: `(variables, images, train=False) -> tuple` of each block's output.
+  features: `(variables, images, train=False) -> tuple` of each block's output
+    `[n, height, width, channels]`; the last linear layer reads the last one.
+  embed: `(variables, images, train=False) -> [n, d]`, that one, flattened.
   """
   init: Callable
   apply: Callable
   features: Callable
+  embed: Callable
 
 
 class Method(NamedTuple):

@@ -24,8 +24,11 @@ GROUPS = {
     'idc_match': golden_idc.check_match,
     'idc_mix_init': golden_idc.check_mix_init,
     'losses_soft_labels': golden_scores.check_losses,
+    'models_dc_': golden_models.check_dc,
     'models_dc_convnet': golden_models.check,
     'models_idc_convnet': golden_models.check,
+    'models_idc_densenet': golden_models.check_densenet,
+    'models_idc_resnet': golden_models.check_resnet,
     'sdc_': golden_scores.check_sdc,
     'selection_herding': golden_scores.check_selection,
 }

@@ -18,35 +18,29 @@ SETTINGS = {'depth': int, 'width': int, 'norm': NORMS, 'act': ACTIVATIONS,
             'pooling': POOLINGS}
 
 
-class Net:
-  """Our ConvNet with a file's weights, and the way back to its names.
+class Stored:
+  """A network of ours with a file's weights, and the way back to its names.
 
   Args:
     golden: a `Golden` with `param/*` (or `recipe/*`) and `buffer/*`.
     shape: `(C, H, W)` of the images.
     classes: number of outputs.
-    settings: of `SETTINGS`.
+    name: of `models.MODELS`.
+    **settings: of that network.
   """
 
-  def __init__(self, golden, shape, classes, settings):
+  def __init__(self, golden, shape, classes, name, **settings):
     params, buffers = _stored(golden)
     self.golden, self.names = golden, list(params)
     self.buffers = list(buffers)
-    self.norm = _norm(settings, params, buffers)
-    self.depth, self.width = settings['depth'], settings['width']
     channels, height, width = shape
     self.shape = (height, width, channels)
-    # The references pad the first convolution by 3 for one channel.
-    self.network = models.build(
-        'convnet', shape=self.shape, classes=classes, depth=self.depth,
-        width=self.width, norm=self.norm,
-        activation=settings.get('act', 'relu'),
-        pooling=POOLINGS[settings.get('pooling', 'avgpooling')],
-        first_padding=3 if channels == 1 else 1)
+    self.network = models.build(name, shape=self.shape, classes=classes,
+                                **settings)
     own, features = self._shapes()
     self.layout = layout.Layout(
         {name: x.shape for name, x in params.items()},
-        features[-1].shape[1:])
+        [self.shape, *(x.shape[1:] for x in features)])
     self.variables = self.layout.variables(params, buffers, golden.dtype)
     self._compare_shapes(own)
 
@@ -63,6 +57,25 @@ class Net:
     if own != given:
       raise GoldenError(f'{self.golden.name}: weights {given} do not fit our '
                         f'network {own}')
+
+  def check_buffers(self, prefix, stats, kind='value'):
+    """Compares the running statistics, name by name."""
+    for name in self.buffers:
+      self.golden.check(prefix + name, self.layout.buffer(stats, name), kind)
+
+
+class Net(Stored):
+  """The same for a ConvNet, with `settings` of `SETTINGS`."""
+
+  def __init__(self, golden, shape, classes, settings):
+    self.norm = _norm(settings, *_stored(golden))
+    self.depth, self.width = settings['depth'], settings['width']
+    # The references pad the first convolution by 3 for one channel.
+    super().__init__(
+        golden, shape, classes, 'convnet', depth=self.depth, width=self.width,
+        norm=self.norm, activation=settings.get('act', 'relu'),
+        pooling=POOLINGS[settings.get('pooling', 'avgpooling')],
+        first_padding=3 if shape[0] == 1 else 1)
 
   def zero(self, name, train=True):
     """True if the gradient of `name` is 0 but for rounding.
@@ -87,11 +100,6 @@ class Net:
       absolute = 1e-6 * largest if self.zero(name, train) else None
       self.golden.check(prefix + name, self.layout.theirs(tree, name), kind,
                         absolute)
-
-  def check_buffers(self, prefix, stats):
-    """Compares the running statistics, name by name."""
-    for name in self.buffers:
-      self.golden.check(prefix + name, self.layout.buffer(stats, name))
 
 
 def _norm(settings, params, buffers):

@@ -1,9 +1,11 @@
-"""PyTorch's names and layouts of a ConvNet against our linen tree.
+"""PyTorch's names and layouts of a network against our linen tree.
 
-Theirs: `features.<k>.weight` (or `layers.conv.<k>`, `layers.norm.<k>`),
-`classifier.weight`; output axis first, maps flattened in C, H, W order. Ours:
-`Conv_<i>`, `Norm_<i>`, `Dense_0`; output axis last, H, W, C order.
+Theirs: `features.<k>.weight`, `layer1.0.bn1.weight`, …, in the order of use;
+output axis first, maps flattened in C, H, W order. Ours: `Conv_<i>`,
+`Norm_<i>`, `Dense_<i>`, in the same order; output axis last, H, W, C order.
 """
+
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -44,15 +46,16 @@ def flat(features):
 
 
 class Layout:
-  """Converts the variables of one ConvNet both ways.
+  """Converts the variables of one network both ways.
 
   Args:
     shapes: their parameter names with shapes, in their order.
-    last: `(H, W, C)` of the map that the classifier reads.
+    maps: `(H, W, C)` of images and features; the last one that has as many
+      entries as a linear layer has inputs is what that layer reads.
   """
 
-  def __init__(self, shapes, last):
-    self.last = last
+  def __init__(self, shapes, maps):
+    self.maps = {math.prod(shape): shape for shape in maps}
     self.modules = {}
     counts = {'Conv': 0, 'Dense': 0, 'Norm': 0}
     for name, shape in shapes.items():
@@ -80,7 +83,7 @@ class Layout:
     module, leaf = self._ours(name)
     x = np.asarray(params[module][leaf])
     if module.startswith('Dense') and x.ndim == 2:
-      x = x.reshape(*self.last, -1)  # H, W, C, out
+      x = x.reshape(*self.maps[len(x)], -1)  # H, W, C, out
       return nchw(to_first(x)).reshape(len(to_first(x)), -1)
     return np.transpose(x, (3, 2, 0, 1)) if x.ndim == 4 else to_first(x)
 
@@ -100,7 +103,7 @@ class Layout:
 
   def _in(self, module, x):
     if module.startswith('Dense') and x.ndim == 2:
-      height, width, channels = self.last
+      height, width, channels = self.maps[x.shape[1]]
       x = x.reshape(len(x), channels, height, width)
       return to_last(nhwc(x).reshape(len(x), -1))
     return to_last(x) if x.ndim != 4 else np.transpose(x, (2, 3, 1, 0))

@@ -1,13 +1,24 @@
 """Networks by name, as pure functions."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.models.convnet import convnet
+from dasm_jax.models.densenet import densenet
+from dasm_jax.models.lenet import lenet, mlp
+from dasm_jax.models.resnet import resnet, resnet18, resnet18_ap, resnet_ap
+from dasm_jax.models.vgg import alexnet, vgg11
+from dasm_jax.models.vit import vit
 from dasm_jax.types import Network, Variables
 
-MODELS = {'convnet': convnet}
+MODELS = {
+    'alexnet': alexnet, 'convnet': convnet, 'densenet': densenet,
+    'lenet': lenet, 'mlp': mlp, 'resnet': resnet, 'resnet18': resnet18,
+    'resnet18_ap': resnet18_ap, 'resnet_ap': resnet_ap, 'vgg11': vgg11,
+    'vit': vit}
 
 
 def build(name, *, shape, classes, **settings):
@@ -17,18 +28,32 @@ def build(name, *, shape, classes, **settings):
     name: a key of `MODELS`.
     shape: (height, width, channels) of the images it reads.
     classes: number of outputs.
-    **settings: the model's own (depth, width, norm, …).
+    **settings: the model's own (depth, width, norm, …), see `settings_of`.
 
   Raises:
     UserError: an unknown name or setting, or settings that do not fit.
   """
-  if name not in MODELS:
-    raise unknown('network', name, MODELS)
+  known = settings_of(name)
+  for setting in settings:
+    if setting not in known:
+      raise unknown(f'setting of network {name}', setting, known)
   try:
     module = MODELS[name](shape, classes, **settings)
   except TypeError as error:
     raise UserError(f'network {name}: {error}') from None
   return pure(module, shape)
+
+
+def settings_of(name):
+  """The settings that the network called `name` takes, with their defaults.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  if name not in MODELS:
+    raise unknown('network', name, MODELS)
+  parameters = inspect.signature(MODELS[name]).parameters.values()
+  return {x.name: x.default for x in parameters if x.kind == x.KEYWORD_ONLY}
 
 
 def pure(module, shape):
@@ -54,7 +79,11 @@ def pure(module, shape):
   def features(variables, images, train=False):
     return run(variables, images, train)[0][1]
 
-  return Network(init, apply, features)
+  def embed(variables, images, train=False):
+    last = features(variables, images, train)[-1]
+    return last.reshape(len(last), -1)
+
+  return Network(init, apply, features, embed)
 
 
 def count(variables):

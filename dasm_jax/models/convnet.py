@@ -11,7 +11,8 @@ class ConvNet(nn.Module):
 
   The linear classifier reads the flattened last map. `first_padding` is that
   of the first convolution.
-  Source: Gidaris and Komodakis (1804.09458) as used by DC (2006.05929).
+  Source: Gidaris and Komodakis (1804.09458) as used by DC (2006.05929);
+  PyTorch's default initialisation.
 
   Returns `(logits, features)`: `[n, classes]` and each block's output
   `[n, height, width, width_of_net]` after pooling.
@@ -34,7 +35,7 @@ class ConvNet(nn.Module):
       x = layers.Norm(self.norm)(x, train)
       x = layers.pool(act(x), self.pooling)
       features.append(x)
-    return layers.Dense(self.classes)(x.reshape(len(x), -1)), tuple(features)
+    return layers.classify(x, self.classes), tuple(features)
 
 
 def convnet(shape, classes, *, depth=3, width=128, norm='instance',
@@ -49,17 +50,12 @@ def convnet(shape, classes, *, depth=3, width=128, norm='instance',
       cannot group; more pooled blocks than the image can be halved.
   """
   layers.activation(activation)
-  if norm not in layers.NORMS:
-    raise unknown('norm', norm, layers.NORMS)
   if pooling not in layers.POOLINGS:
     raise unknown('pooling', pooling, layers.POOLINGS)
   if depth < 1 or width < 1:
     raise UserError(f'depth {depth} and width {width} must be at least 1')
-  if norm == 'group' and width % layers.GROUPS:
-    raise UserError(f'width {width} does not split into {layers.GROUPS} groups;'
-                    ' take a multiple, or norm=instance')
-  if first_padding is None:
-    first_padding = 3 if tuple(shape) == (28, 28, 1) else 1
+  layers.check_norm(norm, [width])
+  first_padding = layers.first_padding(first_padding, shape, 3, 1)
   side = min(shape[:2]) + 2 * (first_padding - 1)
   if pooling != 'none' and side >> depth == 0:
     raise UserError(

@@ -1,12 +1,13 @@
 """Layers with PyTorch's initialisation and formulas, in flax linen."""
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from dasm_jax.errors import unknown
+from dasm_jax.errors import UserError, unknown
 from dasm_jax.models import conv
 
 EPSILON = 1e-5
@@ -37,20 +38,36 @@ def uniform(fan_in):
   return init
 
 
+def fan_out(key, shape, dtype=jnp.float32):
+  """`N(0, 2 / (k * k * out))`, IDC's for the convolutions of ResNets."""
+  k, _, _, out = shape
+  return math.sqrt(2 / (k * k * out)) * jax.random.normal(key, shape, dtype)
+
+
 class Conv(nn.Module):
-  """A `kernel x kernel` convolution of stride 1 with bias."""
+  """A `kernel x kernel` convolution.
+
+  padding: zeros on each side; None is `kernel // 2`.
+  kernel_init: None is `uniform`, which the bias always takes.
+  """
   features: int
   kernel: int = 3
-  padding: int = 1
+  padding: int | None = None
+  stride: int = 1
+  use_bias: bool = True
+  kernel_init: Callable | None = None
 
   @nn.compact
   def __call__(self, x):
-    fan_in = self.kernel ** 2 * x.shape[-1]
+    default = uniform(self.kernel ** 2 * x.shape[-1])
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-    kernel = self.param('kernel', uniform(fan_in), shape)
-    bias = self.param('bias', uniform(fan_in), (self.features,))
-    return conv.convolution(x, kernel.astype(x.dtype), self.padding) + (
-        bias.astype(x.dtype))
+    kernel = self.param('kernel', self.kernel_init or default, shape)
+    padding = self.kernel // 2 if self.padding is None else self.padding
+    x = conv.convolution(x, kernel.astype(x.dtype), padding, self.stride)
+    if not self.use_bias:
+      return x
+    bias = self.param('bias', default, (self.features,))
+    return x + bias.astype(x.dtype)
 
 
 class Dense(nn.Module):
@@ -109,6 +126,49 @@ class Norm(nn.Module):
 NORMS = ('batch', 'group', 'instance', 'layer', 'none')
 
 
+def check_norm(kind, widths):
+  """Raises `UserError` if there is no norm `kind` or a width has no groups."""
+  if kind not in NORMS:
+    raise unknown('norm', kind, NORMS)
+  for width in widths:
+    if kind == 'group' and width % GROUPS:
+      raise UserError(f'width {width} does not split into {GROUPS} groups; '
+                      'take a multiple, or norm=instance')
+
+
+def check_side(name, shape, least):
+  """Raises `UserError` if images of `shape` have a side under `least`."""
+  if min(shape[:2]) < least:
+    raise UserError(
+        f'{name} needs images of at least {least}x{least}, not '
+        f'{shape[0]}x{shape[1]}; use larger ones, or network convnet')
+
+
+def check_positive(**settings):
+  """Raises `UserError` for the first setting that is not a number above 0."""
+  for name, value in settings.items():
+    if not value > 0:
+      raise UserError(f'{name} {value} must be more than 0')
+
+
+def widened(widths, widen):
+  """`widths` times `widen`, at least 1; raises `UserError` if it is not > 0."""
+  check_positive(widen=widen)
+  return tuple(max(1, int(width * widen)) for width in widths)
+
+
+class LayerNorm(nn.Module):
+  """Normalises and scales the last axis (1607.06450)."""
+
+  @nn.compact
+  def __call__(self, x):
+    scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
+    bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
+    mean, variance = _mean_variance(x, (-1,))
+    x = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
+    return x * scale.astype(x.dtype) + bias.astype(x.dtype)
+
+
 def _mean_variance(x, axes):
   """Mean and biased variance from one pass, `E[x^2] - E[x]^2` (clamped)."""
   mean = x.mean(axes, keepdims=True)
@@ -126,6 +186,18 @@ def _moments(x, kind):
   return tuple(
       jnp.broadcast_to(m, (n, 1, 1, groups, c // groups)).reshape(n, 1, 1, c)
       for m in moments)
+
+
+def first_padding(value, shape, gray, other):
+  """`value` checked; if None `gray` for 28x28x1 images, `other` for others.
+
+  The references take `gray` for any one-channel image.
+  """
+  if value is None:
+    return gray if tuple(shape) == (28, 28, 1) else other
+  if value < 0:
+    raise UserError(f'first_padding {value} must be at least 0')
+  return value
 
 
 def pool(x, kind):
@@ -156,3 +228,8 @@ def _larger(a, b):
 
 
 POOLINGS = ('avg', 'max', 'none')
+
+
+def classify(x, classes):
+  """Logits of the flattened `x`, `[n, …]`, inside a module: `[n, classes]`."""
+  return Dense(classes)(x.reshape(len(x), -1))

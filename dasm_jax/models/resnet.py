@@ -1,0 +1,169 @@
+"""Residual networks: IDC's ResNet and ResNet-AP, DC's ResNet-18."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.models import layers
+
+# Kernel of the first convolution, and how often its output is halved.
+STEMS = {'small': (3, 0), 'mid': (3, 1), 'large': (7, 2)}
+# Of the stem and the four stages.
+WIDTHS = {'cifar': (32, 32, 64, 128, 256), 'imagenet': (64, 64, 128, 256, 512)}
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+class ResNet(nn.Module):
+  """A stem, and four stages of basic blocks; the last three halve the sides.
+
+  Stem: convolution, norm, ReLU, `stem_pools` 2x2 average poolings.
+  Block: `relu(norm(conv(h(relu(norm(conv(x)))))) + s(x))`, convolutions 3x3
+  without bias; `s(x)` is x, or `norm(conv1x1(h(x)))` where the shape changes.
+  The first block of a stage halves: by 2x2 average pooling `h` if `pooled`
+  (AP), else by convolutions of stride 2.
+
+  Returns `(logits, features)`: `[n, classes]`, and the outputs of stem and
+  stages `[n, height, width, width_of_stage]`, then their mean over height and
+  width `[n, 1, 1, width_of_stage]`, which the classifier reads; if `flat` it
+  reads the flattened last map.
+  Source: He et al. (1512.03385); AP: DSA (2102.08259), IDC (2205.14959).
+  """
+  classes: int
+  widths: tuple
+  blocks: tuple
+  norm: str
+  pooled: bool
+  stem: int = 3
+  stem_pools: int = 0
+  flat: bool = False
+  kernel_init: Callable | None = None
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    x = self._conv(self.widths[0], self.stem)(x)
+    x = jax.nn.relu(layers.Norm(self.norm)(x, train))
+    for _ in range(self.stem_pools):
+      x = layers.pool(x, 'avg')
+    features = [x]
+    for stage, blocks in enumerate(self.blocks):
+      for block in range(blocks):
+        halve = stage > 0 and block == 0
+        x = self._block(x, self.widths[stage + 1], halve, train)
+      features.append(x)
+    if not self.flat:
+      features.append(x.mean((1, 2), keepdims=True))
+    return layers.classify(features[-1], self.classes), tuple(features)
+
+  def _conv(self, width, kernel=3, stride=1):
+    return layers.Conv(width, kernel, stride=stride, use_bias=False,
+                       kernel_init=self.kernel_init)
+
+  def _block(self, x, width, halve, train):
+    stride = 2 if halve and not self.pooled else 1
+    pool = functools.partial(
+        layers.pool, kind='avg' if halve and self.pooled else 'none')
+    out = self._conv(width, stride=stride)(x)
+    out = pool(jax.nn.relu(layers.Norm(self.norm)(out, train)))
+    out = layers.Norm(self.norm)(self._conv(width)(out), train)
+    if halve or x.shape[-1] != width:
+      # The reference pools after this convolution: the same, four times slower.
+      x = self._conv(width, 1, stride)(pool(x))
+      x = layers.Norm(self.norm)(x, train)
+    return jax.nn.relu(out + x)
+
+
+def resnet(shape, classes, *, depth=10, widen=1.0, norm='batch', variant=None,
+           stem=None):
+  """IDC's checked `ResNet`, halving by stride.
+
+  Args:
+    shape: (height, width, channels) of the images.
+    classes: number of outputs.
+    depth: imagenet: 10, 18 or 34; cifar: `(depth - 2) // 6` blocks a stage.
+    widen: factor of all widths.
+    norm: of `layers.NORMS`.
+    variant: `cifar` (widths 32 to 256) or `imagenet` (64 to 512); None is
+      cifar for images of at most 32x32.
+    stem: `small` (3x3), `mid` (3x3, halved) or `large` (7x7, halved twice);
+      None is small for cifar and by size (at most 64, at most 128) otherwise.
+
+  Convolutions start as `layers.fan_out`, the classifier as in PyTorch.
+
+  Raises:
+    UserError: a setting outside of these; images that halve to nothing.
+  Source: IDC (2205.14959) and its released networks.
+  """
+  return _idc('resnet', shape, classes, depth, widen, norm, variant, stem)
+
+
+def resnet_ap(shape, classes, *, depth=10, widen=1.0, norm='instance',
+              variant=None, stem=None):
+  """IDC's checked ResNet-AP: `resnet` that halves by average pooling.
+
+  Raises:
+    UserError: as `resnet`.
+  Source: IDC (2205.14959), appendix, and its released networks.
+  """
+  return _idc('resnet_ap', shape, classes, depth, widen, norm, variant, stem)
+
+
+def _idc(name, shape, classes, depth, widen, norm, variant, stem):
+  side = max(shape[:2])
+  if variant is None:
+    variant = 'cifar' if side <= 32 else 'imagenet'
+  if variant not in WIDTHS:
+    raise unknown('variant', variant, WIDTHS)
+  if stem is None:
+    small = variant == 'cifar' or side <= 64
+    stem = 'small' if small else 'mid' if side <= 128 else 'large'
+  if stem not in STEMS:
+    raise unknown('stem', stem, STEMS)
+  if variant == 'cifar':
+    if depth < 8:
+      raise UserError(f'depth {depth} of {name} leaves no block in a stage; '
+                      'use at least 8')
+    blocks = ((depth - 2) // 6,) * 4
+  elif depth not in BLOCKS:
+    raise unknown('depth', depth, BLOCKS)
+  else:
+    blocks = BLOCKS[depth]
+  kernel, pools = STEMS[stem]
+  widths = layers.widened(WIDTHS[variant], widen)
+  layers.check_norm(norm, widths)
+  pooled = name == 'resnet_ap'
+  layers.check_side(name, shape, (8 if pooled else 1) << pools)
+  return ResNet(classes, widths, blocks, norm, pooled, kernel, pools,
+                kernel_init=layers.fan_out)
+
+
+def resnet18(shape, classes, *, norm='instance', widen=1.0):
+  """DC's checked ResNet-18: `ResNet` of 3x3 stem, widths 64 to 512.
+
+  PyTorch's default initialisation.
+
+  Raises:
+    UserError: an unknown norm or widths that it cannot group.
+  Source: DC (2006.05929), its released networks.
+  """
+  return _dc('resnet18', shape, classes, norm, widen)
+
+
+def resnet18_ap(shape, classes, *, norm='instance', widen=1.0):
+  """DC's checked ResNet-18-AP: halves by pooling, reads the flattened map.
+
+  Raises:
+    UserError: as `resnet18`; images smaller than 8x8.
+  Source: DSA (2102.08259), its released networks.
+  """
+  return _dc('resnet18_ap', shape, classes, norm, widen)
+
+
+def _dc(name, shape, classes, norm, widen):
+  widths = layers.widened(WIDTHS['imagenet'], widen)
+  layers.check_norm(norm, widths)
+  pooled = name == 'resnet18_ap'
+  layers.check_side(name, shape, 8 if pooled else 1)
+  return ResNet(classes, widths, BLOCKS[18], norm, pooled, flat=pooled)

@@ -1,0 +1,75 @@
+"""VGG-11 and AlexNet as DC has them: stages of convolutions and max pooling."""
+
+import flax.linen as nn
+import jax
+
+from dasm_jax.models import layers
+
+VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
+ALEXNET = ((128,), (192,), (256, 192, 192))
+
+
+class Stages(nn.Module):
+  """Stages of `relu(norm(conv(x)))`, each ended by 2x2 max pooling.
+
+  The linear classifier reads the flattened last map. `widths` are those of
+  the convolutions, `kernels` their sizes, both by stage; `first_padding` is
+  that of the first, the others keep the sides. PyTorch's default
+  initialisation.
+
+  Returns `(logits, features)`: `[n, classes]` and each stage's output
+  `[n, height, width, width_of_stage]` after pooling.
+  """
+  classes: int
+  widths: tuple
+  kernels: tuple
+  norm: str
+  first_padding: int
+
+  @nn.compact
+  def __call__(self, x, train=False):
+    features, padding = [], self.first_padding
+    for widths, kernel in zip(self.widths, self.kernels, strict=True):
+      for width in widths:
+        x = layers.Conv(width, kernel, padding)(x)
+        x = jax.nn.relu(layers.Norm(self.norm)(x, train))
+        padding = None
+      x = layers.pool(x, 'max')
+      features.append(x)
+    return layers.classify(x, self.classes), tuple(features)
+
+
+def vgg11(shape, classes, *, norm='instance', widen=1.0, first_padding=None):
+  """A checked VGG-11: 3x3, `widen` times 64, 128, 256 256, 512 512, 512 512.
+
+  `first_padding` None is 3 for one-channel images of 28x28, else 1.
+
+  Raises:
+    UserError: an unknown norm or widths that it cannot group; images smaller
+      than 32x32.
+  Source: Simonyan and Zisserman (1409.1556) as used by DC (2006.05929).
+  """
+  padding = layers.first_padding(first_padding, shape, 3, 1)
+  layers.check_side('vgg11', shape, 32 - 2 * (padding - 1))
+  return _stages(VGG11, (3,) * 5, classes, norm, widen, padding)
+
+
+def alexnet(shape, classes, *, norm='none', widen=1.0, first_padding=None):
+  """A checked AlexNet: 5x5 128, 5x5 192, 3x3 256 192 192, times `widen`.
+
+  `first_padding` None is 4 for one-channel images of 28x28, else 2.
+
+  Raises:
+    UserError: an unknown norm or widths that it cannot group; images smaller
+      than 8x8.
+  Source: Krizhevsky et al. (2012) as used by DC (2006.05929).
+  """
+  padding = layers.first_padding(first_padding, shape, 4, 2)
+  layers.check_side('alexnet', shape, 8 - 2 * (padding - 2))
+  return _stages(ALEXNET, (5, 5, 3), classes, norm, widen, padding)
+
+
+def _stages(stages, kernels, classes, norm, widen, padding):
+  widths = tuple(layers.widened(stage, widen) for stage in stages)
+  layers.check_norm(norm, sum(widths, ()))
+  return Stages(classes, widths, kernels, norm, padding)
