@@ -33,6 +33,11 @@ ORDERS = ({'xla_backend_optimization_level': 0,
            'xla_cpu_use_fusion_emitters': False},
           {'xla_backend_optimization_level': 0}, {})
 
+# A way to round: compiler options, and a seed by which every image entry moves
+# one float32 step up or down (None: none moves).
+ROUNDINGS = ((ORDERS[0], None), (ORDERS[0], 0), (ORDERS[0], 1),
+             *((order, None) for order in ORDERS[1:]))
+
 # Settings that any file may state and that change nothing.
 NOTES = {'repo': str, 'function': str, 'seed': int}
 
@@ -89,17 +94,17 @@ class Golden:
   Args:
     path: of the file.
     bits: 64 compares with `f64/*`; 32 with `f32/*`, where the file has it.
-    options: for the compiler, of `ORDERS`.
+    rounding: of `ROUNDINGS`.
   """
 
-  def __init__(self, path, bits, options=ORDERS[0]):
+  def __init__(self, path, bits, rounding=ROUNDINGS[0]):
     with np.load(path, allow_pickle=False) as file:
       self.arrays = dict(file)
     self.name, self.bits = path.name, bits
     self.dtype = jnp.float64 if bits == 64 else jnp.float32
     self.meta = json.loads(str(self.arrays.pop('meta_json')))
     self.seen, self.worst = set(), {}
-    self.options = options
+    self.options, self.seed = rounding
 
   def __contains__(self, key):
     return key in self.arrays
@@ -121,7 +126,11 @@ class Golden:
 
   def images(self, key):
     """Images `[..., C, H, W]` as ours in the precision under test."""
-    return jnp.asarray(layout.nhwc(self[key]), self.dtype)
+    x = layout.nhwc(self[key])
+    if self.seed is not None:
+      up = np.random.RandomState(self.seed).randint(2, size=x.shape)
+      x = np.nextafter(x, np.where(up, np.inf, -np.inf).astype(x.dtype))
+    return jnp.asarray(x, self.dtype)
 
   def onehot(self, labels, classes):
     """Labels of any shape as one-hot rows in the precision under test."""

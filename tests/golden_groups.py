@@ -41,22 +41,22 @@ def check(path, bits):
     GoldenError: an unknown prefix, setting or key, or a deviation.
   """
   run = golden_files.group(path, GROUPS)
-  # In float32 an activation next to its kink may flip, depending on the order
-  # of a sum (README 3, exception c). Another order of the compiler's tells a
-  # flip, which goes away, from an error, which stays.
-  orders = golden_files.ORDERS if bits == 32 else golden_files.ORDERS[:1]
-  for options in orders[:-1]:
+  # In float32 an activation next to its kink may flip, depending on how sums
+  # are rounded (README 3, exception c). Another rounding tells a flip, which
+  # goes away, from an error, which stays.
+  roundings = golden_files.ROUNDINGS[:None if bits == 32 else 1]
+  for rounding in roundings[:-1]:
     try:
-      return _check(run, path, bits, options)
+      return _check(run, path, bits, rounding)
     except golden_files.DeviationError:
       continue
-  return _check(run, path, bits, orders[-1])
+  return _check(run, path, bits, roundings[-1])
 
 
-def _check(run, path, bits, options):
+def _check(run, path, bits, rounding):
   # True float32 on accelerators: no TF32, no bfloat16.
   with jax.enable_x64(bits == 64), jax.default_matmul_precision('highest'):
-    golden = golden_files.Golden(path, bits, options)
+    golden = golden_files.Golden(path, bits, rounding)
     run(golden)
     golden.finish()
   return golden.worst
