@@ -3,6 +3,7 @@
 import functools
 import re
 
+import golden_files
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,6 +49,19 @@ def test_derivatives_are_those_of_lax(padding, shape):
     want = jax.jit(second(conv._lax, padding))(*given)
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
       assert x.dtype == jnp.float64
+      np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('k, padding, stride', [
+    (1, 0, 2), (1, 1, 2), (3, 1, 2), (4, 0, 3)])
+def test_strides_are_those_of_lax(k, padding, stride):
+  with jax.enable_x64(True):
+    given = arrays(8, 9, 3, 2, k=k)
+    got, want = (
+        jax.jit(second(functools.partial(f, stride=stride), padding),
+                compiler_options=golden_files.ORDERS[0])(*given)
+        for f in (conv.convolution, conv._lax))
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
       np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
 
 

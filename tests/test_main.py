@@ -17,7 +17,7 @@ MISTAKES = {
     # What is typed -> what the line must name: the value and a way out.
     '--config.syn.ipx=3': ["'ipx'", 'did you mean --config.syn.ipc?'],
     '--config.sin.ipc=3': ["'sin'", 'did you mean --config.syn?'],
-    '--config.network.name=vit': ["'vit'", 'choose from convnet'],
+    '--config.network.name=vitt': ["'vitt'", 'choose from alexnet'],
     '--config.syn.ipc=0': ['--config.syn.ipc=0', 'at least 1'],
     '--config.method.lr=fast': ['--config.method.lr=fast', 'float'],
     'extra': ["'extra'", '--config.name=value'],

@@ -106,8 +106,3 @@ def test_count():
 def test_impossible_settings(settings, words):
   with pytest.raises(UserError, match=words):
     build(**settings)
-
-
-def test_unknown_network():
-  with pytest.raises(UserError, match="network 'vit'; choose from convnet"):
-    models.build('vit', shape=(8, 8, 1), classes=2)

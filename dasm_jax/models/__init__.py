@@ -6,19 +6,22 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.models.convnet import convnet
-from dasm_jax.models.densenet import densenet
-from dasm_jax.models.lenet import lenet, mlp
-from dasm_jax.models.resnet import resnet, resnet18, resnet18_ap, resnet_ap
-from dasm_jax.models.vgg import alexnet, vgg11
-from dasm_jax.models.vit import vit
+from dasm_jax.models import convnet, densenet, lenet, resnet, vgg, vit
 from dasm_jax.types import Network, Variables
 
 MODELS = {
-    'alexnet': alexnet, 'convnet': convnet, 'densenet': densenet,
-    'lenet': lenet, 'mlp': mlp, 'resnet': resnet, 'resnet18': resnet18,
-    'resnet18_ap': resnet18_ap, 'resnet_ap': resnet_ap, 'vgg11': vgg11,
-    'vit': vit}
+    'alexnet': vgg.alexnet,
+    'convnet': convnet.convnet,
+    'densenet': densenet.densenet,
+    'lenet': lenet.lenet,
+    'mlp': lenet.mlp,
+    'resnet': resnet.resnet,
+    'resnet18': resnet.resnet18,
+    'resnet18_ap': resnet.resnet18_ap,
+    'resnet_ap': resnet.resnet_ap,
+    'vgg11': vgg.vgg11,
+    'vit': vit.vit,
+}
 
 
 def build(name, *, shape, classes, **settings):

@@ -5,8 +5,12 @@ import jax
 
 from dasm_jax.models import layers
 
-VGG11 = ((64,), (128,), (256, 256), (512, 512), (512, 512))
-ALEXNET = ((128,), (192,), (256, 192, 192))
+# By stage: the sides of the kernels, and the widths.
+STAGES = {
+    'vgg11': ((3, 3, 3, 3, 3),
+              ((64,), (128,), (256, 256), (512, 512), (512, 512))),
+    'alexnet': ((5, 5, 3), ((128,), (192,), (256, 192, 192))),
+}
 
 
 class Stages(nn.Module):
@@ -49,9 +53,7 @@ def vgg11(shape, classes, *, norm='instance', widen=1.0, first_padding=None):
       than 32x32.
   Source: Simonyan and Zisserman (1409.1556) as used by DC (2006.05929).
   """
-  padding = layers.first_padding(first_padding, shape, 3, 1)
-  layers.check_side('vgg11', shape, 32 - 2 * (padding - 1))
-  return _stages(VGG11, (3,) * 5, classes, norm, widen, padding)
+  return _stages('vgg11', shape, classes, norm, widen, first_padding, (3, 1))
 
 
 def alexnet(shape, classes, *, norm='none', widen=1.0, first_padding=None):
@@ -64,12 +66,14 @@ def alexnet(shape, classes, *, norm='none', widen=1.0, first_padding=None):
       than 8x8.
   Source: Krizhevsky et al. (2012) as used by DC (2006.05929).
   """
-  padding = layers.first_padding(first_padding, shape, 4, 2)
-  layers.check_side('alexnet', shape, 8 - 2 * (padding - 2))
-  return _stages(ALEXNET, (5, 5, 3), classes, norm, widen, padding)
+  return _stages('alexnet', shape, classes, norm, widen, first_padding, (4, 2))
 
 
-def _stages(stages, kernels, classes, norm, widen, padding):
+def _stages(name, shape, classes, norm, widen, padding, defaults):
+  kernels, stages = STAGES[name]
   widths = tuple(layers.widened(stage, widen) for stage in stages)
   layers.check_norm(norm, sum(widths, ()))
+  padding = layers.first_padding(padding, shape, *defaults)
+  lost = kernels[0] - 1 - 2 * padding
+  layers.check_side(name, shape, (1 << len(stages)) + lost)
   return Stages(classes, widths, kernels, norm, padding)

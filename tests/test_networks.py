@@ -1,0 +1,265 @@
+"""Every network of the table: sizes, starts, derivatives, what it refuses."""
+
+import functools
+import math
+
+import golden_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax import difficulty, losses, models
+from dasm_jax.errors import UserError
+from dasm_jax.models import resnet, vgg
+from dasm_jax.types import Batch
+
+KEY = jax.random.key(0)
+NAMES = sorted(models.MODELS)
+# Small ones, each with every kind of layer that it has; see `shallow`.
+SMALL = {
+    'alexnet': {'widen': 1 / 16, 'norm': 'batch'},
+    'convnet': {'width': 4, 'depth': 2},
+    'densenet': {'blocks': (1, 1), 'growth': 4, 'reduction': 1.0},
+    'lenet': {},
+    'mlp': {'width': 8},
+    'resnet': {'widen': 1 / 8, 'depth': 18, 'variant': 'imagenet'},
+    'resnet18': {'widen': 1 / 8},
+    'resnet18_ap': {'widen': 1 / 8},
+    'resnet_ap': {'widen': 1 / 8, 'depth': 18, 'variant': 'imagenet'},
+    'vgg11': {'widen': 1 / 16},
+    'vit': {'width': 4, 'depth': 1, 'heads': 2},
+}
+# Parameters of the references, for ten classes; of ViT by hand.
+COUNTS = [
+    ('convnet', (32, 32, 3), {}, 320_010),
+    ('convnet', (28, 28, 1), {}, 317_706),
+    ('densenet', (32, 32, 3), {}, 1_000_618),
+    ('resnet', (32, 32, 3), {}, 1_228_970),
+    ('resnet_ap', (224, 224, 3), {}, 4_910_922),
+    ('resnet18', (32, 32, 3), {}, 11_173_962),
+    ('resnet18_ap', (32, 32, 3), {}, 11_250_762),
+    ('vit', (32, 32, 3), {'patch': 8, 'width': 16, 'depth': 2, 'heads': 2},
+     (192 + 1) * 16 + 16 * 16 + 2 * (12 * 256 + 13 * 16) + 2 * 16 + 17 * 10),
+]
+
+
+def build(name, shape=(16, 16, 3), classes=3, **settings):
+  return models.build(name, shape=shape, classes=classes, **settings)
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+  """Fewer stages: a second derivative of all takes the compiler long."""
+  monkeypatch.setitem(resnet.BLOCKS, 18, (0, 1))
+  monkeypatch.setitem(vgg.STAGES, 'vgg11', ((3, 3), ((64,), (128,))))
+  monkeypatch.setitem(vgg.STAGES, 'alexnet', ((5, 3), ((128,), (192,))))
+
+
+def quick(function):
+  """Jitted for programs that run once."""
+  return jax.jit(function, compiler_options=golden_files.ORDERS[0])
+
+
+def struct(tree):
+  return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+
+def test_every_network_is_tested():
+  assert sorted(SMALL) == NAMES
+
+
+@pytest.mark.parametrize('shape', [(32, 32, 3), (28, 28, 1)])
+@pytest.mark.parametrize('name', NAMES)
+def test_shapes(name, shape):
+  fewer = {'blocks': (1, 1, 1, 1)} if name == 'densenet' else {}
+  network = build(name, shape, 5, **fewer)
+  def all_of(images):
+    variables = network.init(KEY)
+    given = variables, images, True
+    return variables, *network.apply(*given), network.features(*given)
+  variables, logits, stats, features = jax.eval_shape(
+      all_of, jax.ShapeDtypeStruct((4, *shape), jnp.float32))
+  assert logits.shape == (4, 5)
+  assert struct(stats) == struct(variables.stats)
+  assert all(x.ndim == 4 for x in features) and len(features) > 1
+  read = {leaves['kernel'].shape for kind, leaves in variables.params.items()
+          if 'Dense' in kind}
+  assert (math.prod(features[-1].shape[1:]), 5) in read
+
+
+@pytest.mark.parametrize('name, shape, settings, count', COUNTS)
+def test_counts(name, shape, settings, count):
+  network = build(name, shape, 10, **settings)
+  assert models.count(jax.eval_shape(network.init, KEY)) == count
+
+
+@pytest.mark.parametrize('name', [
+    name for name in NAMES if 'norm' in models.settings_of(name)])
+def test_other_norms(name, shallow):
+  for norm in ('group', 'layer', 'none'):
+    network = build(name, **{**SMALL[name], 'norm': norm})
+    params = jax.eval_shape(network.init, KEY).params
+    assert ('Norm_0' in params) == (norm != 'none')
+
+
+def slope(network):
+  """Gradient in the images of the gradient norms of samples, in training."""
+  def loss(variables, batch):
+    logits, _ = network.apply(variables, batch.images, train=True)
+    return losses.cross_entropy(logits, batch.labels)
+  def total(images, variables):
+    batch = Batch(images, jnp.eye(3, dtype=images.dtype)[:2])
+    return difficulty.gradient_norms(loss, variables, batch).sum()
+  return jax.value_and_grad(total)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_second_derivatives_and_one_compilation(name, shallow):
+  network = build(name, **SMALL[name])
+  run, shapes = quick(slope(network)), jax.eval_shape(network.init, KEY)
+  rng = np.random.default_rng(0)
+  def draw(x):
+    return rng.uniform(.1, .5, x.shape).astype(np.float32)
+  def given():
+    params = jax.tree.map(lambda x: draw(x) - .25, shapes.params)
+    return (2 * draw(images), shapes._replace(
+        params=params, stats=jax.tree.map(draw, shapes.stats)))
+  images = np.zeros((2, 16, 16, 3))
+  with toy.compilations() as seen:
+    one, other = (np.asarray(run(*given())[1]) for _ in range(2))
+  assert len(seen) == 1
+  assert np.isfinite(one).all() and one.any() and (one != other).any()
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_precision(name, shallow):
+  network = build(name, **SMALL[name])
+  variables = jax.eval_shape(network.init, KEY)
+  def outputs(variables, images):
+    return network.apply(variables, images, train=True)
+  for dtype in (jnp.float32, jnp.float64):
+    with jax.enable_x64(True):
+      cast = functools.partial(jnp.zeros, dtype=dtype)
+      given = jax.tree.map(lambda x, cast=cast: cast(x.shape), variables)
+      found = jax.eval_shape(outputs, given, cast((2, 16, 16, 3)))
+    assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
+
+
+# ---- how they start
+
+def starts(name, path, x, gains):
+  """The standard deviation that a leaf should have, and its bound."""
+  kind, leaf = path
+  if leaf == 'positions':
+    return 0.02, np.inf
+  if 'Norm' in kind:
+    return 0, float(leaf == 'scale')
+  fan_in = gains[kind]
+  if name in ('resnet', 'resnet_ap') and 'Conv' in kind:
+    return math.sqrt(2 / (x.shape[0] ** 2 * x.shape[3])), np.inf
+  return 1 / math.sqrt(3 * fan_in), 1 / math.sqrt(fan_in)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_starts_as_the_reference(name, shallow):
+  settings = dict(SMALL[name])
+  settings.update({key: value for key, value in {
+      'width': 32, 'widen': .5, 'growth': 12}.items() if key in settings})
+  network = build(name, **settings)
+  params = quick(network.init)(KEY).params
+  fans = {kind: math.prod(leaves['kernel'].shape[:-1])
+          for kind, leaves in params.items()
+          if isinstance(leaves, dict) and 'kernel' in leaves}
+  large = 0
+  for path, x in jax.tree_util.tree_leaves_with_path(params):
+    keys = [entry.key for entry in path]
+    std, bound = starts(name, (keys[0], keys[-1]), x, fans)
+    x = np.asarray(x)
+    assert abs(x).max() <= bound * (1 + 1e-6), keys
+    if x.size > 400 and std:
+      large += 1
+      np.testing.assert_allclose(x.std(), std, rtol=.15, err_msg=str(keys))
+      assert abs(x.mean()) < 5 * std / math.sqrt(x.size), keys
+      assert bound == np.inf or abs(x).max() > .97 * bound, keys
+    elif not std:
+      assert (x == bound).all(), keys
+  assert large > 1
+
+
+# ---- one by hand
+
+def vit_by_hand(p, x, patch, heads):
+  """The docstring's formula in numpy, patch by patch and head by head."""
+  def linear(name, z):
+    return z @ p[name]['kernel'] + p[name]['bias']
+  def norm(name, z):
+    z = (z - z.mean(-1, keepdims=True)) / np.sqrt(
+        z.var(-1, keepdims=True) + 1e-5)
+    return z * p[name]['scale'] + p[name]['bias']
+  rows, columns = (side // patch for side in x.shape[:2])
+  z = linear('Dense_0', np.array([
+      x[i * patch:(i + 1) * patch, j * patch:(j + 1) * patch].ravel()
+      for i in range(rows) for j in range(columns)])) + p['positions']
+  q, k, v = np.split(linear('Dense_1', norm('LayerNorm_0', z)), 3, -1)
+  size, out = q.shape[1] // heads, []
+  for h in range(heads):
+    a, b, c = (y[:, h * size:(h + 1) * size] for y in (q, k, v))
+    weights = np.exp(a @ b.T / math.sqrt(size))
+    out.append(weights / weights.sum(-1, keepdims=True) @ c)
+  z = z + linear('Dense_2', np.concatenate(out, -1))
+  hidden = linear('Dense_3', norm('LayerNorm_1', z))
+  gelu = hidden * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2))) / 2
+  z = z + linear('Dense_4', gelu)
+  mean = norm('LayerNorm_2', z).mean(0)
+  return linear('Dense_5', mean), mean
+
+
+def test_vit_by_hand():
+  network = build('vit', (4, 6, 2), patch=2, width=6, depth=1, heads=2)
+  with jax.enable_x64(True):
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda x: rng.normal(size=x.shape),
+                             jax.eval_shape(network.init, KEY))
+    x = rng.normal(size=(4, 6, 2))
+    logits, mean = vit_by_hand(variables.params, x, 2, 2)
+    got = quick(lambda *given: (network.apply(*given)[0][0],
+                                network.embed(*given)[0]))(variables, x[None])
+    np.testing.assert_allclose(got[0], logits, rtol=1e-9)
+    np.testing.assert_allclose(got[1], mean, rtol=1e-9)
+
+
+# ---- what they refuse
+
+@pytest.mark.parametrize('name, settings, words', [
+    ('vitt', {}, "network 'vitt'; choose from alexnet, convnet, densenet"),
+    ('mlp', {'norm': 'x'}, "setting of network mlp 'norm'.* depth, width"),
+    ('mlp', {'depth': 0}, 'depth 0 and width 128 must be at least 1'),
+    ('mlp', {'width': 'x'}, "network mlp: '<' not supported"),
+    ('vgg11', {'norm': 'x'}, "norm 'x'; choose from batch, group"),
+    ('vgg11', {}, 'vgg11 needs images of at least 32x32, not 16x16; use la'),
+    ('vgg11', {'widen': 0}, 'widen 0 must be more than 0'),
+    ('alexnet', {'first_padding': -1}, 'first_padding -1 must be at least 0'),
+    ('alexnet', {'norm': 'group', 'widen': .01}, 'width 1 does not split'),
+    ('lenet', {'shape': (12, 16, 1)}, 'lenet needs .* 16x16, not 12x16'),
+    ('densenet', {'reduction': 2}, r'reduction 2 must be in \(0, 1\]'),
+    ('densenet', {'blocks': (2, 0)}, r'blocks \(2, 0\) and growth 12'),
+    ('densenet', {'growth': 3, 'norm': 'group'}, 'width .* does not split'),
+    ('densenet', {'shape': (4, 4, 3)}, 'densenet needs .* 8x8'),
+    ('resnet', {'variant': 'x'}, "variant 'x'; choose from cifar, imagenet"),
+    ('resnet', {'stem': 'x'}, "stem 'x'; choose from large, mid, small"),
+    ('resnet', {'depth': 7}, 'depth 7 of resnet leaves no block'),
+    ('resnet', {'depth': 12, 'variant': 'imagenet'},
+     'depth 12; choose from 10, 18, 34'),
+    ('resnet_ap', {'stem': 'large'}, 'resnet_ap needs .* 32x32'),
+    ('resnet_ap', {'norm': 'x'}, "norm 'x'"),
+    ('resnet18', {'norm': 'x'}, "norm 'x'"),
+    ('resnet18_ap', {'shape': (7, 7, 3)}, 'resnet18_ap needs .* 8x8'),
+    ('vit', {'patch': 5}, 'patch 5 does not divide 16x16 .* 1, 2, 4, 8, 16'),
+    ('vit', {'heads': 3}, 'heads 3 do not divide width 128'),
+    ('vit', {'depth': 0}, 'depth 0 must be more than 0')])
+def test_impossible_settings(name, settings, words):
+  with pytest.raises(UserError, match=words) as error:
+    build(name, **settings)
+  assert '\n' not in str(error.value)
