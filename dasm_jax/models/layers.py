@@ -164,8 +164,9 @@ class LayerNorm(nn.Module):
   def __call__(self, x):
     scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
-    mean, variance = _mean_variance(x, (-1,))
-    x = (x - mean) * jax.lax.rsqrt(variance + EPSILON)
+    x = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(x).mean(-1, keepdims=True)
+    x = x * jax.lax.rsqrt(variance + EPSILON)
     return x * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 
