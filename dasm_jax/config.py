@@ -24,13 +24,14 @@ def defaults(method='idc'):
   c.syn = ConfigDict(dict(
       ipc=10, init='real', space='pixels' if method == 'idc' else 'normalised',
       factor=1, formation='single', bound=128))
-  c.method = ConfigDict(dict(
-      name=method, **METHODS[method], first_block=0, last_block=0, batch=64,
-      limit=128, lr=0.1, lr_per_image=method == 'idc', momentum=0.5,
-      steps=1000, inner=100, warmup=0, net_steps=32, net_lr=0.01,
+  c.method = ConfigDict({**dict(
+      name=method, first_block=0, last_block=0, alone_networks=0,
+      alone_sweeps=0, batch=64, limit=128, lr=0.1,
+      lr_per_image=method == 'idc', momentum=0.5, steps=1000, inner=100,
+      warmup=0, net_steps=32, net_lr=0.01,
       net_momentum=0.9 if method == 'idc' else 0.0,
       net_weight_decay=5e-4 if method == 'idc' else 0.0,
-      net_batch=64 if method == 'idc' else 256))
+      net_batch=64 if method == 'idc' else 256), **METHODS[method]})
   c.sdc = ConfigDict(dict(
       weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
       penalty='sample_norm'))
