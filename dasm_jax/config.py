@@ -1,5 +1,7 @@
 """The configuration: every entry with its default, and the argument string."""
 
+import math
+
 from ml_collections import ConfigDict
 
 from dasm_jax.errors import UserError, unknown
@@ -94,6 +96,22 @@ def difference(path, config):
     walked.append(name)
     node = node[name]
   return None
+
+
+def entries(config, prefix=''):
+  """Yields `(dotted name, value)` of all entries, in their order."""
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from entries(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def check_finite(config):
+  """Raises `UserError` for the first entry that is nan or infinite."""
+  for name, value in entries(config):
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f'--config.{name}={value} must be a finite number')
 
 
 # DC, DSA: image updates a network lives, and epochs between them, by ipc.
