@@ -101,7 +101,7 @@ def fisher(logits_fn, params, batch, chunk=CHUNK_GRADIENTS):
 
   The expectation is over the network's own labels, p = softmax(logits): the
   score asks for no label, and what the network is sure of scores low, be it
-  right or wrong.
+  right or wrong. It takes as many backward passes as there are classes.
 
   Args:
     logits_fn: `(params, images) -> [n, classes]`.
