@@ -18,7 +18,7 @@ LATER = (
     'models_dc_alexnet', 'models_dc_resnet18', 'models_dc_vgg11',
     'models_dc_lenet', 'models_dc_mlp', 'models_idc_resnet10',
     'models_idc_resnetap', 'models_idc_densenet', 'dm_', 'cafe_', 'mtt_',
-    'tesla_', 'datm_', 'ftd_', 'zca_', 'ddranking_', 'selection_forgetting')
+    'tesla_', 'datm_', 'ftd_')
 
 # Relative to the largest entry, README section 3.
 TOLERANCES = {
