@@ -1,5 +1,7 @@
 """The configuration: every entry with its default, and the argument string."""
 
+import math
+
 from ml_collections import ConfigDict
 
 from dasm_jax.errors import UserError, unknown
@@ -24,13 +26,14 @@ def defaults(method='idc'):
   c.syn = ConfigDict(dict(
       ipc=10, init='real', space='pixels' if method == 'idc' else 'normalised',
       factor=1, formation='single', bound=128))
-  c.method = ConfigDict(dict(
-      name=method, **METHODS[method], first_block=0, last_block=0, batch=64,
-      limit=128, lr=0.1, lr_per_image=method == 'idc', momentum=0.5,
-      steps=1000, inner=100, warmup=0, net_steps=32, net_lr=0.01,
+  c.method = ConfigDict({**dict(
+      name=method, first_block=0, last_block=0, alone_networks=0,
+      alone_sweeps=0, batch=64, limit=128, lr=0.1,
+      lr_per_image=method == 'idc', momentum=0.5, steps=1000, inner=100,
+      warmup=0, net_steps=32, net_lr=0.01,
       net_momentum=0.9 if method == 'idc' else 0.0,
       net_weight_decay=5e-4 if method == 'idc' else 0.0,
-      net_batch=64 if method == 'idc' else 256))
+      net_batch=64 if method == 'idc' else 256), **METHODS[method]})
   c.sdc = ConfigDict(dict(
       weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
       penalty='sample_norm'))
@@ -93,6 +96,22 @@ def difference(path, config):
     walked.append(name)
     node = node[name]
   return None
+
+
+def entries(config, prefix=''):
+  """Yields `(dotted name, value)` of all entries, in their order."""
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from entries(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def check_finite(config):
+  """Raises `UserError` for the first entry that is nan or infinite."""
+  for name, value in entries(config):
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f'--config.{name}={value} must be a finite number')
 
 
 # DC, DSA: image updates a network lives, and epochs between them, by ipc.

@@ -1,7 +1,12 @@
-"""Choosing real images by their features: herding and k-center, in NumPy."""
+"""Choosing real images, the same number of each class, in NumPy.
+
+By features (herding, k-center), by difficulty, by what training forgets, or
+by chance; `choose` has them all under one signature.
+"""
 
 import numpy as np
 
+from dasm_jax import forgetting
 from dasm_jax.errors import UserError, unknown
 
 STARTS = ('first', 'mean')
@@ -24,7 +29,7 @@ def herding(features, labels, ipc, classes, *, descending=False):
     `[classes, ipc]` int64 indices into `features`, in the order of picking.
 
   Raises:
-    UserError: a class with fewer than `ipc` samples.
+    UserError: an `ipc` below 1 or above the size of a class.
 
   Source: Welling (ICML 2009), as used by IDC (2205.14959).
   """
@@ -60,7 +65,7 @@ def k_center(features, labels, ipc, classes, *, first='first'):
     `[classes, ipc]` int64 indices into `features`, in the order of picking.
 
   Raises:
-    UserError: a class with fewer than `ipc` samples, an unknown start.
+    UserError: an `ipc` below 1 or above the size of a class, an unknown start.
 
   Source: Gonzalez (1985); Sener and Savarese (1708.00489).
   """
@@ -96,13 +101,96 @@ def covering_radius(features, labels, chosen):
       for c, picked in enumerate(chosen)])
 
 
-def _per_class(pick, features, labels, ipc, classes):
-  features = np.asarray(features, np.float64)
-  rows = []
-  for c in range(classes):
-    members = np.flatnonzero(np.asarray(labels) == c)
-    if len(members) < ipc:
-      raise UserError(f'class {c} has {len(members)} images, fewer than the '
-                      f'{ipc} to choose')
-    rows.append(members[pick(features[members])])
-  return np.array(rows, np.int64)
+def random(labels, ipc, classes, *, seed=0):
+  """Picks by chance, without repetition.
+
+  Args:
+    labels: `[n]` int.
+    ipc: picks a class.
+    classes: number of classes.
+    seed: anything that `numpy.random.default_rng` takes.
+
+  Returns:
+    `[classes, ipc]` int64 indices; a smaller `ipc` picks the first of them.
+
+  Raises:
+    UserError: an `ipc` below 1 or above the size of a class.
+  """
+  rng = np.random.default_rng(seed)
+  return _per_class(lambda x: rng.permutation(len(x))[:ipc], labels, labels,
+                    ipc, classes)
+
+
+def lowest(scores, labels, ipc, classes):
+  """Picks the samples of each class with the lowest scores: the easiest.
+
+  Args:
+    scores: `[n]`, as from `difficulty`; what is not a number comes last.
+    labels: `[n]` int.
+    ipc: picks a class.
+    classes: number of classes.
+
+  Returns:
+    `[classes, ipc]` int64 indices, from low to high; the first one on ties.
+
+  Raises:
+    UserError: an `ipc` below 1 or above the size of a class.
+  """
+  return _per_class(lambda x: np.argsort(x, kind='stable')[:ipc], scores,
+                    labels, ipc, classes)
+
+
+def highest(scores, labels, ipc, classes):
+  """As `lowest`, from high to low; what is not a number comes last."""
+  return lowest(-np.asarray(scores, np.float64), labels, ipc, classes)
+
+
+def choose(name, values, labels, ipc, classes, seed=0):
+  """The selection called `name`.
+
+  Args:
+    name: a key of `CORESETS`.
+    values: what the table says that it needs: `features` `[n, d]`, `scores`
+      `[n]` (higher is harder), a `history` `[epochs, n]` of what was correct
+      (see `forgetting.learning`), or None.
+    labels: `[n]` int.
+    ipc: picks a class.
+    classes: number of classes.
+    seed: of `random`.
+
+  Returns:
+    `[classes, ipc]` int64 indices.
+
+  Raises:
+    UserError: an unknown name, an `ipc` below 1 or above the size of a class.
+  """
+  if name not in CORESETS:
+    raise unknown('selection', name, CORESETS)
+  return CORESETS[name][1](values, labels, ipc, classes, seed)
+
+
+# Name -> (what it needs, `(values, labels, ipc, classes, seed) -> indices`).
+CORESETS = {
+    'random': (None, lambda _, y, ipc, n, seed: random(y, ipc, n, seed=seed)),
+    'herding': ('features', lambda x, y, ipc, n, _: herding(x, y, ipc, n)),
+    'k_center': ('features', lambda x, y, ipc, n, _: k_center(x, y, ipc, n)),
+    'lowest': ('scores', lambda x, y, ipc, n, _: lowest(x, y, ipc, n)),
+    'highest': ('scores', lambda x, y, ipc, n, _: highest(x, y, ipc, n)),
+    # The most forgotten, as the dataset distillation papers compare with.
+    'forgetting': ('history', lambda x, y, ipc, n, _: highest(
+        forgetting.forgetting(x), y, ipc, n)),
+}
+
+
+def _per_class(pick, values, labels, ipc, classes):
+  """`pick` of the values of each class, as indices into all of them."""
+  values, labels = np.asarray(values, np.float64), np.asarray(labels)
+  counts = [np.sum(labels == c) for c in range(classes)]
+  c = int(np.argmin(counts))
+  if not counts[c]:
+    raise UserError(f'class {c} has no images to choose from; leave it out')
+  if not 1 <= ipc <= counts[c]:
+    raise UserError(f'ipc={ipc} images of class {c}, which has the fewest, '
+                    f'{counts[c]}; choose from 1 to {counts[c]}')
+  members = [np.flatnonzero(labels == c) for c in range(classes)]
+  return np.array([m[pick(values[m])] for m in members], np.int64)

@@ -96,11 +96,102 @@ def margin(logits_fn, params, batch, chunk=CHUNK):
   return chunked(score, params, batch, chunk)
 
 
+def fisher(logits_fn, params, batch, chunk=CHUNK_GRADIENTS):
+  """`sum_c p_c |grad_params log p_c|_2^2`, the trace of a sample's Fisher.
+
+  The expectation is over the network's own labels, p = softmax(logits): the
+  score asks for no label, and what the network is sure of scores low, be it
+  right or wrong. It takes as many backward passes as there are classes.
+
+  Args:
+    logits_fn: `(params, images) -> [n, classes]`.
+    params: any pytree; all leaves count.
+    batch: `Batch` of `n` samples; its labels are not read.
+    chunk: samples whose gradients, of one class at a time, are held at once.
+
+  Returns:
+    `[n]`.
+
+  Source: the Fisher information of p(y | x), see Martens (1412.1193); its
+  trace over data, Achille et al. (1711.08856).
+  """
+  def one(sample):
+    log_p, pull = jax.vjp(lambda params: jax.nn.log_softmax(
+        logits_fn(params, sample.images))[0], params)
+    # Class by class: the memory of one gradient, whatever the classes.
+    squares = jax.lax.map(lambda c: _tree_square(pull(c)),
+                          jnp.eye(len(log_p), dtype=log_p.dtype))
+    return jnp.sum(jnp.exp(log_p) * squares)
+  return chunked(lambda params, part: _single(one, part), params, batch, chunk)
+
+
+def mean_gradient(loss_fn, params, batch, chunk=CHUNK):
+  """`grad_params loss` of a batch, in the memory of `chunk` samples.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    params: any pytree.
+    batch: `Batch` of `n` samples.
+    chunk: samples at a time.
+
+  Returns:
+    A pytree like `params`.
+  """
+  n = len(batch.images)
+  chunk = min(chunk, n)
+  gradient = jax.grad(loss_fn)
+  whole = jax.tree.map(
+      lambda x: x[:n - n % chunk].reshape(-1, chunk, *x.shape[1:]), batch)
+  def add(total, part):
+    return _add(total, gradient(params, part), chunk / n), None
+  total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), whole)
+  if n % chunk:
+    rest = jax.tree.map(lambda x: x[n - n % chunk:], batch)
+    total = _add(total, gradient(params, rest), n % chunk / n)
+  return total
+
+
+def influence(loss_fn, params, batch, reference, chunk=CHUNK_GRADIENTS):
+  """`-<grad loss(x_i, y_i), reference>`: what training on a sample costs.
+
+  A step of SGD on sample i changes the loss of the reference samples by this
+  times the rate, to first order: above 0 the sample works against them and is
+  hard, below 0 it helps them. It is TracIn's influence of one checkpoint,
+  less the rate and with the sign turned; sum over checkpoints for theirs.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    params: any pytree; all leaves count.
+    batch: `Batch` of `n` samples.
+    reference: like `params`, the `mean_gradient` of the reference samples.
+    chunk: samples whose gradients are held at once.
+
+  Returns:
+    `[n]`; its mean over the reference samples is `-|reference|^2`.
+
+  Source: Pruthi et al. (2002.08484), TracInCP.
+  """
+  def one(sample):
+    gradient = jax.grad(loss_fn)(params, sample)
+    return -sum(jax.tree.leaves(jax.tree.map(
+        lambda a, b: jnp.sum(a * b), gradient, reference)))
+  return chunked(lambda params, part: _single(one, part), params, batch, chunk)
+
+
+def _add(total, tree, weight):
+  return jax.tree.map(lambda a, b: a + weight * b, total, tree)
+
+
+def _tree_square(tree):
+  return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree))
+
+
 SCORES = {
     'gradient_norm': lambda loss_fn, logits_fn: _bind(gradient_norms, loss_fn),
     'loss': lambda loss_fn, logits_fn: _bind(sample_losses, loss_fn),
     'el2n': lambda loss_fn, logits_fn: _bind(el2n, logits_fn),
     'margin': lambda loss_fn, logits_fn: _bind(margin, logits_fn),
+    'fisher': lambda loss_fn, logits_fn: _bind(fisher, logits_fn),
 }
 
 
@@ -135,10 +226,8 @@ def penalty(loss_fn, kind='sample_norm'):
 
 def _square(loss_fn, params, batch: Batch):
   def score(params, part):
-    def one(sample):
-      gradient = jax.grad(loss_fn)(params, sample)
-      return sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(gradient))
-    return _single(one, part)
+    return _single(lambda one: _tree_square(jax.grad(loss_fn)(params, one)),
+                   part)
   return chunked(score, params, batch, CHUNK_GRADIENTS)
 
 
@@ -146,6 +235,5 @@ PENALTIES = {
     'sample_norm': lambda f, p, b: gradient_norms(f, p, b).mean(),
     'sample_square': lambda f, p, b: _square(f, p, b).mean(),
     'batch_norm': lambda f, p, b: losses.tree_norm(jax.grad(f)(p, b)),
-    'batch_square': lambda f, p, b: sum(
-        jnp.sum(jnp.square(x)) for x in jax.tree.leaves(jax.grad(f)(p, b))),
+    'batch_square': lambda f, p, b: _tree_square(jax.grad(f)(p, b)),
 }

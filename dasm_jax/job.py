@@ -16,7 +16,7 @@ from dasm_jax import (
   train,
 )
 from dasm_jax import source as sources
-from dasm_jax.config import UNFLIPPED
+from dasm_jax.config import UNFLIPPED, check_finite
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import gradient
 
@@ -59,6 +59,7 @@ def check(config):
     UserError: one line that names the value, the choices and the way out.
   """
   c = config
+  check_finite(c)
   data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
              size=c.dataset.size, holdout=c.dataset.holdout)
   if c.seed < 0:
@@ -150,11 +151,18 @@ def _check_pools(job):
   c = job.config
   counts = np.bincount(job.dataset.train.labels, minlength=job.classes)
   least = int(counts.argmin())
+  where = f'class {job.dataset.class_names[least]!r} has {counts[least]}'
+  if c.syn.ipc > counts[least]:
+    raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
+                    'real ones; set at most that')
   if c.method.batch > counts[least]:
     raise UserError(
         f'--config.method.batch={c.method.batch} real images a class, but '
-        f'class {job.dataset.class_names[least]!r} has {counts[least]}; set at '
-        f'most that')
+        f'{where}; set at most that')
+  if c.method.train_on == 'real' and c.method.net_batch > counts.sum():
+    raise UserError(
+        f'--config.method.net_batch={c.method.net_batch} real images a step, '
+        f'but there are {counts.sum()}; set at most that')
   if c.segments.window == 'random' and (
       counts[least] < c.method.batch * len(job.plan)):
     raise UserError(

@@ -8,7 +8,7 @@ the last axis of a JAX kernel (the first of a PyTorch weight).
 import jax
 import jax.numpy as jnp
 
-from dasm_jax.errors import unknown
+from dasm_jax.errors import UserError, unknown
 
 EPSILON = 1e-6
 
@@ -22,7 +22,15 @@ def cross_entropy(logits, labels):
 
   Returns:
     A scalar in nats.
+
+  Raises:
+    UserError: labels that are no distributions over the classes.
   """
+  if jnp.shape(labels) != jnp.shape(logits):
+    raise UserError(
+        f'labels of shape {jnp.shape(labels)} do not fit logits of shape '
+        f'{jnp.shape(logits)}; class numbers become labels by '
+        f'jax.nn.one_hot(numbers, {jnp.shape(logits)[-1]})')
   return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
 
 

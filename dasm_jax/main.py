@@ -5,7 +5,9 @@ arguments (--config=configs/mnist.py:ipc=10,method=idc,segments=2), and every
 entry can be set: --config.method.steps=500. Results are in --workdir.
 """
 
+import hashlib
 import importlib.util
+import logging as std_logging
 import os
 import pathlib
 import re
@@ -21,7 +23,14 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True)
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results and checkpoints go; '
-    'runs/<config file and its arguments> if not given.')
+    'runs/<config file, its arguments, entries set> if not given.')
+
+
+class _Plain(std_logging.Formatter):
+  """`warning: what happened`, as everything else that is said."""
+
+  def format(self, record):
+    return f'{record.levelname.lower()}: {record.getMessage()}'
 
 
 def _parse(argv):
@@ -36,33 +45,38 @@ def _parse(argv):
     sys.argv = argv
     if files:
       _check_entries(files[-1].removeprefix('--config='), argv)
+    if {'--help', '-h', '-help', '--helpfull'} & set(argv):
+      _help(files)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
       raise UserError(f'unexpected argument {rest[1]!r}; entries are set by '
                       '--config.name=value')
-    if not files and '--help' not in ''.join(argv):
+    if not files:
       raise UserError('--config is missing; try '
                       '--config=configs/digits.py')
     return rest
   except UserError as error:
     _fail(error)
   except (flags.Error, ValueError, TypeError) as error:
-    _fail(str(error).strip().splitlines()[0])
+    _fail((str(error).strip() or type(error).__name__).splitlines()[0])
+
+
+def _help(files):
+  """Prints flags and every entry with its value, and leaves."""
+  from dasm_jax import config
+  tree = (_tree(files[-1].removeprefix('--config=')) if files
+          else config.defaults())
+  print('\n'.join([
+      __doc__, f'--workdir: {flags.FLAGS["workdir"].help}\n',
+      'Entries, with the values of the --config given, else the defaults:\n',
+      *(f'  --config.{name}={value}' for name, value in config.entries(tree))]))
+  sys.exit(0)
 
 
 def _check_entries(given, argv):
   """Refuses a missing file, wrong arguments and unknown entries, by name."""
   from dasm_jax import config
-  path, _, arguments = given.partition(':')
-  if not pathlib.Path(path).is_file():
-    near = sorted(str(p) for p in pathlib.Path(path).parent.glob('*.py'))
-    raise UserError(f'no config file {path!r}; ' + (
-        f'there are {", ".join(near)}' if near else
-        'give the path of a .py file, such as configs/digits.py'))
-  spec = importlib.util.spec_from_file_location('dasm_config', path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  tree = module.get_config(arguments)
+  tree = _tree(given)
   for argument in argv:
     match = re.match(r'--?config\.([\w.]+)', argument)
     problem = match and config.difference(match[1], tree)
@@ -70,25 +84,63 @@ def _check_entries(given, argv):
       raise UserError(problem)
 
 
+def _tree(given):
+  """What a config file says, given as `path:arguments`."""
+  path, _, arguments = given.partition(':')
+  if not (path.endswith('.py') and pathlib.Path(path).is_file()):
+    near = sorted(str(p) for p in pathlib.Path(path).parent.glob('*.py'))
+    raise UserError(f'no config file {path!r}; ' + (
+        f'there are {", ".join(near)}' if near else
+        'give the path of a .py file, such as configs/digits.py'))
+  spec = importlib.util.spec_from_file_location('dasm_config', path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except SyntaxError as error:
+    raise UserError(f'config file {path!r} is not Python: {error.msg}, line '
+                    f'{error.lineno}') from error
+  if not hasattr(module, 'get_config'):
+    raise UserError(f'config file {path!r} has no get_config(arguments); see '
+                    'configs/digits.py')
+  return module.get_config(arguments)
+
+
 def _fail(error):
   print(f'error: {error}', file=sys.stderr)
   sys.exit(2)
 
 
-def default_workdir(given):
-  """runs/<name of the config file>, with its arguments: `runs/mnist-ipc=1`."""
+def default_workdir(given, entries=()):
+  """runs/<config file, its arguments, the entries set>: `runs/mnist-ipc=1`.
+
+  entries: `name=value`, as given on the command line. A long name is cut and
+  ends in a hash of the whole.
+  """
   path, _, arguments = given.partition(':')
-  name = '-'.join(filter(None, [pathlib.Path(path).stem, arguments]))
-  return os.path.join('runs', re.sub(r'[^\w=.,-]', '_', name))
+  name = '-'.join(filter(None, [pathlib.Path(path).stem, arguments, *entries]))
+  name = re.sub(r'[^\w=.,-]', '_', name)
+  if len(name) > 120:
+    name = f'{name[:107]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}'
+  return os.path.join('runs', name)
+
+
+def _entries(argv):
+  """`a.b=1` of each `--config.a.b=1` that may not change within a workdir."""
+  from dasm_jax.run import FREE
+  found = [re.match(r'--?config\.(.*)', argument) for argument in argv]
+  texts = [match[1] for match in found if match]
+  return [text for text in texts if not any(
+      f'{text.partition("=")[0]}.'.startswith(f'{free}.') for free in FREE)]
 
 
 def main(argv):
   """Runs the job of the flags."""
   del argv
   logging.set_verbosity(logging.WARNING)  # JAX and orbax tell their life
+  logging.get_absl_handler().setFormatter(_Plain())
   from dasm_jax import run, stop
   given = flags.FLAGS['config'].config_filename
-  workdir = _WORKDIR.value or default_workdir(given)
+  workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
     run.run(_CONFIG.value, workdir)
   except UserError as error:

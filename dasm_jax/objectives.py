@@ -58,16 +58,17 @@ def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
     features_fn: `(params, images) -> tuple` of block outputs `[n, …]`.
     distance: of two lists of arrays, from `losses`.
     first, last: blocks from `first` to `last`, both included; None is
-      `first` alone.
+      `first` alone, -1 the last block (with `losses.mse`, DM).
 
-  Source: IDC (2205.14959), its feature-matching variant as released.
+  Source: IDC (2205.14959), its feature matching as released; DM (2110.04181).
   """
-  stop = (first if last is None else last) + 1
+  blocks = range(first, (first if last is None else last) + 1)
 
   def objective(syn, params, target, key=None):
     del key
     def means(images):
-      return [f.mean(0) for f in features_fn(params, images)[first:stop]]
+      features = features_fn(params, images)
+      return [features[block].mean(0) for block in blocks]
     real = jax.lax.stop_gradient(means(target.images))
     value = distance(means(syn.images), real)
     return value, {'match/loss': value}
@@ -147,14 +148,18 @@ def sdc(objective, loss_fn, weight, *, penalty='sample_norm'):
 
   Source: SDC (2408.12483); the paper's formula is read as documented there.
   """
+  return added(objective, weight, difficulty_only(loss_fn, penalty=penalty))
+
+
+def added(objective, weight, other):
+  """`objective + weight * other`; the number 0 returns `objective` itself."""
   if isinstance(weight, (int, float)) and weight == 0:
     return objective
-  correction = difficulty_only(loss_fn, penalty=penalty)
 
   def wrapped(syn, params, target, key):
     value, metrics = objective(syn, params, target, key)
-    hardness, more = correction(syn, params, target, key)
-    return value + weight * hardness, {**metrics, **more}
+    term, more = other(syn, params, target, key)
+    return value + weight * term, {**metrics, **more}
   return wrapped
 
 

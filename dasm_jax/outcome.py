@@ -47,7 +47,8 @@ def describe(job, workdir, log):
           f'all), factor {c.syn.factor}, {len(job.plan)} segment(s) of '
           f'{", ".join(str(s.width) for s in job.plan)}')
   log.say(f'method    {c.method.name}, window {c.segments.window}, '
-          f'{c.method.steps} sweeps of {c.method.batch} real images a class')
+          f'{c.method.steps} steps over all segments, {c.method.batch} real '
+          'images a class')
   parameters = report.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {c.eval.epochs} epochs, '
@@ -58,13 +59,21 @@ def describe(job, workdir, log):
   log.say(f'workdir   {workdir}')
 
 
+def say_resumed(job, segment, step, steps, log):
+  """Says where a run goes on; nothing where a segment begins or is done."""
+  if 0 < step < steps:
+    log.say(f'going on from segment {segment.index + 1}/{len(job.plan)}, step '
+            f'{step}/{steps}')
+
+
 def check_finite(values, segment, step):
   """Raises `UserError` once the loss is no number any more."""
   loss = values['match/loss']
   if not math.isfinite(loss):
     raise UserError(
         f'the matching loss is {loss} at segment {segment}, step {step}; try a '
-        'smaller --config.method.lr in another --workdir')
+        'smaller --config.method.lr (of the images) or .net_lr in another '
+        '--workdir')
 
 
 def show_segment(job, segment, done, workdir):
@@ -85,14 +94,14 @@ def _window(progress):
   return np.asarray(progress.scores), inside
 
 
-def finish(job, syn, done, accuracy, workdir, log, seconds):
+def finish(job, syn, done, accuracy, workdir, log):
   """Writes the set, the pictures, the page and, last, results.json."""
   c = job.config
   summary = {name: evaluate.summary(v) for name, v in accuracy.items()}
   results = {
       'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'window': c.segments.window, 'seed': c.seed,
-      'accuracy': summary, 'seconds': round(seconds, 1),
+      'accuracy': summary, 'seconds': round(log.seconds, 1),
       'devices': jax.local_device_count(),
       'device': jax.local_devices()[0].device_kind,
       'bytes': _bytes(job, syn), 'version': dasm_jax.__version__,
@@ -121,7 +130,8 @@ def finish(job, syn, done, accuracy, workdir, log, seconds):
 def _bytes(job, syn):
   """Bytes of the set as 8-bit pixels, and with its labels (one byte each)."""
   images = int(np.prod(syn.images.shape))
-  return {'images': images, 'labels': job.classes * syn.images.shape[1]}
+  return {'images': images, 'labels': job.classes * syn.images.shape[1],
+          'counted': 'one byte a pixel and channel, one byte a label'}
 
 
 def save(job, syn, results, path):

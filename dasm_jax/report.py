@@ -13,7 +13,7 @@ import sys
 import time
 
 from dasm_jax.errors import UserError
-from dasm_jax.workdir import write
+from dasm_jax.workdir import last_seconds, write
 
 _CLEAR = '\r\x1b[K'
 
@@ -35,6 +35,13 @@ class Log:
     self._line = ''  # the progress line now on the terminal
     self._shown = -math.inf  # when progress was last shown
     self._events = None
+    self._began = clock()
+    self._before = last_seconds(self._dir / 'metrics.jsonl')
+
+  @property
+  def seconds(self):
+    """Seconds at work, those of earlier calls that count included."""
+    return self._before + self._clock() - self._began
 
   def __enter__(self):
     return self
@@ -82,7 +89,8 @@ class Log:
     """
     values = {name: float(value) for name, value in values.items()}
     row = {'segment': segment, 'step': int(step),
-           'time': round(self._clock(), 3)} | _finite(values)
+           'time': round(self._clock(), 3),
+           'seconds': round(self.seconds, 3)} | _finite(values)
     self._append('metrics.jsonl', json.dumps(row, allow_nan=False) + '\n')
     if self._events is None:
       from tensorboardX import SummaryWriter
@@ -205,7 +213,7 @@ def _tail(loss, speed, left):
   if speed is not None:
     parts.append(f'{count(speed)} images/s')
   if left is not None:
-    parts.append(f'{seconds(left)} left')
+    parts.append(f'{seconds(left)} to evaluation')
   return ''.join(f'  {part}' for part in parts)
 
 

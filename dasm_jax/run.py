@@ -41,7 +41,6 @@ def run(config, workdir):
     UserError: whatever the user can mend.
     stop.Stopped: after a saved stop by Ctrl-C or SIGTERM.
   """
-  began = time.time()
   jobs.check(config)
   workdir = pathlib.Path(workdir)
   settings = json.loads(config.to_json())
@@ -66,6 +65,7 @@ def run(config, workdir):
                            outcome.fingerprint(settings, FREE)) as saved:
         found = saved.latest(beginning.like(job, segment, key))
         step, progress = found or (0, begin())
+        outcome.say_resumed(job, segment, step, _steps(job, segment), log)
         if not found:
           saved.save(0, progress)
         if segment is job.plan[-1] or step < _steps(job, segment):
@@ -75,11 +75,10 @@ def run(config, workdir):
       done.append(progress)
       outcome.show_segment(job, segment, done, workdir)
     syn = beginning.join(done)
-    log.say('evaluating: fresh networks on the synthetic set, then on random '
-            'real images')
+    log.say(f'evaluating: {config.eval.networks} fresh networks on the '
+            'synthetic set, then as many on random real images')
     accuracy = measure(job, syn, data, test, jax.random.fold_in(key, 2 ** 20))
-    return outcome.finish(job, syn, done, accuracy, workdir, log,
-                          time.time() - began)
+    return outcome.finish(job, syn, done, accuracy, workdir, log)
 
 
 def pool(job, done, progress, data):

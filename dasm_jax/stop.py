@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM: save at the next chunk, then leave."""
 
 import contextlib
+import os
 import signal
+import threading
 
 
 class Stopped(Exception):
@@ -13,7 +15,12 @@ class Stopped(Exception):
 
 
 class Watch:
-  """Whether somebody asked to stop; the second Ctrl-C stops at once."""
+  """Whether somebody asked to stop; the second Ctrl-C stops at once.
+
+  Python handles signals between its own instructions, which a compilation may
+  keep it from for minutes. The bytes that it writes to a pipe on every signal
+  are read by a thread, which answers meanwhile.
+  """
 
   def __init__(self):
     self.signal = None
@@ -32,23 +39,45 @@ class Watch:
 
   def _note(self, number, frame):
     del frame
-    if self.asked and number == signal.SIGINT:
-      raise KeyboardInterrupt
     self.signal = number
+
+
+def _answer(pipe, caught):
+  """Answers the bytes that signals write to a pipe until it is closed."""
+  first = True
+  while byte := os.read(pipe, 1):
+    if byte[0] not in caught:
+      continue
+    name = signal.Signals(byte[0]).name
+    if first:
+      os.write(2, f'\n{name}: saving at the end of this chunk; Ctrl-C (again) '
+               'stops at once\n'.encode())
+    elif byte[0] == signal.SIGINT:
+      # As hard as kill -9, which checkpoints survive.
+      os.write(2, b'\nstopped at once; the same command goes on from the last '
+               b'checkpoint\n')
+      os._exit(128 + byte[0])
+    first = False
+  os.close(pipe)
 
 
 @contextlib.contextmanager
 def watch():
   """Catches SIGINT and SIGTERM while a run lasts; yields a `Watch`."""
   seen = Watch()
-  before = {}
-  try:
-    for number in (signal.SIGINT, signal.SIGTERM):
-      before[number] = signal.signal(number, seen._note)
-  except ValueError:
-    pass  # not the main thread: signals are somebody else's business
+  if threading.current_thread() is not threading.main_thread():
+    yield seen  # signals are somebody else's business
+    return
+  caught = (signal.SIGINT, signal.SIGTERM)
+  before = {number: signal.signal(number, seen._note) for number in caught}
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+  threading.Thread(target=_answer, args=(reader, caught), daemon=True).start()
   try:
     yield seen
   finally:
+    signal.set_wakeup_fd(woken)
+    os.close(writer)
     for number, handler in before.items():
       signal.signal(number, handler)

@@ -99,15 +99,15 @@ def loss_fn(network):
   What matching differentiates. Batch norm uses its running averages.
   """
   def loss(variables, batch):
-    stats = jax.lax.stop_gradient(variables.stats)
-    logits, _ = network.apply(variables._replace(stats=stats), batch.images)
+    logits = logits_fn(network)(variables, batch.images)
     return losses.cross_entropy(logits, batch.labels)
   return loss
 
 
 def logits_fn(network):
-  """`(variables, images) -> logits` without training."""
-  return lambda *given: network.apply(*given)[0]
+  """`(variables, images) -> logits`; running averages used and constant."""
+  return lambda variables, images: network.apply(variables._replace(
+      stats=jax.lax.stop_gradient(variables.stats)), images)[0]
 
 
 def step(network, tx, variables, moments, batch, lr, axis_name=None):

@@ -17,13 +17,14 @@ def lock(workdir):
   if another run holds it, or if the directory cannot be written.
   """
   path = pathlib.Path(workdir) / '.lock'
+  made = not path.parent.exists()
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   except OSError as error:
     raise UserError(
-        f'cannot write to --workdir {str(workdir)!r}: {error.strerror}; '
-        'choose a directory that you may write to') from error
+        f'cannot write to --workdir {str(workdir)!r} as a directory: '
+        f'{error.strerror}; choose one that you may write to') from error
   try:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +41,12 @@ def lock(workdir):
     os.pwrite(file, f'{os.getpid()}\n'.encode(), 0)
     try:
       yield
-    finally:  # A forked worker may hold the file open longer than we do.
+    finally:
+      with contextlib.suppress(OSError):  # Nothing came of it: leave no trace.
+        if made and os.listdir(path.parent) == [path.name]:
+          path.unlink()
+          path.parent.rmdir()
+      # A forked worker may hold the file open longer than we do.
       fcntl.flock(file, fcntl.LOCK_UN)
   finally:
     os.close(file)
@@ -96,6 +102,20 @@ def write(path, text):
     raise UserError(
         f'cannot write {str(path)!r}: {error.strerror}; make room or choose '
         'another --workdir') from error
+
+
+def last_seconds(path):
+  """What the last whole row of a metrics.jsonl says of `seconds`, or 0."""
+  try:
+    lines = pathlib.Path(path).read_bytes().splitlines()
+  except OSError:
+    return 0.0
+  for line in reversed(lines):
+    try:
+      return float(json.loads(line)['seconds'])
+    except (ValueError, KeyError, TypeError):
+      continue
+  return 0.0
 
 
 def _flat(tree, prefix=''):

@@ -2,6 +2,7 @@
 
 import golden_augment
 import golden_files
+import golden_host
 import golden_idc
 import golden_matching
 import golden_models
@@ -12,6 +13,7 @@ import jax
 GROUPS = {
     'dc_match_loss': golden_matching.check_distance,
     'dc_step': golden_matching.check_step,
+    'ddranking_scores': golden_host.check_ranking,
     'dsa_dc': golden_augment.check,
     'dsa_idc': golden_augment.check,
     'dsa_mtt': golden_augment.check,
@@ -30,7 +32,9 @@ GROUPS = {
     'models_idc_densenet': golden_models.check_densenet,
     'models_idc_resnet': golden_models.check_resnet,
     'sdc_': golden_scores.check_sdc,
+    'selection_forgetting': golden_host.check_forgetting,
     'selection_herding': golden_scores.check_selection,
+    'zca_': golden_host.check_zca,
 }
 
 

@@ -58,7 +58,7 @@ def left(workdir):
   rows = [json.loads(row)
           for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
   for row in rows:
-    row.pop('time')
+    row.pop('time'), row.pop('seconds')
   with np.load(workdir / 'synthetic.npz') as file:
     arrays = {name: (str(x.dtype), x.shape, x.tobytes())
               for name, x in file.items()}

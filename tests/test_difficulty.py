@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 
 from dasm_jax import difficulty, losses
 from dasm_jax.errors import UserError
 from dasm_jax.types import Batch
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 RNG = np.random.default_rng(0)
 PARAMS = {'w': jnp.asarray(RNG.normal(size=(6, 5)), 'float32'),
           'v': [jnp.asarray(RNG.normal(size=(5, 3)), 'float32')]}
@@ -61,6 +63,67 @@ def test_penalties():
     np.testing.assert_allclose(got, value, rtol=1e-5)
 
 
+def fisher_by_definition(one):
+  log_p = jax.nn.log_softmax(logits_fn(PARAMS, one.images)[0])
+  return sum(jnp.exp(log_p[c]) * losses.tree_norm(jax.grad(
+      lambda params: jax.nn.log_softmax(logits_fn(params, one.images))[0, c])(  # noqa: B023
+          PARAMS)) ** 2 for c in range(3))
+
+
+@pytest.mark.parametrize('n, chunk', [(1, 8), (7, 3), (8, 8)])
+def test_fisher_against_a_loop(n, chunk):
+  got = jax.jit(lambda part: difficulty.fisher(
+      logits_fn, PARAMS, part, chunk))(batch(n))
+  np.testing.assert_allclose(got, one_by_one(fisher_by_definition, n), 1e-5)
+
+
+def test_fisher_of_a_linear_network():
+  # |x|^2 sum_c p_c |e_c - p|^2 = |x|^2 (1 - |p|^2); the label plays no part.
+  weights, whole = jnp.asarray(RNG.normal(size=(6, 3)), 'float32'), batch(9)
+  linear = lambda params, images: images @ params  # noqa: E731
+  p = jax.nn.softmax(linear(weights, whole.images))
+  want = jnp.sum(whole.images ** 2, 1) * (1 - jnp.sum(p ** 2, 1))
+  for labels in (whole.labels, whole.labels[::-1]):
+    got = difficulty.fisher(linear, weights, Batch(whole.images, labels), 4)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+@pytest.mark.parametrize('n, chunk', [(1, 8), (7, 3), (8, 8)])
+def test_mean_gradient_is_that_of_the_whole_batch(n, chunk):
+  got = jax.jit(lambda part: difficulty.mean_gradient(
+      loss_fn, PARAMS, part, chunk))(batch(n))
+  toy.leaves_close(got, jax.grad(loss_fn)(PARAMS, batch(n)))
+
+
+@pytest.mark.parametrize('n, chunk', [(7, 3), (5, 64)])
+def test_influence_against_a_loop(n, chunk):
+  reference = jax.jit(jax.grad(loss_fn))(PARAMS, batch(11))
+  got = jax.jit(lambda part: difficulty.influence(
+      loss_fn, PARAMS, part, reference, chunk))(batch(n))
+  def by_definition(one):
+    both = jax.grad(loss_fn)(PARAMS, one), reference
+    one, other = (jnp.concatenate([x.ravel() for x in jax.tree.leaves(tree)])
+                  for tree in both)
+    return -one @ other
+  np.testing.assert_allclose(got, one_by_one(by_definition, n), 1e-5, 1e-6)
+
+
+def test_influence_is_what_a_step_on_the_sample_costs_the_reference():
+  reference, rate = batch(11), 1e-2
+  towards = jax.jit(jax.grad(loss_fn))(PARAMS, reference)
+  influence = jax.jit(lambda part: difficulty.influence(
+      loss_fn, PARAMS, part, towards))
+  got = influence(batch(7))
+  def after(one):
+    gradient = jax.grad(loss_fn)(PARAMS, one)
+    moved = jax.tree.map(lambda x, g: x - rate * g, PARAMS, gradient)
+    return (loss_fn(moved, reference) - loss_fn(PARAMS, reference)) / rate
+  assert min(got) < 0 < max(got)
+  np.testing.assert_allclose(got, one_by_one(after, 7), rtol=.1, atol=.05)
+  np.testing.assert_allclose(influence(reference).mean(),
+                             -losses.tree_norm(towards) ** 2, rtol=1e-5)
+
+
 def identity(params, images):
   return images
 
@@ -79,7 +142,8 @@ def test_el2n_and_margin_by_hand():
 
 @pytest.mark.parametrize('name', difficulty.SCORES)
 def test_harder_is_higher(name):
-  easy = Batch(jnp.array([[9., 0, 0], [0., 9, 0]]), jnp.eye(3)[jnp.array(
+  # Sure and right, then less sure and wrong.
+  easy = Batch(jnp.array([[9., 0, 0], [0., 2, 0]]), jnp.eye(3)[jnp.array(
       [0, 0])])
   def scaled(params, images):
     return params * images
@@ -114,12 +178,19 @@ def test_derivative_in_the_images():
                                rtol=2e-2, atol=1e-4)
 
 
-def test_memory_is_that_of_a_chunk():
+def influence_on_itself(loss_fn, params, part, chunk):
+  mean = difficulty.mean_gradient(loss_fn, params, part, chunk)
+  return difficulty.influence(loss_fn, params, part, mean, chunk)
+
+
+@pytest.mark.parametrize('score, function', [
+    (difficulty.gradient_norms, loss_fn), (difficulty.fisher, logits_fn),
+    (influence_on_itself, loss_fn)])
+def test_memory_is_that_of_a_chunk(score, function):
   wide = {'w': jnp.zeros((400, 200)), 'v': [jnp.zeros((200, 3))]}
   def temporary(n, chunk):
     part = jax.eval_shape(lambda: batch(n, 400))
-    run = jax.jit(lambda params, part: difficulty.gradient_norms(
-        loss_fn, params, part, chunk))
+    run = jax.jit(lambda params, part: score(function, params, part, chunk))
     return run.lower(wide, part).compile().memory_analysis().temp_size_in_bytes
   def gradients(chunk):
     return chunk * 4 * (400 * 200 + 200 * 3)
@@ -131,7 +202,7 @@ def test_memory_is_that_of_a_chunk():
 
 
 def test_unknown_names():
-  with pytest.raises(UserError, match="score 'x'; choose from el2n, gradient_"):
+  with pytest.raises(UserError, match="score 'x'; choose from el2n, fisher, "):
     difficulty.score('x', loss_fn, logits_fn)
   with pytest.raises(UserError, match="penalty 'x'; choose from batch_norm"):
     difficulty.penalty(loss_fn, 'x')

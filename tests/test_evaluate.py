@@ -71,6 +71,20 @@ def test_scores_of_more_images_than_a_block(sets, monkeypatch):
   np.testing.assert_allclose(again, share)
 
 
+def test_running_averages_are_no_parameters(sets):
+  data, everywhere = sets
+  network = toy.network(norm='batch')
+  variables = jax.vmap(network.init)(KEYS[:1])
+  one = jax.tree.map(lambda x: x[0], variables)
+  values, _ = evaluate.scores(network, 'fisher')(
+      parallel.replicate(variables), everywhere)
+  def logits(params, images):
+    return network.apply(one._replace(params=params), images)[0]
+  whole = sources.take(data, jnp.arange(36))
+  np.testing.assert_allclose(values, jax.jit(lambda batch: difficulty.fisher(
+      logits, one.params, batch))(whole), rtol=1e-4)
+
+
 def test_probes_learn(sets):
   data, everywhere = sets
   recipe = train.recipe(12, lr=.05, batch=12)

@@ -51,7 +51,8 @@ def test_only_parallel_knows_devices():
 # Each room may look only at those to its left.
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
-                          'pace'},
+                          'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
+                          'zca'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint'},
     {'objectives', 'train'}, {'methods', 'parallel'}, {'evaluate'},

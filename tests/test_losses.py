@@ -27,6 +27,11 @@ def test_cross_entropy():
                                           jnp.array([[0., 1]])))
 
 
+def test_class_numbers_are_no_labels():
+  with pytest.raises(UserError, match=r'one_hot\(numbers, 3\)'):
+    losses.cross_entropy(jnp.ones((3, 3)), jnp.arange(3))
+
+
 def test_soft_losses():
   logits, target = jnp.array([[0., 0]]), jnp.log(jnp.array([[.9, .1]]))
   close(losses.kl(logits, target), .9 * LOG(1.8) + .1 * LOG(.2))

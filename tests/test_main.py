@@ -54,13 +54,18 @@ VALUES = [
     ({'eval.lr': -1.0}, ['lr=-1.0', 'positive']),
     ({'eval.cutmix': 2.0}, ['cutmix=2.0', 'from 0 to 1']),
     ({'run.chunk': 0}, ['run.chunk=0', 'at least 1']),
+    ({'method.lr': float('nan')}, ['method.lr=nan', 'finite']),
+    ({'sdc.weight': float('inf')}, ['sdc.weight=inf', 'finite']),
+    ({'syn.ipc': 400}, ['syn.ipc=400', "class '", 'at most that']),
+    ({'method.train_on': 'real', 'method.net_batch': 100_000}, [
+        'net_batch=100000', 'at most that']),
     ({'segments.window': 'random', 'segments.number': 5}, [
         'random', 'class', '5 parts', 'lower one']),
 ]
 FILES = {
     f'{DIGITS}:ipx=3': ["'ipx'", 'choose from ipc'],
     f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 3'],
-    f'{DIGITS}:method=mtt': ["'mtt'", 'choose from dc, dsa, idc'],
+    f'{DIGITS}:method=mtt': ["'mtt'", 'choose from dc, dm, dsa, dsac, idc'],
     '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
     '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
     '': ['--config is missing', 'configs/digits.py'],
@@ -104,35 +109,63 @@ def test_impossible_value(entries, words, tmp_path):
   c.dataset.name, c.network.depth = 'digits', 2
   c.update_from_flattened_dict(entries)
   with pytest.raises(UserError) as caught:
-    run.run(c, tmp_path)
+    run.run(c, tmp_path / 'new')
   for word in words:
     assert word in str(caught.value), str(caught.value)
   assert '\n' not in str(caught.value)
-  assert not (tmp_path / 'config.json').exists()
+  assert not (tmp_path / 'new').exists()  # nothing came of it
 
 
 def test_mistake_does_not_claim_the_workdir(tmp_path):
   # Mended, the same command must find it free.
-  done = call([DIGITS, '--config.method.batch=500', f'--workdir={tmp_path}'])
+  new = tmp_path / 'new'
+  done = call([DIGITS, '--config.method.batch=500', f'--workdir={new}'])
   assert 'batch=500' in done.stderr
-  assert not (tmp_path / 'config.json').exists()
+  assert not new.exists()
 
 
 def test_workdir_that_cannot_be(tmp_path):
   (tmp_path / 'file').touch()
   done = call([DIGITS, f'--workdir={tmp_path / "file"}'])
   assert done.returncode == 2 and done.stderr.count('\n') == 1
-  assert 'choose a directory' in done.stderr
+  assert 'choose one that you may write to' in done.stderr
 
 
-@pytest.mark.parametrize('flag', ['--help', '--helpshort'])
+@pytest.mark.parametrize('flag', ['--help', '-h'])
 def test_help_needs_no_backend(flag):
   # A platform that does not exist: asking JAX for a device would fail.
   done = call([flag], JAX_PLATFORMS='nothing')
   assert 'python -m dasm_jax.main --config=configs/digits.py' in done.stdout
   for name in ('--config', '--workdir'):
     assert name in done.stdout
-  assert not done.stderr and done.returncode in (0, 1)  # absl's own habit
+  assert '\n  --config.method.lr=0.1\n' in done.stdout
+  assert not done.stderr and done.returncode == 0
+
+
+def test_help_with_a_config_shows_its_values():
+  done = call(['--help', f'{DIGITS}:ipc=7'])
+  assert '\n  --config.syn.ipc=7\n' in done.stdout and done.returncode == 0
+
+
+def test_broken_config_files(tmp_path):
+  for text, words in (('x = (', 'not Python: '), ('x = 1', 'no get_config')):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    done = call([f'--config={path}'])
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert str(path) in done.stderr and words in done.stderr
+
+
+def test_default_workdir_names_what_was_set():
+  assert main.default_workdir('configs/mnist.py:ipc=1') == 'runs/mnist-ipc=1'
+  assert main.default_workdir('a/digits.py', ['method.lr=2', 'seed=1']) == (
+      'runs/digits-method.lr=2-seed=1')
+  long = main.default_workdir('digits.py', ['dataset.name=' + 200 * 'x'])
+  assert len(long) < 130 and long != main.default_workdir(
+      'digits.py', ['dataset.name=' + 199 * 'x' + 'y'])
+  # What may change in a workdir does not choose it.
+  assert main._entries(['--config.run.chunk=5', '--config.seed=1', '--x']) == [
+      'seed=1']
 
 
 @pytest.mark.parametrize('arguments', [

@@ -52,7 +52,7 @@ def test_progress_not_on_a_terminal(tmp_path):
     log.progress(2, 2, 2, 40)
   lines = stream.getvalue().splitlines()
   assert lines[0] == ('segment 1/2  step 1/40  loss 12.35  1.2k images/s  '
-                      '1m40s left')
+                      '1m40s to evaluation')
   assert [int(re.search(r'step (\d+)/', line)[1]) for line in lines] == [
       1, 11, 21, 31, 40, 2]
   assert '\r' not in stream.getvalue() and '\x1b' not in stream.getvalue()
@@ -65,7 +65,7 @@ def test_progress_on_a_terminal(tmp_path, monkeypatch):
     line = stream.getvalue()
     bar = re.fullmatch(
         r'\r\x1b\[Ksegment 1/2  step 20/40  \[(#+\.+)\]  loss 1.5  '
-        r'900 images/s  8.0s left', line)[1]
+        r'900 images/s  8.0s to evaluation', line)[1]
     assert 0 <= bar.count('.') - bar.count('#') <= 1  # half
     assert len(line) - 4 < 80
     log.progress(1, 2, 21, 40, 1.5)  # too soon to be seen
@@ -111,13 +111,22 @@ def test_a_closed_reader_does_not_end_the_run(tmp_path):
 
 
 def test_scalars(tmp_path):
-  with report.Log(tmp_path, io.StringIO(), lambda: 5.12345) as log:
+  now = [3.0]
+  with report.Log(tmp_path, io.StringIO(), lambda: now[0]) as log:
+    now[0] = 5.12345
     log.scalars(1, 2, {'match/loss': np.float32(.5), 'syn/lr': np.nan}, 2)
     assert _rows(tmp_path) == [{'segment': 1, 'step': 2, 'time': 5.123,
+                                'seconds': 2.123,
                                 'match/loss': .5, 'syn/lr': None}]
     log.scalars(None, 4, {'eval/top1_mean': 10}, 4)
   [events] = (tmp_path / 'events').iterdir()
   assert b'match/loss' in events.read_bytes()
+  # A later call adds its own time to what the earlier ones took.
+  with (tmp_path / 'metrics.jsonl').open('a') as file:
+    file.write('{"segment": 1, "st')
+  again = report.Log(tmp_path, io.StringIO(), lambda: now[0])
+  now[0] += 10
+  assert round(again.seconds, 3) == 12.123
 
 
 def _run(tmp_path, points):

@@ -144,8 +144,10 @@ def test_signals_save_and_say_how_to_go_on(whole):
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert f'{number.name}: saved segment 1, step ' in err
-    assert 'the same command goes on' in err and len(err.split('\n')) <= 3
-    steps.append(int(err.split('step ')[1].split(';')[0]))
+    lines = err.split('\n')
+    assert lines[1].startswith(f'{number.name}: saving at the end of this ')
+    assert 'the same command goes on' in lines[-2] and len(lines) <= 5
+    steps.append(int(lines[-2].split('step ')[1].split(';')[0]))
     assert steps[-1] == json.loads(rows.read_text().splitlines()[-1])['step']
   assert 0 < steps[0] < steps[1]
 

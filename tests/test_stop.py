@@ -1,9 +1,12 @@
 """Ctrl-C and SIGTERM inside one process; test_run sends real ones."""
 
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
+import toy
 
 from dasm_jax import stop
 
@@ -26,10 +29,32 @@ def test_a_signal_is_noted_and_leaves_at_the_next_save(number, code):
   assert signal.getsignal(number) is before
 
 
-def test_second_control_c_stops_at_once():
-  with pytest.raises(KeyboardInterrupt), stop.watch():
-    signal.raise_signal(signal.SIGINT)
-    signal.raise_signal(signal.SIGINT)
+BUSY = '''
+import ctypes
+from dasm_jax import stop
+with stop.watch():
+  print('busy', flush=True)
+  # One long call that no Python runs within, as a compilation is.
+  ctypes.CDLL(None).pause()
+  ctypes.CDLL(None).sleep(60)
+  ctypes.CDLL(None).sleep(60)
+'''
+
+
+def test_a_busy_process_answers_and_the_second_control_c_stops_it():
+  process = subprocess.Popen(
+      [sys.executable, '-c', BUSY], text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, env=toy.environment())
+  assert process.stdout.readline() == 'busy\n'
+  process.send_signal(signal.SIGTERM)
+  assert process.stderr.readline() == '\n'
+  assert process.stderr.readline().startswith('SIGTERM: saving at the end')
+  process.send_signal(signal.SIGTERM)  # says nothing new
+  process.send_signal(signal.SIGINT)
+  _, err = process.communicate(timeout=20)
+  assert process.returncode == 130
+  assert err.startswith('\nstopped at once; the same command') and (
+      err.count('\n') == 2)
 
 
 def test_second_sigterm_waits():

@@ -14,7 +14,7 @@ from dasm_jax import source as sources
 from dasm_jax.methods import gradient
 from dasm_jax.types import Batch, Synthetic
 
-METHODS = ('dc', 'dsa', 'idc')
+METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm')
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -62,7 +62,7 @@ def settings(name, **changes):
   """The settings of a method, small."""
   c = config.defaults(name).method
   c.update(dict(batch=4, inner=2, net_steps=2, net_batch=8, lr=0.05,
-                limit=0, lr_per_image=False))
+                limit=0, lr_per_image=False, alone_networks=1, alone_sweeps=1))
   c.update(changes)
   return c
 

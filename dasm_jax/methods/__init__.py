@@ -1,6 +1,6 @@
 """Methods by name: what each matches, and how its network moves."""
 
-from dasm_jax import augment, losses, objectives, train
+from dasm_jax import augment, coupled, losses, objectives, train
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import gradient
 
@@ -16,6 +16,18 @@ METHODS = {
         augment='color_crop_cutout_flip_scale_rotate', augment_mode='single',
         per_class_steps=False, train_on='synthetic',
         net_augment='color_crop_cutout_flip_scale_rotate', net_cutmix=0.0),
+    'dsac': dict(
+        match='contrast', distance='layerwise_cosine', parameters='kernels',
+        augment='color_crop_cutout_flip_scale_rotate', augment_mode='single',
+        per_class_steps=False, alone_networks=250, alone_sweeps=10,
+        train_on='synthetic',
+        net_augment='color_crop_cutout_flip_scale_rotate', net_cutmix=0.0),
+    'dm': dict(
+        match='feature', distance='mse', first_block=-1, last_block=-1,
+        parameters='kernels', augment='color_crop_cutout_flip_scale_rotate',
+        augment_mode='single', per_class_steps=False, train_on='synthetic',
+        inner=1, net_steps=0, lr=1.0,
+        net_augment='', net_cutmix=0.0),
     'idc': dict(
         match='gradient', distance='mse', parameters='convolutions',
         augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
@@ -30,7 +42,7 @@ PARAMETERS = {
     'convolutions_linear': (4, 2),
     'convolutions_linear_bias': (4, 2, 1),
 }
-MATCHES = ('gradient', 'feature')
+MATCHES = ('contrast', 'feature', 'gradient')
 TRAIN_ON = ('real', 'synthetic')
 
 
@@ -70,23 +82,29 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
 
 
 def matching(network, c):
-  """The flat matching objective that settings ask for."""
+  """The `coupled.Matching` that settings ask for."""
   if c.match not in MATCHES:
     raise unknown('match', c.match, MATCHES)
   distance = losses.distance(c.distance)
   if c.match == 'feature':
-    return objectives.feature_matching(
-        network.features, distance, first=c.first_block, last=c.last_block)
+    return coupled.plain(objectives.feature_matching(
+        network.features, distance, first=c.first_block, last=c.last_block))
   if c.parameters not in PARAMETERS:
     raise unknown('parameters', c.parameters, PARAMETERS)
-  return objectives.gradient_matching(
-      train.loss_fn(network), distance, ndims=PARAMETERS[c.parameters])
+  loss, ndims = train.loss_fn(network), PARAMETERS[c.parameters]
+  if c.match == 'gradient':
+    return coupled.plain(
+        objectives.gradient_matching(loss, distance, ndims=ndims))
+  def warm(step):
+    return (step // c.inner < c.alone_networks) & (
+        step % c.inner < c.alone_sweeps)
+  return coupled.contrastive(loss, distance, ndims=ndims, warm=warm)
 
 
 def check(c):
   """Raises `UserError` for settings of a method that cannot work."""
   least = dict(batch=1, steps=1, inner=1, net_batch=1, limit=0, warmup=0,
-               net_steps=0)
+               net_steps=0, alone_networks=0, alone_sweeps=0)
   for name, low in least.items():
     if c[name] < low:
       raise UserError(f'--config.method.{name}={c[name]} must be at least '

@@ -1,4 +1,4 @@
-"""Gradient and feature matching with a trained network: DC, DSA, IDC.
+"""Matching of gradients or features: DC, DSA, DSAC, IDC, DM.
 
 All classes are matched in one step. IDC's program steps once a class on one
 tensor that holds all classes, whose momentum keeps the others moving; between
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import objectives, synthetic, train
+from dasm_jax import coupled, objectives, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.methods import networks
 from dasm_jax.types import Array, Method, Synthetic, Variables
@@ -41,9 +41,9 @@ class Correction(NamedTuple):
 
 
 class Settings(NamedTuple):
-  """What DC, DSA and IDC differ in; `configs` has the published values.
+  """What these methods differ in; `configs` has the published values.
 
-  matching: an objective on flat batches of network inputs.
+  matching: a `coupled.Matching` of network inputs.
   augment: `(key, images, shared) -> images`, the same for both sides.
   correction: a `Correction`.
   codec: a `synthetic.Codec`.
@@ -57,7 +57,7 @@ class Settings(NamedTuple):
   net: `Recipe` of the matching network's training.
   batched: classes at once or in turn, see `objectives.per_class`.
   """
-  matching: Callable
+  matching: coupled.Matching
   augment: Callable
   correction: Correction
   codec: synthetic.Codec
@@ -159,8 +159,9 @@ def method(network, settings, axis_name=None):
 
 def _image_slope(network, settings, axis_name):
   """`(state, variables, data, pool, key) -> (gradient, strength, metrics)`."""
-  loss = train.loss_fn(network)
-  correction = settings.correction
+  correction, flat = settings.correction, settings.matching.objective
+  hardness = coupled.plain(objectives.difficulty_only(
+      train.loss_fn(network), penalty=correction.penalty)).objective
 
   def lift(flat):
     flat = objectives.augmented(flat, settings.augment)
@@ -169,11 +170,10 @@ def _image_slope(network, settings, axis_name):
     flat = objectives.decoded(flat, settings.codec, settings.limit)
     return objectives.per_class(flat, batched=settings.batched)
 
-  def slope(flat, syn, variables, target, keys, pool):
+  def slope(flat, syn, *rest):
     total = lift(flat)
     def of(images):
-      return total(syn._replace(images=images), variables, target, keys,
-                   pool.present)
+      return total(syn._replace(images=images), *rest)
     (_, metrics), gradient = jax.value_and_grad(of, has_aux=True)(syn.images)
     return gradient, metrics
 
@@ -184,11 +184,13 @@ def _image_slope(network, settings, axis_name):
                                  settings.replay)
     target = (pool.frozen, real) if settings.union else real
     strength, weight = state.strength, correction.at(state.step)
-    args = (state.syn, variables, target, keys, pool)
+    at = coupled.point(
+        settings.matching, lift, state.syn, variables, target, keys,
+        pool.present, state.step, axis_name)
+    args = (state.syn, at, target, keys, pool.present)
     if correction.relative and (correction.start or correction.end):
-      gradient, metrics = slope(settings.matching, *args)
-      harder, more = slope(
-          objectives.difficulty_only(loss, penalty=correction.penalty), *args)
+      gradient, metrics = slope(flat, *args)
+      harder, more = slope(hardness, *args)
       now = weight * _norm(gradient, axis_name) / (
           _norm(harder, axis_name) + 1e-12)
       strength = jnp.where(state.step == 0, now,
@@ -196,8 +198,8 @@ def _image_slope(network, settings, axis_name):
       gradient = gradient + strength * harder
       metrics = {**metrics, **more}
     else:
-      gradient, metrics = slope(objectives.sdc(
-          settings.matching, loss, weight, penalty=correction.penalty), *args)
+      gradient, metrics = slope(
+          objectives.added(flat, weight, hardness), *args)
     if axis_name is not None:
       metrics = jax.lax.psum(metrics, axis_name)
     return gradient, strength, metrics

@@ -1,0 +1,120 @@
+"""Matching whose classes depend on each other, still one class at a time.
+
+What a class must know of the others is a sum over classes, found in a pass of
+its own before the images are differentiated. Classes can so be taken in turn,
+or split over devices, and the image gradient is that of the whole loss.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import losses, objectives
+from dasm_jax.types import Array, Batch
+
+
+class Point(NamedTuple):
+  """Where a class is matched.
+
+  params: the point in weight space.
+  sums: of each stage, summed over all classes.
+  step: sweeps done, `[]` int32.
+  """
+  params: object
+  sums: tuple
+  step: Array
+
+
+class Matching(NamedTuple):
+  """A flat objective whose `params` is a `Point`, and the stages before it.
+
+  Each stage is `stage(syn, point, target, key) -> pytree` of one class, on
+  flat batches; it sees the sums of the stages before.
+  """
+  objective: Callable
+  stages: tuple = ()
+
+
+def plain(objective):
+  """A `Matching` that needs nothing of other classes."""
+  def at(syn, point, target, key):
+    return objective(syn, point.params, target, key)
+  return Matching(at)
+
+
+def point(matching, lift, syn, params, target, key, weights, step,
+          axis_name=None):
+  """The `Point` of a class-major set.
+
+  Args:
+    matching: a `Matching`.
+    lift: from flat objectives to class-major ones, as `objectives.per_class`
+      around its wrappers.
+    syn, params, target, key, weights: as `per_class` takes them.
+    step: sweeps done.
+    axis_name: mapped axis over which classes are split.
+  """
+  at = Point(params, (), step)
+  for stage in matching.stages:
+    def flat(syn, at, target, key, stage=stage):
+      return jnp.zeros((), syn.images.dtype), stage(syn, at, target, key)
+    _, sums = lift(flat)(syn, at, target, key, weights)
+    if axis_name is not None:
+      sums = jax.lax.psum(sums, axis_name)
+    at = at._replace(sums=(*at.sums, jax.lax.stop_gradient(sums)))
+  return at
+
+
+def contrastive(loss_fn, distance=losses.layerwise_cosine, *,
+                ndims=objectives.KERNELS, warm=lambda step: False):
+  """`distance(mean_c grad loss(syn_c), mean_c grad loss(real_c))` (DCC, DSAC).
+
+  The gradients are averaged over classes before they are compared, so that
+  what separates the classes counts.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    distance, ndims: see `objectives.gradient_matching`.
+    warm: `step -> bool`, where each class is matched alone instead.
+
+  Source: DCC (2202.02916), eq. 5, with the means and the warm-up of its
+  released program.
+  """
+  alone = objectives.gradient_matching(loss_fn, distance, ndims=ndims)
+
+  def slope(params, batch):
+    return losses.select(jax.grad(loss_fn)(params, batch), ndims)
+
+  def stage(syn, at, target, key):
+    del key
+    def both():
+      fake = slope(at.params, Batch(syn.images, syn.labels))
+      return fake, slope(at.params, target)
+    def neither():
+      return jax.tree.map(jnp.zeros_like, jax.eval_shape(both))
+    fake, real = jax.lax.cond(warm(at.step), neither, both)
+    return {'fake': fake, 'real': real, 'classes': jnp.ones(())}
+
+  def together(syn, at, target, key):
+    del target, key
+    sums, = at.sums
+    mean = jax.tree.map(lambda x: x / sums['classes'].astype(x.dtype), sums)
+    value, direction = jax.value_and_grad(distance)(mean['fake'], mean['real'])
+    # The loss is <direction, gradient> to first order in this class's images.
+    count = sums['classes'].astype(value.dtype)
+    line = sum(jnp.vdot(d, g) for d, g in zip(
+        direction, slope(at.params, Batch(syn.images, syn.labels)),
+        strict=True)) / count
+    value = value / count + line - jax.lax.stop_gradient(line)
+    return value, {'match/loss': value}
+
+  def objective(syn, at, target, key):
+    def classwise(syn):
+      return alone(syn, at.params, target, key)
+    def joint(syn):
+      return together(syn, at, target, key)
+    return jax.lax.cond(warm(at.step), classwise, joint, syn)
+
+  return Matching(objective, (stage,))
