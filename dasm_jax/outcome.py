@@ -1,6 +1,5 @@
 """What a run says and leaves behind besides checkpoints and metrics."""
 
-import hashlib
 import json
 import math
 import pathlib
@@ -9,21 +8,8 @@ import jax
 import numpy as np
 
 import dasm_jax
-from dasm_jax import evaluate, models, pictures, report, synthetic
+from dasm_jax import card, evaluate, models, pictures, report, synthetic
 from dasm_jax.errors import UserError
-
-
-def fingerprint(settings, free):
-  """Short hash of a configuration, without the entries that may change."""
-  kept = json.loads(json.dumps(settings))
-  for path in free:
-    *groups, name = path.split('.')
-    node = kept
-    for group in groups:
-      node = node[group]
-    node.pop(name, None)
-  text = json.dumps(kept, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def finished(workdir):
@@ -104,9 +90,9 @@ def finish(job, syn, done, accuracy, workdir, log):
       'accuracy': summary, 'seconds': round(log.seconds, 1),
       'devices': jax.local_device_count(),
       'device': jax.local_devices()[0].device_kind,
-      'bytes': _bytes(job, syn), 'version': dasm_jax.__version__,
+      'bytes': card.size(job, syn), 'version': dasm_jax.__version__,
       'jax': jax.__version__}
-  save(job, syn, results, workdir / 'synthetic.npz')
+  card.save(job, syn, results, workdir / 'synthetic.npz')
   shown = np.asarray(synthetic.pixels(job.codec, syn.images))
   pictures.grid(shown, workdir / 'images.png')
   pictures.all_windows([_window(p) for p in done], workdir / 'windows.png',
@@ -125,45 +111,6 @@ def finish(job, syn, done, accuracy, workdir, log):
   log.result(results)
   log.say(text)
   return results
-
-
-def _bytes(job, syn):
-  """Bytes of the set as 8-bit pixels, and with its labels (one byte each)."""
-  images = int(np.prod(syn.images.shape))
-  return {'images': images, 'labels': job.classes * syn.images.shape[1],
-          'counted': 'one byte a pixel and channel, one byte a label'}
-
-
-def save(job, syn, results, path):
-  """Saves a set that is usable without its run, as an npz without pickles."""
-  c, codec, settings = job.config, job.codec, json.loads(job.config.to_json())
-  card = {
-      'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
-      'segments': len(job.plan), 'seed': c.seed,
-      'network': settings['network'], 'recipe': job.recipe._asdict(),
-      'accuracy': results['accuracy'],
-      'config_hash': fingerprint(settings, ('run',)),
-      'storage': {'space': codec.space, 'factor': codec.factor,
-                  'formation': codec.kind},
-      'label_kind': 'hard', 'use': USE, 'version': dasm_jax.__version__}
-  labels = np.asarray(syn.labels).argmax(-1).astype(np.int32)
-  with open(path, 'wb') as file:
-    np.savez(
-        file, images=np.asarray(syn.images, np.float32), labels=labels,
-        label_kind=np.array('hard'),
-        class_names=np.array(job.dataset.class_names),
-        mean=np.array(codec.mean, np.float32),
-        std=np.array(codec.std, np.float32),
-        factor=np.int32(codec.factor), space=np.array(codec.space),
-        card=np.array(json.dumps(card)))
-
-
-USE = (
-    'images [classes, ipc, height, width, channels]. storage.space pixels: on '
-    '[0, 1], subtract mean and divide by std before training; normalised: use '
-    'as they are. factor f > 1: cut each image into f x f cells, row by row, '
-    'and enlarge each bilinearly (half-pixel centres) to the whole size first. '
-    'labels [classes, ipc] are class numbers. Train by recipe.')
 
 
 def closing(results, workdir):

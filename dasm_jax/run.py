@@ -14,6 +14,7 @@ import numpy as np
 
 from dasm_jax import (
   beginning,
+  card,
   checkpoint,
   evaluate,
   outcome,
@@ -62,7 +63,7 @@ def run(config, workdir):
     for segment in job.plan:
       begin = beginning.beginner(job, segment, done, data, key, log)
       with checkpoint.open(workdir / f'segment_{segment.index + 1}',
-                           outcome.fingerprint(settings, FREE)) as saved:
+                           card.fingerprint(settings, FREE)) as saved:
         found = saved.latest(beginning.like(job, segment, key))
         step, progress = found or (0, begin())
         outcome.say_resumed(job, segment, step, _steps(job, segment), log)

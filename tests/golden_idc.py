@@ -10,7 +10,7 @@ import numpy as np
 from golden_files import GoldenError
 from golden_nets import SETTINGS, Net
 
-from dasm_jax import augment, losses, mixing, objectives, synthetic, train
+from dasm_jax import losses, mixing, objectives, synthetic, train
 from dasm_jax.types import Batch, Synthetic
 
 # Their names; a row of `cos` is what belongs to one output unit or channel.
@@ -176,7 +176,7 @@ def _check_box(golden, images, draws):
   top, left, bottom, right = golden['draw/bbox']
   for size, centre, low, high in ((images.shape[1], row, top, bottom),
                                   (images.shape[2], column, left, right)):
-    inside, length = augment._span(size, lam, centre)
+    inside, length = mixing._span(size, lam, centre)
     at = np.arange(size)
     if length != high - low or np.any(inside != ((at >= low) & (at < high))):
       raise GoldenError(f'{golden.name}: box of {np.flatnonzero(inside)}, not '

@@ -55,8 +55,8 @@ ORDER = [
                           'zca'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint'},
-    {'objectives', 'train'}, {'methods', 'parallel'}, {'evaluate'},
-    {'config', 'job'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
+    {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'}, {'evaluate'},
+    {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
 
 
 def test_imports_point_one_way():
