@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, parallel, segments, synthetic
+from dasm_jax import evaluate, parallel, school, segments, synthetic
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.types import Array, Batch, Synthetic, Window
@@ -45,20 +45,20 @@ def _blank(job, segment, key):
   images = jnp.zeros((classes, segment.width, *job.shape))
   window = Window(jnp.zeros((classes, size), jnp.int32),
                   jnp.zeros(classes, jnp.int32))
+  labels = jnp.zeros((*images.shape[:2], classes))
   return Progress(
-      _init(job, segment, images, key), window, jnp.zeros(n),
+      _init(job, segment, images, labels, key), window, jnp.zeros(n),
       jnp.zeros(classes), jnp.zeros(n, bool))
 
 
-def _init(job, segment, images, key):
-  labels = jnp.broadcast_to(
-      jnp.eye(job.classes)[:, None],
-      (job.classes, images.shape[1], job.classes))
-  syn = Synthetic(images, labels, jnp.float32(job.config.eval.lr))
+def _init(job, segment, images, labels, key, lr=None):
+  lr = job.config.method.get('lr_start', job.config.eval.lr) if (
+      lr is None) else lr
+  syn = Synthetic(images, labels, jnp.float32(lr))
   return jax.jit(jobs.method(job, segment).init)(key, syn)
 
 
-def beginner(job, segment, done, data, key, log):
+def beginner(job, segment, done, data, experts, key, log):
   """`() -> Progress`: probe, score, window, start of a new segment."""
   def begin():
     key_ = jax.random.fold_in(key, segment.index)
@@ -69,14 +69,16 @@ def beginner(job, segment, done, data, key, log):
         accuracy, jobs.floor(job, segment), job.config.seed)
     used = (np.asarray(done[-1].used) if done
             else np.zeros(len(labels), bool))
-    images, used = start(job, segment, rows, labels, used, key_)
+    images, soft, used = start(job, segment, rows, labels, used, data, experts,
+                               key_)
     capacity = np.bincount(labels).max()
     window = sources.window(rows)
     wide = np.zeros((job.classes, capacity), np.int32)
     wide[:, :window.indices.shape[1]] = window.indices
     zeros = np.zeros(len(labels), np.float32)
     return Progress(
-        _init(job, segment, images, key_),
+        _init(job, segment, images, soft, key_,
+              done[-1].state.syn.lr if done else None),
         Window(jnp.asarray(wide), jnp.asarray(window.counts)),
         jnp.asarray(zeros if scores is None else scores, jnp.float32),
         jnp.asarray(np.zeros(job.classes) if accuracy is None else accuracy,
@@ -103,8 +105,10 @@ def score(job, segment, done, data, key, log):
     variables = train(keys, data)
   else:
     source_ = 'the segments before'
-    train = evaluate.probes(job.network, job.probe)
-    batch = Batch(*synthetic.inputs(job.codec, join(done)))
+    before = join(done)
+    train = evaluate.probes(
+        job.network, jobs.at_rate(job, job.probe, before))
+    batch = Batch(*synthetic.inputs(job.codec, before))
     variables = train(keys, parallel.replicate(batch))
   scores, accuracy = evaluate.scores(job.network, c.score)(
       parallel.replicate(variables), data)
@@ -115,17 +119,28 @@ def score(job, segment, done, data, key, log):
   return scores, accuracy
 
 
-def start(job, segment, rows, labels, used, key):
-  """First images `[classes, width, …]` of a segment, and who is used now."""
+def start(job, segment, rows, labels, used, data, experts, key):
+  """First images and labels `[classes, width, …]` of a segment, who is used."""
   c, codec = job.config, job.codec
+  hard = jnp.broadcast_to(jnp.eye(job.classes)[:, None],
+                          (job.classes, segment.width, job.classes))
   if c.syn.init == 'noise':
     shape = (job.classes, segment.width, *job.shape)
-    return synthetic.noise(key, codec, shape), used
-  chosen = segments.start(rows, labels, used, jobs.decoded(job, segment),
+    return synthetic.noise(key, codec, shape), hard, used
+  each = jobs.decoded(job, segment)
+  if c.syn.init == 'known':
+    right = school.known(job, experts, data, each * (segment.index + 1))
+    rows = [row[right[row]] for row in rows]
+  chosen = segments.start(rows, labels, used, each,
                           [c.seed, 1, segment.index])
+  if c.syn.labels == 'experts':
+    soft = school.soft_labels(job, experts, data, chosen)
+    # The cells of a stored image have one label: their mean.
+    hard = jnp.asarray(soft.reshape(
+        job.classes, -1, segment.width, job.classes).mean(1))
   real = jnp.asarray(job.dataset.train.images[chosen], jnp.float32) / 255
   if codec.space == 'normalised':
-    real = (real - jnp.asarray(codec.mean)) / jnp.asarray(codec.std)
+    real = synthetic.enter(codec, real)
   used = used.copy()
   used[chosen] = True
-  return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), used
+  return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), hard, used

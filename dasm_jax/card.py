@@ -6,6 +6,7 @@ import json
 import numpy as np
 
 import dasm_jax
+from dasm_jax import job as jobs
 
 USE = ' '.join('''
 images [classes, ipc, height, width, channels]. storage.space pixels: on [0,
@@ -35,7 +36,7 @@ def fingerprint(settings, free):
     *groups, name = path.split('.')
     node = kept
     for group in groups:
-      node = node[group]
+      node = node.get(group, {})
     node.pop(name, None)
   text = json.dumps(kept, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -54,11 +55,13 @@ def save(job, syn, results, path):
   card = {
       'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'seed': c.seed,
-      'network': settings['network'], 'recipe': job.recipe._asdict(),
+      'network': settings['network'],
+      'recipe': jobs.at_rate(job, job.recipe, syn)._asdict(),
       'accuracy': results['accuracy'],
       'config_hash': fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,
-                  'formation': codec.kind},
+                  'formation': codec.kind,
+                  'zca': job.config.dataset.zca},
       'split': f'{len(job.dataset.test.labels)} test images',
       'label_kind': 'hard', 'use': USE, 'version': dasm_jax.__version__}
   labels = np.asarray(syn.labels).argmax(-1).astype(np.int32)

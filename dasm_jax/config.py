@@ -13,38 +13,37 @@ def defaults(method='idc'):
   Raises:
     UserError: an unknown method.
   """
-  from dasm_jax.methods import METHODS
-  if method not in METHODS:
-    raise unknown('method', method, METHODS)
+  from dasm_jax import methods
   c = ConfigDict()
+  c.method = ConfigDict(methods.settings_of(method))
+  idc, experts = method == 'idc', c.method.match == 'trajectory'
   c.seed = 0
   c.dataset = ConfigDict(dict(
-      name='', data_dir='', size=0, holdout=0.0))
+      name='', data_dir='', size=0, holdout=0.0, zca=0.0))
   c.network = ConfigDict(dict(
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
       pooling='avg'))
   c.syn = ConfigDict(dict(
-      ipc=10, init='real', space='pixels' if method == 'idc' else 'normalised',
-      factor=1, formation='single', bound=128))
-  c.method = ConfigDict({**dict(
-      name=method, first_block=0, last_block=0, alone_networks=0,
-      alone_sweeps=0, batch=64, limit=128, lr=0.1,
-      lr_per_image=method == 'idc', momentum=0.5, steps=1000, inner=100,
-      warmup=0, net_steps=32, net_lr=0.01,
-      net_momentum=0.9 if method == 'idc' else 0.0,
-      net_weight_decay=5e-4 if method == 'idc' else 0.0,
-      net_batch=64 if method == 'idc' else 256), **METHODS[method]})
+      ipc=10, init='known' if method == 'datm' else 'real',
+      labels='experts' if method == 'datm' else 'hard',
+      space='pixels' if idc else 'normalised', factor=1, formation='single',
+      bound=128))
   c.sdc = ConfigDict(dict(
       weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
-      penalty='sample_norm'))
+      penalty='batch_norm' if experts else 'sample_norm'))
   c.segments = ConfigDict(dict(
       number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,
-      first=1.0, replay=0.25, match='new', score='loss', probes=3,
-      probe_epochs=100, probe_real_steps=300))
+      first=1.0, replay=0.25, match='union' if experts else 'new',
+      score='loss', probes=3, probe_epochs=100, probe_real_steps=300))
   c.eval = ConfigDict(dict(
-      recipe='idc' if method == 'idc' else 'dc', epochs=1000, networks=5,
-      lr=0.01, batch=64 if method == 'idc' else 256, augment='auto',
+      recipe='idc' if idc else 'dc', epochs=1000, networks=5,
+      lr=0.0 if experts else 0.01, batch=64 if idc else 256, augment='auto',
       cutmix=-1.0, together='auto'))
+  if experts:
+    c.experts = ConfigDict(dict(
+        dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
+        weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
+        dtype='float32', augment=c.method.augment))
   c.run = ConfigDict(dict(chunk=10, save_seconds=30.0))
   return c
 
@@ -168,9 +167,11 @@ UNFLIPPED = ('digits', 'mnist', 'svhn')  # a mirrored digit is another sign
 
 def unflip(c):
   """Takes the mirror out of every augmentation."""
-  for name in ('augment', 'net_augment'):
-    ops = c.method[name].split('_')
-    c.method[name] = '_'.join(op for op in ops if op != 'flip')
+  for group in (c.method, c.get('experts', {})):
+    for name in ('augment', 'net_augment'):
+      if name in group:
+        ops = group[name].split('_')
+        group[name] = '_'.join(op for op in ops if op != 'flip')
 
 
 def _shorten(c):

@@ -6,18 +6,19 @@ from typing import NamedTuple
 import numpy as np
 
 from dasm_jax import (
+  checks,
   data,
-  difficulty,
   methods,
   models,
   parallel,
   segments,
   synthetic,
   train,
+  zca,
 )
 from dasm_jax import source as sources
-from dasm_jax.config import UNFLIPPED, check_finite
-from dasm_jax.errors import UserError, unknown
+from dasm_jax.config import UNFLIPPED
+from dasm_jax.errors import UserError
 from dasm_jax.methods import gradient
 
 
@@ -48,66 +49,6 @@ class Job(NamedTuple):
     return self.dataset.train.images.shape[1:]
 
 
-INITS = ('real', 'noise')
-MATCHES = ('new', 'union')
-
-
-def check(config):
-  """Refuses what can be refused before any data are read.
-
-  Raises:
-    UserError: one line that names the value, the choices and the way out.
-  """
-  c = config
-  check_finite(c)
-  data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
-             size=c.dataset.size, holdout=c.dataset.holdout)
-  if c.seed < 0:
-    raise UserError(f'--config.seed={c.seed} must be 0 or more')
-  if c.syn.ipc < 1:
-    raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
-  _one_of('syn.init', c.syn.init, INITS)
-  _one_of('segments.match', c.segments.match, MATCHES)
-  _one_of('segments.window', c.segments.window, segments.WINDOWS)
-  _one_of('segments.score', c.segments.score, difficulty.SCORES)
-  _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
-  _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
-  _one_of('eval.together', c.eval.together, TOGETHER)
-  methods.check(c.method)
-  _plan(c)
-  for name in ('gamma', 'hardest', 'share', 'first', 'replay'):
-    if not 0 <= c.segments[name] <= 1:
-      raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
-                      ' from 0 to 1')
-  for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
-               'segments.probe_real_steps', 'eval.networks', 'run.chunk'):
-    group, name = path.split('.')
-    if c[group][name] < 1:
-      raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
-  if c.sdc.weight and c.sdc.ratio:
-    raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
-                    f'={c.sdc.ratio} are two ways to say one thing; set one')
-  if c.sdc.weight < 0 or c.sdc.ratio < 0:
-    raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
-                    f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
-  if c.method.steps < len(_plan(c)):
-    raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
-                    f'{len(_plan(c))} segments; give each at least one')
-
-
-def _one_of(path, value, choices):
-  if value not in choices:
-    raise unknown(f'--config.{path}', value, choices)
-
-
-TOGETHER = {'auto': None, 'yes': True, 'no': False}
-
-
-def _plan(c):
-  number = c.segments.number or segments.number(c.syn.ipc)
-  return segments.plan(c.syn.ipc, number)
-
-
 def build(config):
   """Reads the data and builds a `Job`.
 
@@ -123,11 +64,13 @@ def build(config):
                          **c.network)
   codec = synthetic.codec(
       dataset.mean, dataset.std, space=c.syn.space, factor=c.syn.factor,
-      kind=c.syn.formation, bound=c.syn.bound, shape=shape)
+      kind=c.syn.formation, bound=c.syn.bound, shape=shape, whitening=(
+          zca.fit(dataset.train.images, c.dataset.zca) if c.dataset.zca
+          else None))
   names = ('gamma', 'hardest', 'share', 'first')
   choice = segments.Choice(
       c.segments.window, **{name: c.segments[name] for name in names})
-  job = Job(c, dataset, network, codec, choice, _plan(c),
+  job = Job(c, dataset, network, codec, choice, checks.plan(c),
             _recipe(c, c.eval.epochs), _recipe(c, c.segments.probe_epochs))
   _check_pools(job)
   method(job, job.plan[0])
@@ -142,8 +85,17 @@ def _recipe(c, epochs):
         'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
   cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
-  return build_(epochs, lr=c.eval.lr, batch=c.eval.batch, strategy=strategy,
-                **cutmix)
+  # A learned rate is not known before it is learned, see `at_rate`.
+  return build_(epochs, lr=c.eval.lr or LEARNED, batch=c.eval.batch,
+                strategy=strategy, **cutmix)
+
+
+LEARNED = 0.01  # of whatever is trained on real images when eval.lr is 0
+
+
+def at_rate(job, recipe, syn):
+  """A recipe for a synthetic set: with its learned rate if eval.lr is 0."""
+  return recipe if job.config.eval.lr else recipe._replace(lr=float(syn.lr))
 
 
 def _check_pools(job):
@@ -155,21 +107,23 @@ def _check_pools(job):
   if c.syn.ipc > counts[least]:
     raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
                     'real ones; set at most that')
-  if c.method.batch > counts[least]:
+  batch = c.method.get('batch', 0)
+  if batch > counts[least]:
     raise UserError(
-        f'--config.method.batch={c.method.batch} real images a class, but '
+        f'--config.method.batch={batch} real images a class, but '
         f'{where}; set at most that')
-  if c.method.train_on == 'real' and c.method.net_batch > counts.sum():
+  if c.method.get('train_on') == 'real' and (
+      c.method.net_batch > counts.sum()):
     raise UserError(
         f'--config.method.net_batch={c.method.net_batch} real images a step, '
         f'but there are {counts.sum()}; set at most that')
   if c.segments.window == 'random' and (
-      counts[least] < c.method.batch * len(job.plan)):
+      counts[least] < batch * len(job.plan)):
     raise UserError(
         f'--config.segments.window=random cuts class '
         f'{job.dataset.class_names[least]!r} of {counts[least]} images into '
         f'{len(job.plan)} parts, each smaller than --config.method.batch='
-        f'{c.method.batch}; lower one of them')
+        f'{batch}; lower one of them')
 
 
 def method(job, segment):
@@ -197,7 +151,7 @@ def correction(c, job, segment):
 
 def floor(job, segment):
   """The fewest real images a class that a window may hold."""
-  return max(job.config.method.batch, 2 * decoded(job, segment))
+  return max(job.config.method.get('batch', 0), 2 * decoded(job, segment))
 
 
 def decoded(job, segment):
@@ -207,9 +161,20 @@ def decoded(job, segment):
 
 def place(job):
   """The data on every device: `(train, test)` sources."""
-  each = [sources.source(split, job.classes, job.dataset.mean, job.dataset.std)
-          for split in (job.dataset.train, job.dataset.test)]
-  return parallel.replicate(tuple(each))
+  splits = job.dataset.train, job.dataset.test
+  if job.codec.zca is not None:
+    splits = [split._replace(images=whitened(job, split.images))
+              for split in splits]
+  return parallel.replicate(tuple(
+      sources.source(split, job.classes, job.dataset.mean, job.dataset.std)
+      for split in splits))
+
+
+def whitened(job, images, chunk=1000):
+  """Real images as networks see them after ZCA, float32 on the host."""
+  return np.concatenate([
+      np.asarray(zca.whiten(job.codec.zca, images[at:at + chunk]))
+      for at in range(0, len(images), chunk)])
 
 
 def total_steps(job):
@@ -220,6 +185,9 @@ def total_steps(job):
 def images_per_step(job, segment):
   """Images that pass through networks in one sweep, for the speed shown."""
   c = job.config.method
+  if 'experts' in job.config:
+    everything = job.classes * decoded(job, segment)
+    return c.starts * c.student_steps * (c.batch_syn or everything)
   matched = c.batch + min(decoded(job, segment), c.limit or math.inf)
   trained = c.net_steps * (
       c.net_batch if c.train_on == 'real'

@@ -61,10 +61,12 @@ class Log:
     self._append('log.txt', f'{text}\n')
 
   def progress(self, segment, segments, step, steps, loss=None,
-               images_per_second=None, seconds_left=None):
+               images_per_second=None, seconds_left=None, what='segment',
+               unit='step'):
     """Shows how far it is: a line redrawn, or now and then a plain line.
 
-    Not on a terminal: one line each 10 s and the last of a segment.
+    Not on a terminal: one line each 10 s and the last of a segment. what,
+    unit: what is counted, if not segments and their steps.
     """
     last = step >= steps
     now = self._clock()
@@ -72,11 +74,12 @@ class Log:
       return
     self._shown = now
     tail = _tail(loss, images_per_second, seconds_left)
+    head = f'{what} {segment}/{segments}  {unit} {step}/{steps}'
     if not self._terminal:
-      self._print(f'segment {segment}/{segments}  step {step}/{steps}{tail}\n')
+      self._print(f'{head}{tail}\n')
       return
     width = shutil.get_terminal_size().columns - 1
-    self._line = _bar(segment, segments, step, steps, tail, width)
+    self._line = _bar(head, step, steps, tail, width)
     self._print(_CLEAR + self._line)
     if last:
       self._settle()
@@ -217,8 +220,7 @@ def _tail(loss, speed, left):
   return ''.join(f'  {part}' for part in parts)
 
 
-def _bar(segment, segments, step, steps, tail, width):
-  head = f'segment {segment}/{segments}  step {step}/{steps}'
+def _bar(head, step, steps, tail, width):
   room = min(width - len(head) - len(tail) - 4, 24)
   if room < 6:
     return (head + tail)[:max(width, 0)]

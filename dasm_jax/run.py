@@ -16,11 +16,13 @@ from dasm_jax import (
   beginning,
   card,
   checkpoint,
+  checks,
   evaluate,
   outcome,
   pace,
   parallel,
   report,
+  school,
   segments,
   stop,
   synthetic,
@@ -29,7 +31,8 @@ from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
-FREE = ('run', 'dataset.data_dir')  # may change between runs of a workdir
+# What may change between runs of a workdir.
+FREE = ('run', 'dataset.data_dir', 'experts.dir', 'experts.at_once')
 
 
 def run(config, workdir):
@@ -42,7 +45,7 @@ def run(config, workdir):
     UserError: whatever the user can mend.
     stop.Stopped: after a saved stop by Ctrl-C or SIGTERM.
   """
-  jobs.check(config)
+  checks.check(config)
   workdir = pathlib.Path(workdir)
   settings = json.loads(config.to_json())
   with checkpoint.lock(workdir), report.Log(workdir) as log, (
@@ -58,10 +61,12 @@ def run(config, workdir):
     job = job or jobs.build(config)
     outcome.describe(job, workdir, log)
     data, test = jobs.place(job)
+    experts = school.open_(job, workdir, data, log, stopping)
     key = jax.random.key(config.seed)
     done, compiled = [], {}
     for segment in job.plan:
-      begin = beginning.beginner(job, segment, done, data, key, log)
+      begin = beginning.beginner(job, segment, done, data, experts, key,
+                                 log)
       with checkpoint.open(workdir / f'segment_{segment.index + 1}',
                            card.fingerprint(settings, FREE)) as saved:
         found = saved.latest(beginning.like(job, segment, key))
@@ -71,8 +76,9 @@ def run(config, workdir):
           saved.save(0, progress)
         if segment is job.plan[-1] or step < _steps(job, segment):
           log.rewind(segment.index + 1, step)  # a later one's rows stay
-        progress = distil(job, segment, done, progress, data, key, compiled,
-                          saved, log, stopping)
+        feed = school.feeder(job, segment, progress, experts, data)
+        progress = distil(job, segment, done, progress, data, feed, key,
+                          compiled, saved, log, stopping)
       done.append(progress)
       outcome.show_segment(job, segment, done, workdir)
     syn = beginning.join(done)
@@ -93,8 +99,8 @@ def pool(job, done, progress, data):
   return parallel.shard(whole, 0, n)._replace(present=parallel.present(n))
 
 
-def distil(job, segment, done, progress, data, key, compiled, saved, log,
-           stopping):
+def distil(job, segment, done, progress, data, feed, key, compiled, saved,
+           log, stopping):
   """Runs one segment from its checkpoint to its last step."""
   c = job.config
   method = jobs.method(job, segment)
@@ -114,7 +120,8 @@ def distil(job, segment, done, progress, data, key, compiled, saved, log,
   saved_at, key = time.time(), jax.random.fold_in(key, segment.index)
   while step < steps:
     size = min(c.run.chunk - step % c.run.chunk, steps - step)
-    state, metrics = compiled[alike](state, data, around, key, size)
+    state, metrics = compiled[alike](state, feed(step, size), around, key,
+                                     size)
     step += size
     speed.add(size)
     values = {name: float(value) for name, value in metrics.items()}
@@ -128,7 +135,7 @@ def distil(job, segment, done, progress, data, key, compiled, saved, log,
       progress = progress._replace(state=whole)
       saved.save(step, progress)
       saved_at = time.time()
-    stopping.leave_if_asked(number, step)
+    stopping.leave_if_asked(f'segment {number}, step {step}')
   return progress
 
 
@@ -139,14 +146,15 @@ def _steps(job, segment):
 def measure(job, syn, data, test, key):
   """Accuracies of the synthetic set and of random real images, `{name: […]}`.
 
-  Both under the same recipe and with the same number of networks.
+  Both under the same recipe and with the same number of networks; a rate that
+  was learned for the set is its own.
   """
   c = job.config.eval
-  together = jobs.TOGETHER[c.together]
+  together = checks.TOGETHER[c.together]
   keys = jax.random.split(key, c.networks)
   batch = parallel.replicate(Batch(*synthetic.inputs(job.codec, syn)))
-  ours = evaluate.accuracies(job.network, job.recipe, together)(
-      keys, batch, test)
+  recipe = jobs.at_rate(job, job.recipe, syn)
+  ours = evaluate.accuracies(job.network, recipe, together)(keys, batch, test)
   subsets = evaluate.random_subsets(
       job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,
       [job.config.seed, 2])

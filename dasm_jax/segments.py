@@ -161,6 +161,25 @@ WINDOWS = {
 }
 
 
+def epochs(choice, index, segments, first, last, accuracy):
+  """Which epochs of experts a segment may start from, by the same windows.
+
+  Time is difficulty here: what experts learn first is easy. The epochs stand
+  in for the samples of a class, from easy to hard.
+
+  Args:
+    choice, index, segments: see `windows`.
+    first, last: the epochs there are to choose from, both included.
+    accuracy: of the scoring networks on all real images, from 0 to 1.
+
+  Returns:
+    (low, high), both included and between first and last.
+  """
+  low, high = WINDOWS[choice.name][0](choice, index, segments, accuracy)
+  inside = _trim(np.arange(first, last + 1), low, high, 1)
+  return int(inside[0]), int(inside[-1])
+
+
 def start(rows, labels, used, size, seed):
   """Real images to start a segment from: of its window, new ones first.
 

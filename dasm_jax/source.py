@@ -12,7 +12,7 @@ from dasm_jax.types import Array, Batch, Window
 class Source(NamedTuple):
   """A data set that fits on the device; the same on every one.
 
-  images: `[n, height, width, channels]` uint8.
+  images: `[n, height, width, channels]` uint8, or floats as networks see them.
   labels: `[n]` int32.
   everything: `Window` of all images of each class.
   mean, std: `[channels]` on [0, 1].
@@ -64,9 +64,10 @@ def classes_of(data):
 
 def take(data, indices):
   """The `Batch` at `indices` (any shape), normalised, one-hot."""
-  images = data.images[indices].astype(jnp.float32) / 255
-  labels = jax.nn.one_hot(data.labels[indices], classes_of(data))
-  return Batch((images - data.mean) / data.std, labels)
+  images = data.images[indices]
+  if images.dtype == jnp.uint8:
+    images = (images.astype(jnp.float32) / 255 - data.mean) / data.std
+  return Batch(images, jax.nn.one_hot(data.labels[indices], classes_of(data)))
 
 
 def draw(key, row, count, size):

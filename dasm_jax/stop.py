@@ -30,12 +30,12 @@ class Watch:
     """True once a signal came."""
     return self.signal is not None
 
-  def leave_if_asked(self, segment, step):
-    """Raises `Stopped` if asked; call it after saving."""
+  def leave_if_asked(self, saved):
+    """Raises `Stopped` if asked; call it after saving, and say what."""
     if self.asked:
       name = signal.Signals(self.signal).name
-      raise Stopped(f'{name}: saved segment {segment}, step {step}; the same '
-                    'command goes on from there', 128 + self.signal)
+      raise Stopped(f'{name}: saved {saved}; the same command goes on from '
+                    'there', 128 + self.signal)
 
   def _note(self, number, frame):
     del frame

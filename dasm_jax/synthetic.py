@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import resample
+from dasm_jax import resample, zca
 from dasm_jax.errors import UserError, unknown
 
 SPACES = ('normalised', 'pixels')
@@ -27,6 +27,7 @@ class Codec(NamedTuple):
   kind: `single` cuts by `factor`; `multi` by each of 1…factor; `bound` by
     the largest factors that keep a class at `bound` decoded images.
   mean, std: per channel on [0, 1].
+  zca: a `zca.Zca` that takes their place, or None.
   """
   space: str
   factor: int
@@ -34,10 +35,11 @@ class Codec(NamedTuple):
   mean: tuple
   std: tuple
   bound: int = 128
+  zca: object = None
 
 
 def codec(mean, std, *, space='pixels', factor=1, kind='single', bound=128,
-          shape=None):
+          shape=None, whitening=None):
   """A checked `Codec`.
 
   Raises:
@@ -52,7 +54,7 @@ def codec(mean, std, *, space='pixels', factor=1, kind='single', bound=128,
   if not 1 <= factor <= side:
     raise UserError(f'factor {factor} does not fit images of side {side}; '
                     f'choose from 1 to {side}')
-  return Codec(space, factor, kind, tuple(mean), tuple(std), bound)
+  return Codec(space, factor, kind, tuple(mean), tuple(std), bound, whitening)
 
 
 def _parts(codec_, n):
@@ -115,15 +117,22 @@ def _split(images, factor):
 
 def normalise(codec_, images):
   """Stored (or decoded) images as networks see them."""
-  if codec_.space == 'normalised':
-    return images
+  return images if codec_.space == 'normalised' else enter(codec_, images)
+
+
+def enter(codec_, images):
+  """Images on [0, 1] as networks see them."""
+  if codec_.zca is not None:
+    return zca.whiten(codec_.zca, images)
   return ((images - jnp.asarray(codec_.mean, images.dtype))
           / jnp.asarray(codec_.std, images.dtype))
 
 
 def pixels(codec_, images):
   """Stored (or decoded) images on [0, 1], clipped: what a person sees."""
-  if codec_.space == 'normalised':
+  if codec_.space == 'normalised' and codec_.zca is not None:
+    images = zca.colour(codec_.zca, images)
+  elif codec_.space == 'normalised':
     images = (images * jnp.asarray(codec_.std, images.dtype)
               + jnp.asarray(codec_.mean, images.dtype))
   return jnp.clip(images, 0, 1)

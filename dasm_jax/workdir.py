@@ -10,11 +10,12 @@ from dasm_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def lock(workdir):
+def lock(workdir, what='--workdir'):
   """Creates `workdir` and keeps every other run out of it.
 
-  The kernel lets go when the process ends, however it ends. Raises `UserError`
-  if another run holds it, or if the directory cannot be written.
+  what: how a user gives another. The kernel lets go when the process ends,
+  however it ends. Raises `UserError` if another run holds it, or if the
+  directory cannot be written.
   """
   path = pathlib.Path(workdir) / '.lock'
   made = not path.parent.exists()
@@ -23,7 +24,7 @@ def lock(workdir):
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   except OSError as error:
     raise UserError(
-        f'cannot write to --workdir {str(workdir)!r} as a directory: '
+        f'cannot write to {what} {str(workdir)!r} as a directory: '
         f'{error.strerror}; choose one that you may write to') from error
   try:
     try:
@@ -31,11 +32,11 @@ def lock(workdir):
     except BlockingIOError:
       owner = os.pread(file, 32, 0).decode(errors='replace').strip() or '?'
       raise UserError(
-          f'--workdir {str(workdir)!r} is in use by process {owner}; wait for '
-          'it, stop it, or choose another --workdir') from None
+          f'{what} {str(workdir)!r} is in use by process {owner}; wait for '
+          f'it, stop it, or choose another {what}') from None
     except OSError as error:
       raise UserError(
-          f'--workdir {str(workdir)!r} cannot be locked: {error.strerror}; '
+          f'{what} {str(workdir)!r} cannot be locked: {error.strerror}; '
           'choose one on a local disk') from error
     os.ftruncate(file, 0)
     os.pwrite(file, f'{os.getpid()}\n'.encode(), 0)

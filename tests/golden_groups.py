@@ -8,9 +8,11 @@ import golden_matching
 import golden_models
 import golden_scores
 import golden_training
+import golden_trajectories
 import jax
 
 GROUPS = {
+    'datm_': golden_trajectories.check,
     'dc_match_loss': golden_matching.check_distance,
     'dc_step': golden_matching.check_step,
     'ddranking_scores': golden_host.check_ranking,
@@ -31,9 +33,11 @@ GROUPS = {
     'models_idc_convnet': golden_models.check,
     'models_idc_densenet': golden_models.check_densenet,
     'models_idc_resnet': golden_models.check_resnet,
+    'mtt_': golden_trajectories.check,
     'sdc_': golden_scores.check_sdc,
     'selection_forgetting': golden_host.check_forgetting,
     'selection_herding': golden_scores.check_selection,
+    'tesla_': golden_trajectories.check,
     'zca_': golden_host.check_zca,
 }
 

@@ -26,11 +26,13 @@ class Stored:
     shape: `(C, H, W)` of the images.
     classes: number of outputs.
     name: of `models.MODELS`.
+    weights: prefix of the weights' keys.
     **settings: of that network.
   """
 
-  def __init__(self, golden, shape, classes, name, **settings):
-    params, buffers = _stored(golden)
+  def __init__(self, golden, shape, classes, name, weights='param/',
+               **settings):
+    params, buffers = _stored(golden, weights)
     self.golden, self.names = golden, list(params)
     self.buffers = list(buffers)
     channels, height, width = shape
@@ -67,13 +69,14 @@ class Stored:
 class Net(Stored):
   """The same for a ConvNet, with `settings` of `SETTINGS`."""
 
-  def __init__(self, golden, shape, classes, settings):
-    self.norm = _norm(settings, *_stored(golden))
+  def __init__(self, golden, shape, classes, settings, weights='param/'):
+    self.norm = _norm(settings, *_stored(golden, weights))
     self.depth, self.width = settings['depth'], settings['width']
     # The references pad the first convolution by 3 for one channel.
     super().__init__(
-        golden, shape, classes, 'convnet', depth=self.depth, width=self.width,
-        norm=self.norm, activation=settings.get('act', 'relu'),
+        golden, shape, classes, 'convnet', weights, depth=self.depth,
+        width=self.width, norm=self.norm,
+        activation=settings.get('act', 'relu'),
         pooling=POOLINGS[settings.get('pooling', 'avgpooling')],
         first_padding=3 if shape[0] == 1 else 1)
 
@@ -111,9 +114,9 @@ def _norm(settings, params, buffers):
   return 'layer' if 3 in ndims else 'instance' if 1 in ndims else 'none'
 
 
-def _stored(golden):
+def _stored(golden, weights):
   """Parameters in order and buffers, stored or by recipe (README 2)."""
-  params, buffers = golden.under('param/'), golden.under('buffer/')
+  params, buffers = golden.under(weights), golden.under('buffer/')
   if 'recipe/names' in golden:
     recipe = golden.under('recipe/')
     for i, name in enumerate(recipe['names']):

@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import toy
 
-from dasm_jax import config, job
+from dasm_jax import checks, config
 from dasm_jax.errors import UserError
 
 FILES = sorted(path.stem for path in (toy.ROOT / 'configs').glob('*.py'))
@@ -65,6 +65,6 @@ def test_every_file_makes_a_possible_job(name, method):
     for key in entries if isinstance(entries, dict) else ():
       assert type(c[group][key]) is type(entries[key]), (group, key)
   if name == 'digits':  # the others' data may not be here
-    job.check(c)
+    checks.check(c)
   with pytest.raises(UserError, match="config argument 'x'"):
     load(name, 'x=1')

@@ -55,8 +55,10 @@ ORDER = [
                           'zca'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint'},
-    {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'}, {'evaluate'},
-    {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
+    {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
+    {'coupled'}, {'parallel'}, {'experts'}, {'methods'}, {'evaluate'},
+    {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
+    {'run'}, {'main'}]
 
 
 def test_imports_point_one_way():

@@ -137,7 +137,7 @@ def test_killed_is_as_straight(name, tmp_path):
   toy.leaves_equal(toy.gather(made, go(state, 2)), straight)
 
 
-@each_method
+@pytest.mark.parametrize('name', toy.BY_CLASS)
 def test_classes_at_once_are_as_in_turn(name, monkeypatch):
   # CPU takes turns, accelerators do not: nothing else runs the other form.
   def batched(network, settings, axis_name):

@@ -17,11 +17,11 @@ def test_a_signal_is_noted_and_leaves_at_the_next_save(number, code):
   before = signal.getsignal(number)
   with stop.watch() as seen:
     assert not seen.asked
-    seen.leave_if_asked(1, 10)
+    seen.leave_if_asked('segment 1, step 10')
     signal.raise_signal(number)
     assert seen.asked
     with pytest.raises(stop.Stopped) as caught:
-      seen.leave_if_asked(2, 30)
+      seen.leave_if_asked('segment 2, step 30')
   assert caught.value.code == code
   text = str(caught.value)
   assert number.name in text and 'segment 2, step 30' in text

@@ -1,6 +1,7 @@
 """Small things that the tests share: data, settings, methods."""
 
 import contextlib
+import functools
 import os
 import pathlib
 from typing import NamedTuple
@@ -9,12 +10,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import config, methods, models, parallel, synthetic
+from dasm_jax import (
+  config,
+  experts,
+  methods,
+  models,
+  parallel,
+  synthetic,
+  train,
+)
 from dasm_jax import source as sources
-from dasm_jax.methods import gradient
+from dasm_jax.methods import gradient, trajectory
 from dasm_jax.types import Batch, Synthetic
 
-METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm')
+BY_CLASS = ('dc', 'dsa', 'dsac', 'idc', 'dm')
+TRAJECTORY = ('mtt', 'ftd', 'tesla', 'datm')
+METHODS = BY_CLASS + TRAJECTORY
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -61,10 +72,30 @@ class Toy(NamedTuple):
 def settings(name, **changes):
   """The settings of a method, small."""
   c = config.defaults(name).method
-  c.update(dict(batch=4, inner=2, net_steps=2, net_batch=8, lr=0.05,
-                limit=0, lr_per_image=False, alone_networks=1, alone_sweeps=1))
-  c.update(changes)
+  small = dict(batch=4, inner=2, net_steps=2, net_batch=8, lr=0.05, limit=0,
+               lr_per_image=False, alone_networks=1, alone_sweeps=1)
+  if name in TRAJECTORY:
+    small = dict(student_steps=3, batch_syn=3, starts=3, lr=30.0, lr_lr=1e-3,
+                 lr_label=c.lr_label and 5.0, average=c.average and 0.5,
+                 skip_above=c.skip_above and 9.0)
+  c.update({**small, **changes})
   return c
+
+
+@functools.cache
+def pairs(classes, norm, rows=24):
+  """Starts and ends of an expert of two epochs, the same in every row."""
+  net, data = network(classes, norm=norm), source(classes)
+  recipe = train.recipe(1, lr=0.1, momentum=0.0, weight_decay=0.0, batch=12)
+  keys = jax.random.split(jax.random.key(3), 1)
+  variables, moments = experts.begin(net, recipe)(keys)
+  ravel = jax.vmap(experts.flat(net)[0])
+  start = ravel(variables)
+  run = experts.epoch(net, recipe)
+  for _ in range(2):
+    variables, moments, _ = run((variables, moments, keys), data)
+  return trajectory.Pairs(*(jnp.repeat(x, rows, axis=0) for x in (
+      start, ravel(variables))), jnp.int32(0))
 
 
 def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
@@ -90,6 +121,8 @@ def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
   pool = sources.Pool(jnp.arange(classes), jnp.ones(classes), rows,
                       data.everything,
                       Batch(images[:, :frozen], labels[:, :frozen]))
+  if name in TRAJECTORY:
+    data = pairs(classes, norm)
   return Toy(method, method.init(key, syn), data, pool, key)
 
 

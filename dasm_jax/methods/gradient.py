@@ -90,6 +90,12 @@ AXES = State(Synthetic(0, 0, None), 0, None, None, None, None)
 SMOOTHING = 0.9
 
 
+def smoothed(strength, now, step):
+  """Moving average of a relative correction's weight; step 0 starts it."""
+  return jnp.where(step == 0, now,
+                   SMOOTHING * strength + (1 - SMOOTHING) * now)
+
+
 def equivalent(lr, momentum, classes):
   """(lr, momentum) of one joint step equal to a step for each class in turn.
 
@@ -193,8 +199,7 @@ def _image_slope(network, settings, axis_name):
       harder, more = slope(hardness, *args)
       now = weight * _norm(gradient, axis_name) / (
           _norm(harder, axis_name) + 1e-12)
-      strength = jnp.where(state.step == 0, now,
-                           SMOOTHING * strength + (1 - SMOOTHING) * now)
+      strength = smoothed(strength, now, state.step)
       gradient = gradient + strength * harder
       metrics = {**metrics, **more}
     else:

@@ -1,0 +1,81 @@
+"""Refusing a configuration before any data are read."""
+
+from dasm_jax import buffers, data, difficulty, methods, segments, train
+from dasm_jax.config import check_finite
+from dasm_jax.errors import UserError, unknown
+
+INITS = ('real', 'noise', 'known')
+LABELS = ('hard', 'experts')
+MATCHES = ('new', 'union')
+
+
+def check(config):
+  """Refuses what can be refused before any data are read.
+
+  Raises:
+    UserError: one line that names the value, the choices and the way out.
+  """
+  c = config
+  check_finite(c)
+  data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
+             size=c.dataset.size, holdout=c.dataset.holdout)
+  if c.seed < 0:
+    raise UserError(f'--config.seed={c.seed} must be 0 or more')
+  if c.syn.ipc < 1:
+    raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
+  _one_of('syn.init', c.syn.init, INITS)
+  _one_of('syn.labels', c.syn.labels, LABELS)
+  _one_of('segments.match', c.segments.match, MATCHES)
+  _one_of('segments.window', c.segments.window, segments.WINDOWS)
+  _one_of('segments.score', c.segments.score, difficulty.SCORES)
+  _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
+  _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
+  _one_of('eval.together', c.eval.together, TOGETHER)
+  methods.check(c.method)
+  _check_experts(c)
+  plan(c)
+  for name in ('gamma', 'hardest', 'share', 'first', 'replay'):
+    if not 0 <= c.segments[name] <= 1:
+      raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
+                      ' from 0 to 1')
+  for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
+               'segments.probe_real_steps', 'eval.networks', 'run.chunk'):
+    group, name = path.split('.')
+    if c[group][name] < 1:
+      raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
+  if c.sdc.weight and c.sdc.ratio:
+    raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
+                    f'={c.sdc.ratio} are two ways to say one thing; set one')
+  if c.sdc.weight < 0 or c.sdc.ratio < 0:
+    raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
+                    f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
+  if c.method.steps < len(plan(c)):
+    raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
+                    f'{len(plan(c))} segments; give each at least one')
+
+
+def _check_experts(c):
+  if 'experts' in c:
+    methods.check_experts(c.method, c.experts)
+    _one_of('experts.dtype', c.experts.dtype, buffers.DTYPES)
+    return
+  for path, value, other in (('syn.init', 'known', 'real'),
+                             ('syn.labels', 'experts', 'hard')):
+    group, name = path.split('.')
+    if c[group][name] == value:
+      raise UserError(f'--config.{path}={value} asks experts, which method '
+                      f'{c.method.name} has none of; use {other}')
+
+
+def _one_of(path, value, choices):
+  if value not in choices:
+    raise unknown(f'--config.{path}', value, choices)
+
+
+TOGETHER = {'auto': None, 'yes': True, 'no': False}
+
+
+def plan(c):
+  """The segments of a configuration."""
+  number = c.segments.number or segments.number(c.syn.ipc)
+  return segments.plan(c.syn.ipc, number)

@@ -1,0 +1,260 @@
+"""Matching of training trajectories: MTT, FTD, TESLA, DATM.
+
+The whole synthetic set trains one student, so nothing is split by class: the
+devices share the expert starts of a step, whose gradients are averaged.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dasm_jax import difficulty, losses, synthetic, trajectories
+from dasm_jax.methods import gradient
+from dasm_jax.types import Array, Method, Synthetic
+
+SURE = 1e-20  # the least probability a learned label starts from
+
+
+class Pairs(NamedTuple):
+  """Where experts stood, and where they went; the same on every device.
+
+  start, target: `[steps * starts, parameters]`, any float dtype.
+  first: `[]` int32, the step that the first rows are for.
+  """
+  start: Array
+  target: Array
+  first: Array
+
+
+class Settings(NamedTuple):
+  """What these methods differ in; `configs` has the published values.
+
+  unravel: `[parameters] -> params`, what `loss_fn` takes.
+  loss_fn: `(params, Batch) -> scalar` of the student.
+  augment: of the student's minibatches, or None.
+  correction: a `gradient.Correction`; its penalty is averaged over the steps.
+  codec: a `synthetic.Codec`.
+  student_steps, batch: of the student; batch 0 is all images.
+  frozen, image_factor: see `trajectories.trajectory_matching`.
+  union: the student sees finished segments too.
+  starts: expert starts a step.
+  lr, momentum: of SGD on the stored images; of the student's rate: lr_lr.
+  lr_label, label_momentum: of SGD on the labels' logits; 0 keeps them.
+  average: decay of the images' moving average, which is the result (FTD).
+  skip_above: a start with a larger loss, or none, changes nothing; 0 is off.
+  """
+  unravel: Callable
+  loss_fn: Callable
+  augment: Callable | None
+  correction: gradient.Correction
+  codec: synthetic.Codec
+  student_steps: int
+  batch: int
+  frozen: bool
+  image_factor: float
+  union: bool
+  starts: int
+  lr: float
+  momentum: float
+  lr_lr: float
+  lr_label: float
+  label_momentum: float
+  average: float
+  skip_above: float
+
+
+class State(NamedTuple):
+  """Everything that a run of one segment carries.
+
+  syn: the set as it would be saved now. learned: the images as they step, the
+  labels' logits, the rate. moments: of these. strength: see `gradient.State`.
+  """
+  syn: Synthetic
+  learned: Synthetic
+  moments: Synthetic
+  strength: Array
+  step: Array
+
+
+AXES = State(*(Synthetic(None, None, None),) * 3, None, None)
+
+
+def method(settings, axis_name=None):
+  """A trajectory-matching `Method`.
+
+  Args:
+    settings: `Settings`.
+    axis_name: mapped axis over which the starts are split, None alone.
+
+  Returns:
+    A `Method` whose data are `Pairs` that hold the rows of the step. One step
+    matches each start once and moves images, labels and the student's rate.
+  """
+  txs = _optimizers(settings)
+  slope = _slope(settings, axis_name)
+
+  def init(key, syn):
+    del key
+    logits = jnp.log(jnp.maximum(syn.labels, SURE))
+    learned = syn._replace(labels=logits)
+    moments = Synthetic(*(tx.init(x) for tx, x in zip(
+        txs, learned, strict=True)))
+    return State(syn, learned, moments, jnp.zeros((), jnp.float32),
+                 jnp.zeros((), jnp.int32))
+
+  def step(state, data, pool, key):
+    key = jax.random.fold_in(key, state.step)
+    frozen = _finished(settings, pool, axis_name)
+    slopes, strength, metrics = slope(state, data, frozen, key)
+    changes, moments = zip(*(tx.update(g, m) for tx, g, m in zip(
+        txs, slopes, state.moments, strict=True)), strict=True)
+    syn, learned = _move(settings, state, Synthetic(*changes))
+    new = State(syn, learned, Synthetic(*moments), strength, state.step)
+    # Where no start counted, momentum must not move the set either.
+    state = jax.tree.map(
+        lambda a, b: jnp.where(metrics['match/kept'] > 0, a, b), new, state)
+    metrics['student/lr'] = state.learned.lr
+    return state._replace(step=state.step + 1), metrics
+
+  return Method(init, step, AXES)
+
+
+def _optimizers(settings):
+  momenta = settings.momentum, settings.label_momentum, settings.momentum
+  return [optax.trace(momentum) for momentum in momenta]
+
+
+def _move(settings, state, change):
+  """`(syn, learned)` after one step along `change`."""
+  old = state.learned
+  images = synthetic.clip(
+      settings.codec, old.images - settings.lr * change.images)
+  logits = old.labels - settings.lr_label * change.labels
+  # To first order lr - lr_lr * change, but never negative.
+  rate = old.lr * jnp.exp(jnp.clip(
+      -settings.lr_lr * change.lr / old.lr, -1, 1))
+  learned = Synthetic(images, logits, rate)
+  keep = settings.average
+  shown = keep * state.syn.images + (1 - keep) * images if keep else images
+  labels = jax.nn.softmax(logits) if settings.lr_label else state.syn.labels
+  return Synthetic(shown, labels, rate), learned
+
+
+def _finished(settings, pool, axis_name):
+  """Finished stored images of all classes, a `Batch`, or None."""
+  if not settings.union:
+    return None
+  frozen = pool.frozen
+  if axis_name is not None:
+    frozen = jax.lax.all_gather(frozen, axis_name, tiled=True)
+  # Rows that only fill a device stand at the end.
+  classes = frozen.labels.shape[-1]
+  return jax.tree.map(lambda x: x[:classes], frozen)
+
+
+def _slope(settings, axis_name):
+  """`(state, data, frozen, key) -> (gradient, strength, metrics)`."""
+  correction = settings.correction
+  active = bool(correction.start or correction.end)
+  hardness = difficulty.penalty(
+      settings.loss_fn, correction.penalty) if active else None
+  both = trajectories.with_hardness(
+      settings.loss_fn, settings.student_steps, hardness,
+      batch=settings.batch, augment=settings.augment, frozen=settings.frozen,
+      image_factor=settings.image_factor)
+  inputs = _inputs(settings)
+
+  def one(state, start, target, frozen, key):
+    """`(loss, hardness)`, and the gradients of their weighted sum, or each."""
+    def of(learned):
+      return both(inputs(learned, state.syn.labels, frozen), start, target,
+                  key)
+    values, pull = jax.vjp(of, state.learned)
+    one, none = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
+    if active and correction.relative:
+      return values, [pull((one, none))[0], pull((none, one))[0]]
+    weight = none + correction.at(state.step) if active else none
+    return values, [pull((one, weight))[0]]
+
+  def run(state, data, frozen, key):
+    at = (state.step - data.first) * settings.starts
+    def start_of(j):
+      start, target = (
+          settings.unravel(rows[at + j].astype(jnp.float32))
+          for rows in (data.start, data.target))
+      values, slopes = one(state, start, target, frozen,
+                           jax.random.fold_in(key, j))
+      return _kept(settings, values, slopes)
+    total = _over_starts(settings.starts, start_of, axis_name)
+    count = jnp.maximum(total['count'], 1)
+    slopes = jax.tree.map(lambda x: x / count, total['slopes'])
+    metrics = {'match/loss': total['loss'] / settings.starts,
+               'match/kept': total['count'] / settings.starts}
+    if active:
+      metrics['sdc/difficulty'] = total['hard'] / count
+    return *_corrected(correction, state, slopes), metrics
+  return run
+
+
+def _inputs(settings):
+  """`(learned, labels, frozen) -> Synthetic` of flat network inputs."""
+  def inputs(learned, labels, frozen):
+    if settings.lr_label:
+      labels = jax.nn.softmax(learned.labels)
+    images = learned.images
+    if frozen is not None:
+      images = jnp.concatenate([frozen.images, images], axis=1)
+      labels = jnp.concatenate([frozen.labels, labels], axis=1)
+    flat = synthetic.inputs(settings.codec, Synthetic(
+        images, labels, learned.lr))
+    return Synthetic(*flat, learned.lr)
+  return inputs
+
+
+def _kept(settings, values, slopes):
+  """What one start adds to the sums: nothing if its loss is too large."""
+  loss, hard = values
+  limit = settings.skip_above
+  good = jnp.isfinite(loss) & (loss <= limit) if limit else jnp.bool_(True)
+  shown = jnp.where(jnp.isfinite(loss), loss, limit) if limit else loss
+  hard, slopes = jax.tree.map(
+      lambda x: jnp.where(good, x, 0), (hard, slopes))
+  return {'loss': shown, 'hard': hard, 'slopes': slopes,
+          'count': good.astype(loss.dtype)}
+
+
+def _over_starts(starts, start_of, axis_name):
+  """The sum of `start_of(j)` over all starts, split over the devices."""
+  if axis_name is None:
+    mine, devices = 0, 1
+  else:
+    mine, devices = (jax.lax.axis_index(axis_name),
+                     jax.lax.axis_size(axis_name))
+
+  def body(turn, total):
+    j = turn * devices + mine
+    new = start_of(jnp.minimum(j, starts - 1))
+    return jax.tree.map(
+        lambda a, b: a + jnp.where(j < starts, b, 0), total, new)
+
+  shapes = jax.eval_shape(start_of, jnp.int32(0))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  turns = -(-starts // devices)
+  total = body(0, zero) if turns == 1 else jax.lax.fori_loop(
+      0, turns, body, zero)
+  return total if axis_name is None else jax.lax.psum(total, axis_name)
+
+
+def _corrected(correction, state, slopes):
+  """Gradients with SDC's share added, and its smoothed strength."""
+  if len(slopes) == 1:
+    return slopes[0], state.strength
+  plain, harder = slopes
+  now = correction.at(state.step) * losses.norm(plain.images) / (
+      losses.norm(harder.images) + 1e-12)
+  strength = gradient.smoothed(state.strength, now, state.step)
+  return jax.tree.map(
+      lambda a, b: a + strength * b, plain, harder), strength

@@ -1,0 +1,213 @@
+"""Experts of a job: train those that are missing, draw starts, ask them."""
+
+import hashlib
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import (
+  buffers,
+  experts,
+  parallel,
+  report,
+  segments,
+  sharpness,
+  train,
+  workdir,
+)
+from dasm_jax.methods import trajectory
+
+DRAWS = 7  # tells the draws of expert starts from others of the same seed
+
+
+def open_(job, place, data, log, stopping):
+  """The `Buffer` of a job, with all its experts; None if it needs none.
+
+  Args:
+    job: a `Job`.
+    place: the run's workdir; the default folder lies beside it, so that runs
+      share it.
+    data: the `Source` of real images on every device.
+    log, stopping: of the run.
+
+  Raises:
+    UserError: what `buffers.claim` refuses.
+    stop.Stopped: asked to stop; finished experts stay.
+  """
+  if 'experts' not in job.config:
+    return None
+  c = job.config.experts
+  about = _about(job)
+  digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+  name = f'{pathlib.Path(job.dataset.name).name}_{digest.hexdigest()[:8]}'
+  folder = c.dir or place.parent / 'experts' / name
+  with workdir.lock(folder, '--config.experts.dir'):
+    ravel, _ = experts.flat(job.network)
+    size = jax.eval_shape(
+        lambda key: ravel(job.network.init(key)), jax.random.key(0)).size
+    buffer = buffers.claim(folder, about, c.number, c.epochs, size, c.dtype)
+    missing = buffer.missing()
+    if missing:
+      log.say(f'experts   {len(missing)} of {c.number} to train, '
+              f'{buffer.epochs} epochs each, '
+              f'{report.size(len(missing) * buffer.bytes)} in {buffer.folder}')
+    group = parallel.count() * c.at_once
+    for start in range(0, len(missing), group):
+      _train(job, buffer, missing[start:start + group], data, log, stopping)
+  return buffer
+
+
+def _about(job):
+  """What experts are made of; a buffer of anything else is refused."""
+  c = job.config.experts
+  split = job.dataset.train
+  digest = hashlib.sha256(np.ascontiguousarray(split.images))
+  digest.update(np.ascontiguousarray(split.labels))
+  network = {f'network.{name}': value
+             for name, value in job.config.network.items()}
+  training = {f'experts.{name}': c[name] for name in (
+      'lr', 'momentum', 'weight_decay', 'batch', 'augment', 'rho', 'alpha',
+      'seed')}
+  return {'dataset': job.dataset.name, 'images': digest.hexdigest()[:16],
+          'shape': list(job.shape), 'classes': job.classes,
+          'zca': job.config.dataset.zca, **network, **training}
+
+
+def recipe(c):
+  """The `train.Recipe` of experts, from `config.experts`."""
+  return train.recipe(
+      1, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay,
+      batch=c.batch, strategy=c.augment)
+
+
+def _train(job, buffer, numbers, data, log, stopping):
+  """Trains a group of experts together."""
+  c = job.config.experts
+  recipe_ = recipe(c)
+  step = sharpness.stepper(c.rho, c.alpha) if c.rho else train.step
+  run = experts.epoch(job.network, recipe_, step)
+  ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(
+      jax.random.key(c.seed), jnp.asarray(numbers))
+  variables, moments = experts.begin(job.network, recipe_)(keys)
+  writers = [buffers.Writer(buffer, k) for k in numbers]
+  began = time.time()
+  try:
+    _add(writers, ravel(variables))
+    for epoch in range(buffer.epochs):
+      now = jax.vmap(jax.random.fold_in, (0, None))(keys, epoch + 1)
+      variables, moments, loss = run((variables, moments, now), data)
+      _add(writers, ravel(variables))
+      log.progress(numbers[0] + 1, buffer.number, epoch + 1, buffer.epochs,
+                   loss.mean(), what='expert', unit='epoch')
+      stopping.leave_if_asked(f'{buffer.number - len(buffer.missing())} '
+                              'experts')
+    for writer in writers:
+      writer.finish()
+  finally:
+    for writer in writers:
+      writer.drop()
+  log.say(f'experts   {numbers[-1] + 1}/{buffer.number} trained, '
+          f'{report.seconds(time.time() - began)}')
+
+
+def _add(writers, rows):
+  for writer, row in zip(writers, np.asarray(rows), strict=True):
+    writer.add(row)
+
+
+def feeder(job, segment, progress, buffer, data):
+  """`(step, steps) -> data` of the method: expert starts, or `data` itself."""
+  if buffer is None:
+    return lambda step, steps: data
+  c, chunk = job.config.method, job.config.run.chunk
+  window = segments.epochs(
+      job.choice, segment.index, len(job.plan), c.first_epoch, c.last_epoch,
+      float(np.mean(progress.accuracy)))
+
+  def feed(step, steps):
+    drawn = [draw(job, segment, window, buffer, k)
+             for k in range(step, step + steps)]
+    who, when = np.concatenate(drawn, axis=1)
+    rows = [np.resize(buffers.rows(buffer, who, epochs),
+                      (chunk * c.starts, buffer.size))
+            for epochs in (when, when + c.expert_epochs)]
+    return parallel.replicate(trajectory.Pairs(
+        *map(jnp.asarray, rows), jnp.int32(step)))
+  return feed
+
+
+def draw(job, segment, window, buffer, step):
+  """Experts and epochs that one step starts from, `[2, starts]` int."""
+  c, low, high = job.config.method, *window
+  rng = np.random.default_rng([job.config.seed, DRAWS, segment.index, step])
+  last = c.last_epoch
+  if c.expand and c.start_last_epoch >= 0:
+    grown = (last - c.start_last_epoch) * step // c.expand
+    last = min(last, c.start_last_epoch + grown)
+  replay = job.config.segments.replay if segment.index else 0.0
+  out = []
+  for _ in range(c.starts):
+    first = c.first_epoch if rng.random() < replay else low
+    out.append((rng.integers(buffer.number),
+                rng.integers(first, max(first, min(high, last)) + 1)))
+  return np.array(out).T
+
+
+def known(job, buffer, data, each):
+  """Real images that experts classify correctly in the end, `[n]` bool.
+
+  By the first expert, then the next, until every class has `each` of them or
+  nobody is left to ask (DATM).
+  """
+  labels = job.dataset.train.labels
+  right = np.zeros(len(labels), bool)
+  for out in _final_logits(job, buffer, data, np.arange(len(labels))):
+    right |= out.argmax(-1) == labels
+    if np.bincount(labels[right], minlength=job.classes).min() >= each:
+      break
+  return right
+
+
+def soft_labels(job, buffer, data, chosen):
+  """Probabilities of each image from all experts that know it.
+
+  The softmax of the mean logits of the experts that classify it correctly; of
+  all experts where none does.
+
+  Args:
+    chosen: int of any shape, into the real images.
+
+  Returns:
+    `[*chosen.shape, classes]` float32.
+
+  Source: DATM (2310.05773), section 3.3.
+  """
+  flat = chosen.reshape(-1)
+  truth = job.dataset.train.labels[flat]
+  sums = np.zeros((2, len(flat), job.classes))
+  counts = np.zeros((2, len(flat), 1))
+  for out in _final_logits(job, buffer, data, flat):
+    right = (out.argmax(-1) == truth)[:, None]
+    for k, use in enumerate((right, np.ones_like(right))):
+      sums[k] += use * out
+      counts[k] += use
+  mean = np.where(counts[0] > 0, sums[0], sums[1]) / np.where(
+      counts[0] > 0, counts[0], counts[1])
+  odds = np.exp(mean - mean.max(-1, keepdims=True))
+  soft = odds / odds.sum(-1, keepdims=True)
+  return soft.reshape(*chosen.shape, job.classes).astype(np.float32)
+
+
+def _final_logits(job, buffer, data, indices):
+  """Yields the logits `[len(indices), classes]` of each finished expert."""
+  _, unravel = experts.flat(job.network)
+  ask = experts.logits(job.network)
+  for expert in range(buffer.number):
+    row, = buffers.rows(buffer, [expert], [buffer.epochs])
+    yield np.asarray(ask(unravel(jnp.asarray(row)), data,
+                         jnp.asarray(indices)))
