@@ -54,8 +54,9 @@ ORDER = [
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
                           'zca'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
-     'source', 'data', 'pictures', 'report', 'checkpoint'},
-    {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'}, {'evaluate'},
+     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
+    {'objectives', 'train', 'sharpness'}, {'coupled'}, {'methods', 'parallel'},
+    {'evaluate'},
     {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
 
 
