@@ -52,7 +52,7 @@ def test_only_parallel_knows_devices():
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca'},
+                          'zca', 'published'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'sharpness'}, {'coupled'}, {'methods', 'parallel'},
