@@ -56,8 +56,9 @@ ORDER = [
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'sharpness'}, {'coupled'}, {'methods', 'parallel'},
-    {'evaluate'},
-    {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
+    {'evaluate', 'ageing'},
+    {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'},
+    {'main', 'diagnose'}]
 
 
 def test_imports_point_one_way():
