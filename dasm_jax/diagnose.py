@@ -67,15 +67,12 @@ def load(path):
     recipe = train.recipe(**card['recipe'])
     syn = Synthetic(arrays['images'], labels, np.float32(recipe.lr))
     return Set(syn, codec, card['network'], recipe, names, card)
-  except OSError as error:
-    raise UserError(f'cannot read {str(path)!r}: {error.strerror}; give the '
+  except (OSError, KeyError, ValueError, TypeError, IndexError, EOFError,
+          zipfile.BadZipFile) as error:
+    why = getattr(error, 'strerror', None) or type(error).__name__
+    raise UserError(f'cannot read {str(path)!r} as a set: {why}; give the '
                     'synthetic.npz or the workdir of a finished run'
                     ) from error
-  except (KeyError, ValueError, TypeError, IndexError, EOFError,
-          zipfile.BadZipFile) as error:
-    raise UserError(f'{str(path)!r} is no set that a run left '
-                    f'({type(error).__name__}); give the synthetic.npz or the '
-                    'workdir of a finished run') from error
 
 
 def origin(found):
