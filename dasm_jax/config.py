@@ -4,6 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
+from dasm_jax import published as rows
 from dasm_jax.errors import UserError, unknown
 
 
@@ -118,19 +119,21 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15),
          50: (50, 10)}
 
 
-def published(a, *, name, size, idc):
+def published(a, *, name, size, idc, trajectories):
   """The published settings of a small-image data set.
 
   DC, DSA: 1000 networks of T updates, batch 256, evaluation of 300 epochs (DC)
-  or 1000 with augmentation (DSA). IDC: 2000 networks of 100 sweeps, rate
-  `lr * (ipc / 10) * (size / base_size)^2`, factor 2. `schedule=short` has
-  narrower and fewer networks, for two CPU cores.
+  or 1000 with augmentation (DSA). DM: 20,000 networks that are not trained.
+  IDC: 2000 networks of 100 sweeps, rate `lr * (ipc / 10) * (size /
+  base_size)^2`, factor 2. Trajectory methods: the row of the nearest ipc.
+  `schedule=short` has narrower and fewer networks, for two CPU cores.
 
   Args:
     a: `arguments` with ipc, method, segments, factor, schedule, seed.
     name, size: of the data set and its images.
     idc: IDC's distance, lr, base_size and net_steps for it, and the rate of
       the short schedule, whose few sweeps must go further.
+    trajectories: `{method: {ipc: published.Row}}`.
 
   Raises:
     UserError: an unknown schedule or method.
@@ -147,6 +150,13 @@ def published(a, *, name, size, idc):
     m.lr = idc['lr'] * (size / idc['base_size']) ** 2
     m.inner, m.steps = 100, 200_000
     c.eval.epochs = 1000
+  elif a.method in trajectories:
+    c.syn.factor = a.factor or 1
+    row = rows.nearest(trajectories[a.method], a.ipc)
+    rows.apply(c, rows.short(row) if a.schedule == 'short' else row)
+  elif a.method == 'dm':
+    c.syn.factor = a.factor or 1
+    m.steps, m.batch = 20_000, 256
   else:
     c.syn.factor = a.factor or 1
     known = min(LOOPS, key=lambda ipc: abs(ipc - a.ipc))
@@ -168,17 +178,16 @@ UNFLIPPED = ('digits', 'mnist', 'svhn')  # a mirrored digit is another sign
 def unflip(c):
   """Takes the mirror out of every augmentation."""
   for group in (c.method, c.get('experts', {})):
-    for name in ('augment', 'net_augment'):
-      if name in group:
-        ops = group[name].split('_')
-        group[name] = '_'.join(op for op in ops if op != 'flip')
+    for name in {'augment', 'net_augment'} & set(group):
+      ops = group[name].split('_')
+      group[name] = '_'.join(op for op in ops if op != 'flip')
 
 
 def _shorten(c):
   """For two CPU cores: fewer sweeps, a narrower network."""
   c.network.width = 32
-  c.method.steps = min(c.method.steps, 300)
-  c.method.inner = min(c.method.inner, 25)
-  c.method.net_steps = min(c.method.net_steps, 8)
+  for name, most in (('steps', 300), ('inner', 25), ('net_steps', 8)):
+    if name in c.method:
+      c.method[name] = min(c.method[name], most)
   c.segments.probe_epochs = 60
   c.eval.epochs = 150

@@ -106,6 +106,34 @@ def chunk(method):
   return call
 
 
+def total(n, function, axis_name=None):
+  """`sum_i function(i)` for i below n, split over a mapped axis if named.
+
+  Args:
+    n: number of items.
+    function: of a traced int, to a pytree of numbers.
+    axis_name: the axis; its devices take turns, those left over add nothing.
+
+  Returns:
+    The pytree, the same on every device.
+  """
+  mine, devices = 0, 1
+  if axis_name is not None:
+    mine = jax.lax.axis_index(axis_name)
+    devices = jax.lax.axis_size(axis_name)
+
+  def add(turn, sums):
+    i = turn * devices + mine
+    new = function(jnp.minimum(i, n - 1))
+    return jax.tree.map(lambda a, b: a + jnp.where(i < n, b, 0), sums, new)
+
+  shapes = jax.eval_shape(function, jnp.int32(0))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  turns = -(-n // devices)
+  sums = add(0, zero) if turns == 1 else jax.lax.fori_loop(0, turns, add, zero)
+  return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
 def spread(function, *, together=None):
   """Maps `function(item, *shared)` over items, split over the devices.
 

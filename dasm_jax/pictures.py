@@ -91,6 +91,32 @@ def all_windows(pairs, path, score_name='difficulty'):
   figure.savefig(path, dpi=120)
 
 
+def curves(x, lines, path, x_name, y_name):
+  """Saves one line a name, with the spread around its mean.
+
+  x: `[n]` ascending, 0 or more, shown by its logarithm beyond the first
+  positive one. lines: `{name: (mean [n], std [n])}`; `real` is drawn dashed.
+  """
+  figure = _figure(7, 4)
+  axis = figure.subplots()
+  for name, (mean, std) in lines.items():
+    style = dict(color=_INK, linestyle='--') if name == 'real' else {}
+    mean, std = np.asarray(mean), np.asarray(std)
+    (line,) = axis.plot(x, mean, marker='o', markersize=4, label=name, **style)
+    axis.fill_between(x, mean - std, mean + std, color=line.get_color(),
+                      alpha=.15, linewidth=0)
+  axis.set_xscale('symlog', linthresh=min((v for v in x if v), default=1))
+  axis.set_xticks(x, [str(v) for v in x])
+  axis.minorticks_off()
+  axis.set_ylim(bottom=0)
+  axis.set_xlabel(x_name, color=_INK)
+  axis.set_ylabel(y_name, color=_INK)
+  axis.spines[['top', 'right']].set_visible(False)
+  axis.tick_params(colors=_INK, labelsize=9)
+  axis.legend(frameon=False, fontsize=9)
+  figure.savefig(path, dpi=120)
+
+
 def report_html(path, title, results, table_text, images):
   """Writes one page that needs no other file and no network.
 

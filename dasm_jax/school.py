@@ -1,5 +1,6 @@
 """Experts of a job: train those that are missing, draw starts, ask them."""
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -88,7 +89,7 @@ def _train(job, buffer, numbers, data, log, stopping):
   """Trains a group of experts together."""
   c = job.config.experts
   recipe_ = recipe(c)
-  step = sharpness.stepper(c.rho, c.alpha) if c.rho else train.step
+  step = functools.partial(sharpness.step, rho=c.rho, alpha=c.alpha)
   run = experts.epoch(job.network, recipe_, step)
   ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
   keys = jax.vmap(jax.random.fold_in, (None, 0))(

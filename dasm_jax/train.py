@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dasm_jax import augment, blocks, difficulty, losses, mixing
+from dasm_jax import augment, descent, difficulty, losses, mixing
 from dasm_jax.errors import UserError
 from dasm_jax.source import take
 
@@ -125,37 +125,9 @@ def step(network, tx, variables, moments, batch, lr, axis_name=None):
   Returns:
     `(variables, moments, loss)`.
   """
-  share = _shares(batch, variables, axis_name)
-  if share:
-    at = jax.lax.axis_index(axis_name) * share
-    batch = jax.tree.map(
-        lambda x: jax.lax.dynamic_slice_in_dim(x, at, share), batch)
-
-  def loss(params, batch):
-    logits, stats = network.apply(
-        variables._replace(params=params), batch.images, train=True)
-    return losses.cross_entropy(logits, batch.labels), stats
-
-  stats = variables.stats
-  if jax.tree.leaves(stats):  # batch norm needs the whole batch at once
-    (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(
-        variables.params, batch)
-  else:
-    value, slope = blocks.value_and_grad(
-        lambda *given: loss(*given)[0], variables.params, batch)
-  if share:
-    value, slope = jax.lax.pmean((value, slope), axis_name)
-  change, moments = tx.update(slope, moments, variables.params)
-  params = jax.tree.map(lambda p, c: (p - lr * c).astype(p.dtype),
-                        variables.params, change)
-  return variables._replace(params=params, stats=stats), moments, value
-
-
-def _shares(batch, variables, axis_name):
-  if axis_name is None or jax.tree.leaves(variables.stats):
-    return 0
-  n = jax.lax.axis_size(axis_name)
-  return 0 if n == 1 or len(batch.images) % n else len(batch.images) // n
+  (value, stats), slope = descent.gradient(network, variables, batch, axis_name)
+  return (*descent.move(tx, variables._replace(stats=stats), moments, slope,
+                        lr), value)
 
 
 def epoch(do, carry, key, n, batch):

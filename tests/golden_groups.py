@@ -7,6 +7,7 @@ import golden_idc
 import golden_matching
 import golden_models
 import golden_scores
+import golden_sharpness
 import golden_training
 import golden_trajectories
 import jax
@@ -22,6 +23,8 @@ GROUPS = {
     'dsa_step': golden_matching.check_step,
     'eval_evaluate_synset': golden_training.check_evaluation,
     'eval_sgd_steps': golden_training.check_steps,
+    'ftd_': golden_sharpness.check_step,
+    'ftd_ema': golden_sharpness.check_average,
     'idc_cutmix': golden_idc.check_cutmix,
     'idc_decode': golden_idc.check_decode,
     'idc_dist': golden_idc.check_dist,

@@ -1,11 +1,12 @@
-"""Configurations: arguments, names, and entries that do not exist."""
+"""Configurations: arguments, names, entries, and what each file says."""
 
 import importlib.util
 
+import jax
 import pytest
 import toy
 
-from dasm_jax import checks, config
+from dasm_jax import checks, config, models
 from dasm_jax.errors import UserError
 
 FILES = sorted(path.stem for path in (toy.ROOT / 'configs').glob('*.py'))
@@ -51,20 +52,84 @@ def test_difference():
 
 
 def test_unknown_method():
-  with pytest.raises(UserError, match="method 'mtt'; choose from dc, dsa, idc"):
-    config.defaults('mtt')
+  with pytest.raises(UserError, match="method 'x'; choose from .*dc, dm, dsa"):
+    config.defaults('x')
 
 
 @pytest.mark.parametrize('method', toy.METHODS)
 @pytest.mark.parametrize('name', FILES)
 def test_every_file_makes_a_possible_job(name, method):
-  c = load(name, f'method={method},ipc=5,seed=3')
-  assert (c.method.name, c.syn.ipc, c.seed) == (method, 5, 3)
-  # Types are those of the defaults: a flag keeps an entry's type.
-  for group, entries in config.defaults(method).to_dict().items():
-    for key in entries if isinstance(entries, dict) else ():
-      assert type(c[group][key]) is type(entries[key]), (group, key)
-  if name == 'digits':  # the others' data may not be here
+  for ipc in (1, 5, 10, 50):
+    c = load(name, f'method={method},ipc={ipc},seed=3')
+    assert (c.method.name, c.syn.ipc, c.seed) == (method, ipc, 3)
+    # Types are those of the defaults: a flag keeps an entry's type.
+    for group, entries in config.defaults(method).to_dict().items():
+      for key in entries if isinstance(entries, dict) else ():
+        assert type(c[group][key]) is type(entries[key]), (group, key)
+    flipped = 'flip' in f'{c.method.augment}_{c.method.get("net_augment")}'
+    assert not (flipped and c.dataset.name in config.UNFLIPPED)
+    c.dataset.name = 'digits'  # the file's own data may not be here
     checks.check(c)
   with pytest.raises(UserError, match="config argument 'x'"):
     load(name, 'x=1')
+
+
+# File -> shape of its images, classes, parameters of its network (published).
+SETS = {
+    'cifar10': ((32, 32, 3), 10, 320_010),
+    'cifar100': ((32, 32, 3), 100, 504_420),
+    'digits': ((8, 8, 1), 10, None),
+    'fashion_mnist': ((28, 28, 1), 10, 317_706),
+    'mnist': ((28, 28, 1), 10, 317_706),
+    'svhn': ((32, 32, 3), 10, 320_010),
+    'tiny_imagenet': ((64, 64, 3), 200, 857_160)}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_network_is_the_published_one(name):
+  shape, classes, parameters = SETS[name]
+  c = load(name)
+  assert c.dataset.name == name
+  network = models.build(shape=shape, classes=classes, **c.network)
+  count = models.count(jax.eval_shape(network.init, jax.random.key(0)))
+  assert count == (parameters or count)
+
+
+@pytest.mark.parametrize('name, want', [
+    # Gradient dossier: distance, rate at ten images a class, steps, factor.
+    ('cifar10', ('mse', 5e-3, 32, 2)), ('cifar100', ('mse', 5e-3, 32, 2)),
+    ('svhn', ('mse', 5e-3, 8, 2)), ('mnist', ('l1', 1e-4, 8, 2)),
+    ('fashion_mnist', ('l1', .765625e-4, 8, 2)),
+    ('tiny_imagenet', ('mse', 2e-2, 32, 2))])
+def test_idc_is_as_published(name, want):
+  c = load(name)
+  assert c.method.lr_per_image and c.eval.epochs == 1000
+  assert (c.method.distance, pytest.approx(c.method.lr), c.method.net_steps,
+          c.syn.factor) == want
+  assert load(name, 'factor=1').syn.factor == 1
+
+
+def test_dm_is_as_published():
+  c = load('cifar10', 'method=dm')
+  assert (c.method.steps, c.method.inner, c.method.net_steps, c.method.batch,
+          c.method.lr) == (20_000, 1, 0, 256, 1.)
+  assert load('cifar10', 'method=dm,ipc=100').method.lr == 10.
+
+
+def test_evaluation_of_svhn_without_factor():
+  assert load('svhn', 'ipc=1,factor=1').eval.cutmix == 0.
+  assert load('svhn', 'ipc=1').eval.cutmix == -1.
+
+
+@pytest.mark.parametrize('name', ['fashion_mnist', 'svhn', 'cifar100',
+                                  'tiny_imagenet'])
+def test_data_that_are_not_there(name, tmp_path, monkeypatch):
+  def no_address(*_, **__):
+    raise OSError
+  monkeypatch.setattr('socket.getaddrinfo', no_address)
+  monkeypatch.setattr('urllib.request.getproxies', dict)
+  c = load(name)
+  c.dataset.data_dir = str(tmp_path)
+  way = 'folder:PATH' if 'tiny' in name else 'where there is network, run'
+  with pytest.raises(UserError, match=f"{name}'.*{way}"):
+    checks.check(c)

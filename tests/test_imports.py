@@ -52,13 +52,13 @@ def test_only_parallel_knows_devices():
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca'},
+                          'zca', 'published'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
-     'source', 'data', 'pictures', 'report', 'checkpoint'},
+     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
-    {'coupled'}, {'parallel'}, {'experts'}, {'methods'}, {'evaluate'},
+    {'coupled'}, {'parallel'}, {'experts'}, {'methods'}, {'evaluate', 'ageing'},
     {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
-    {'run'}, {'main'}]
+    {'run'}, {'main', 'diagnose'}]
 
 
 def test_imports_point_one_way():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import losses, parallel, train
+from dasm_jax import descent, losses, parallel, train
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
 
@@ -107,7 +107,7 @@ def test_shared_step_is_the_whole_one(size, norm):
     toy.leaves_close(jax.tree.map(lambda x: x[device], got), want,  # noqa: B023
                      rtol=1e-4, atol=1e-5)
   # Shares are shares: what a device sees is an eighth where it can be.
-  share = train._shares
+  share = descent.shares
   sizes = jax.vmap(lambda _: jnp.int32(share(batch, variables, 'd')),
                    axis_name='d')(jnp.arange(8))
   assert set(sizes.tolist()) == {2 if (size, norm) == (16, 'instance') else 0}

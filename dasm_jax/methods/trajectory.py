@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import difficulty, losses, synthetic, trajectories
+from dasm_jax import (
+  difficulty,
+  losses,
+  parallel,
+  sharpness,
+  synthetic,
+  trajectories,
+)
 from dasm_jax.methods import gradient
 from dasm_jax.types import Array, Method, Synthetic
 
@@ -137,8 +144,8 @@ def _move(settings, state, change):
   rate = old.lr * jnp.exp(jnp.clip(
       -settings.lr_lr * change.lr / old.lr, -1, 1))
   learned = Synthetic(images, logits, rate)
-  keep = settings.average
-  shown = keep * state.syn.images + (1 - keep) * images if keep else images
+  shown = sharpness.average(state.syn.images, images, settings.average) if (
+      settings.average) else images
   labels = jax.nn.softmax(logits) if settings.lr_label else state.syn.labels
   return Synthetic(shown, labels, rate), learned
 
@@ -188,7 +195,7 @@ def _slope(settings, axis_name):
       values, slopes = one(state, start, target, frozen,
                            jax.random.fold_in(key, j))
       return _kept(settings, values, slopes)
-    total = _over_starts(settings.starts, start_of, axis_name)
+    total = parallel.total(settings.starts, start_of, axis_name)
     count = jnp.maximum(total['count'], 1)
     slopes = jax.tree.map(lambda x: x / count, total['slopes'])
     metrics = {'match/loss': total['loss'] / settings.starts,
@@ -224,28 +231,6 @@ def _kept(settings, values, slopes):
       lambda x: jnp.where(good, x, 0), (hard, slopes))
   return {'loss': shown, 'hard': hard, 'slopes': slopes,
           'count': good.astype(loss.dtype)}
-
-
-def _over_starts(starts, start_of, axis_name):
-  """The sum of `start_of(j)` over all starts, split over the devices."""
-  if axis_name is None:
-    mine, devices = 0, 1
-  else:
-    mine, devices = (jax.lax.axis_index(axis_name),
-                     jax.lax.axis_size(axis_name))
-
-  def body(turn, total):
-    j = turn * devices + mine
-    new = start_of(jnp.minimum(j, starts - 1))
-    return jax.tree.map(
-        lambda a, b: a + jnp.where(j < starts, b, 0), total, new)
-
-  shapes = jax.eval_shape(start_of, jnp.int32(0))
-  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  turns = -(-starts // devices)
-  total = body(0, zero) if turns == 1 else jax.lax.fori_loop(
-      0, turns, body, zero)
-  return total if axis_name is None else jax.lax.psum(total, axis_name)
 
 
 def _corrected(correction, state, slopes):

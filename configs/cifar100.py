@@ -1,0 +1,60 @@
+r"""CIFAR-100: DASM on IDC, and the trajectory methods.
+
+  python -m dasm_jax.main --config=configs/cifar100.py:ipc=10,method=idc
+
+Arguments: ipc, method (idc, dc, dsa, dsac, dm, mtt, ftd, tesla, datm),
+segments (0: by ipc, 1: the plain method), factor (IDC's multi-formation; 2 is
+published), schedule (published, or short: narrower and fewer networks; its
+rate is CIFAR-10's, not tried here), seed.
+
+TFDS downloads and prepares the data (160 MB) in the data directory.
+
+Published, ConvNet-3 (IDC README; DC, DSA, DM as in FTD's tables), ipc 1 / 10 /
+50: IDC factor 2: - / 45.1 / -; IDC factor 1: - / 36.6 / -; DC: 12.8 / 25.2 /
+-; DSA: 13.9 / 32.3 / 42.8; DM: 11.4 / 29.7 / 43.6; MTT: 24.3 / 40.1 / 47.7;
+FTD: 25.2 / 43.4 / 50.7; TESLA: 24.8 / 41.7 / 47.9; DATM: 27.9 / 47.2 / 55.0,
+ipc 100: 57.5 (trajectory methods: the best over a run, on the test split).
+IDC and, without whitening, MTT normalise with CIFAR-10's statistics; we with
+CIFAR-100's own, as DC.
+"""
+
+from dasm_jax import config, published
+
+# Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
+# ipc takes the row next to it. FTD's commands state whitening for ipc 10, the
+# others have MTT's.
+MTT = {
+    1: published.mtt(20, 3, 20, 1000., 1e-5, .01, zca=True),
+    10: published.mtt(20, 2, 20, 1000., 1e-5, .01),
+    50: published.mtt(80, 2, 40, 1000., 1e-5, .01, batch_syn=125, zca=True)}
+FTD = {
+    1: published.ftd(40, 3, 20, 1000., 1e-5, .01, zca=True, alpha=1.,
+                     average=.9995),
+    10: published.ftd(20, 2, 40, 1000., 1e-5, .01, zca=True, alpha=1.,
+                      average=.9995),
+    50: published.ftd(80, 2, 40, 1000., 1e-5, .01, batch_syn=1000, zca=True,
+                      alpha=1., average=.999)}
+# Its README gives ipc 50 alone; the others are MTT's, for as many iterations.
+TESLA = {
+    1: MTT[1]._replace(steps=10_000), 10: MTT[10]._replace(steps=10_000),
+    50: published.tesla(80, 2, 40, 1000., 1e-5, .01, batch_syn=125, zca=True)}
+# A student batch of 1000 is the whole set at ipc 1 and 10: 0.
+DATM = {
+    1: published.datm(40, 3, 20, 1000., 1e-5, lr_label=10., start_before=10,
+                      expand=1000),
+    10: published.datm(80, 2, 50, 1000., 1e-5, lr_label=10., start_before=30,
+                       expand=2000),
+    50: published.datm(80, 2, 70, 1000., 1e-5, lr_label=10., first_epoch=20,
+                       batch_syn=1000),
+    100: published.datm(80, 2, 70, 50., 1e-5, lr_label=10., first_epoch=30,
+                        batch_syn=1000)}
+TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
+
+
+def get_config(text=''):
+  """The configuration for an argument string such as `ipc=1,method=dc`."""
+  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
+                       schedule='published', seed=0)
+  return config.published(a, name='cifar100', size=32, idc=dict(
+      distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
+      trajectories=TRAJECTORIES)

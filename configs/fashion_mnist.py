@@ -1,0 +1,33 @@
+r"""FashionMNIST: DASM on IDC, and the trajectory methods.
+
+  python -m dasm_jax.main --config=configs/fashion_mnist.py:ipc=10,method=idc
+
+Arguments: ipc, method (idc, dc, dsa, dsac, dm, mtt, ftd, tesla, datm),
+segments (0: by ipc, 1: the plain method), factor (IDC's multi-formation; 2 is
+published), schedule (published, or short: narrower and fewer networks; its
+rate is MNIST's, not tried here), seed.
+
+TFDS downloads and prepares the data (30 MB) in the data directory.
+
+Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
+IDC factor 2: 81.0 / 86.0 / 86.2; IDC factor 1: 70.7 / 85.3 / 89.1;
+DC: 70.5 / 82.3 / 83.6; DSA: 70.6 / 84.6 / 88.7. Trajectory methods published
+no settings: they have CIFAR-10's of the nearest ipc, without whitening.
+"""
+
+import pathlib
+import runpy
+
+from dasm_jax import config, published
+
+CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
+TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
+
+
+def get_config(text=''):
+  """The configuration for an argument string such as `ipc=1,method=dc`."""
+  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
+                       schedule='published', seed=0)
+  return config.published(a, name='fashion_mnist', size=28, idc=dict(
+      distance='l1', lr=1e-4, base_size=32, net_steps=8, short_lr=3e-3),
+      trajectories=TRAJECTORIES)

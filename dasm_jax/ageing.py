@@ -1,0 +1,67 @@
+"""Difficulty over a network's age: how hard images are, from init to trained.
+
+Source: the diagnostic of SDC (2408.12483), which compares the gradient norms
+of distilled and of real images (GraDN, after 2107.07075).
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import difficulty, parallel, train
+from dasm_jax import source as sources
+
+
+def gradient_norms(network, recipe, together=None):
+  """Mean per-sample gradient norms by networks that grow up on real data.
+
+  Networks take SGD steps by the recipe (rate before its drops, batch drawn
+  anew from all images, augmentation, CutMix); the norms are of images as they
+  are, with batch norm's running averages.
+
+  Args:
+    network: a `Network`.
+    recipe: a `train.Recipe`; its epochs are not read.
+    together: see `parallel.spread`.
+
+  Returns:
+    `(keys, data, sets, ages, say) -> [sets, ages, networks]`, NumPy: one
+    network a key, trained on the `Source` data; sets are `Batch`es; ages are
+    steps, ascending, 0 for fresh networks; `say(age)` is called after each.
+  """
+  tx = train.optimizer(recipe.momentum, recipe.weight_decay)
+  change = train.augmentation(recipe)
+  loss = train.loss_fn(network)
+
+  def start(key):
+    variables = network.init(jax.random.split(key)[0])
+    return variables, tx.init(variables.params)
+
+  def grow(item, data, since, until):
+    key, *carry = item
+    order = jax.random.split(key)[1]
+    def one(step, carry):
+      pick, alter = jax.random.split(jax.random.fold_in(order, step))
+      chosen = jax.random.randint(pick, (recipe.batch,), 0, len(data.labels))
+      batch = change(alter, sources.take(data, chosen))
+      return train.step(network, tx, *carry, batch, recipe.lr)[:2]
+    # A traced length: every age runs the same program.
+    return jax.lax.fori_loop(since, until, one, tuple(carry))
+
+  def mean_norm(variables, batch):
+    return difficulty.gradient_norms(loss, variables, batch).mean()
+
+  begin, grow, mean_norm = (
+      parallel.spread(x, together=together) for x in (start, grow, mean_norm))
+
+  def call(keys, data, sets, ages, say=lambda age: None):
+    values, carry, since = [], begin(keys), 0
+    for age in ages:
+      if age > since:
+        carry = grow((keys, *carry), data, *(
+            parallel.replicate(jnp.int32(x)) for x in (since, age)))
+      values.append([mean_norm(carry[0], batch) for batch in sets])
+      since = age
+      say(age)
+    return np.asarray(values).swapaxes(0, 1)
+  return call

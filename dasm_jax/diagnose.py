@@ -1,0 +1,247 @@
+r"""How hard a set is: python -m dasm_jax.diagnose --set=runs/digits
+
+Trains fresh networks on the real data of a set's card, by the card's recipe,
+and shows the mean per-sample gradient norm of the set's images and of real
+ones at each age of the networks, from init to trained. Several sets of the
+same data and network can be compared, by the first one's recipe:
+--set=runs/a,runs/b. Writes diagnose.json and diagnose.png.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import zipfile
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+import dasm_jax
+from dasm_jax import (
+  ageing,
+  data,
+  evaluate,
+  models,
+  parallel,
+  pictures,
+  report,
+  synthetic,
+  train,
+  workdir,
+)
+from dasm_jax import source as sources
+from dasm_jax.errors import UserError
+from dasm_jax.types import Batch, Synthetic
+
+
+class Set(NamedTuple):
+  """A saved set: what is stored, how it is read, how it is trained on."""
+  syn: Synthetic
+  codec: synthetic.Codec
+  network: dict
+  recipe: train.Recipe
+  class_names: tuple
+  card: dict
+
+
+def load(path):
+  """The `Set` in a synthetic.npz, or in the workdir of a finished run.
+
+  Raises:
+    UserError: there is none, or it is not whole.
+  """
+  path = pathlib.Path(path)
+  path = path / 'synthetic.npz' if path.is_dir() else path
+  try:
+    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
+      arrays = dict(file)
+    card = json.loads(str(arrays['card']))
+    names = tuple(map(str, arrays['class_names']))
+    labels = np.eye(len(names), dtype=np.float32)[arrays['labels']]
+    storage = card['storage']
+    codec = synthetic.codec(
+        map(float, arrays['mean']), map(float, arrays['std']),
+        space=storage['space'], factor=storage['factor'],
+        kind=storage['formation'], shape=arrays['images'].shape[2:])
+    recipe = train.recipe(**card['recipe'])
+    syn = Synthetic(arrays['images'], labels, np.float32(recipe.lr))
+    return Set(syn, codec, card['network'], recipe, names, card)
+  except (OSError, KeyError, ValueError, TypeError, IndexError, EOFError,
+          zipfile.BadZipFile) as error:
+    why = getattr(error, 'strerror', None) or type(error).__name__
+    raise UserError(f'cannot read {str(path)!r} as a set: {why}; give the '
+                    'synthetic.npz or the workdir of a finished run'
+                    ) from error
+
+
+def origin(found):
+  """Which real data a set was distilled from, as `data.load` takes it."""
+  known = {'size': 0, 'holdout': 0.0, 'seed': 0, **(
+      found.card.get('data') or {'name': found.card['dataset']})}
+  # The seed says only which images are held out.
+  return known if known['holdout'] else {**known, 'seed': 0}
+
+
+def agree(sets):
+  """Raises `UserError` unless all sets have the first one's data and network.
+
+  sets: `{name: Set}`.
+  """
+  (first, one), *others = sets.items()
+  for name, other in others:
+    for what, get in (
+        ('data', origin), ('classes', lambda x: x.class_names),
+        ('statistics', lambda x: (x.codec.mean, x.codec.std)),
+        ('network', lambda x: x.network)):
+      if get(one) != get(other):
+        raise UserError(
+            f'{first!r} and {name!r} differ in their {what}: {_brief(get(one))}'
+            f' and {_brief(get(other))}; compare sets of one kind at a time')
+
+
+def names_of(paths):
+  """A short name for each path: its run's, or the path where two are alike."""
+  def short(path):
+    path = pathlib.Path(path)
+    alone = path.suffix == '.npz' and path.name != 'synthetic.npz'
+    return path.stem if alone else (
+        path.parent if path.suffix == '.npz' else path).resolve().name
+  found = [short(path) for path in paths]
+  return [name if found.count(name) == 1 and name != 'real' else str(path)
+          for name, path in zip(found, paths, strict=True)]
+
+
+def measure(sets, ages, networks, real, seed, data_dir=None):
+  """Norms by age, `{name: [ages, networks]}`, NumPy; the last is `real`.
+
+  Args:
+    sets: `{name: Set}` that agree.
+    ages: ascending steps.
+    networks, real: how many networks, and how many real images.
+    seed: of networks and of the choice of real images.
+    data_dir: where prepared data are, see `data.load`.
+
+  Raises:
+    UserError: the data are not there, or are not those of the sets.
+  """
+  one = next(iter(sets.values()))
+  where = origin(one)
+  dataset = data.load(data_dir=data_dir or None, **where)
+  classes, shape = len(one.class_names), one.syn.images.shape[2:]
+  if (dataset.class_names, dataset.train.images.shape[1:]) != (
+      one.class_names, shape):
+    raise UserError(
+        f'data set {where["name"]!r} has {len(dataset.class_names)} classes '
+        f'of images {dataset.train.images.shape[1:]}, the sets {classes} of '
+        f'{shape}; give the --data_dir that they were made from')
+  network = models.build(shape=shape, classes=classes, **one.network)
+  source = parallel.replicate(sources.source(
+      dataset.train, classes, one.codec.mean, one.codec.std))
+  (chosen,) = evaluate.random_subsets(
+      dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
+  batches = [Batch(*synthetic.inputs(x.codec, x.syn)) for x in sets.values()]
+  batches = parallel.replicate([*batches, sources.take(source, chosen)])
+  run = ageing.gradient_norms(network, one.recipe)
+  values = run(jax.random.split(jax.random.key(seed), networks), source,
+               batches, ages,
+               lambda age: print(f'age {age} measured', flush=True))
+  return dict(zip([*sets, 'real'], values, strict=True))
+
+
+def write(sets, paths, ages, values, out):
+  """Writes diagnose.json and diagnose.png, and returns the table's text."""
+  lines = {name: {'mean': rows.mean(1).tolist(), 'std': rows.std(1).tolist(),
+                  'networks': rows.tolist()} for name, rows in values.items()}
+  for (name, found), path in zip(sets.items(), paths, strict=True):
+    lines[name] |= {'path': str(path), **{
+        key: found.card.get(key) for key in ('method', 'ipc', 'segments')}}
+  one = next(iter(sets.values()))
+  workdir.write(out / 'diagnose.json', json.dumps({
+      'what': 'mean per-sample gradient norm', 'ages': list(ages),
+      'data': origin(one), 'network': one.network, 'lines': lines,
+      'version': dasm_jax.__version__}, indent=2) + '\n')
+  pictures.curves(ages, {name: (x.mean(1), x.std(1))
+                         for name, x in values.items()},
+                  out / 'diagnose.png', 'network age, steps on real images',
+                  'mean gradient norm of an image')
+  rows = [(name, *(f'{x:.3g}' for x in line['mean']))
+          for name, line in lines.items()]
+  return report.table(rows, ('age', *map(str, ages)))
+
+
+def _writable(out):
+  """Makes a directory before anything is measured for it."""
+  try:
+    out.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f'cannot write to --out {str(out)!r} as a directory: '
+                    f'{error.strerror}; choose another') from error
+  return out
+
+
+def _brief(value):
+  text = str(value)
+  return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+class _Parser(argparse.ArgumentParser):
+  """Every mistake is one line."""
+
+  def error(self, message):
+    raise UserError(f'{message}; see --help')
+
+
+def _ages(text):
+  return sorted({_at_least(0)(part) for part in text.split(',')})
+
+
+def _at_least(low):
+  def number(text):
+    if not text.strip().isdecimal() or int(text) < low:
+      raise argparse.ArgumentTypeError(
+          f'{text!r} is no whole number of at least {low}')
+    return int(text)
+  return number
+
+
+def _parser():
+  parser = _Parser('python -m dasm_jax.diagnose', description=__doc__,
+                   allow_abbrev=False,
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  add = parser.add_argument
+  add('--set', required=True, metavar='PATH[,PATH…]',
+      help='synthetic.npz files, or workdirs of finished runs')
+  add('--ages', type=_ages, default='0,10,30,100,300,1000',
+      help='steps on real images at which to measure (%(default)s)')
+  add('--networks', type=_at_least(1), default=3,
+      help='fresh networks to take the mean over (%(default)s)')
+  add('--real', type=_at_least(1), default=1000,
+      help='real images to measure, as many of each class (%(default)s)')
+  add('--seed', type=_at_least(0), default=0,
+      help='of networks and real images')
+  add('--data_dir', default='', help='where prepared data are, else '
+      'TFDS_DATA_DIR, else the default of TFDS')
+  add('--out', default='', help='where to write (the first set\'s directory)')
+  return parser
+
+
+def main(argv=None):
+  """Runs the command; a mistake of the user ends it with status 2."""
+  try:
+    a = _parser().parse_args(argv)
+    paths = [pathlib.Path(path) for path in a.set.split(',')]
+    sets = dict(zip(names_of(paths), map(load, paths), strict=True))
+    agree(sets)
+    first = paths[0] if paths[0].is_dir() else paths[0].parent
+    out = _writable(pathlib.Path(a.out or first))
+    values = measure(sets, a.ages, a.networks, a.real, a.seed, a.data_dir)
+    print(write(sets, paths, a.ages, values, out))
+    print(f'see {out / "diagnose.png"}, diagnose.json there')
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == '__main__':
+  main()

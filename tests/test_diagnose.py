@@ -1,0 +1,180 @@
+"""Gradient norms over a network's age: against a loop, and as a command."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from PIL import Image
+
+from dasm_jax import (
+  ageing,
+  card,
+  config,
+  diagnose,
+  losses,
+  parallel,
+  pictures,
+  train,
+)
+from dasm_jax import job as jobs
+from dasm_jax import source as sources
+from dasm_jax.errors import UserError
+from dasm_jax.types import Batch, Synthetic
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+KEYS = jax.random.split(jax.random.key(1), 2)
+RECIPE = train.recipe(1, lr=.1, batch=12, momentum=.5)
+
+
+@pytest.fixture(scope='module')
+def grown():
+  """Norms of right and wrong labels: `{ages: [sets, ages, networks]}`."""
+  network, data = toy.network(), toy.source()
+  right = sources.take(data, jnp.arange(0, 36, 4))
+  wrong = right._replace(labels=jnp.roll(right.labels, 1, axis=1))
+  place = parallel.replicate(data), parallel.replicate([right, wrong])
+  run = ageing.gradient_norms(network, RECIPE)
+  return network, right, {
+      ages: run(KEYS, *place, ages) for ages in ((0, 2, 40), (40,))}
+
+
+def test_norms_of_fresh_networks_against_a_loop(grown):
+  network, right, found = grown
+  loss = train.loss_fn(network)
+  @jax.jit
+  def norm(variables, image, label):
+    slope = jax.grad(loss)(variables, Batch(image[None], label[None]))
+    return losses.tree_norm(slope.params)
+  for i, key in enumerate(KEYS):
+    variables = jax.jit(network.init)(jax.random.split(key)[0])
+    want = np.mean([norm(variables, *one) for one in zip(*right, strict=True)])
+    np.testing.assert_allclose(found[0, 2, 40][0, 0, i], want, rtol=1e-4)
+
+
+def test_an_age_is_that_many_steps_however_often_one_looks(grown):
+  whole, once = grown[2].values()
+  assert whole.shape == (2, 3, 2) and once.shape == (2, 1, 2)
+  np.testing.assert_allclose(whole[:, -1], once[:, 0], rtol=1e-4)
+
+
+def test_wrong_labels_grow_harder_right_ones_easier(grown):
+  right, wrong = grown[2][0, 2, 40].mean(-1)
+  assert right[-1] < .7 * right[0] and wrong[-1] > 1.3 * wrong[0]
+
+
+def save(path, ipc=2, space='pixels', seed=0, **entries):
+  """A saved set of digits that no run has made."""
+  c = config.defaults('idc')
+  c.dataset.name, c.syn.ipc, c.seed = 'digits', ipc, seed
+  c.network.depth, c.network.width, c.syn.space = 2, 4, space
+  c.syn.factor, c.segments.number, c.method.batch = 2, 1, 8
+  c.eval.recipe, c.eval.augment = 'dc', ''
+  c.update_from_flattened_dict(entries)
+  job = jobs.build(c)
+  labels = np.broadcast_to(np.eye(10)[:, None], (10, ipc, 10))
+  images = np.random.default_rng(seed).uniform(size=(10, ipc, 8, 8, 1))
+  syn = Synthetic(jnp.asarray(images, jnp.float32), jnp.asarray(labels), .01)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  card.save(job, syn, {'accuracy': {}}, path)
+  return syn
+
+
+def test_a_set_is_read_as_it_was_saved(tmp_path):
+  syn = save(tmp_path / 'a' / 'synthetic.npz')
+  found = diagnose.load(tmp_path / 'a')
+  toy.leaves_equal(found.syn[:2], syn[:2])
+  assert (found.codec.space, found.codec.factor) == ('pixels', 2)
+  assert found.network['width'] == 4 and found.recipe.restart
+  assert diagnose.origin(found)['name'] == 'digits'
+
+
+def test_command(tmp_path, capsys):
+  save(tmp_path / 'a' / 'synthetic.npz')
+  save(tmp_path / 'b' / 'other.npz', seed=1)
+  # As many real images as the sets decode to: one program measures all.
+  diagnose.main([
+      f'--set={tmp_path / "a"},{tmp_path / "b" / "other.npz"}', '--ages=3,0',
+      '--networks=2', '--real=80', f'--out={tmp_path / "c"}'])
+  said = capsys.readouterr().out
+  assert 'age' in said and 'other' in said and 'diagnose.png' in said
+  found = json.loads((tmp_path / 'c' / 'diagnose.json').read_text())
+  assert found['ages'] == [0, 3] and found['data']['name'] == 'digits'
+  assert list(found['lines']) == ['a', 'other', 'real']
+  for line in found['lines'].values():
+    assert np.shape(line['networks']) == (2, 2)
+    np.testing.assert_allclose(line['mean'], np.mean(line['networks'], 1))
+    assert min(line['mean']) > 0
+  assert found['lines']['other']['ipc'] == 2
+  with Image.open(tmp_path / 'c' / 'diagnose.png') as image:
+    assert image.width > 600
+
+
+def test_curves(tmp_path):
+  lines = {'one': (np.arange(3.), np.ones(3)), 'real': (np.ones(3), [0.] * 3)}
+  for name, x in {'a': (0, 1, 100), 'b': (5, 50, 60), 'c': (0,)}.items():
+    shown = {key: (mean[:len(x)], std[:len(x)])
+             for key, (mean, std) in lines.items()}
+    pictures.curves(x, shown, tmp_path / f'{name}.png', 'x', 'y')
+    with Image.open(tmp_path / f'{name}.png') as image:
+      page = np.asarray(image.convert('RGB')).astype(int)
+    # Blue (the first line) and the dark dashes of the real one are there.
+    assert (abs(page - (0x1f, 0x77, 0xb4)).sum(-1) < 30).sum() > 30
+
+
+@pytest.mark.parametrize('entries, what', [
+    ({'dataset.name': 'mnist'}, 'data'), ({'network.width': 5}, 'network')])
+def test_sets_that_cannot_be_compared(entries, what, tmp_path):
+  save(tmp_path / 'a.npz')
+  one = diagnose.load(tmp_path / 'a.npz')
+  dataset = entries.get('dataset.name', 'digits')
+  network = one.network | {'width': entries.get('network.width', 4)}
+  details = {key: value for key, value in one.card.items() if key != 'data'}
+  other = one._replace(network=network, card=details | {'dataset': dataset})
+  with pytest.raises(UserError, match=f"'a' and 'b' differ in their {what}"):
+    diagnose.agree({'a': one, 'b': other})
+  diagnose.agree({'a': one, 'b': one})
+
+
+def test_names():
+  assert diagnose.names_of(['x/a', 'y/b/synthetic.npz', 'c.npz']) == [
+      'a', 'b', 'c']
+  assert diagnose.names_of(['x/a', 'y/a', 'real']) == ['x/a', 'y/a', 'real']
+
+
+MISTAKES = {
+    '': '--set', '--set=nowhere': "'nowhere'", '--set=x --ages=1,b': "'b'",
+    '--set=x --networks=0': "'0'", '--set=README.md': 'README.md',
+    '--set=x --sets=y': '--sets=y', '--set=x --seed=-1': '-1'}
+
+
+@pytest.mark.parametrize('text', MISTAKES)
+def test_mistake_is_one_line(text, capsys):
+  with pytest.raises(SystemExit) as caught:
+    diagnose.main(text.split())
+  said = capsys.readouterr()
+  assert caught.value.code == 2 and not said.out
+  assert said.err.startswith('error: ') and said.err.count('\n') == 1
+  assert MISTAKES[text] in said.err
+
+
+def test_out_that_cannot_be(tmp_path, capsys):
+  save(tmp_path / 'a.npz')
+  with pytest.raises(SystemExit):
+    diagnose.main([f'--set={tmp_path / "a.npz"}',
+                   f'--out={tmp_path / "a.npz"}'])
+  assert 'choose another' in capsys.readouterr().err
+
+
+def test_help_needs_no_backend():
+  done = subprocess.run(
+      [sys.executable, '-m', 'dasm_jax.diagnose', '--help'], text=True,
+      cwd=toy.ROOT, timeout=120, capture_output=True,
+      env=toy.environment(JAX_PLATFORMS='nothing'))
+  assert done.returncode == 0 and not done.stderr
+  for name in ('--set', '--ages', '--networks'):
+    assert name in done.stdout

@@ -1,0 +1,181 @@
+"""Experts of a whole job: trained once, drawn from windows, asked."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import test_run
+import toy
+
+from dasm_jax import buffers, job, parallel, report, run, school, segments, stop
+from dasm_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+
+def tiny(method='mtt', **changes):
+  """A configuration of seconds."""
+  return test_run.tiny(method, **{**dict(
+      experts__number=3, experts__epochs=4, experts__lr=0.1,
+      experts__batch=32, method__student_steps=2,
+      method__last_epoch=2, method__expert_epochs=1, method__steps=6,
+      method__lr=10.0, segments__probe_epochs=1), **changes})
+
+
+def settled(tmp_path, **changes):
+  """A job, its data on the devices, a log, and nobody who asks to stop."""
+  made = job.build(tiny(**changes))
+  return made, job.place(made)[0], report.Log(tmp_path), stop.Watch()
+
+
+def opened(tmp_path, **changes):
+  made, data, log, watch = settled(tmp_path, **changes)
+  with log:
+    return made, data, school.open_(made, tmp_path / 'run', data, log, watch)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  return opened(tmp_path_factory.mktemp('trained'))
+
+
+def test_experts_learn_and_differ(trained):
+  made, data, buffer = trained
+  assert buffer.missing() == [] and buffer.folder.parent.name == 'experts'
+  def right(expert, epoch):
+    labels, early = made.dataset.train.labels, buffer._replace(epochs=epoch)
+    out = [*school._final_logits(made, early, data, np.arange(len(labels)))][
+        expert]
+    return (out.argmax(-1) == labels).mean()
+  # Epoch 0 guesses among ten; four epochs of SGD know more.
+  assert right(0, 0) < 0.3 < right(0, 4)
+  first, other = (buffers.rows(buffer, [k], [0]) for k in (0, 1))
+  assert abs(first - other).max() > 0.01
+
+
+def test_experts_do_not_depend_on_who_trained_with_them(trained, tmp_path):
+  made, _, buffer = trained
+  again, data, log, watch = settled(tmp_path)
+  about = school._about(again)
+  alone = buffers.claim(tmp_path / 'alone', about, 3, 4, buffer.size)
+  with log:
+    school._train(again, alone, [1], data, log, watch)
+  np.testing.assert_allclose(
+      buffers.rows(alone, [1], [4]), buffers.rows(buffer, [1], [4]),
+      rtol=1e-4, atol=1e-5)
+  assert alone.missing() == [0, 2]
+
+
+def test_stopped_between_epochs_keeps_what_is_finished(tmp_path):
+  made, data, log, watch = settled(tmp_path)
+  buffer = buffers.claim(tmp_path / 'e', school._about(made), 2, 4, 5146)
+  class Soon(stop.Watch):
+    @property
+    def asked(self):
+      return True
+  soon = Soon()
+  soon.signal = 15
+  with log, pytest.raises(stop.Stopped, match='saved 0 experts'):
+    school._train(made, buffer, [0], data, log, soon)
+  assert buffer.missing() == [0, 1]
+  assert not list((tmp_path / 'e').glob('*.part'))
+
+
+def test_draws_stay_in_the_window():
+  c = tiny(method__first_epoch=3, method__last_epoch=9, method__starts=40,
+           method__expand=10, method__start_last_epoch=5, experts__epochs=10)
+  one = dataclasses.make_dataclass('J', ['config'])(c)
+  buffer = buffers.Buffer(None, 3, 10, 1, 'float32')
+  first = segments.plan(2, 2)[0]
+  def epochs(window, step, segment=first):
+    who, when = school.draw(one, segment, window, buffer, step)
+    assert set(who) == {0, 1, 2}
+    return when
+  assert (epochs((3, 9), 0).min(), epochs((3, 9), 0).max()) == (3, 5)
+  assert epochs((3, 9), 5).max() == 7   # half the way to 9
+  assert epochs((3, 9), 99).max() == 9
+  assert (epochs((3, 9), 7) == epochs((3, 9), 7)).all()
+  assert (epochs((3, 9), 7) != epochs((3, 9), 8)).any()
+  # Later segments replay earlier epochs now and then.
+  second = segments.plan(2, 2)[1]
+  c.segments.replay = 0.0
+  assert epochs((8, 9), 99, second).min() == 8
+  c.segments.replay = 0.5
+  late = epochs((8, 9), 99, second)
+  assert late.min() < 8 < late.max()
+  # A window that begins after what is open so far is the epoch it begins at.
+  c.segments.replay = 0.0
+  assert set(epochs((8, 9), 0, second)) == {8}
+
+
+def test_windows_of_epochs():
+  def window(name, index, count, accuracy=0.0):
+    return segments.epochs(segments.Choice(name), index, count, 10, 19,
+                           accuracy)
+  assert window('aligned', 0, 1) == (10, 19)       # one segment: everything
+  assert window('aligned', 1, 2, 0.5) == (13, 19)  # gamma .6, h .03
+  assert window('slide', 0, 3) == (10, 14)
+  assert window('slide', 2, 3) == (15, 19)
+  assert window('random', 1, 2) == (15, 19)
+
+
+def test_soft_labels_are_those_of_who_knows(trained, monkeypatch):
+  made, data, buffer = trained
+  labels = made.dataset.train.labels
+  chosen = np.array([[3, 8]])
+  a, b = labels[chosen[0]]
+  logits = np.zeros((3, 2, 10))
+  logits[0, 0, a], logits[1, 0, a], logits[2, 0, (a + 1) % 10] = 2, 4, 9
+  logits[:, 1, (b + 1) % 10] = [1, 2, 3]  # nobody knows the second
+  monkeypatch.setattr(school, '_final_logits', lambda *_: iter(logits))
+  soft = school.soft_labels(made, buffer, data, chosen)
+  assert soft.shape == (1, 2, 10)
+  odds = np.exp(np.eye(10)[[a, (b + 1) % 10]] * [[3.], [2.]])
+  np.testing.assert_allclose(
+      soft[0], odds / odds.sum(-1, keepdims=True), rtol=1e-6)
+
+
+def test_known_asks_until_there_are_enough(trained, monkeypatch):
+  made, data, buffer = trained
+  labels = made.dataset.train.labels
+  asked = []
+  def answers(*_):
+    for k in range(3):
+      asked.append(k)
+      right = np.arange(len(labels)) % 2 == k
+      yield np.eye(10)[np.where(right, labels, (labels + 1) % 10)]
+  monkeypatch.setattr(school, '_final_logits', answers)
+  known = school.known(made, buffer, data, 1)
+  assert (known == (np.arange(len(labels)) % 2 == 0)).all() and asked == [0]
+  most = np.bincount(labels).min()
+  assert school.known(made, buffer, data, most).all()
+  assert asked == [0, 0, 1]
+
+
+@pytest.mark.parametrize('method', ['datm', 'ftd'])
+def test_whole_run(method, tmp_path):
+  # Two segments of expert epochs, whitened, with everything that is learned.
+  c = tiny(method, dataset__zca=0.1, sdc__ratio=0.1, method__lr_lr=1e-4,
+           experts__number=2, experts__rho=0.05)
+  results = run.run(c, tmp_path / 'run')
+  assert results['segments'] == 2
+  with np.load(tmp_path / 'run' / 'synthetic.npz') as file:
+    got = dict(file)
+  assert np.isfinite(got['images']).all()
+  rows = test_run.rows_of(tmp_path / 'run')
+  assert {'match/loss', 'student/lr', 'match/kept', 'sdc/difficulty'} <= set(
+      rows[0])
+  assert (tmp_path / 'experts').is_dir()
+  assert run.run(c, tmp_path / 'run') == results
+
+
+def test_window_beyond_the_experts(tmp_path):
+  with pytest.raises(UserError, match='need experts of 5 epochs, but .*=4'):
+    run.run(tiny(method__last_epoch=4), tmp_path / 'run')
+  with pytest.raises(UserError, match='first_epoch=3 is after'):
+    run.run(tiny(method__first_epoch=3), tmp_path / 'run')
+  with pytest.raises(UserError, match='asks experts, which method dc'):
+    run.run(test_run.tiny(syn__init='known'), tmp_path / 'run')
+  assert parallel.count() == 8 and jax.device_count() == 8
+  assert toy.TRAJECTORY
