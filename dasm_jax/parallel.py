@@ -57,11 +57,12 @@ def shard(tree, axes, n):
 
 def unshard(tree, axes, n):
   """The inverse of `shard`: `[devices, k, …] -> [n, …]`."""
+  def whole(x):
+    # One at a time: collectives in flight lock up virtual CPU devices.
+    return jax.block_until_ready(x.reshape(padded(n), *x.shape[2:])[:n])
+
   def join(axis, part):
-    if axis is None:
-      return part
-    return jax.tree.map(
-        lambda x: x.reshape(padded(n), *x.shape[2:])[:n], part)
+    return part if axis is None else jax.tree.map(whole, part)
   return jax.tree.map(join, axes, tree, is_leaf=lambda x: x is None)
 
 

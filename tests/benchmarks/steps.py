@@ -22,17 +22,20 @@ import jax.numpy as jnp
 from dasm_jax import (
   augment,
   difficulty,
+  experts,
   losses,
   models,
   objectives,
   synthetic,
   train,
+  trajectories,
 )
 from dasm_jax.types import Batch, Synthetic
 
 CLASSES, SHAPE = 10, (32, 32, 3)
-# GFLOP an image: forward, parameter gradient, its derivative in the image.
-FORWARD, GRADIENT, SECOND = 0.10, 0.30, 0.70
+# GFLOP an image: forward, parameter gradient, its derivative in the image, and
+# in image and weights (a step back through a student).
+FORWARD, GRADIENT, SECOND, BACK = 0.10, 0.30, 0.70, 0.79
 
 
 def network():
@@ -106,6 +109,39 @@ def gradient_norms():
   return norms, (variables, batch), 256, 256 * GRADIENT
 
 
+def dm_step():
+  """DM: all classes, 64 real images each, ipc 10, without augmentation."""
+  net, variables = network()
+  match = objectives.per_class(objectives.feature_matching(
+      net.features, losses.mse, first=-1))
+  syn = Synthetic(*_set(CLASSES, 10, 1), jnp.float32(0))
+  real = Batch(*_set(CLASSES, 64, 2))
+
+  def step(images, real, variables, key):
+    def value(images):
+      return match(syn._replace(images=images), variables, real, key)
+    return jax.value_and_grad(value, has_aux=True)(images)
+  work = CLASSES * (64 * FORWARD + 10 * 2 * FORWARD)
+  return step, (syn.images, real, variables, jax.random.key(3)), 740, work
+
+
+def mtt_step(steps=10):
+  """MTT: 10 student steps on 50 of 100 images; images' and rate's gradient."""
+  net, start = network()
+  target = jax.tree.map(lambda x: x + 0.01, start)
+  images, labels = _set(CLASSES, 10, 1)
+  syn = Synthetic(images.reshape(100, *SHAPE), labels.reshape(100, CLASSES),
+                  jnp.float32(0.01))
+  match = trajectories.trajectory_matching(
+      experts.loss_fn(net), steps, batch=50)
+
+  def step(syn, start, target, key):
+    return jax.value_and_grad(match, has_aux=True)(syn, start, target, key)
+  count = 50 * steps
+  return (step, (syn, start, target, jax.random.key(3)), count,
+          count * (GRADIENT + BACK))
+
+
 def evaluation_epoch():
   """One epoch of evaluation training on 500 images with DSA, batch 256."""
   net, variables = network()
@@ -120,7 +156,8 @@ def evaluation_epoch():
 
 
 BENCHMARKS = {f.__name__: f for f in (
-    dc_step, idc_gradient, idc_feature, gradient_norms, evaluation_epoch)}
+    dc_step, idc_gradient, idc_feature, gradient_norms, evaluation_epoch,
+    mtt_step, dm_step)}
 
 
 def seconds(call, runs):
