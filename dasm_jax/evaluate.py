@@ -21,8 +21,8 @@ def accuracies(network, recipe, together=None):
 
   Returns:
     `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
-    fractions: one network a key, all trained on the same `Batch`, tested on
-    the `Source` test.
+    fractions: one network a key, all trained on the same `Batch` or `Source`,
+    tested on the `Source` test.
   """
   def one(key, batch, test):
     variables, _ = train.fit(network, recipe, key, batch)
@@ -42,6 +42,12 @@ def accuracies_of_subsets(network, recipe, together=None):
     variables, _ = train.fit(network, recipe, key, sources.take(data, indices))
     return train.accuracy(network, variables, test)
   return parallel.spread(one, together=together)
+
+
+def keys(seed, networks):
+  """Keys of the networks that a set is measured by."""
+  key = jax.random.fold_in(jax.random.key(seed), 2 ** 20)
+  return jax.random.split(key, networks)
 
 
 def random_subsets(labels, classes, ipc, networks, seed):

@@ -69,6 +69,13 @@ def take(data, indices):
   return Batch((images - data.mean) / data.std, labels)
 
 
+def part(data, indices):
+  """The `Batch` at `indices` of a `Source`, or of a `Batch`."""
+  if isinstance(data, Source):
+    return take(data, indices)
+  return jax.tree.map(lambda x: x[indices], data)
+
+
 def draw(key, row, count, size):
   """`size` entries of the first `count` of `row`, none twice if enough.
 

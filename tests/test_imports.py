@@ -25,7 +25,7 @@ def test_importing_the_package_loads_nothing():
 
 
 @pytest.mark.parametrize('names', [
-    'losses, difficulty, objectives, segments', 'methods, models, evaluate'])
+    'losses, difficulty, objectives, segments', 'methods, models, evaluate', 'card'])
 def test_formulas_load_nothing_heavy(names):
   modules = loaded(f'from dasm_jax import {names}')
   assert 'jax' in modules and not modules & set(HEAVY)
