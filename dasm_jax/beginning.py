@@ -6,7 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, parallel, segments, synthetic
+from dasm_jax import (
+  coreset,
+  evaluate,
+  parallel,
+  segments,
+  selection,
+  synthetic,
+)
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.types import Array, Batch, Synthetic, Window
@@ -69,7 +76,7 @@ def beginner(job, segment, done, data, key, log):
         accuracy, jobs.floor(job, segment), job.config.seed)
     used = (np.asarray(done[-1].used) if done
             else np.zeros(len(labels), bool))
-    images, used = start(job, segment, rows, labels, used, key_)
+    images, used = start(job, segment, rows, used, data, key_)
     capacity = np.bincount(labels).max()
     window = sources.window(rows)
     wide = np.zeros((job.classes, capacity), np.int32)
@@ -115,14 +122,23 @@ def score(job, segment, done, data, key, log):
   return scores, accuracy
 
 
-def start(job, segment, rows, labels, used, key):
+def start(job, segment, rows, used, data, key):
   """First images `[classes, width, …]` of a segment, and who is used now."""
-  c, codec = job.config, job.codec
+  c, codec, labels = job.config, job.codec, job.dataset.train.labels
   if c.syn.init == 'noise':
     shape = (job.classes, segment.width, *job.shape)
     return synthetic.noise(key, codec, shape), used
-  chosen = segments.start(rows, labels, used, jobs.decoded(job, segment),
-                          [c.seed, 1, segment.index])
+  size, seed = jobs.decoded(job, segment), [c.seed, 1, segment.index]
+  if c.syn.init == 'real':
+    chosen = segments.start(rows, labels, used, size, seed)
+  else:
+    values = selection.values(
+        c.syn.init, job.network, job.probe, epochs=c.coreset.epochs,
+        score=c.segments.score)
+    keys = jax.random.split(jax.random.fold_in(key, 2), c.coreset.networks)
+    chosen = coreset.choose_from(
+        segments.fresh(rows, used, size), c.syn.init, values(keys, data),
+        labels, size, seed)
   real = jnp.asarray(job.dataset.train.images[chosen], jnp.float32) / 255
   if codec.space == 'normalised':
     real = (real - jnp.asarray(codec.mean)) / jnp.asarray(codec.std)

@@ -13,9 +13,12 @@ def defaults(method='idc'):
   Raises:
     UserError: an unknown method.
   """
+  from dasm_jax.coreset import CORESETS
   from dasm_jax.methods import METHODS
   if method not in METHODS:
     raise unknown('method', method, METHODS)
+  chosen = method in CORESETS  # real images, and nothing to match
+  idc = method == 'idc' or METHODS[method]['match'] == 'none'
   c = ConfigDict()
   c.seed = 0
   c.dataset = ConfigDict(dict(
@@ -24,7 +27,8 @@ def defaults(method='idc'):
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
       pooling='avg'))
   c.syn = ConfigDict(dict(
-      ipc=10, init='real', space='pixels' if method == 'idc' else 'normalised',
+      ipc=10, init=method if chosen else 'real',
+      space='pixels' if idc else 'normalised',
       factor=1, formation='single', bound=128))
   c.method = ConfigDict({**dict(
       name=method, first_block=0, last_block=0, alone_networks=0,
@@ -38,12 +42,13 @@ def defaults(method='idc'):
       weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
       penalty='sample_norm'))
   c.segments = ConfigDict(dict(
-      number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,
-      first=1.0, replay=0.25, match='new', score='loss', probes=3,
-      probe_epochs=100, probe_real_steps=300))
+      number=int(chosen), window='everything' if chosen else 'aligned',
+      gamma=0.6, hardest=0.03, share=0.5, first=1.0, replay=0.25, match='new',
+      score='loss', probes=3, probe_epochs=100, probe_real_steps=300))
+  c.coreset = ConfigDict(dict(networks=1, epochs=10))
   c.eval = ConfigDict(dict(
-      recipe='idc' if method == 'idc' else 'dc', epochs=1000, networks=5,
-      lr=0.01, batch=64 if method == 'idc' else 256, augment='auto',
+      recipe='idc' if idc else 'dc', epochs=1000, networks=5,
+      lr=0.01, batch=64 if idc else 256, augment='auto',
       cutmix=-1.0, together='auto'))
   c.run = ConfigDict(dict(chunk=10, save_seconds=30.0))
   return c
@@ -140,7 +145,7 @@ def published(a, *, name, size, idc):
     raise unknown('schedule', a.schedule, ('published', 'short'))
   c = defaults(a.method)
   c.seed, c.dataset.name = a.seed, name
-  c.syn.ipc, c.segments.number = a.ipc, a.segments
+  c.syn.ipc, c.segments.number = a.ipc, a.segments or c.segments.number
   m = c.method
   if a.method == 'idc':
     c.syn.factor = a.factor or 2
@@ -150,10 +155,11 @@ def published(a, *, name, size, idc):
     c.eval.epochs = 1000
   else:
     c.syn.factor = a.factor or 1
+    c.eval.epochs = 300 if a.method == 'dc' else 1000
+  if m.steps and a.method != 'idc':  # there is something to match
     known = min(LOOPS, key=lambda ipc: abs(ipc - a.ipc))
     m.inner, m.net_steps = LOOPS[known]
     m.steps, m.batch = 1000 * m.inner, 256
-    c.eval.epochs = 300 if a.method == 'dc' else 1000
   if name in UNFLIPPED:
     unflip(c)
   if a.schedule == 'short':

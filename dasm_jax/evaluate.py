@@ -87,6 +87,27 @@ def probes_on_real(network, recipe, steps, together=None):
   return parallel.spread(one, together=together)
 
 
+def by_blocks(function):
+  """Maps `function` over all images of a data set, split over the devices.
+
+  Args:
+    function: `(indices, networks, data) -> [len(indices), …]`, or a pytree.
+
+  Returns:
+    `(networks, data) -> [n, …]`, NumPy, both arguments on every device.
+  """
+  run = parallel.spread(function, together=False)
+
+  def call(networks, data):
+    n = len(data.labels)
+    size = min(SCORING, n)
+    blocks = np.resize(np.arange(n), (-(-n // size), size)).astype(np.int32)
+    return jax.tree.map(
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:n],
+        run(jnp.asarray(blocks), networks, data))
+  return call
+
+
 def scores(network, name):
   """Difficulty of every image for a group of networks.
 
@@ -108,15 +129,11 @@ def scores(network, name):
           network, variables, data, indices)
     return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, probes))
 
-  run = parallel.spread(block, together=False)
+  run = by_blocks(block)
 
   def call(probes, data):
     labels = np.asarray(data.labels)
-    n = len(labels)
-    size = min(SCORING, n)
-    blocks = np.resize(np.arange(n), (-(-n // size), size)).astype(np.int32)
-    values, hits = run(jnp.asarray(blocks), probes, data)
-    values, hits = (np.asarray(x).reshape(-1)[:n] for x in (values, hits))
+    values, hits = run(probes, data)
     classes = sources.classes_of(data)
     accuracy = np.array([hits[labels == c].mean() for c in range(classes)])
     return values, accuracy

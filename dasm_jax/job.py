@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dasm_jax import (
+  coreset,
   data,
   difficulty,
   methods,
@@ -26,7 +27,8 @@ class Job(NamedTuple):
 
   dataset: host arrays; source, test: `Source` on every device.
   network, codec, choice, plan: of the matching.
-  recipe: of the evaluation; probe: the same, shortened, for the probes.
+  recipe: of the evaluation; probe: the same, shortened, for the probes and
+    for the networks that choose coresets.
   """
   config: object
   dataset: data.Dataset
@@ -48,7 +50,7 @@ class Job(NamedTuple):
     return self.dataset.train.images.shape[1:]
 
 
-INITS = ('real', 'noise')
+INITS = ('real', 'noise', *coreset.CORESETS)
 MATCHES = ('new', 'union')
 
 
@@ -80,7 +82,8 @@ def check(config):
       raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
                       ' from 0 to 1')
   for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
-               'segments.probe_real_steps', 'eval.networks', 'run.chunk'):
+               'segments.probe_real_steps', 'coreset.networks',
+               'coreset.epochs', 'eval.networks', 'run.chunk'):
     group, name = path.split('.')
     if c[group][name] < 1:
       raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
@@ -90,7 +93,7 @@ def check(config):
   if c.sdc.weight < 0 or c.sdc.ratio < 0:
     raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
                     f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
-  if c.method.steps < len(_plan(c)):
+  if 0 < c.method.steps < len(_plan(c)):
     raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
                     f'{len(_plan(c))} segments; give each at least one')
 
@@ -155,6 +158,13 @@ def _check_pools(job):
   if c.syn.ipc > counts[least]:
     raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
                     'real ones; set at most that')
+  each = c.syn.factor ** 2
+  if c.syn.ipc * each > counts[least] and (
+      c.syn.init in coreset.CORESETS or c.method.match == 'none'):
+    raise UserError(
+        f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
+        f'each at --config.syn.factor={c.syn.factor}, but {where}; lower one '
+        'of them')
   if c.method.batch > counts[least]:
     raise UserError(
         f'--config.method.batch={c.method.batch} real images a class, but '

@@ -51,11 +51,11 @@ def test_difference():
 
 
 def test_unknown_method():
-  with pytest.raises(UserError, match="method 'mtt'; choose from dc, dsa, idc"):
+  with pytest.raises(UserError, match="method 'mtt'; choose from aligned, dc"):
     config.defaults('mtt')
 
 
-@pytest.mark.parametrize('method', toy.METHODS)
+@pytest.mark.parametrize('method', [*toy.METHODS, 'aligned', 'herding'])
 @pytest.mark.parametrize('name', FILES)
 def test_every_file_makes_a_possible_job(name, method):
   c = load(name, f'method={method},ipc=5,seed=3')

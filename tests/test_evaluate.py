@@ -44,13 +44,6 @@ def test_accuracies_are_those_of_networks_alone(sets):
   np.testing.assert_allclose(again, got, atol=1.5 / 36)
 
 
-def test_a_whole_source_is_as_good_as_its_batch(sets):
-  data, everywhere = sets
-  whole = evaluate.accuracies(NETWORK, RECIPE)(KEYS, everywhere, everywhere)
-  want = one_by_one(sources.take(data, jnp.arange(36)), data)
-  np.testing.assert_allclose(whole, want, atol=1.5 / 36)
-
-
 def test_scores_are_means_over_probes(sets):
   data, everywhere = sets
   variables = jax.vmap(NETWORK.init)(KEYS)

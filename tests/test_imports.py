@@ -25,7 +25,8 @@ def test_importing_the_package_loads_nothing():
 
 
 @pytest.mark.parametrize('names', [
-    'losses, difficulty, objectives, segments', 'methods, models, evaluate', 'card'])
+    'losses, difficulty, objectives, segments',
+    'methods, models, evaluate, card'])
 def test_formulas_load_nothing_heavy(names):
   modules = loaded(f'from dasm_jax import {names}')
   assert 'jax' in modules and not modules & set(HEAVY)
@@ -55,7 +56,8 @@ ORDER = [
                           'zca'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint'},
-    {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'}, {'evaluate'},
+    {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'},
+    {'evaluate', 'selection'},
     {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
 
 

@@ -229,6 +229,31 @@ def test_segments_start_from_different_images(hollow, tmp_path):
   assert len({image.tobytes() for image in images}) == 60
 
 
+def test_aligned_coreset(hollow, tmp_path):
+  """Real images of the segments' windows, at each factor, and no step."""
+  config = tiny('aligned', syn__ipc=4, syn__factor=2, method__steps=0,
+                method__batch=1)
+  found = run.run(config, tmp_path)
+  assert (found['segments'], found['method']) == (2, 'aligned')
+  job = jobs.build(config)
+  images = job.dataset.train.images
+  with np.load(tmp_path / 'synthetic.npz') as file:
+    saved, factor = np.rint(255 * file['images']), int(file['factor'])
+  assert saved.shape == (10, 4, 8, 8, 1) and factor == 2
+  # Cells are every second pixel of a real image.
+  small = images[:, ::2, ::2].reshape(len(images), -1)
+  cells = saved.reshape(10, 4, 2, 4, 2, 4).transpose(0, 1, 2, 4, 3, 5)
+  for c in range(10):
+    members = np.flatnonzero(job.dataset.train.labels == c)
+    hits = (cells[c].reshape(16, 1, -1) == small[members]).all(-1)
+    assert hits.any(1).all()
+    # Scores are indices, half are known: the second half of the set holds
+    # none of the easiest gamma / 2 images.
+    easy = int(config.segments.gamma / 2 * len(members))
+    assert hits[8:, easy:].any(1).all() and not hits[8:, :easy].any()
+  assert not (tmp_path / 'metrics.jsonl').read_text().count('match/loss')
+
+
 def test_real_steps_of_idc_with_union(tmp_path, monkeypatch):
   monkeypatch.setattr(run, 'measure', lambda *_: {
       'synthetic': np.ones(2), 'random': np.zeros(2)})

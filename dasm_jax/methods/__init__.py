@@ -1,8 +1,8 @@
 """Methods by name: what each matches, and how its network moves."""
 
-from dasm_jax import augment, coupled, losses, objectives, train
+from dasm_jax import augment, coreset, coupled, losses, objectives, train
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.methods import gradient
+from dasm_jax.methods import gradient, still
 
 # What makes a method itself. Rates, lengths and batch sizes are a matter of
 # the data set: `configs` holds the published ones.
@@ -34,6 +34,12 @@ METHODS = {
         train_on='real', net_augment='color_crop', net_cutmix=0.5),
 }
 
+# Coresets: real images that no step moves. What they begin as is chosen by
+# `syn.init`, of DASM's windows or (the others) of everything.
+METHODS |= {name: dict(
+    match='none', steps=0, batch=1, augment='', net_augment='',
+    train_on='synthetic') for name in ('aligned', *coreset.CORESETS)}
+
 # Which parameters a distance compares, by number of dimensions.
 PARAMETERS = {
     'all': None,
@@ -42,7 +48,7 @@ PARAMETERS = {
     'convolutions_linear': (4, 2),
     'convolutions_linear_bias': (4, 2, 1),
 }
-MATCHES = ('contrast', 'feature', 'gradient')
+MATCHES = ('contrast', 'feature', 'gradient', 'none')
 TRAIN_ON = ('real', 'synthetic')
 
 
@@ -64,6 +70,8 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
   Raises:
     UserError: a name that is in no table, or an impossible value.
   """
+  if c.match == 'none':
+    return still.method()
   lr = c.lr * images / 10 if c.lr_per_image else c.lr
   momentum = c.momentum
   if c.per_class_steps:
@@ -103,12 +111,21 @@ def matching(network, c):
 
 def check(c):
   """Raises `UserError` for settings of a method that cannot work."""
-  least = dict(batch=1, steps=1, inner=1, net_batch=1, limit=0, warmup=0,
-               net_steps=0, alone_networks=0, alone_sweeps=0)
+  if c.name not in METHODS:
+    raise unknown('method', c.name, METHODS)
+  still = c.match == 'none'
+  if still != (METHODS[c.name]['match'] == 'none'):
+    raise UserError(f'--config.method.name={c.name} changes the name alone; '
+                    f'ask for --config=FILE.py:method={c.name}')
+  least = dict(batch=1, steps=not still, inner=1, net_batch=1, limit=0,
+               warmup=0, net_steps=0, alone_networks=0, alone_sweeps=0)
   for name, low in least.items():
     if c[name] < low:
       raise UserError(f'--config.method.{name}={c[name]} must be at least '
-                      f'{low}')
+                      f'{int(low)}')
+  if still and c.steps:
+    raise UserError(f'--config.method.steps={c.steps}, but {c.name} matches '
+                    'nothing; set 0')
   for name in ('lr', 'net_lr'):
     if c[name] <= 0:
       raise UserError(f'--config.method.{name}={c[name]} must be positive')
