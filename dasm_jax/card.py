@@ -56,13 +56,17 @@ class Set(NamedTuple):
   """A saved set, as `load` returns it; NumPy, no device is touched.
 
   syn: `Synthetic` as stored; codec: how networks read it.
-  network: settings of `models.build`; recipe: how it is meant to be trained.
-  class_names: one per label. card: all else that is known of it.
+  network: settings of `models.build`; recipe: how it is meant to be trained,
+    called recipe_name in `train.RECIPES`.
+  data: settings of `data.load` for what it is of; class_names: one per label.
+  card: all that is known of it.
   """
   syn: Synthetic
   codec: synthetic.Codec
   network: dict
   recipe: train.Recipe
+  recipe_name: str
+  data: dict
   class_names: tuple
   card: dict
 
@@ -211,10 +215,13 @@ def _read(arrays, card):
   labels = labels.astype(np.float32)
   labels /= labels.sum(-1, keepdims=True)  # half precision has rounded them
   recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
-  recipe = train.recipe(**recipe)
+  recipe, name = train.recipe(**recipe), card['recipe_name']
+  if name not in train.RECIPES:
+    raise unknown('recipe', name, train.RECIPES)
+  data = {key: card['data'][key] for key in ('name', 'size', 'holdout', 'seed')}
   return Set(Synthetic(images, labels, np.float32(recipe.lr)),
-             _codec(arrays, card['storage']), card['network'], recipe, names,
-             card)
+             _codec(arrays, card['storage']), card['network'], recipe, name,
+             data, names, card)
 
 
 def _codec(arrays, storage):

@@ -150,3 +150,10 @@ def summary(values):
 def as_batch(images, labels):
   """`Batch` from arrays of any kind."""
   return Batch(jnp.asarray(images), jnp.asarray(labels))
+
+
+if __name__ == '__main__':
+  import sys
+
+  from dasm_jax import assess
+  sys.exit(assess.main())

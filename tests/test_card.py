@@ -53,7 +53,8 @@ def test_what_is_saved_comes_back(space, tmp_path):
   assert got.network == job.config.network.to_dict()
   assert got.class_names == job.dataset.class_names
   assert (got.shape, got.ipc) == ((8, 8, 1), 2)
-  assert got.card['data'] == {
+  assert got.card['method'] == got.recipe_name == 'idc'
+  assert got.data == {
       'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7}
   syn = Synthetic(IMAGES, HARD, np.float32(.1))
   for mine, its in zip(got.batch, synthetic.inputs(job.codec, syn),

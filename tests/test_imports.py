@@ -58,7 +58,8 @@ ORDER = [
      'source', 'data', 'pictures', 'report', 'checkpoint'},
     {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'},
     {'evaluate', 'selection'},
-    {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
+    {'config', 'job', 'card'}, {'beginning', 'outcome'},
+    {'run', 'subject'}, {'assess'}, {'main'}]
 
 
 def test_imports_point_one_way():

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -117,6 +119,26 @@ def test_finished_run_shows_its_table_at_once(whole):
   log = (root / 'one' / 'log.txt').read_text()
   assert log.endswith(table) and 'segment' not in out
   assert kill.difference(before, kill.left(root / 'one')) == []
+
+
+def test_evaluating_a_finished_run_finds_what_it_found(whole):
+  """The command knows all it needs from the set, and ends bit-identical."""
+  root = whole[0]
+  def call():
+    return subprocess.run(
+        [sys.executable, '-m', 'dasm_jax.evaluate', f'--set={root / "one"}',
+         '--networks=2', '--full'], cwd=root, text=True, check=True,
+        capture_output=True, timeout=300, env=kill.environment(root / 'cache'))
+  first = call()
+  rows = json.loads((root / 'one' / 'evaluation.json').read_text())['rows']
+  accuracy = json.loads((root / 'one' / 'results.json').read_text())['accuracy']
+  assert [row['set'] for row in rows] == ['dc', 'random', 'full']
+  for row, name in zip(rows, ('synthetic', 'random'), strict=False):
+    assert {k: row[k] for k in ('mean', 'std', 'networks')} == accuracy[name]
+  assert rows[2]['ipc'] is None and len(rows[2]['networks']) == 2
+  assert not first.stderr and call().stdout == first.stdout  # computes nothing
+  for row in rows:
+    assert f'{row["mean"]:.2%}' in first.stdout
 
 
 def test_other_configuration_is_refused(whole):
