@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
@@ -53,7 +54,7 @@ def fingerprint(settings, free):
 
 
 class Set(NamedTuple):
-  """A saved set, as `load` returns it; NumPy, no device is touched.
+  """A saved set, as `load` returns it: NumPy, no device is touched yet.
 
   syn: `Synthetic` as stored; codec: how networks read it.
   network: settings of `models.build`; recipe: how it is meant to be trained,
@@ -82,8 +83,8 @@ class Set(NamedTuple):
 
   @property
   def batch(self):
-    """All images decoded, as networks see them: `Batch` `[n, …]`."""
-    return Batch(*synthetic.inputs(self.codec, self.syn))
+    """All images decoded, as networks see them: `Batch` `[n, …]` of JAX."""
+    return Batch(*map(jnp.asarray, synthetic.inputs(self.codec, self.syn)))
 
   def real(self, images):
     """Real images, 8-bit integers, as networks trained on the set see them."""
