@@ -24,8 +24,9 @@ def example(word):
   return names
 
 
+@pytest.mark.usefixtures('quick_compiler')
 def test_a_saved_set_is_trained_on(tmp_path, monkeypatch):
-  c = config.defaults('idc')
+  c = config.defaults('dc')
   c.dataset.name, c.syn.ipc, c.eval.epochs = 'digits', 2, 2
   c.network.depth, c.network.width = 1, 2
   images = np.random.default_rng(0).uniform(size=(10, 2, 8, 8, 1))
