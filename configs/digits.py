@@ -2,8 +2,9 @@ r"""scikit-learn's digits (8x8): DASM on IDC, no download, two minutes on a CPU.
 
   python -m dasm_jax.main --config=configs/digits.py
 
-Arguments: ipc, method (idc, dc, dsa), segments (0: by ipc; 1: the plain
-method), seed. Expected result: see RESULTS.md.
+Arguments: ipc, method (idc, dc, dsa, …; or a coreset: aligned, random,
+herding, …), segments (0: by ipc; 1: the plain method), seed. Expected result:
+see RESULTS.md.
 """
 
 from dasm_jax import config
@@ -19,8 +20,8 @@ def get_config(text=''):
   c.network.depth = 2
   c.network.width = 32
   c.syn.ipc = a.ipc
-  c.segments.number = a.segments
-  c.method.steps = 300
+  c.segments.number = a.segments or c.segments.number
+  c.method.steps = min(c.method.steps, 300)
   c.method.inner = 50
   # So few images do best when matched together, and with little left out.
   c.segments.match = 'union'

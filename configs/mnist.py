@@ -2,10 +2,10 @@ r"""MNIST: DASM on IDC, and the trajectory methods.
 
   python -m dasm_jax.main --config=configs/mnist.py:ipc=10,method=idc
 
-Arguments: ipc, method (idc, dc, dsa, dsac, dm, mtt, ftd, tesla, datm),
-segments (0: by ipc, 1: the plain method), factor (IDC's multi-formation; 2 is
-published), schedule (published, or short: some 30 minutes on two CPU cores),
-seed.
+Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
+datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
+plain method), factor (IDC's multi-formation; 2 is published), schedule
+(published, or short: some 30 minutes on two CPU cores), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 94.2 / 98.4 / 99.1; IDC factor 1: 88.9 / 98.0 / 98.8;
@@ -39,5 +39,6 @@ def get_config(text=''):
     # As published: the box would hide whole cells of a digit.
     c.method.augment = 'color_crop'
     c.method.net_cutmix = 0.0
+  if c.eval.recipe == 'idc' and c.syn.factor > 1:
     c.eval.cutmix = 0.0
   return c

@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, parallel, school, segments, synthetic
+from dasm_jax import (
+  coreset,
+  evaluate,
+  parallel,
+  school,
+  segments,
+  selection,
+  synthetic,
+)
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.types import Array, Batch, Synthetic, Window
@@ -69,8 +77,7 @@ def beginner(job, segment, done, data, experts, key, log):
         accuracy, jobs.floor(job, segment), job.config.seed)
     used = (np.asarray(done[-1].used) if done
             else np.zeros(len(labels), bool))
-    images, soft, used = start(job, segment, rows, labels, used, data, experts,
-                               key_)
+    images, soft, used = start(job, segment, rows, used, data, experts, key_)
     capacity = np.bincount(labels).max()
     window = sources.window(rows)
     wide = np.zeros((job.classes, capacity), np.int32)
@@ -119,28 +126,41 @@ def score(job, segment, done, data, key, log):
   return scores, accuracy
 
 
-def start(job, segment, rows, labels, used, data, experts, key):
+def start(job, segment, rows, used, data, experts, key):
   """First images and labels `[classes, width, …]` of a segment, who is used."""
   c, codec = job.config, job.codec
-  hard = jnp.broadcast_to(jnp.eye(job.classes)[:, None],
-                          (job.classes, segment.width, job.classes))
+  labels = jnp.broadcast_to(jnp.eye(job.classes)[:, None],
+                            (job.classes, segment.width, job.classes))
   if c.syn.init == 'noise':
     shape = (job.classes, segment.width, *job.shape)
-    return synthetic.noise(key, codec, shape), hard, used
-  each = jobs.decoded(job, segment)
-  if c.syn.init == 'known':
-    right = school.known(job, experts, data, each * (segment.index + 1))
-    rows = [row[right[row]] for row in rows]
-  chosen = segments.start(rows, labels, used, each,
-                          [c.seed, 1, segment.index])
+    return synthetic.noise(key, codec, shape), labels, used
+  chosen = _chosen(job, segment, rows, used, data, experts, key)
   if c.syn.labels == 'experts':
     soft = school.soft_labels(job, experts, data, chosen)
     # The cells of a stored image have one label: their mean.
-    hard = jnp.asarray(soft.reshape(
+    labels = jnp.asarray(soft.reshape(
         job.classes, -1, segment.width, job.classes).mean(1))
   real = jnp.asarray(job.dataset.train.images[chosen], jnp.float32) / 255
   if codec.space == 'normalised':
     real = synthetic.enter(codec, real)
   used = used.copy()
   used[chosen] = True
-  return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), hard, used
+  return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), labels, used
+
+
+def _chosen(job, segment, rows, used, data, experts, key):
+  """Real images `[classes, n]` that a segment begins with."""
+  c, labels = job.config, job.dataset.train.labels
+  size, seed = jobs.decoded(job, segment), [c.seed, 1, segment.index]
+  if c.syn.init in coreset.CORESETS:
+    values = selection.values(
+        c.syn.init, job.network, job.probe, epochs=c.coreset.epochs,
+        score=c.segments.score)
+    keys = jax.random.split(jax.random.fold_in(key, 2), c.coreset.networks)
+    return coreset.choose_from(
+        segments.fresh(rows, used, size), c.syn.init, values(keys, data),
+        labels, size, seed)
+  if c.syn.init == 'known':
+    right = school.known(job, experts, data, size * (segment.index + 1))
+    rows = [row[right[row]] for row in rows]
+  return segments.start(rows, labels, used, size, seed)

@@ -2,30 +2,43 @@
 
 import hashlib
 import json
+import pathlib
+import zipfile
+import zlib
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
 from dasm_jax import job as jobs
+from dasm_jax import synthetic, train, zca
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.types import Batch, Synthetic
+
+FORMAT = 1  # of the card; a program reads no other
+KINDS = ('hard', 'soft')  # class numbers, probabilities
 
 USE = ' '.join('''
 images [classes, ipc, height, width, channels]. storage.space pixels: on [0,
 1], subtract mean and divide by std before training; normalised: use as they
-are. factor f > 1: cut each image into f x f cells, row by row, and enlarge
-each bilinearly (half-pixel centres) to the whole size first. labels [classes,
-ipc] are class numbers. Real images enter as value / 255, minus mean, divided
-by std (digits: 0 to 16 is first brought to 0 to 255). recipe: SGD with
-momentum and weight_decay (on all parameters) on cross-entropy, a new order
-each epoch, epochs + extra in all; the rate lr is multiplied by decay after
-each epoch of drops (restart: momentum is zeroed there). Augmentation
-(strategy, on normalised images, one draw an image; strengths as in DSA,
-2102.08259): mode single, one operation drawn for each batch; idc, flip and
-color always, then one of crop, scale and rotate; then CutMix (1905.04899)
-with probability cutmix for each batch. network: convnet is depth blocks of
-3x3 convolution (width channels, bias, padding 1; 3 in the first for 28x28x1),
-norm with scale and bias, activation, 2x2 pooling; then one linear layer;
-PyTorch default initialisation. accuracy: fresh networks after the last epoch
-on split, mean and population std.
+are. Where there is a zca_matrix, (x - zca_mean) @ zca_matrix of each flattened
+image takes the place of mean and std, for real images too. factor f > 1: cut
+each image into f x f cells, row by row, and enlarge each bilinearly
+(half-pixel centres) to the whole size first. labels [classes, ipc] are class
+numbers, or label_kind soft: [classes, ipc, classes], probabilities. Real
+images enter as value / 255, minus mean, divided by std (digits: 0 to 16 is
+first brought to 0 to 255). recipe: SGD with momentum and weight_decay (on all
+parameters) on cross-entropy, a new order each epoch, epochs + extra in all;
+the rate lr is multiplied by decay after each epoch of drops (restart: momentum
+is zeroed there). Augmentation (strategy, on normalised images, one draw an
+image; strengths as in DSA, 2102.08259): mode single, one operation drawn for
+each batch; idc, flip and color always, then one of crop, scale and rotate;
+then CutMix (1905.04899) with probability cutmix for each batch. network:
+convnet is depth blocks of 3x3 convolution (width channels, bias, padding 1; 3
+in the first for 28x28x1), norm with scale and bias, activation, 2x2 pooling;
+then one linear layer; PyTorch default initialisation. accuracy: fresh networks
+after the last epoch on split, mean and population std.
 '''.split())
 
 
@@ -42,35 +55,194 @@ def fingerprint(settings, free):
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def size(job, syn):
-  """Bytes of the set as 8-bit pixels, and with its labels (one byte each)."""
-  images = int(np.prod(syn.images.shape))
-  return {'images': images, 'labels': job.classes * syn.images.shape[1],
-          'counted': 'one byte a pixel and channel, one byte a label'}
+class Set(NamedTuple):
+  """A saved set, as `load` returns it: NumPy, no device is touched yet.
+
+  syn: `Synthetic` as stored; codec: how networks read it.
+  network: settings of `models.build`; recipe: how it is meant to be trained,
+    called recipe_name in `train.RECIPES`.
+  data: settings of `data.load` for what it is of; class_names: one per label.
+  card: all that is known of it.
+  """
+  syn: Synthetic
+  codec: synthetic.Codec
+  network: dict
+  recipe: train.Recipe
+  recipe_name: str
+  data: dict
+  class_names: tuple
+  card: dict
+
+  @property
+  def shape(self):
+    """(height, width, channels)."""
+    return self.syn.images.shape[2:]
+
+  @property
+  def ipc(self):
+    """Stored images a class."""
+    return self.syn.images.shape[1]
+
+  @property
+  def batch(self):
+    """All images decoded, as networks see them: `Batch` `[n, …]` of JAX."""
+    return Batch(*map(jnp.asarray, synthetic.inputs(self.codec, self.syn)))
+
+  def real(self, images):
+    """Real images, 8-bit integers, as networks trained on the set see them."""
+    plain = self.codec._replace(space='pixels')
+    return synthetic.normalise(plain, np.asarray(images, np.float32) / 255)
+
+
+def _class_numbers(labels):
+  """`[classes, ipc]` int32 of labels that are one-hot, else None."""
+  labels = np.asarray(labels)
+  numbers = labels.argmax(-1).astype(np.int32)
+  one_hot = (np.eye(labels.shape[-1])[numbers] == labels).all()
+  return numbers if one_hot else None
+
+
+def size(syn):
+  """Bytes of the set as 8-bit pixels, and with its labels: one byte each.
+
+  Soft labels take two bytes a class (fp16).
+  """
+  hard = _class_numbers(syn.labels) is not None
+  return {'images': int(np.prod(syn.images.shape)),
+          'labels': int(np.prod(syn.labels.shape[:2]) if hard
+                        else 2 * np.prod(syn.labels.shape)),
+          'counted': 'one byte a pixel and channel, ' + (
+              'one byte a label' if hard else 'two bytes a label and class')}
 
 
 def save(job, syn, results, path):
   """Saves a set that is usable without its run, as an npz without pickles."""
   c, codec, settings = job.config, job.codec, json.loads(job.config.to_json())
+  labels = _class_numbers(syn.labels)
+  kind = 'soft' if labels is None else 'hard'
   card = {
-      'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
+      'format': FORMAT, 'dataset': job.dataset.name, 'data': {
+          'name': c.dataset.name, 'size': c.dataset.size,
+          'holdout': c.dataset.holdout, 'seed': c.seed},
+      'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'seed': c.seed,
       'network': settings['network'],
       'recipe': jobs.at_rate(job, job.recipe, syn)._asdict(),
-      'accuracy': results['accuracy'],
+      'recipe_name': c.eval.recipe, 'accuracy': results['accuracy'],
       'config_hash': fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,
                   'formation': codec.kind,
                   'zca': job.config.dataset.zca},
       'split': f'{len(job.dataset.test.labels)} test images',
-      'label_kind': 'hard', 'use': USE, 'version': dasm_jax.__version__}
-  labels = np.asarray(syn.labels).argmax(-1).astype(np.int32)
+      'label_kind': kind, 'use': USE, 'version': dasm_jax.__version__}
   with open(path, 'wb') as file:
     np.savez(
-        file, images=np.asarray(syn.images, np.float32), labels=labels,
-        label_kind=np.array('hard'),
+        file, images=np.asarray(syn.images, np.float32),
+        labels=np.asarray(syn.labels, np.float16) if labels is None else labels,
+        label_kind=np.array(kind),
         class_names=np.array(job.dataset.class_names),
         mean=np.array(codec.mean, np.float32),
         std=np.array(codec.std, np.float32),
-        factor=np.int32(codec.factor), space=np.array(codec.space),
+        factor=np.int32(codec.factor), space=np.array(codec.space), **(
+            {} if codec.zca is None else {
+                'zca_mean': np.float32(codec.zca.mean),
+                'zca_matrix': np.float32(codec.zca.matrix)}),
         card=np.array(json.dumps(card)))
+
+
+def load(path):
+  """Reads a saved set with all that its use needs.
+
+  Args:
+    path: a synthetic.npz, or the workdir of a finished run.
+
+  Returns:
+    A `Set`.
+
+  Raises:
+    UserError: no such file, not a set, or a card of another format.
+  """
+  path = find(path)
+  try:
+    # Opened here: NumPy forgets to close a file that it cannot read.
+    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
+      arrays = dict(file)
+    card = json.loads(str(arrays['card']))
+    written = card.get('format')
+  except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError,
+          zipfile.BadZipFile, zlib.error) as error:
+    raise UserError(
+        f'{str(path)!r} is not a whole synthetic.npz: {type(error).__name__}; '
+        'give one that a run has left, or its workdir') from error
+  if written != FORMAT:
+    raise UserError(
+        f'{str(path)!r} has a card of format {written}, and dasm_jax '
+        f'{dasm_jax.__version__} reads {FORMAT}; use the version that wrote it'
+        f', {card.get("version", "unknown")}')
+  try:
+    return _read(arrays, card)
+  except (KeyError, TypeError, ValueError, IndexError) as error:
+    why = ' '.join(str(error).split())
+    if isinstance(error, KeyError):
+      why = f'it has no {why}'
+    raise UserError(f'{str(path)!r} is no usable set: {why}; make it '
+                    'anew') from error
+
+
+def find(path):
+  """The synthetic.npz that `path` means: itself, or that of a workdir.
+
+  Raises:
+    UserError: there is none.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    if not (path / 'synthetic.npz').exists():
+      raise UserError(f'{str(path)!r} holds no synthetic.npz; give a finished '
+                      'run, or finish this one with the command that began it')
+    return path / 'synthetic.npz'
+  if not path.exists():
+    raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or '
+                    'the workdir of a finished run')
+  return path
+
+
+def _read(arrays, card):
+  """The `Set` of an npz; raises what `load` turns into a `UserError`."""
+  images, names = arrays['images'], tuple(map(str, arrays['class_names']))
+  if images.ndim != 5 or len(images) != len(names):
+    raise ValueError(f'images of shape {images.shape} for {len(names)} classes')
+  labels, kind = arrays['labels'], str(arrays['label_kind'])
+  if kind not in KINDS:
+    raise unknown('kind of labels', kind, KINDS)
+  if kind == 'hard':
+    labels = np.eye(len(names), dtype=np.float32)[labels]
+  if labels.shape != (*images.shape[:2], len(names)):
+    raise ValueError(f'{kind} labels of shape {labels.shape} for images of '
+                     f'{images.shape[:2]} and {len(names)} classes')
+  labels = labels.astype(np.float32)
+  labels /= labels.sum(-1, keepdims=True)  # half precision has rounded them
+  recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
+  recipe, name = train.recipe(**recipe), card['recipe_name']
+  if name not in train.RECIPES:
+    raise unknown('recipe', name, train.RECIPES)
+  data = {key: card['data'][key] for key in ('name', 'size', 'holdout', 'seed')}
+  return Set(Synthetic(images, labels, np.float32(recipe.lr)),
+             _codec(arrays, card['storage']), card['network'], recipe, name,
+             data, names, card)
+
+
+def _codec(arrays, storage):
+  """What `storage` and the arrays say of stored and real images.
+
+  A whitening is read back from its float32 matrix.
+  """
+  whitening = None
+  if 'zca_matrix' in arrays:
+    mean, matrix = (np.float64(arrays[f'zca_{x}']) for x in ('mean', 'matrix'))
+    whitening = zca.Zca(mean, matrix, np.linalg.inv(matrix))
+  return synthetic.codec(
+      map(float, arrays['mean']), map(float, arrays['std']),
+      space=storage['space'], factor=storage['factor'],
+      kind=storage['formation'], shape=arrays['images'].shape[2:],
+      whitening=whitening)

@@ -1,10 +1,18 @@
 """Refusing a configuration before any data are read."""
 
-from dasm_jax import buffers, data, difficulty, methods, segments, train
+from dasm_jax import (
+  buffers,
+  coreset,
+  data,
+  difficulty,
+  methods,
+  segments,
+  train,
+)
 from dasm_jax.config import check_finite
 from dasm_jax.errors import UserError, unknown
 
-INITS = ('real', 'noise', 'known')
+INITS = ('real', 'noise', 'known', *coreset.CORESETS)
 LABELS = ('hard', 'experts')
 MATCHES = ('new', 'union')
 
@@ -39,7 +47,8 @@ def check(config):
       raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
                       ' from 0 to 1')
   for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
-               'segments.probe_real_steps', 'eval.networks', 'run.chunk'):
+               'segments.probe_real_steps', 'coreset.networks',
+               'coreset.epochs', 'eval.networks', 'run.chunk'):
     group, name = path.split('.')
     if c[group][name] < 1:
       raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
@@ -49,7 +58,7 @@ def check(config):
   if c.sdc.weight < 0 or c.sdc.ratio < 0:
     raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
                     f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
-  if c.method.steps < len(plan(c)):
+  if 0 < c.method.steps < len(plan(c)):
     raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
                     f'{len(plan(c))} segments; give each at least one')
 

@@ -17,7 +17,6 @@ def defaults(method='idc'):
   from dasm_jax import methods
   c = ConfigDict()
   c.method = ConfigDict(methods.settings_of(method))
-  idc, experts = method == 'idc', c.method.match == 'trajectory'
   c.seed = 0
   c.dataset = ConfigDict(dict(
       name='', data_dir='', size=0, holdout=0.0, zca=0.0))
@@ -25,28 +24,44 @@ def defaults(method='idc'):
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
       pooling='avg'))
   c.syn = ConfigDict(dict(
-      ipc=10, init='known' if method == 'datm' else 'real',
-      labels='experts' if method == 'datm' else 'hard',
-      space='pixels' if idc else 'normalised', factor=1, formation='single',
-      bound=128))
+      ipc=10, init='real', labels='hard', space='normalised', factor=1,
+      formation='single', bound=128))
   c.sdc = ConfigDict(dict(
       weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
-      penalty='batch_norm' if experts else 'sample_norm'))
+      penalty='sample_norm'))
   c.segments = ConfigDict(dict(
       number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,
-      first=1.0, replay=0.25, match='union' if experts else 'new',
-      score='loss', probes=3, probe_epochs=100, probe_real_steps=300))
+      first=1.0, replay=0.25, match='new', score='loss', probes=3,
+      probe_epochs=100, probe_real_steps=300))
+  c.coreset = ConfigDict(dict(networks=1, epochs=10))
   c.eval = ConfigDict(dict(
-      recipe='idc' if idc else 'dc', epochs=1000, networks=5,
-      lr=0.0 if experts else 0.01, batch=64 if idc else 256, augment='auto',
+      recipe='dc', epochs=1000, networks=5, lr=0.01, batch=256, augment='auto',
       cutmix=-1.0, together='auto'))
-  if experts:
+  if c.method.match == 'trajectory':
     c.experts = ConfigDict(dict(
         dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
         weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
         dtype='float32', augment=c.method.augment))
   c.run = ConfigDict(dict(chunk=10, save_seconds=30.0))
+  c.update_from_flattened_dict(_besides(method, c.method.match))
   return c
+
+
+def _besides(method, match):
+  """What a method sets outside of its own entries."""
+  like_idc = {'syn.space': 'pixels', 'eval.recipe': 'idc', 'eval.batch': 64}
+  of_match = {
+      'none': {'syn.init': method, 'segments.number': 1,
+               'segments.window': 'everything', **like_idc},
+      # A student is trained on all that there is, and its rate is learned.
+      'trajectory': {'segments.match': 'union', 'eval.lr': 0.0,
+                     'sdc.penalty': 'batch_norm'},
+      'statistics': {'syn.init': 'noise', 'network.norm': 'batch'},
+      'discriminate': {'syn.init': 'noise'}}
+  of_method = {
+      'idc': like_idc, 'aligned': like_idc,
+      'datm': {'syn.init': 'known', 'syn.labels': 'experts'}}
+  return of_method.get(method) or of_match.get(match, {})
 
 
 def arguments(text, **spec):
@@ -119,14 +134,27 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15),
          50: (50, 10)}
 
 
+# Methods whose loops do not depend on ipc.
+SINGLE = {
+    'dm': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 1.0},
+    'cafe': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 0.1,
+             'eval.epochs': 600},
+    # The teacher: 200 steps of 200 batches, 100 epochs of 50,000 images.
+    'sre2l': {'method.steps': 1199, 'method.lr': 0.25, 'method.teach': 200,
+              'method.net_steps': 200},
+}
+
+
 def published(a, *, name, size, idc, trajectories):
   """The published settings of a small-image data set.
 
-  DC, DSA: 1000 networks of T updates, batch 256, evaluation of 300 epochs (DC)
-  or 1000 with augmentation (DSA). DM: 20,000 networks that are not trained.
-  IDC: 2000 networks of 100 sweeps, rate `lr * (ipc / 10) * (size /
-  base_size)^2`, factor 2. Trajectory methods: the row of the nearest ipc.
-  `schedule=short` has narrower and fewer networks, for two CPU cores.
+  DC, DSA, DSAC: 1000 networks of T updates, batch 256, evaluation of 300 epochs
+  (DC) or 1000 with augmentation (DSA). DM: 20,000 networks of one update. CAFE:
+  2000 networks of 10 updates at least; here 20,000 updates, which end more
+  networks or fewer. SRe2L: 1000 updates. IDC: 2000 networks of 100 sweeps, rate
+  `lr * (ipc / 10) * (size / base_size)^2`, factor 2. Trajectory methods: the
+  row of the nearest ipc. `schedule=short` has narrower and fewer networks, for
+  two CPU cores.
 
   Args:
     a: `arguments` with ipc, method, segments, factor, schedule, seed.
@@ -142,23 +170,19 @@ def published(a, *, name, size, idc, trajectories):
     raise unknown('schedule', a.schedule, ('published', 'short'))
   c = defaults(a.method)
   c.seed, c.dataset.name = a.seed, name
-  c.syn.ipc, c.segments.number = a.ipc, a.segments
+  c.syn.ipc, c.segments.number = a.ipc, a.segments or c.segments.number
+  c.syn.factor = a.factor or (2 if a.method == 'idc' else 1)
   m = c.method
   if a.method == 'idc':
-    c.syn.factor = a.factor or 2
     m.distance, m.net_steps = idc['distance'], idc['net_steps']
     m.lr = idc['lr'] * (size / idc['base_size']) ** 2
     m.inner, m.steps = 100, 200_000
-    c.eval.epochs = 1000
   elif a.method in trajectories:
-    c.syn.factor = a.factor or 1
     row = rows.nearest(trajectories[a.method], a.ipc)
     rows.apply(c, rows.short(row) if a.schedule == 'short' else row)
-  elif a.method == 'dm':
-    c.syn.factor = a.factor or 1
-    m.steps, m.batch = 20_000, 256
-  else:
-    c.syn.factor = a.factor or 1
+  elif a.method in SINGLE:
+    c.update_from_flattened_dict(SINGLE[a.method])
+  elif m.match != 'none':
     known = min(LOOPS, key=lambda ipc: abs(ipc - a.ipc))
     m.inner, m.net_steps = LOOPS[known]
     m.steps, m.batch = 1000 * m.inner, 256
@@ -189,5 +213,7 @@ def _shorten(c):
   for name, most in (('steps', 300), ('inner', 25), ('net_steps', 8)):
     if name in c.method:
       c.method[name] = min(c.method[name], most)
+  if 'teach' in c.method:
+    c.method.teach, c.method.net_steps = 20, 40
   c.segments.probe_epochs = 60
   c.eval.epochs = 150

@@ -152,7 +152,7 @@ def choose(name, values, labels, ipc, classes, seed=0):
     name: a key of `CORESETS`.
     values: what the table says that it needs: `features` `[n, d]`, `scores`
       `[n]` (higher is harder), a `history` `[epochs, n]` of what was correct
-      (see `forgetting.learning`), or None.
+      (see `forgetting.learning`) or `[networks, epochs, n]`, or None.
     labels: `[n]` int.
     ipc: picks a class.
     classes: number of classes.
@@ -169,6 +169,23 @@ def choose(name, values, labels, ipc, classes, seed=0):
   return CORESETS[name][1](values, labels, ipc, classes, seed)
 
 
+def choose_from(rows, name, values, labels, ipc, seed=0):
+  """As `choose`, of some of the images alone.
+
+  Args:
+    rows: their indices, a list of `[k]` int, one a class, each sorted.
+    name, values, labels, ipc, seed: as there, values and labels of all images.
+
+  Returns:
+    `[classes, ipc]` int64 indices into all images.
+  """
+  at = np.concatenate(rows)
+  if values is not None:
+    axis = 0 if CORESETS[name][0] == 'features' else -1
+    values = np.take(values, at, axis)
+  return at[choose(name, values, labels[at], ipc, len(rows), seed)]
+
+
 # Name -> (what it needs, `(values, labels, ipc, classes, seed) -> indices`).
 CORESETS = {
     'random': (None, lambda _, y, ipc, n, seed: random(y, ipc, n, seed=seed)),
@@ -178,7 +195,8 @@ CORESETS = {
     'highest': ('scores', lambda x, y, ipc, n, _: highest(x, y, ipc, n)),
     # The most forgotten, as the dataset distillation papers compare with.
     'forgetting': ('history', lambda x, y, ipc, n, _: highest(
-        forgetting.forgetting(x), y, ipc, n)),
+        np.reshape(forgetting.forgetting(x), (-1, len(y))).mean(0), y, ipc,
+        n)),
 }
 
 

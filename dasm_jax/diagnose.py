@@ -11,76 +11,29 @@ import argparse
 import json
 import pathlib
 import sys
-import zipfile
-from typing import NamedTuple
 
 import jax
-import numpy as np
 
 import dasm_jax
 from dasm_jax import (
   ageing,
+  card,
   data,
   evaluate,
   models,
   parallel,
   pictures,
   report,
-  synthetic,
-  train,
   workdir,
 )
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
-from dasm_jax.types import Batch, Synthetic
-
-
-class Set(NamedTuple):
-  """A saved set: what is stored, how it is read, how it is trained on."""
-  syn: Synthetic
-  codec: synthetic.Codec
-  network: dict
-  recipe: train.Recipe
-  class_names: tuple
-  card: dict
-
-
-def load(path):
-  """The `Set` in a synthetic.npz, or in the workdir of a finished run.
-
-  Raises:
-    UserError: there is none, or it is not whole.
-  """
-  path = pathlib.Path(path)
-  path = path / 'synthetic.npz' if path.is_dir() else path
-  try:
-    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
-      arrays = dict(file)
-    card = json.loads(str(arrays['card']))
-    names = tuple(map(str, arrays['class_names']))
-    labels = np.eye(len(names), dtype=np.float32)[arrays['labels']]
-    storage = card['storage']
-    codec = synthetic.codec(
-        map(float, arrays['mean']), map(float, arrays['std']),
-        space=storage['space'], factor=storage['factor'],
-        kind=storage['formation'], shape=arrays['images'].shape[2:])
-    recipe = train.recipe(**card['recipe'])
-    syn = Synthetic(arrays['images'], labels, np.float32(recipe.lr))
-    return Set(syn, codec, card['network'], recipe, names, card)
-  except (OSError, KeyError, ValueError, TypeError, IndexError, EOFError,
-          zipfile.BadZipFile) as error:
-    why = getattr(error, 'strerror', None) or type(error).__name__
-    raise UserError(f'cannot read {str(path)!r} as a set: {why}; give the '
-                    'synthetic.npz or the workdir of a finished run'
-                    ) from error
 
 
 def origin(found):
   """Which real data a set was distilled from, as `data.load` takes it."""
-  known = {'size': 0, 'holdout': 0.0, 'seed': 0, **(
-      found.card.get('data') or {'name': found.card['dataset']})}
   # The seed says only which images are held out.
-  return known if known['holdout'] else {**known, 'seed': 0}
+  return found.data if found.data['holdout'] else {**found.data, 'seed': 0}
 
 
 def agree(sets):
@@ -92,7 +45,8 @@ def agree(sets):
   for name, other in others:
     for what, get in (
         ('data', origin), ('classes', lambda x: x.class_names),
-        ('statistics', lambda x: (x.codec.mean, x.codec.std)),
+        ('statistics', lambda x: (
+            x.codec.mean, x.codec.std, x.card['storage'].get('zca'))),
         ('network', lambda x: x.network)):
       if get(one) != get(other):
         raise UserError(
@@ -137,10 +91,10 @@ def measure(sets, ages, networks, real, seed, data_dir=None):
         f'{shape}; give the --data_dir that they were made from')
   network = models.build(shape=shape, classes=classes, **one.network)
   source = parallel.replicate(sources.source(
-      dataset.train, classes, one.codec.mean, one.codec.std))
+      dataset.train, classes, one.codec.mean, one.codec.std, one.codec.zca))
   (chosen,) = evaluate.random_subsets(
       dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
-  batches = [Batch(*synthetic.inputs(x.codec, x.syn)) for x in sets.values()]
+  batches = [x.batch for x in sets.values()]
   batches = parallel.replicate([*batches, sources.take(source, chosen)])
   run = ageing.gradient_norms(network, one.recipe)
   values = run(jax.random.split(jax.random.key(seed), networks), source,
@@ -231,7 +185,7 @@ def main(argv=None):
   try:
     a = _parser().parse_args(argv)
     paths = [pathlib.Path(path) for path in a.set.split(',')]
-    sets = dict(zip(names_of(paths), map(load, paths), strict=True))
+    sets = dict(zip(names_of(paths), map(card.load, paths), strict=True))
     agree(sets)
     first = paths[0] if paths[0].is_dir() else paths[0].parent
     out = _writable(pathlib.Path(a.out or first))

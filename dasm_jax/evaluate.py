@@ -21,8 +21,8 @@ def accuracies(network, recipe, together=None):
 
   Returns:
     `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
-    fractions: one network a key, all trained on the same `Batch`, tested on
-    the `Source` test.
+    fractions: one network a key, all trained on the same `Batch` or `Source`,
+    tested on the `Source` test.
   """
   def one(key, batch, test):
     variables, _ = train.fit(network, recipe, key, batch)
@@ -42,6 +42,12 @@ def accuracies_of_subsets(network, recipe, together=None):
     variables, _ = train.fit(network, recipe, key, sources.take(data, indices))
     return train.accuracy(network, variables, test)
   return parallel.spread(one, together=together)
+
+
+def keys(seed, networks):
+  """Keys of the networks that a set is measured by."""
+  key = jax.random.fold_in(jax.random.key(seed), 2 ** 20)
+  return jax.random.split(key, networks)
 
 
 def random_subsets(labels, classes, ipc, networks, seed):
@@ -81,6 +87,27 @@ def probes_on_real(network, recipe, steps, together=None):
   return parallel.spread(one, together=together)
 
 
+def by_blocks(function):
+  """Maps `function` over all images of a data set, split over the devices.
+
+  Args:
+    function: `(indices, networks, data) -> [len(indices), …]`, or a pytree.
+
+  Returns:
+    `(networks, data) -> [n, …]`, NumPy, both arguments on every device.
+  """
+  run = parallel.spread(function, together=False)
+
+  def call(networks, data):
+    n = len(data.labels)
+    size = min(SCORING, n)
+    blocks = np.resize(np.arange(n), (-(-n // size), size)).astype(np.int32)
+    return jax.tree.map(
+        lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:n],
+        run(jnp.asarray(blocks), networks, data))
+  return call
+
+
 def scores(network, name):
   """Difficulty of every image for a group of networks.
 
@@ -102,15 +129,11 @@ def scores(network, name):
           network, variables, data, indices)
     return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, probes))
 
-  run = parallel.spread(block, together=False)
+  run = by_blocks(block)
 
   def call(probes, data):
     labels = np.asarray(data.labels)
-    n = len(labels)
-    size = min(SCORING, n)
-    blocks = np.resize(np.arange(n), (-(-n // size), size)).astype(np.int32)
-    values, hits = run(jnp.asarray(blocks), probes, data)
-    values, hits = (np.asarray(x).reshape(-1)[:n] for x in (values, hits))
+    values, hits = run(probes, data)
     classes = sources.classes_of(data)
     accuracy = np.array([hits[labels == c].mean() for c in range(classes)])
     return values, accuracy
@@ -127,3 +150,10 @@ def summary(values):
 def as_batch(images, labels):
   """`Batch` from arrays of any kind."""
   return Batch(jnp.asarray(images), jnp.asarray(labels))
+
+
+if __name__ == '__main__':
+  import sys
+
+  from dasm_jax import assess
+  sys.exit(assess.main())

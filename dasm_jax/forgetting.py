@@ -31,8 +31,9 @@ def learning(correct):
   An event is an epoch t >= 1 with `correct[t - 1]` and not `correct[t]`.
 
   Args:
-    correct: `[epochs, n]` bool or 0 and 1: was sample i classified correctly
-      when epoch t saw it (or after it, but always the same of the two).
+    correct: `[…, epochs, n]` bool or 0 and 1: was sample i classified
+      correctly when epoch t saw it (or after it, but always the same of the
+      two). What stands before, such as networks, stays.
 
   Returns:
     A `Learning`.
@@ -40,8 +41,8 @@ def learning(correct):
   Source: Toneva et al. (1812.05159), definitions 1 and 2.
   """
   correct = np.asarray(correct, bool)
-  events = np.sum(correct[:-1] & ~correct[1:], 0)
-  return Learning(events, np.where(correct.any(0), correct.argmax(0), -1))
+  events = np.sum(correct[..., :-1, :] & ~correct[..., 1:, :], -2)
+  return Learning(events, np.where(correct.any(-2), correct.argmax(-2), -1))
 
 
 def forgetting(correct):
@@ -51,12 +52,12 @@ def forgetting(correct):
   as `epochs`, more than any sample can be forgotten.
 
   Args:
-    correct: `[epochs, n]`, see `learning`.
+    correct: `[…, epochs, n]`, see `learning`.
 
   Returns:
-    `[n]` int, higher is harder.
+    `[…, n]` int, higher is harder.
 
   Source: Toneva et al. (1812.05159), section 3.
   """
   known = learning(correct)
-  return np.where(known.never, len(correct), known.events)
+  return np.where(known.never, np.shape(correct)[-2], known.events)

@@ -7,6 +7,7 @@ import numpy as np
 
 from dasm_jax import (
   checks,
+  coreset,
   data,
   methods,
   models,
@@ -27,7 +28,8 @@ class Job(NamedTuple):
 
   dataset: host arrays; source, test: `Source` on every device.
   network, codec, choice, plan: of the matching.
-  recipe: of the evaluation; probe: the same, shortened, for the probes.
+  recipe: of the evaluation; probe: the same, shortened, for the probes and
+    for the networks that choose coresets.
   """
   config: object
   dataset: data.Dataset
@@ -107,7 +109,13 @@ def _check_pools(job):
   if c.syn.ipc > counts[least]:
     raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
                     'real ones; set at most that')
-  batch = c.method.get('batch', 0)
+  batch, each = c.method.get('batch', 0), c.syn.factor ** 2
+  if c.syn.ipc * each > counts[least] and (
+      c.syn.init in coreset.CORESETS or c.method.match == 'none'):
+    raise UserError(
+        f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
+        f'each at --config.syn.factor={c.syn.factor}, but {where}; lower one '
+        'of them')
   if batch > counts[least]:
     raise UserError(
         f'--config.method.batch={batch} real images a class, but '
@@ -161,20 +169,10 @@ def decoded(job, segment):
 
 def place(job):
   """The data on every device: `(train, test)` sources."""
-  splits = job.dataset.train, job.dataset.test
-  if job.codec.zca is not None:
-    splits = [split._replace(images=whitened(job, split.images))
-              for split in splits]
   return parallel.replicate(tuple(
-      sources.source(split, job.classes, job.dataset.mean, job.dataset.std)
-      for split in splits))
-
-
-def whitened(job, images, chunk=1000):
-  """Real images as networks see them after ZCA, float32 on the host."""
-  return np.concatenate([
-      np.asarray(zca.whiten(job.codec.zca, images[at:at + chunk]))
-      for at in range(0, len(images), chunk)])
+      sources.source(split, job.classes, job.dataset.mean, job.dataset.std,
+                     job.codec.zca)
+      for split in (job.dataset.train, job.dataset.test)))
 
 
 def total_steps(job):

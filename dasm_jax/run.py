@@ -84,7 +84,7 @@ def run(config, workdir):
     syn = beginning.join(done)
     log.say(f'evaluating: {config.eval.networks} fresh networks on the '
             'synthetic set, then as many on random real images')
-    accuracy = measure(job, syn, data, test, jax.random.fold_in(key, 2 ** 20))
+    accuracy = measure(job, syn, data, test)
     return outcome.finish(job, syn, done, accuracy, workdir, log)
 
 
@@ -143,7 +143,7 @@ def _steps(job, segment):
   return segments.steps(job.config.method.steps, len(job.plan), segment.index)
 
 
-def measure(job, syn, data, test, key):
+def measure(job, syn, data, test):
   """Accuracies of the synthetic set and of random real images, `{name: […]}`.
 
   Both under the same recipe and with the same number of networks; a rate that
@@ -151,7 +151,7 @@ def measure(job, syn, data, test, key):
   """
   c = job.config.eval
   together = checks.TOGETHER[c.together]
-  keys = jax.random.split(key, c.networks)
+  keys = evaluate.keys(job.config.seed, c.networks)
   batch = parallel.replicate(Batch(*synthetic.inputs(job.codec, syn)))
   recipe = jobs.at_rate(job, job.recipe, syn)
   ours = evaluate.accuracies(job.network, recipe, together)(keys, batch, test)

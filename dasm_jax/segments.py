@@ -180,6 +180,19 @@ def epochs(choice, index, segments, first, last, accuracy):
   return int(inside[0]), int(inside[-1])
 
 
+def fresh(rows, used, size):
+  """Of each window the images that no segment began with, if enough are left.
+
+  Args:
+    rows: the windows, see `windows`.
+    used: `[n]` bool.
+    size: how many are enough; where there are fewer, the window stays whole.
+  """
+  left = [row[~used[row]] for row in rows]
+  return [new if len(new) >= size else row
+          for new, row in zip(left, rows, strict=True)]
+
+
 def start(rows, labels, used, size, seed):
   """Real images to start a segment from: of its window, new ones first.
 

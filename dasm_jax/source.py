@@ -6,7 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dasm_jax import zca
 from dasm_jax.types import Array, Batch, Window
+
+CHUNK = 1000  # images whitened at a time
 
 
 class Source(NamedTuple):
@@ -49,10 +52,17 @@ def window(rows):
   return Window(indices, counts)
 
 
-def source(split, classes, mean, std):
-  """A `Source` from uint8 images `[n, …]` and labels `[n]` on the host."""
+def source(split, classes, mean, std, whitening=None):
+  """A `Source` from uint8 images `[n, …]` and labels `[n]` on the host.
+
+  whitening: a `zca.Zca` in place of mean and std; the images are whitened
+  here, once, and are float32 then.
+  """
   rows = [np.flatnonzero(split.labels == c) for c in range(classes)]
-  return Source(jnp.asarray(split.images), jnp.asarray(split.labels),
+  images = split.images if whitening is None else np.concatenate([
+      np.asarray(zca.whiten(whitening, split.images[at:at + CHUNK]))
+      for at in range(0, len(split.images), CHUNK)])
+  return Source(jnp.asarray(images), jnp.asarray(split.labels),
                 Window(*map(jnp.asarray, window(rows))),
                 jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
 
@@ -68,6 +78,13 @@ def take(data, indices):
   if images.dtype == jnp.uint8:
     images = (images.astype(jnp.float32) / 255 - data.mean) / data.std
   return Batch(images, jax.nn.one_hot(data.labels[indices], classes_of(data)))
+
+
+def part(data, indices):
+  """The `Batch` at `indices` of a `Source`, or of a `Batch`."""
+  if isinstance(data, Source):
+    return take(data, indices)
+  return jax.tree.map(lambda x: x[indices], data)
 
 
 def draw(key, row, count, size):

@@ -9,7 +9,7 @@ import optax
 
 from dasm_jax import augment, descent, difficulty, losses, mixing
 from dasm_jax.errors import UserError
-from dasm_jax.source import take
+from dasm_jax.source import part, take
 
 
 class Recipe(NamedTuple):
@@ -173,7 +173,7 @@ def fit(network, recipe_, key, batch, variables=None):
     network: a `Network`.
     recipe_: a `Recipe`.
     key: a key: initial weights, order, augmentation.
-    batch: `Batch` of all images `[n, …]`.
+    batch: `Batch` of all images `[n, …]`, or a `Source`.
     variables: a start; None draws one.
 
   Returns:
@@ -193,15 +193,15 @@ def fit(network, recipe_, key, batch, variables=None):
                            fresh, moments)
     def do(carry, indices, key):
       variables, moments, _ = carry
-      part = change(key, jax.tree.map(lambda x: x[indices], batch))
-      return step(network, tx, variables, moments, part, lr)
+      some = change(key, part(batch, indices))
+      return step(network, tx, variables, moments, some, lr)
     carry = epoch(do, (variables, moments, loss),
                   jax.random.fold_in(order, index), len(batch.images),
                   recipe_.batch)
     return carry, None
 
   lrs, restarts = rates(recipe_)
-  dtype = batch.images.dtype
+  dtype = jax.eval_shape(part, batch, jnp.arange(1)).images.dtype
   plan = (jnp.arange(len(lrs)), jnp.asarray(lrs, dtype), jnp.asarray(restarts))
   carry = (variables, fresh, jnp.zeros((), dtype))
   (variables, _, loss), _ = jax.lax.scan(one, carry, plan)

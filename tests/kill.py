@@ -28,6 +28,13 @@ TINY = {
     'run.save_seconds': 0.0}
 
 
+def environment(cache):
+  """Of a process that compiles quickly, and only what is not in `cache`."""
+  return toy.environment(
+      JAX_COMPILATION_CACHE_DIR=str(cache), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2')
+
+
 def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
           **changes):
   """The process of such a run; `changes` as in `TINY`, `__` for a dot."""
@@ -37,9 +44,7 @@ def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
        f'--config={config}', f'--workdir={workdir}',
        *(f'--config.{name}={value}' for name, value in entries.items())],
       cwd=toy.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env=toy.environment(JAX_COMPILATION_CACHE_DIR=str(cache),
-                          JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
-                          JAX_DISABLE_MOST_OPTIMIZATIONS='1'))
+      env=environment(cache))
 
 
 def finish(process):

@@ -56,7 +56,7 @@ def test_unknown_method():
     config.defaults('x')
 
 
-@pytest.mark.parametrize('method', toy.METHODS)
+@pytest.mark.parametrize('method', [*toy.METHODS, 'aligned', 'herding'])
 @pytest.mark.parametrize('name', FILES)
 def test_every_file_makes_a_possible_job(name, method):
   for ipc in (1, 5, 10, 50):

@@ -43,6 +43,30 @@ def test_forgetting_against_a_loop():
   assert np.diff(forgetting.forgetting(worst)) > 0
 
 
+def test_histories_of_several_networks():
+  histories = RNG.integers(0, 2, (3, 8, 27))
+  got = forgetting.forgetting(histories)
+  for mine, history in zip(got, histories, strict=True):
+    np.testing.assert_array_equal(mine, forgetting.forgetting(history))
+  np.testing.assert_array_equal(
+      coreset.choose('forgetting', histories, LABELS, 3, 3),
+      coreset.choose('highest', got.mean(0), LABELS, 3, 3))
+
+
+@pytest.mark.parametrize('name', coreset.CORESETS)
+def test_choosing_from_a_part(name):
+  """As if there were no others."""
+  values = VALUES[coreset.CORESETS[name][0]]
+  rows = [np.flatnonzero(LABELS == c)[1::2] for c in range(3)]
+  kept = np.concatenate(rows)
+  part = values if values is None else (
+      values[:, kept] if name == 'forgetting' else values[kept])
+  want = kept[coreset.choose(name, part, LABELS[kept], 2, 3, seed=5)]
+  got = coreset.choose_from(rows, name, values, LABELS, 2, seed=5)
+  np.testing.assert_array_equal(got, want)
+  assert all(set(a) <= set(b) for a, b in zip(got, rows, strict=True))
+
+
 def test_one_epoch():
   np.testing.assert_array_equal(forgetting.forgetting([[1, 0]]), [0, 1])
 

@@ -25,7 +25,8 @@ def test_importing_the_package_loads_nothing():
 
 
 @pytest.mark.parametrize('names', [
-    'losses, difficulty, objectives, segments', 'methods, models, evaluate'])
+    'losses, difficulty, objectives, segments',
+    'methods, models, evaluate, card'])
 def test_formulas_load_nothing_heavy(names):
   modules = loaded(f'from dasm_jax import {names}')
   assert 'jax' in modules and not modules & set(HEAVY)
@@ -56,9 +57,10 @@ ORDER = [
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
-    {'coupled'}, {'parallel'}, {'experts'}, {'methods'}, {'evaluate', 'ageing'},
+    {'coupled'}, {'parallel'}, {'experts'}, {'methods'},
+    {'evaluate', 'ageing', 'selection'},
     {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
-    {'run'}, {'main', 'diagnose'}]
+    {'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 
 
 def test_imports_point_one_way():

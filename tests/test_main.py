@@ -35,7 +35,7 @@ VALUES = [
     ({'segments.match': 'x'}, ["match 'x'", 'choose from new, union']),
     ({'segments.score': 'x'}, ["score 'x'", 'choose from el2n']),
     ({'eval.recipe': 'x'}, ["recipe 'x'", 'choose from dc, idc']),
-    ({'syn.init': 'x'}, ["init 'x'", 'choose from noise, real']),
+    ({'syn.init': 'x'}, ["init 'x'", 'choose from forgetting']),
     ({'syn.space': 'x'}, ["space 'x'", 'choose from normalised']),
     ({'syn.ipc': 1, 'segments.number': 2}, [
         'segments=2', 'ipc=1', 'choose from']),
@@ -57,6 +57,11 @@ VALUES = [
     ({'method.lr': float('nan')}, ['method.lr=nan', 'finite']),
     ({'sdc.weight': float('inf')}, ['sdc.weight=inf', 'finite']),
     ({'syn.ipc': 400}, ['syn.ipc=400', "class '", 'at most that']),
+    ({'syn.init': 'herding', 'syn.factor': 4}, [
+        'ipc=10', '16 real ones', 'factor=4', 'has 139', 'lower one']),
+    ({'method.name': 'herding'}, ['the name alone', ':method=herding']),
+    ({'method.name': 'x'}, ["method 'x'", 'choose from aligned']),
+    ({'coreset.epochs': 0}, ['coreset.epochs=0', 'at least 1']),
     ({'method.train_on': 'real', 'method.net_batch': 100_000}, [
         'net_batch=100000', 'at most that']),
     ({'segments.window': 'random', 'segments.number': 5}, [
@@ -65,7 +70,7 @@ VALUES = [
 FILES = {
     f'{DIGITS}:ipx=3': ["'ipx'", 'choose from ipc'],
     f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 3'],
-    f'{DIGITS}:method=mtt': ["'mtt'", 'choose from dc, dm, dsa, dsac, idc'],
+    f'{DIGITS}:method=mtt': ["'mtt'", 'choose from aligned, dc'],
     '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
     '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
     '': ['--config is missing', 'configs/digits.py'],

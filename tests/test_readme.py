@@ -4,16 +4,46 @@ import pathlib
 import re
 import subprocess
 
+import numpy as np
 import pytest
+
+from dasm_jax import card, config
+from dasm_jax import job as jobs
+from dasm_jax.types import Synthetic
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / 'README.md').read_text()
 
 
-def test_the_python_example_runs():
-  (code,) = re.findall(r'```python\n(.*?)```', TEXT, re.DOTALL)
+def example(word):
+  """The names that the Python example with `word` in it leaves."""
+  blocks = re.findall(r'```python\n(.*?)```', TEXT, re.DOTALL)
+  (code,) = [block for block in blocks if word in block]
   names = {}
   exec(compile(code, 'README.md', 'exec'), names)  # noqa: S102
+  return names
+
+
+@pytest.mark.usefixtures('quick_compiler')
+def test_a_saved_set_is_trained_on(tmp_path, monkeypatch):
+  c = config.defaults('dc')
+  c.dataset.name, c.syn.ipc, c.eval.epochs = 'digits', 2, 2
+  c.network.depth, c.network.width = 1, 2
+  images = np.random.default_rng(0).uniform(size=(10, 2, 8, 8, 1))
+  labels = np.broadcast_to(np.eye(10)[:, None], (10, 2, 10))
+  workdir = tmp_path / 'runs' / 'digits'
+  workdir.mkdir(parents=True)
+  card.save(jobs.build(c), Synthetic(images, labels, 0), {'accuracy': {}},
+            workdir / 'synthetic.npz')
+  monkeypatch.chdir(tmp_path)
+  names = example('card.load')
+  assert np.isfinite(names['loss'])
+  got = names['predict'](np.zeros((3, 8, 8, 1), np.uint8))
+  assert got.shape == (3,) and 0 <= int(got.min()) <= int(got.max()) < 10
+
+
+def test_the_python_example_runs():
+  names = example('objectives.sdc')
   assert names['norms'].shape == (15,)
   assert names['gradients'].images.shape == names['syn'].images.shape
   assert float(abs(names['gradients'].images).max()) > 0
@@ -26,7 +56,6 @@ def test_every_file_it_names_exists():
 
 
 def test_every_entry_it_names_exists():
-  from dasm_jax import config
   tree = config.defaults()
   for path in set(re.findall(r'--config\.([\w.]+)=', TEXT)):
     assert config.difference(path, tree) is None

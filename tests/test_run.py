@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -119,6 +121,26 @@ def test_finished_run_shows_its_table_at_once(whole):
   assert kill.difference(before, kill.left(root / 'one')) == []
 
 
+def test_evaluating_a_finished_run_finds_what_it_found(whole):
+  """The command knows all it needs from the set, and ends bit-identical."""
+  root = whole[0]
+  def call():
+    return subprocess.run(
+        [sys.executable, '-m', 'dasm_jax.evaluate', f'--set={root / "one"}',
+         '--networks=2', '--full'], cwd=root, text=True, check=True,
+        capture_output=True, timeout=300, env=kill.environment(root / 'cache'))
+  first = call()
+  rows = json.loads((root / 'one' / 'evaluation.json').read_text())['rows']
+  accuracy = json.loads((root / 'one' / 'results.json').read_text())['accuracy']
+  assert [row['set'] for row in rows] == ['dc', 'random', 'full']
+  for row, name in zip(rows, ('synthetic', 'random'), strict=False):
+    assert {k: row[k] for k in ('mean', 'std', 'networks')} == accuracy[name]
+  assert rows[2]['ipc'] is None and len(rows[2]['networks']) == 2
+  assert not first.stderr and call().stdout == first.stdout  # computes nothing
+  for row in rows:
+    assert f'{row["mean"]:.2%}' in first.stdout
+
+
 def test_other_configuration_is_refused(whole):
   root = whole[0]
   process = kill.start(root / 'one', root / 'cache', method__lr=0.5)
@@ -227,6 +249,31 @@ def test_segments_start_from_different_images(hollow, tmp_path):
   with np.load(tmp_path / 'synthetic.npz') as file:
     images = file['images'].reshape(60, -1)
   assert len({image.tobytes() for image in images}) == 60
+
+
+def test_aligned_coreset(hollow, tmp_path):
+  """Real images of the segments' windows, at each factor, and no step."""
+  config = tiny('aligned', syn__ipc=4, syn__factor=2, method__steps=0,
+                method__batch=1)
+  found = run.run(config, tmp_path)
+  assert (found['segments'], found['method']) == (2, 'aligned')
+  job = jobs.build(config)
+  images = job.dataset.train.images
+  with np.load(tmp_path / 'synthetic.npz') as file:
+    saved, factor = np.rint(255 * file['images']), int(file['factor'])
+  assert saved.shape == (10, 4, 8, 8, 1) and factor == 2
+  # Cells are every second pixel of a real image.
+  small = images[:, ::2, ::2].reshape(len(images), -1)
+  cells = saved.reshape(10, 4, 2, 4, 2, 4).transpose(0, 1, 2, 4, 3, 5)
+  for c in range(10):
+    members = np.flatnonzero(job.dataset.train.labels == c)
+    hits = (cells[c].reshape(16, 1, -1) == small[members]).all(-1)
+    assert hits.any(1).all()
+    # Scores are indices, half are known: the second half of the set holds
+    # none of the easiest gamma / 2 images.
+    easy = int(config.segments.gamma / 2 * len(members))
+    assert hits[8:, easy:].any(1).all() and not hits[8:, :easy].any()
+  assert not (tmp_path / 'metrics.jsonl').read_text().count('match/loss')
 
 
 def test_real_steps_of_idc_with_union(tmp_path, monkeypatch):

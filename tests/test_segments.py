@@ -138,6 +138,16 @@ def test_unknown_window():
     segments.scorer(segments.Choice('x'), 0)
 
 
+def test_fresh():
+  used = np.zeros(9, bool)
+  used[[1, 2, 7]] = True
+  rows = [np.array([0, 1, 3]), np.array([5, 7, 8])]
+  got = segments.fresh(rows, used, 2)
+  assert [row.tolist() for row in got] == [[0, 3], [5, 8]]
+  got = segments.fresh(rows, used, 3)  # too few are left
+  assert [row.tolist() for row in got] == [[0, 1, 3], [5, 7, 8]]
+
+
 def test_start_takes_new_images_of_the_window_first():
   rows = [np.arange(2, 8), np.arange(10, 14)]
   used = np.zeros(20, bool)

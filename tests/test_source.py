@@ -67,6 +67,14 @@ def batches(data, rows, replay, size=4):
   return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 50))
 
 
+def test_part_of_a_source_is_that_of_its_batch():
+  data, at = toy.source(), jnp.array([3, 30])
+  whole = sources.take(data, jnp.arange(36))
+  toy.leaves_equal(sources.part(data, at), sources.part(whole, at))
+  np.testing.assert_array_equal(sources.part(whole, at).images[1],
+                                whole.images[30])
+
+
 def test_class_batches_stay_in_the_window_but_for_replay():
   data = toy.source()
   rows = [np.array([1, 2, 3, 4]), np.arange(12, 18), np.arange(30, 36)]

@@ -1,0 +1,208 @@
+r"""Trains fresh networks on a set, beside as many random real images.
+
+  python -m dasm_jax.evaluate --set=runs/digits --models=convnet,resnet18
+
+A set says itself what it is of and how it is trained. The same command again
+computes only what its evaluation.json does not hold yet.
+"""
+
+import argparse
+import json
+import pathlib
+import re
+import sys
+
+import jax
+
+import dasm_jax
+from dasm_jax import (
+  card,
+  coreset,
+  evaluate,
+  models,
+  report,
+  train,
+  workdir,
+)
+from dasm_jax import subject as subjects
+from dasm_jax.errors import UserError
+
+HEADER = ('model', 'set', 'ipc', 'test accuracy', 'std', 'networks')
+
+
+class _Parser(argparse.ArgumentParser):
+  """One whose mistakes are `UserError`."""
+
+  def error(self, message):
+    raise UserError(f'{message}; --help lists the arguments')
+
+
+def _parser():
+  parser = _Parser(
+      prog='python -m dasm_jax.evaluate', description=__doc__,
+      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+  add = parser.add_argument
+  add('--set', required=True, metavar='PATH', help='workdir of a finished run, '
+      'its synthetic.npz, or real:DATASET:SELECTION:IPC, such as '
+      f'real:mnist:herding:10 (selections: {", ".join(coreset.CORESETS)})')
+  add('--models', default='', metavar='NAMES', help='networks, joined by '
+      f'commas ({", ".join(sorted(models.MODELS))}); if not given, that of '
+      'the set')
+  add('--networks', type=int, default=5, metavar='N',
+      help='how many are trained of each on each set (default 5)')
+  add('--epochs', type=int, default=0, metavar='N',
+      help='how long, if not as the set says; rates drop accordingly')
+  add('--seed', type=int, default=0, metavar='N',
+      help='of weights, order and random subsets (default 0)')
+  add('--full', action='store_true',
+      help='train on all real images too, by the same recipe')
+  add('--out', default='', metavar='FILE.json', help='where rows are kept; '
+      'evaluation.json beside the set if not given')
+  add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
+      'that of the run if not given, else TFDS_DATA_DIR')
+  add('--recipe', default='idc', choices=sorted(train.RECIPES),
+      help='of a real subset (default idc)')
+  add('--size', type=int, default=0, metavar='N', help='of a real subset: make '
+      'images squares of this many pixels')
+  return parser
+
+
+def main(argv=None):
+  """The command; returns its exit status."""
+  try:
+    run(_parser().parse_args(argv))
+  except UserError as error:
+    # What a run calls --config.dataset.size is called size here.
+    text = re.sub(r'--config\.(\w+\.)*', '', str(error))
+    print(f'error: {text}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('\nstopped; the same command goes on', file=sys.stderr)
+    return 130
+  return 0
+
+
+def run(options, say=print):
+  """Evaluates as the parsed `options` say; returns the rows.
+
+  Raises:
+    UserError: whatever the user can mend.
+  """
+  for name, least in (('networks', 1), ('epochs', 0), ('seed', 0),
+                      ('size', 0)):
+    if getattr(options, name) < least:
+      raise UserError(f'--{name}={getattr(options, name)} must be at least '
+                      f'{least}')
+  path, subject = _place(options), _subject(options)
+  set_ = subject.set
+  networks = subjects.networks(_models(options, set_), set_)
+  recipe = subjects.recipe(set_, options.epochs)
+  size = card.size(set_.syn)
+  say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
+      f'{set_.ipc} images a class, '
+      f'{report.size(size["images"] + size["labels"])} with labels; '
+      f'{recipe.epochs} epochs of recipe {set_.recipe_name}, seed '
+      f'{options.seed}')
+  names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
+  measure = subjects.measures(subject, recipe, options.networks, options.seed)
+  head, line = _lines([*networks], names)
+  say(head)
+  rows = []
+  for model, (settings, network) in networks.items():
+    for name in names:
+      what = _identity(subject, name, model, settings, recipe, options)
+      row = _find(_read(path), what, options.networks)
+      if row is None:
+        row = {**what, **evaluate.summary(measure(name, network)),
+               'device': jax.local_devices()[0].device_kind,
+               'version': dasm_jax.__version__}
+        _add(path, row)
+      rows.append(row)
+      say(line(row))
+  if path:
+    say(f'see {path}')
+  return rows
+
+
+def _models(options, set_):
+  return [*filter(None, options.models.split(','))] or [set_.network['name']]
+
+
+def _place(options):
+  """The evaluation.json; None where a real subset was given none."""
+  if options.out:
+    path = pathlib.Path(options.out)
+    if not path.parent.is_dir():
+      raise UserError(f'--out={path}: there is no directory {path.parent}')
+  elif options.set.startswith(subjects.REAL):
+    return None
+  else:
+    path = card.find(options.set).with_name('evaluation.json')
+  _read(path)  # a broken one is found out before the work
+  return path
+
+
+def _subject(options):
+  if options.set.startswith(subjects.REAL):
+    return subjects.real(
+        options.set, seed=options.seed, recipe=options.recipe,
+        data_dir=options.data_dir, size=options.size)
+  set_ = card.load(options.set)  # a wrong network needs no data to be refused
+  subjects.networks(_models(options, set_), set_)
+  return subjects.saved(options.set, options.data_dir)
+
+
+def _identity(subject, name, model, settings, recipe, options):
+  """What makes a row the same as another, as JSON gives it back."""
+  return json.loads(json.dumps({
+      'model': model, 'set': name,
+      'ipc': None if name == 'full' else subject.set.ipc,
+      'seed': options.seed, 'settings': settings, 'recipe': recipe._asdict(),
+      'data': subject.set.data,
+      'digest': subject.digest if name == subject.name else None}))
+
+
+def _find(rows, what, networks):
+  """The first row of `what` with as many networks, or None."""
+  for row in rows:
+    if what.items() <= row.items() and len(row['networks']) == networks:
+      return row
+  return None
+
+
+def _read(path):
+  """The rows of an evaluation.json; none if there is no such file yet."""
+  try:
+    rows = json.loads(path.read_text())['rows'] if path else []
+    return [row for row in rows if len(row['networks'])]
+  except FileNotFoundError:
+    return []
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f'{str(path)!r} is no evaluation.json: '
+                    f'{type(error).__name__}; mend or move it, or give another '
+                    '--out') from error
+
+
+def _add(path, row):
+  """Keeps a row beside those that are there by now."""
+  if path:
+    text = json.dumps({'rows': [*_read(path), row]}, indent=2)
+    workdir.write(path, text + '\n')
+
+
+def _lines(model_names, set_names):
+  """`(head, row -> line)` of a table that does not wait for its last row."""
+  widths = [max(map(len, (head, *names))) for head, names in zip(
+      HEADER[:2], (model_names, set_names), strict=True)]
+  widths += [5, len(HEADER[3]), 8, len(HEADER[5])]
+
+  def lines(*cells):
+    padded = [f'{cell:<{width}}' for cell, width in zip(
+        cells, widths, strict=True)]
+    return report.table([padded], HEADER).split('\n')
+
+  def line(row):
+    return lines(
+        row['model'], row['set'], row['ipc'] or 'all', f'{row["mean"]:.2%}',
+        f'± {row["std"]:.2%}', len(row['networks']))[2]
+  return '\n'.join(lines(*[''] * 6)[:2]), line
