@@ -1,8 +1,9 @@
-"""Matching whose classes depend on each other, still one class at a time.
+"""Matching whose classes depend on each other.
 
 What a class must know of the others is a sum over classes, found in a pass of
 its own before the images are differentiated. Classes can so be taken in turn,
-or split over devices, and the image gradient is that of the whole loss.
+or split over devices, and the image gradient is that of the whole loss. Only
+batch norm in training has to see all classes in one batch (`together`).
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax import losses, objectives
-from dasm_jax.types import Array, Batch
+from dasm_jax.types import Array, Batch, Synthetic
 
 
 class Point(NamedTuple):
@@ -31,10 +32,12 @@ class Matching(NamedTuple):
   """A flat objective whose `params` is a `Point`, and the stages before it.
 
   Each stage is `stage(syn, point, target, key) -> pytree` of one class, on
-  flat batches; it sees the sums of the stages before.
+  flat batches; it sees the sums of the stages before. If `whole` the objective
+  is one for `together`.
   """
   objective: Callable
   stages: tuple = ()
+  whole: bool = False
 
 
 def plain(objective):
@@ -42,6 +45,72 @@ def plain(objective):
   def at(syn, point, target, key):
     return objective(syn, point.params, target, key)
   return Matching(at)
+
+
+def together(objective, wrap, *, batched=None, axis_name=None):
+  """All classes of a class-major set in one batch.
+
+  Memory is that of all classes. Where classes are split over devices each
+  one gathers them all and works on the whole batch, as in training, and
+  counts the values of its own classes: devices share nothing but the loss.
+
+  Args:
+    objective: `(syn, params, target) -> [classes]` values, on class-major
+      sets of network inputs.
+    wrap: from a flat objective to one that decodes, augments, joins, …; what
+      it does to each class is done before.
+    batched: for `wrap`, see `objectives.per_class`.
+    axis_name: mapped axis over which classes are split.
+
+  Returns:
+    As `objectives.per_class`; `syn.labels` say how many classes there are.
+  """
+  def seen(syn, params, target, key):
+    del params, key
+    return jnp.zeros((), syn.images.dtype), (syn[:2], target)
+
+  def gather(x, count):
+    if axis_name is not None:
+      x = jax.lax.all_gather(x, axis_name, tiled=True)
+    return x[:count]  # rows that only fill a device stand at the end
+
+  def total(syn, params, target, key, weights=None):
+    def prepare(images, labels, target, key):
+      return wrap(seen)(Synthetic(images, labels, syn.lr), params, target,
+                        key)[1]
+    keys, weights = objectives.each_class(syn, key, weights)
+    made = objectives.over_classes(prepare, batched)(
+        syn.images, syn.labels, target, keys)
+    inputs, target = jax.tree.map(
+        lambda x: gather(x, syn.labels.shape[-1]), made)
+    values = objective(Synthetic(*inputs, syn.lr), params, target)
+    rows = jnp.arange(len(weights))
+    if axis_name is not None:
+      rows += jax.lax.axis_index(axis_name) * len(weights)
+    value = (values[rows % len(values)] * weights).sum()
+    return value, {'match/loss': value}
+
+  return total
+
+
+def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
+                           last=None):
+  """`objectives.feature_matching` whose features depend on the whole batch.
+
+  Real and synthetic images, each of all classes, go through the network in
+  one batch: DM with batch norm in training. Args as there.
+
+  Source: DM (2110.04181), as released.
+  """
+  def objective(syn, at, target):
+    def means(images):
+      features = features_fn(at.params, images.reshape(-1, *images.shape[2:]))
+      return [x.reshape(*images.shape[:2], *x.shape[1:]).mean(1)
+              for x in objectives.blocks(features, first, last)]
+    real = jax.lax.stop_gradient(means(target.images))
+    return jax.vmap(distance)(means(syn.images), real)
+
+  return Matching(objective, whole=True)
 
 
 def point(matching, lift, syn, params, target, key, weights, step,

@@ -1,6 +1,8 @@
 """Methods by name: what each matches, and how its network moves."""
 
-from dasm_jax import augment, coupled, losses, objectives, train
+import functools
+
+from dasm_jax import augment, coupled, losses, models, objectives, train
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import gradient
 
@@ -87,8 +89,12 @@ def matching(network, c):
     raise unknown('match', c.match, MATCHES)
   distance = losses.distance(c.distance)
   if c.match == 'feature':
+    blocks = dict(first=c.first_block, last=c.last_block)
+    if models.normalises_batches(network):
+      return coupled.batch_feature_matching(
+          functools.partial(network.features, train=True), distance, **blocks)
     return coupled.plain(objectives.feature_matching(
-        network.features, distance, first=c.first_block, last=c.last_block))
+        network.features, distance, **blocks))
   if c.parameters not in PARAMETERS:
     raise unknown('parameters', c.parameters, PARAMETERS)
   loss, ndims = train.loss_fn(network), PARAMETERS[c.parameters]

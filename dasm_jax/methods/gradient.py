@@ -15,29 +15,9 @@ import optax
 
 from dasm_jax import coupled, objectives, synthetic, train
 from dasm_jax import source as sources
-from dasm_jax.methods import networks
+from dasm_jax.methods import networks, slope
+from dasm_jax.methods.slope import Correction
 from dasm_jax.types import Array, Method, Synthetic, Variables
-
-
-class Correction(NamedTuple):
-  """Strength of SDC over `total` sweeps, linearly from `start` to `end`.
-
-  relative: the strength is not the weight but the share that the
-    correction's image gradient has of the matching's norm.
-  penalty: a name in `difficulty.PENALTIES`.
-  """
-  start: float = 0.0
-  end: float = 0.0
-  total: int = 1
-  relative: bool = False
-  penalty: str = 'sample_norm'
-
-  def at(self, step):
-    """The strength at a step: a number if constant, else traced."""
-    if self.start == self.end:
-      return self.start
-    done = jnp.clip(step / max(self.total - 1, 1), 0, 1)
-    return self.start + (self.end - self.start) * done
 
 
 class Settings(NamedTuple):
@@ -87,7 +67,6 @@ class State(NamedTuple):
 
 # Which leaves begin with the classes (0); the others are alike everywhere.
 AXES = State(Synthetic(0, 0, None), 0, None, None, None, None)
-SMOOTHING = 0.9
 
 
 def equivalent(lr, momentum, classes):
@@ -141,9 +120,9 @@ def method(network, settings, axis_name=None):
     variables, net_moments = jax.lax.cond(
         age == 0, renew, keep, state.variables, state.net_moments, data, k_net)
     at = networks.with_statistics(network, variables, data, k_stats)
-    slope, strength, metrics = image_slope(
+    direction, strength, metrics = image_slope(
         state, at, data, pool, k_match)
-    change, moments = tx.update(slope, state.moments)
+    change, moments = tx.update(direction, state.moments)
     images = state.syn.images - settings.lr * change
     syn = state.syn._replace(images=synthetic.clip(settings.codec, images))
     # The network is thrown away after its last sweep: no need to train it.
@@ -159,23 +138,15 @@ def method(network, settings, axis_name=None):
 
 def _image_slope(network, settings, axis_name):
   """`(state, variables, data, pool, key) -> (gradient, strength, metrics)`."""
-  correction, flat = settings.correction, settings.matching.objective
-  hardness = coupled.plain(objectives.difficulty_only(
-      train.loss_fn(network), penalty=correction.penalty)).objective
-
-  def lift(flat):
+  def wrap(flat):
     flat = objectives.augmented(flat, settings.augment)
     if settings.union:
       flat = objectives.joined(flat, settings.codec, settings.limit)
-    flat = objectives.decoded(flat, settings.codec, settings.limit)
-    return objectives.per_class(flat, batched=settings.batched)
+    return objectives.decoded(flat, settings.codec, settings.limit)
 
-  def slope(flat, syn, *rest):
-    total = lift(flat)
-    def of(images):
-      return total(syn._replace(images=images), *rest)
-    (_, metrics), gradient = jax.value_and_grad(of, has_aux=True)(syn.images)
-    return gradient, metrics
+  of_images = slope.of_images(
+      network, settings.matching, settings.correction, wrap,
+      batched=settings.batched, axis_name=axis_name)
 
   def run(state, variables, data, pool, key):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, pool.classes)
@@ -183,26 +154,8 @@ def _image_slope(network, settings, axis_name):
     real = sources.class_batches(data, pool, draws, settings.batch,
                                  settings.replay)
     target = (pool.frozen, real) if settings.union else real
-    strength, weight = state.strength, correction.at(state.step)
-    at = coupled.point(
-        settings.matching, lift, state.syn, variables, target, keys,
-        pool.present, state.step, axis_name)
-    args = (state.syn, at, target, keys, pool.present)
-    if correction.relative and (correction.start or correction.end):
-      gradient, metrics = slope(flat, *args)
-      harder, more = slope(hardness, *args)
-      now = weight * _norm(gradient, axis_name) / (
-          _norm(harder, axis_name) + 1e-12)
-      strength = jnp.where(state.step == 0, now,
-                           SMOOTHING * strength + (1 - SMOOTHING) * now)
-      gradient = gradient + strength * harder
-      metrics = {**metrics, **more}
-    else:
-      gradient, metrics = slope(
-          objectives.added(flat, weight, hardness), *args)
-    if axis_name is not None:
-      metrics = jax.lax.psum(metrics, axis_name)
-    return gradient, strength, metrics
+    return of_images(state.syn, variables, target, keys, pool.present,
+                     state.strength, state.step)
 
   return run
 
@@ -210,10 +163,3 @@ def _image_slope(network, settings, axis_name):
 def _pair(keys):
   pairs = jax.vmap(jax.random.split)(keys)
   return pairs[:, 0], pairs[:, 1]
-
-
-def _norm(x, axis_name):
-  square = jnp.sum(jnp.square(x))
-  if axis_name is not None:
-    square = jax.lax.psum(square, axis_name)
-  return jnp.sqrt(square)

@@ -92,3 +92,9 @@ def pure(module, shape):
 def count(variables):
   """Number of trained parameters."""
   return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+
+
+def normalises_batches(network):
+  """True if the network has batch norm: what it gives depends on the batch."""
+  stats = jax.eval_shape(network.init, jax.random.key(0)).stats
+  return bool(jax.tree.leaves(stats))
