@@ -136,6 +136,16 @@ def point(matching, lift, syn, params, target, key, weights, step,
   return at
 
 
+def along(direction, own):
+  """0, whose gradient in `own` is `direction` (a constant).
+
+  What a class adds to the slope of a loss of sums over the classes: `own` is
+  its summand, `direction` the loss's gradient in the sum.
+  """
+  line = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, direction, own)))
+  return line - jax.lax.stop_gradient(line)
+
+
 def contrastive(loss_fn, distance=losses.layerwise_cosine, *,
                 ndims=objectives.KERNELS, warm=lambda step: False):
   """`distance(mean_c grad loss(syn_c), mean_c grad loss(real_c))` (DCC, DSAC).
@@ -171,12 +181,9 @@ def contrastive(loss_fn, distance=losses.layerwise_cosine, *,
     sums, = at.sums
     mean = jax.tree.map(lambda x: x / sums['classes'].astype(x.dtype), sums)
     value, direction = jax.value_and_grad(distance)(mean['fake'], mean['real'])
-    # The loss is <direction, gradient> to first order in this class's images.
     count = sums['classes'].astype(value.dtype)
-    line = sum(jnp.vdot(d, g) for d, g in zip(
-        direction, slope(at.params, Batch(syn.images, syn.labels)),
-        strict=True)) / count
-    value = value / count + line - jax.lax.stop_gradient(line)
+    own = slope(at.params, Batch(syn.images, syn.labels))
+    value = (value + along(direction, own)) / count
     return value, {'match/loss': value}
 
   def objective(syn, at, target, key):
@@ -187,3 +194,56 @@ def contrastive(loss_fn, distance=losses.layerwise_cosine, *,
     return jax.lax.cond(warm(at.step), classwise, joint, syn)
 
   return Matching(objective, (stage,))
+
+
+def discriminative(maps_fn, weights, inner=0.01):
+  """Each class's means of all maps, and the synthetic means as classifier.
+
+      sum_b w_b |mean_syn m_b - mean_real m_b|^2 + |mean_syn f - mean_real f|^2
+      + inner sum_i CE(f(real_i) S', y_i)
+
+  with `m_b` the maps, `f` the last one flattened, and row c of `S` the mean of
+  `f` over the synthetic images of class c: its softmax couples the classes.
+
+  Args:
+    maps_fn: `(params, images) -> tuple`, see `types.Network`.
+    weights: `w` from the last map backwards; the final one for all before.
+    inner: weight of the cross-entropy, a sum over the real images.
+
+  Source: CAFE (2203.01531), eq. 4 to 8, with the reductions of its released
+  program.
+  """
+  def flatten(maps):
+    return maps[-1].reshape(len(maps[-1]), -1)
+
+  def centre(maps, target):
+    return target.labels[0][:, None] * flatten(maps).mean(0)
+
+  def centres(syn, at, target, key):
+    del key
+    return centre(maps_fn(at.params, syn.images), target)
+
+  def entropy(centres, maps, labels):
+    logits = flatten(maps) @ centres.T
+    return losses.cross_entropy(logits, labels) * len(logits)
+
+  def slope(syn, at, target, key):
+    del syn, key
+    real = maps_fn(at.params, target.images)
+    return jax.grad(entropy)(at.sums[0], real, target.labels)
+
+  def objective(syn, at, target, key):
+    del key
+    fake = maps_fn(at.params, syn.images)
+    real = jax.lax.stop_gradient(maps_fn(at.params, target.images))
+    apart = [losses.mse(x.mean(0), y.mean(0))
+             for x, y in zip(reversed(fake), reversed(real), strict=True)]
+    middle = sum(weights[min(b, len(weights) - 1)] * x
+                 for b, x in enumerate(apart))
+    told = entropy(at.sums[0], real, target.labels) + along(
+        at.sums[1], centre(fake, target))
+    value = middle + apart[0] + inner * told
+    return value, {'match/loss': value, 'match/middle': middle,
+                   'match/discrimination': told}
+
+  return Matching(objective, (centres, slope))

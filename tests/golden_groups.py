@@ -12,6 +12,7 @@ import golden_training
 import jax
 
 GROUPS = {
+    'cafe_step': golden_distribution.check_cafe,
     'dc_match_loss': golden_matching.check_distance,
     'dc_step': golden_matching.check_step,
     'ddranking_scores': golden_host.check_ranking,
