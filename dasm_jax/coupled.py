@@ -210,8 +210,7 @@ def discriminative(maps_fn, weights, inner=0.01):
     weights: `w` from the last map backwards; the final one for all before.
     inner: weight of the cross-entropy, a sum over the real images.
 
-  Source: CAFE (2203.01531), eq. 4 to 8, with the reductions of its released
-  program.
+  Source: CAFE (2203.01531), with the reductions of its released program.
   """
   def flatten(maps):
     return maps[-1].reshape(len(maps[-1]), -1)

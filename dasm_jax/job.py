@@ -182,6 +182,7 @@ def method(job, segment):
       job.network, job.classes, job.codec, c.method,
       correction(c, job, segment),
       images=images, replay=replay, union=union and segment.slots.start > 0,
+      steps=segments.steps(c.method.steps, len(job.plan), segment.index),
       axis_name=parallel.AXIS)
 
 

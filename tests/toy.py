@@ -14,7 +14,9 @@ from dasm_jax import source as sources
 from dasm_jax.methods import gradient
 from dasm_jax.types import Batch, Synthetic
 
-METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm')
+METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe')
+# What small networks and images want besides.
+OWN = {'cafe': dict(watch_images=8, watch_window=2, net_steps=4)}
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -63,7 +65,7 @@ def settings(name, **changes):
   c = config.defaults(name).method
   c.update(dict(batch=4, inner=2, net_steps=2, net_batch=8, lr=0.05,
                 limit=0, lr_per_image=False, alone_networks=1, alone_sweeps=1))
-  c.update(changes)
+  c.update(OWN.get(name, {}) | changes)
   return c
 
 

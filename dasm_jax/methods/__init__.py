@@ -4,7 +4,7 @@ import functools
 
 from dasm_jax import augment, coupled, losses, models, objectives, train
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.methods import gradient
+from dasm_jax.methods import gradient, lives
 
 # What makes a method itself. Rates, lengths and batch sizes are a matter of
 # the data set: `configs` holds the published ones.
@@ -30,6 +30,13 @@ METHODS = {
         augment_mode='single', per_class_steps=False, train_on='synthetic',
         inner=1, net_steps=0, lr=1.0,
         net_augment='', net_cutmix=0.0),
+    'cafe': dict(
+        match='discriminate', distance='mse', parameters='kernels', augment='',
+        augment_mode='single', per_class_steps=False, train_on='synthetic',
+        weights=(1.0, 1.0, 0.1), discrimination=0.01, drops=(0.6, 0.8, 0.9),
+        decay=0.5, watch_images=128, watch_window=10, watch_rest=0.04,
+        watch_move=0.03, inner=100, net_steps=100,
+        net_augment='', net_cutmix=0.0),
     'idc': dict(
         match='gradient', distance='mse', parameters='convolutions',
         augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
@@ -44,12 +51,12 @@ PARAMETERS = {
     'convolutions_linear': (4, 2),
     'convolutions_linear_bias': (4, 2, 1),
 }
-MATCHES = ('contrast', 'feature', 'gradient')
+MATCHES = ('contrast', 'discriminate', 'feature', 'gradient')
 TRAIN_ON = ('real', 'synthetic')
 
 
 def build(network, classes, codec, c, correction, *, images, replay=0.0,
-          union=False, axis_name=None):
+          union=False, steps=None, axis_name=None):
   """A `Method` from its settings.
 
   Args:
@@ -61,6 +68,7 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
     images: stored images a class inside the matching mean; with
       `c.lr_per_image` the rate is that of ten and proportional to it (IDC).
     replay, union: see `gradient.Settings`.
+    steps: sweeps in all; None is `c.steps`.
     axis_name: mapped axis over which the classes are split.
 
   Raises:
@@ -70,12 +78,16 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
   momentum = c.momentum
   if c.per_class_steps:
     lr, momentum = gradient.equivalent(lr, momentum, classes)
-  mode = c.augment_mode
+  mode, steps = c.augment_mode, steps or c.steps
+  watch = lives.Watch(c.watch_images, c.watch_window, c.watch_rest,
+                      c.watch_move) if c.get('watch_images') else None
   settings = gradient.Settings(
       matching=matching(network, c), augment=augment.build(c.augment, mode),
       correction=correction, codec=codec, limit=c.limit or None,
       batch=c.batch, replay=replay, union=union, lr=lr, momentum=momentum,
       inner=c.inner, warmup=c.warmup, train_on=c.train_on, steps=c.net_steps,
+      drops=tuple(round(share * steps) for share in c.get('drops', ())),
+      decay=c.get('decay', 1.0), watch=watch,
       net=train.recipe(
           1, lr=c.net_lr, momentum=c.net_momentum,
           weight_decay=c.net_weight_decay, batch=c.net_batch,
@@ -88,6 +100,8 @@ def matching(network, c):
   if c.match not in MATCHES:
     raise unknown('match', c.match, MATCHES)
   distance = losses.distance(c.distance)
+  if c.match == 'discriminate':
+    return coupled.discriminative(network.maps, c.weights, c.discrimination)
   if c.match == 'feature':
     blocks = dict(first=c.first_block, last=c.last_block)
     if models.normalises_batches(network):
@@ -111,8 +125,9 @@ def check(c):
   """Raises `UserError` for settings of a method that cannot work."""
   least = dict(batch=1, steps=1, inner=1, net_batch=1, limit=0, warmup=0,
                net_steps=0, alone_networks=0, alone_sweeps=0)
+  least.update(watch_images=0, watch_window=2)
   for name, low in least.items():
-    if c[name] < low:
+    if name in c and c[name] < low:
       raise UserError(f'--config.method.{name}={c[name]} must be at least '
                       f'{low}')
   for name in ('lr', 'net_lr'):

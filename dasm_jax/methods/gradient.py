@@ -1,4 +1,4 @@
-"""Matching of gradients or features: DC, DSA, DSAC, IDC, DM.
+"""Matching of gradients or features: DC, DSA, DSAC, IDC, DM, CAFE.
 
 All classes are matched in one step. IDC's program steps once a class on one
 tensor that holds all classes, whose momentum keeps the others moving; between
@@ -15,7 +15,7 @@ import optax
 
 from dasm_jax import coupled, objectives, synthetic, train
 from dasm_jax import source as sources
-from dasm_jax.methods import networks, slope
+from dasm_jax.methods import lives, networks, slope
 from dasm_jax.methods.slope import Correction
 from dasm_jax.types import Array, Method, Synthetic, Variables
 
@@ -30,8 +30,10 @@ class Settings(NamedTuple):
   limit: decoded images a class that take part in one step; None is all.
   batch: real images a class; replay: share of them from the whole class.
   union: match finished and new images together rather than the new alone.
-  lr, momentum: of SGD on the stored images.
+  lr, momentum: of SGD on the stored images; the rate is multiplied by `decay`
+    from each sweep in `drops` on.
   inner: sweeps a network lives; warmup: its steps on real data before.
+  watch: a `lives.Watch`; `inner` and `steps` are the most then.
   train_on: `real` (IDC) or `synthetic` (DC, DSA), between sweeps.
   steps: batches of real images, or passes over the synthetic set.
   net: `Recipe` of the matching network's training.
@@ -52,6 +54,9 @@ class Settings(NamedTuple):
   train_on: str
   steps: int
   net: train.Recipe
+  drops: tuple = ()
+  decay: float = 1.0
+  watch: lives.Watch | None = None
   batched: bool | None = None
 
 
@@ -61,12 +66,13 @@ class State(NamedTuple):
   moments: object       # of the images' optimizer
   variables: Variables  # the matching network
   net_moments: object
+  memory: object        # of the network's life
   strength: Array       # [] smoothed weight of a relative correction
   step: Array           # [] int32
 
 
 # Which leaves begin with the classes (0); the others are alike everywhere.
-AXES = State(Synthetic(0, 0, None), 0, None, None, None, None)
+AXES = State(Synthetic(0, 0, None), 0, None, None, None, None, None)
 
 
 def equivalent(lr, momentum, classes):
@@ -93,13 +99,13 @@ def method(network, settings, axis_name=None):
   tx = optax.trace(settings.momentum)
   net_tx = train.optimizer(settings.net.momentum, settings.net.weight_decay)
   image_slope = _image_slope(network, settings, axis_name)
-  train_network = networks.trainer(network, net_tx, settings, axis_name)
+  life = _life(network, net_tx, settings, axis_name)
 
   def init(key, syn):
     variables = network.init(key)
     return State(syn, tx.init(syn.images), variables,
-                 net_tx.init(variables.params), jnp.zeros((), jnp.float32),
-                 jnp.zeros((), jnp.int32))
+                 net_tx.init(variables.params), life.init(),
+                 jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
 
   def renew(variables, moments, data, key):
     del variables, moments
@@ -116,24 +122,42 @@ def method(network, settings, axis_name=None):
   def step(state, data, pool, key):
     k_net, k_stats, k_match, k_train = jax.random.split(
         jax.random.fold_in(key, state.step), 4)
-    age = state.step % settings.inner
     variables, net_moments = jax.lax.cond(
-        age == 0, renew, keep, state.variables, state.net_moments, data, k_net)
+        life.over(state.memory, state.step), renew, keep,
+        state.variables, state.net_moments, data, k_net)
     at = networks.with_statistics(network, variables, data, k_stats)
     direction, strength, metrics = image_slope(
         state, at, data, pool, k_match)
     change, moments = tx.update(direction, state.moments)
-    images = state.syn.images - settings.lr * change
+    images = state.syn.images - rate(settings, state.step) * change
     syn = state.syn._replace(images=synthetic.clip(settings.codec, images))
-    # The network is thrown away after its last sweep: no need to train it.
-    variables, net_moments = jax.lax.cond(
-        age < settings.inner - 1, train_network, lambda v, m, *_: (v, m),
-        variables, net_moments, syn, data, pool, k_train)
-    state = State(syn, moments, variables, net_moments, strength,
+    variables, net_moments, memory = life.train(
+        variables, net_moments, state.memory, syn, data, pool, k_train,
+        state.step)
+    state = State(syn, moments, variables, net_moments, memory, strength,
                   state.step + 1)
     return state, metrics
 
   return Method(init, step, AXES)
+
+
+def rate(settings, step):
+  """The images' learning rate in a sweep."""
+  if not settings.drops:
+    return settings.lr
+  passed = sum((step >= drop).astype(jnp.float32) for drop in settings.drops)
+  return settings.lr * settings.decay ** passed
+
+
+def _life(network, tx, settings, axis_name):
+  watch = settings.watch
+  if not watch:
+    return lives.counted(settings.inner, networks.trainer(
+        network, tx, settings, axis_name))
+  once = networks.trainer(network, tx, settings._replace(steps=1), axis_name)
+  return lives.watched(
+      watch, settings.inner, settings.steps, once,
+      lives.accuracy(network, watch.images, axis_name))
 
 
 def _image_slope(network, settings, axis_name):
