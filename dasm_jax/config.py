@@ -21,10 +21,11 @@ def defaults(method='idc'):
   c.dataset = ConfigDict(dict(
       name='', data_dir='', size=0, holdout=0.0))
   c.network = ConfigDict(dict(
-      name='convnet', depth=3, width=128, norm='instance', activation='relu',
-      pooling='avg'))
+      name='convnet', depth=3, width=128, activation='relu', pooling='avg',
+      norm='batch' if method == 'sre2l' else 'instance'))
   c.syn = ConfigDict(dict(
-      ipc=10, init='real', space='pixels' if method == 'idc' else 'normalised',
+      ipc=10, init='noise' if method in ('cafe', 'sre2l') else 'real',
+      space='pixels' if method == 'idc' else 'normalised',
       factor=1, formation='single', bound=128))
   c.method = ConfigDict({**dict(
       name=method, first_block=0, last_block=0, alone_networks=0,

@@ -55,8 +55,9 @@ ORDER = [
                           'zca'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint'},
-    {'objectives', 'train'}, {'coupled'}, {'methods', 'parallel'}, {'evaluate'},
-    {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'}, {'main'}]
+    {'objectives', 'train'}, {'coupled', 'moments'}, {'methods', 'parallel'},
+    {'evaluate'}, {'config', 'job', 'card'}, {'beginning', 'outcome'}, {'run'},
+    {'main'}]
 
 
 def test_imports_point_one_way():

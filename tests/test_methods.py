@@ -140,10 +140,9 @@ def test_killed_is_as_straight(name, tmp_path):
 @each_method
 def test_classes_at_once_are_as_in_turn(name, monkeypatch):
   # CPU takes turns, accelerators do not: nothing else runs the other form.
-  def batched(network, settings, axis_name):
-    return original(network, settings._replace(batched=True), axis_name)
-  original = gradient.method
-  monkeypatch.setattr(gradient, 'method', batched)
+  original = objectives.per_class
+  monkeypatch.setattr(objectives, 'per_class', lambda flat, batched: original(
+      flat, batched=True))
   made = toy.toy(name)
   state, _ = jax.jit(made.method.step)(
       made.state, made.data, made.pool, made.key)

@@ -14,9 +14,10 @@ from dasm_jax import source as sources
 from dasm_jax.methods import gradient
 from dasm_jax.types import Batch, Synthetic
 
-METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe')
+METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe', 'sre2l')
 # What small networks and images want besides.
-OWN = {'cafe': dict(watch_images=8, watch_window=2, net_steps=4)}
+OWN = {'cafe': dict(watch_images=8, watch_window=2, net_steps=4),
+       'sre2l': dict(teach=1, statistics=0.3)}
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -70,11 +71,12 @@ def settings(name, **changes):
 
 
 def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
-        correction=None, replay=0.0, union=False, frozen=0, norm='instance',
+        correction=None, replay=0.0, union=False, frozen=0, norm=None,
         factor=None, **changes):
   """A `Toy` of the method called `name`; `changes` are settings of it."""
   if factor is None:
     factor = 2 if name == 'idc' else 1
+  norm = norm or ('batch' if name == 'sre2l' else 'instance')
   data, net = source(classes), network(classes, norm=norm)
   codec = synthetic.codec(
       (.5,), (.3,), space='pixels' if name == 'idc' else 'normalised',

@@ -4,7 +4,7 @@ import functools
 
 from dasm_jax import augment, coupled, losses, models, objectives, train
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.methods import gradient, lives
+from dasm_jax.methods import gradient, lives, statistics
 
 # What makes a method itself. Rates, lengths and batch sizes are a matter of
 # the data set: `configs` holds the published ones.
@@ -37,6 +37,12 @@ METHODS = {
         decay=0.5, watch_images=128, watch_window=10, watch_rest=0.04,
         watch_move=0.03, inner=100, net_steps=100,
         net_augment='', net_cutmix=0.0),
+    'sre2l': dict(
+        match='statistics', augment='flip_crop', augment_mode='idc',
+        per_class_steps=False, train_on='real', statistics=0.01,
+        first_layer=10.0, teach=20, label_views=0, net_lr=0.05,
+        net_momentum=0.9, net_weight_decay=5e-4, net_steps=100, net_batch=128,
+        net_augment='flip_crop', net_cutmix=0.0),
     'idc': dict(
         match='gradient', distance='mse', parameters='convolutions',
         augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
@@ -51,7 +57,7 @@ PARAMETERS = {
     'convolutions_linear': (4, 2),
     'convolutions_linear_bias': (4, 2, 1),
 }
-MATCHES = ('contrast', 'discriminate', 'feature', 'gradient')
+MATCHES = ('contrast', 'discriminate', 'feature', 'gradient', 'statistics')
 TRAIN_ON = ('real', 'synthetic')
 
 
@@ -79,19 +85,26 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
   if c.per_class_steps:
     lr, momentum = gradient.equivalent(lr, momentum, classes)
   mode, steps = c.augment_mode, steps or c.steps
+  augmentation = augment.build(c.augment, mode)
+  net = train.recipe(
+      1, lr=c.net_lr, momentum=c.net_momentum,
+      weight_decay=c.net_weight_decay, batch=c.net_batch,
+      strategy=c.net_augment, mode=mode, cutmix=c.net_cutmix)
+  if c.match == 'statistics':
+    return statistics.method(network, statistics.Settings(
+        augment=augmentation, correction=correction, codec=codec,
+        limit=c.limit or None, lr=lr, momentum=momentum, weight=c.statistics,
+        first=c.first_layer, teach=c.teach, steps=steps, net_steps=c.net_steps,
+        net=net, replay=replay, views=c.label_views), axis_name)
   watch = lives.Watch(c.watch_images, c.watch_window, c.watch_rest,
                       c.watch_move) if c.get('watch_images') else None
   settings = gradient.Settings(
-      matching=matching(network, c), augment=augment.build(c.augment, mode),
+      matching=matching(network, c), augment=augmentation,
       correction=correction, codec=codec, limit=c.limit or None,
       batch=c.batch, replay=replay, union=union, lr=lr, momentum=momentum,
       inner=c.inner, warmup=c.warmup, train_on=c.train_on, steps=c.net_steps,
-      drops=tuple(round(share * steps) for share in c.get('drops', ())),
-      decay=c.get('decay', 1.0), watch=watch,
-      net=train.recipe(
-          1, lr=c.net_lr, momentum=c.net_momentum,
-          weight_decay=c.net_weight_decay, batch=c.net_batch,
-          strategy=c.net_augment, mode=mode, cutmix=c.net_cutmix))
+      net=net, watch=watch, decay=c.get('decay', 1.0),
+      drops=tuple(round(share * steps) for share in c.get('drops', ())))
   return gradient.method(network, settings, axis_name)
 
 
@@ -125,7 +138,7 @@ def check(c):
   """Raises `UserError` for settings of a method that cannot work."""
   least = dict(batch=1, steps=1, inner=1, net_batch=1, limit=0, warmup=0,
                net_steps=0, alone_networks=0, alone_sweeps=0)
-  least.update(watch_images=0, watch_window=2)
+  least.update(watch_images=0, watch_window=2, teach=1, label_views=0)
   for name, low in least.items():
     if name in c and c[name] < low:
       raise UserError(f'--config.method.{name}={c[name]} must be at least '
