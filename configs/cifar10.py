@@ -2,9 +2,9 @@ r"""CIFAR-10: DASM on IDC.
 
   python -m dasm_jax.main --config=configs/cifar10.py:ipc=10,method=idc
 
-Arguments: ipc, method (idc, dc, dsa, dsac, dm), segments (0: by ipc, 1: the
-plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), seed.
+Arguments: ipc, method (a row of dasm_jax.methods.METHODS), segments (0: by
+ipc, 1: the plain method), factor (IDC's multi-formation; 2 is published),
+schedule (published, or short: some 30 minutes on two CPU cores), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 50.6 / 67.5 / 74.5; IDC factor 1: 36.7 / 58.3 / 69.5;

@@ -2,8 +2,8 @@ r"""scikit-learn's digits (8x8): DASM on IDC, no download, two minutes on a CPU.
 
   python -m dasm_jax.main --config=configs/digits.py
 
-Arguments: ipc, method (idc, dc, dsa), segments (0: by ipc; 1: the plain
-method), seed. Expected result: see RESULTS.md.
+Arguments: ipc, method (a row of dasm_jax.methods.METHODS), segments (0: by
+ipc; 1: the plain method), seed. Expected result: see RESULTS.md.
 """
 
 from dasm_jax import config
@@ -21,12 +21,13 @@ def get_config(text=''):
   c.syn.ipc = a.ipc
   c.segments.number = a.segments
   c.method.steps = 300
-  c.method.inner = 50
   # So few images do best when matched together, and with little left out.
   c.segments.match = 'union'
   c.segments.gamma = 0.3
-  c.method.lr = 5e-3 if a.method == 'idc' else 0.1
-  c.method.net_steps = 8 if a.method == 'idc' else 10
+  if a.method not in config.SINGLE:  # the others' loops are their own
+    c.method.inner = 50
+    c.method.lr = 5e-3 if a.method == 'idc' else 0.1
+    c.method.net_steps = 8 if a.method == 'idc' else 10
   c.segments.probe_epochs = 60
   c.run.chunk = 25
   c.eval.epochs = 400

@@ -2,9 +2,9 @@ r"""MNIST: DASM on IDC.
 
   python -m dasm_jax.main --config=configs/mnist.py:ipc=10,method=idc
 
-Arguments: ipc, method (idc, dc, dsa, dsac, dm), segments (0: by ipc, 1: the
-plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), seed.
+Arguments: ipc, method (a row of dasm_jax.methods.METHODS), segments (0: by
+ipc, 1: the plain method), factor (IDC's multi-formation; 2 is published),
+schedule (published, or short: some 30 minutes on two CPU cores), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 94.2 / 98.4 / 99.1; IDC factor 1: 88.9 / 98.0 / 98.8;

@@ -120,11 +120,25 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15),
          50: (50, 10)}
 
 
+# Methods whose loops do not depend on ipc.
+SINGLE = {
+    'dm': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 1.0,
+           'eval.epochs': 1000},
+    'cafe': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 0.1,
+             'eval.epochs': 600},
+    # The teacher: 200 steps of 200 batches, 100 epochs of 50,000 images.
+    'sre2l': {'method.steps': 1199, 'method.lr': 0.25, 'method.teach': 200,
+              'method.net_steps': 200, 'eval.epochs': 1000},
+}
+
+
 def published(a, *, name, size, idc):
   """The published settings of a small-image data set.
 
-  DC, DSA: 1000 networks of T updates, batch 256, evaluation of 300 epochs (DC)
-  or 1000 with augmentation (DSA). IDC: 2000 networks of 100 sweeps, rate
+  DC, DSA, DSAC: 1000 networks of T updates, batch 256, evaluation of 300 epochs
+  (DC) or 1000 with augmentation (DSA). DM: 20,000 networks of one update. CAFE:
+  2000 networks of 10 updates at least; here 20,000 updates, which end more
+  networks or fewer. SRe2L: 1000 updates. IDC: 2000 networks of 100 sweeps, rate
   `lr * (ipc / 10) * (size / base_size)^2`, factor 2. `schedule=short` has
   narrower and fewer networks, for two CPU cores.
 
@@ -149,6 +163,9 @@ def published(a, *, name, size, idc):
     m.lr = idc['lr'] * (size / idc['base_size']) ** 2
     m.inner, m.steps = 100, 200_000
     c.eval.epochs = 1000
+  elif a.method in SINGLE:
+    c.syn.factor = a.factor or 1
+    c.update_from_flattened_dict(SINGLE[a.method])
   else:
     c.syn.factor = a.factor or 1
     known = min(LOOPS, key=lambda ipc: abs(ipc - a.ipc))
@@ -182,3 +199,5 @@ def _shorten(c):
   c.method.net_steps = min(c.method.net_steps, 8)
   c.segments.probe_epochs = 60
   c.eval.epochs = 150
+  if 'teach' in c.method:
+    c.method.teach, c.method.net_steps = 20, 40

@@ -51,8 +51,8 @@ def test_difference():
 
 
 def test_unknown_method():
-  with pytest.raises(UserError, match="method 'mtt'; choose from dc, dsa, idc"):
-    config.defaults('mtt')
+  with pytest.raises(UserError, match="method 'mt'; choose from cafe, dc, "):
+    config.defaults('mt')
 
 
 @pytest.mark.parametrize('method', toy.METHODS)
@@ -68,3 +68,23 @@ def test_every_file_makes_a_possible_job(name, method):
     job.check(c)
   with pytest.raises(UserError, match="config argument 'x'"):
     load(name, 'x=1')
+
+
+def test_published_loops():
+  # What the papers state; DC's come from ipc, the others' do not.
+  for method, steps, inner, epochs in (
+      ('dc', 10_000, 10, 300), ('dsac', 10_000, 10, 1000),
+      ('dm', 20_000, 1, 1000), ('cafe', 20_000, 100, 600)):
+    c = load('cifar10', f'method={method},ipc=10')
+    assert (c.method.steps, c.method.inner, c.eval.epochs) == (
+        steps, inner, epochs), method
+    assert c.method.batch == 256
+  cafe = load('cifar10', 'method=cafe')
+  assert cafe.syn.init == 'noise' and cafe.method.decay == .5
+  assert cafe.method.drops == (.6, .8, .9)  # 1200, 1600, 1800 of 2000
+  assert load('cifar10', 'method=dm').method.lr == 1
+  assert load('digits', 'method=dm').method.inner == 1
+  sre2l = load('cifar10', 'method=sre2l')
+  assert sre2l.network.norm == 'batch' and sre2l.syn.init == 'noise'
+  # Moved by the last step that teaches, and by each one after it.
+  assert sre2l.method.steps - sre2l.method.teach + 1 == 1000
