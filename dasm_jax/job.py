@@ -1,6 +1,5 @@
 """A checked job: everything that a configuration says, built and agreed."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -220,11 +219,6 @@ def total_steps(job):
 
 def images_per_step(job, segment):
   """Images that pass through networks in one sweep, for the speed shown."""
-  c = job.config.method
-  matched = c.batch + min(decoded(job, segment), c.limit or math.inf)
-  trained = c.net_steps * (
-      c.net_batch if c.train_on == 'real'
-      else job.classes * decoded(job, segment))
-  return job.classes * matched + trained
-
-
+  return methods.images_per_step(
+      job.config.method, job.classes, decoded(job, segment),
+      segments.steps(total_steps(job), len(job.plan), segment.index))

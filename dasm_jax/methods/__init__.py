@@ -152,3 +152,16 @@ def check(c):
                       'and less than 1')
   if c.train_on not in TRAIN_ON:
     raise unknown('train_on', c.train_on, TRAIN_ON)
+
+
+def images_per_step(c, classes, decoded, steps):
+  """Images that pass through networks in one sweep of `steps`, on average.
+
+  Of a network that trains until something moves: the most there can be.
+  """
+  images = min(decoded, c.limit or decoded)
+  if c.match == 'statistics':
+    return classes * images + c.teach * c.net_steps * c.net_batch / steps
+  trained = c.net_steps * (
+      c.net_batch if c.train_on == 'real' else classes * decoded)
+  return classes * (c.batch + images) + trained
