@@ -231,6 +231,13 @@ def test_settings_that_cannot_work():
       ({'net_steps': -1}, 'net_steps=-1'), ({'train_on': 'x'}, 'synthetic')):
     with pytest.raises(ValueError, match=words):
       methods.check(toy.settings('dc', **change))
+  for name, change, words in (
+      ('dc', {'match': 'statistics'}, 'dc has not; take method=sre2l'),
+      ('sre2l', {'match': 'gradient'}, 'take method=dc or dsa or idc'),
+      ('cafe', {'drops': (.5, 2.)}, r'drops=\(0.5, 2.0\) are shares'),
+      ('cafe', {'weights': ()}, 'at least one')):
+    with pytest.raises(ValueError, match=words):
+      methods.check(toy.settings(name, **change))
   for name in ('match', 'parameters', 'distance', 'augment', 'augment_mode'):
     with pytest.raises(ValueError, match="'x'; choose from"):
       toy.toy('dc', **{name: 'x'})

@@ -117,7 +117,7 @@ def matching(network, c):
     return coupled.discriminative(network.maps, c.weights, c.discrimination)
   if c.match == 'feature':
     blocks = dict(first=c.first_block, last=c.last_block)
-    if models.normalises_batches(network):
+    if models.normalises_batches(network):  # in training, as published
       return coupled.batch_feature_matching(
           functools.partial(network.features, train=True), distance, **blocks)
     return coupled.plain(objectives.feature_matching(
@@ -136,6 +136,13 @@ def matching(network, c):
 
 def check(c):
   """Raises `UserError` for settings of a method that cannot work."""
+  if c.match not in MATCHES:
+    raise unknown('match', c.match, MATCHES)
+  if not any(row['match'] == c.match and row.keys() <= set(c.keys())
+             for row in METHODS.values()):
+    names = [name for name, row in METHODS.items() if row['match'] == c.match]
+    raise UserError(f'--config.method.match={c.match} has settings that method '
+                    f'{c.name} has not; take method={" or ".join(names)}')
   least = dict(batch=1, steps=1, inner=1, net_batch=1, limit=0, warmup=0,
                net_steps=0, alone_networks=0, alone_sweeps=0)
   least.update(watch_images=0, watch_window=2, teach=1, label_views=0)
@@ -150,6 +157,12 @@ def check(c):
     if not 0 <= c[name] < 1:
       raise UserError(f'--config.method.{name}={c[name]} must be at least 0 '
                       'and less than 1')
+  for share in c.get('drops', ()):
+    if not 0 <= share <= 1:
+      raise UserError(f'--config.method.drops={c.drops} are shares of the '
+                      'steps, from 0 to 1')
+  if 'weights' in c and not c.weights:
+    raise UserError('--config.method.weights=() must have at least one')
   if c.train_on not in TRAIN_ON:
     raise unknown('train_on', c.train_on, TRAIN_ON)
 
