@@ -1,6 +1,5 @@
 """What makes a distilled set usable without the run that made it."""
 
-import hashlib
 import json
 import pathlib
 import zipfile
@@ -12,7 +11,7 @@ import numpy as np
 
 import dasm_jax
 from dasm_jax import job as jobs
-from dasm_jax import synthetic, train, zca
+from dasm_jax import synthetic, train, workdir, zca
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.types import Batch, Synthetic
 
@@ -40,19 +39,6 @@ in the first for 28x28x1), norm with scale and bias, activation, 2x2 pooling;
 then one linear layer; PyTorch default initialisation. accuracy: fresh networks
 after the last epoch on split, mean and population std.
 '''.split())
-
-
-def fingerprint(settings, free):
-  """Short hash of a configuration, without the entries that may change."""
-  kept = json.loads(json.dumps(settings))
-  for path in free:
-    *groups, name = path.split('.')
-    node = kept
-    for group in groups:
-      node = node.get(group, {})
-    node.pop(name, None)
-  text = json.dumps(kept, sort_keys=True)
-  return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Set(NamedTuple):
@@ -102,12 +88,17 @@ def _class_numbers(labels):
   return numbers if one_hot else None
 
 
+def label_kind(labels):
+  """`hard` if every row of `[…, classes]` is one-hot, else `soft`."""
+  return 'soft' if _class_numbers(labels) is None else 'hard'
+
+
 def size(syn):
   """Bytes of the set as 8-bit pixels, and with its labels: one byte each.
 
   Soft labels take two bytes a class (fp16).
   """
-  hard = _class_numbers(syn.labels) is not None
+  hard = label_kind(syn.labels) == 'hard'
   return {'images': int(np.prod(syn.images.shape)),
           'labels': int(np.prod(syn.labels.shape[:2]) if hard
                         else 2 * np.prod(syn.labels.shape)),
@@ -118,8 +109,7 @@ def size(syn):
 def save(job, syn, results, path):
   """Saves a set that is usable without its run, as an npz without pickles."""
   c, codec, settings = job.config, job.codec, json.loads(job.config.to_json())
-  labels = _class_numbers(syn.labels)
-  kind = 'soft' if labels is None else 'hard'
+  labels, kind = _class_numbers(syn.labels), label_kind(syn.labels)
   card = {
       'format': FORMAT, 'dataset': job.dataset.name, 'data': {
           'name': c.dataset.name, 'size': c.dataset.size,
@@ -129,7 +119,7 @@ def save(job, syn, results, path):
       'network': settings['network'],
       'recipe': jobs.at_rate(job, job.recipe, syn)._asdict(),
       'recipe_name': c.eval.recipe, 'accuracy': results['accuracy'],
-      'config_hash': fingerprint(settings, ('run',)),
+      'config_hash': workdir.fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,
                   'formation': codec.kind,
                   'zca': job.config.dataset.zca},

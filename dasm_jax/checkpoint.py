@@ -23,6 +23,7 @@ import numpy as np
 from dasm_jax import leaves
 from dasm_jax.errors import UserError
 from dasm_jax.workdir import claim as claim
+from dasm_jax.workdir import fingerprint as fingerprint
 from dasm_jax.workdir import lock as lock
 
 _log = logging.getLogger('dasm_jax')

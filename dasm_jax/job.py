@@ -1,6 +1,5 @@
 """A checked job: everything that a configuration says, built and agreed."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -144,6 +143,7 @@ def method(job, segment):
       job.network, job.classes, job.codec, c.method,
       correction(c, job, segment),
       images=images, replay=replay, union=union and segment.slots.start > 0,
+      steps=segments.steps(c.method.steps, len(job.plan), segment.index),
       axis_name=parallel.AXIS)
 
 
@@ -182,14 +182,6 @@ def total_steps(job):
 
 def images_per_step(job, segment):
   """Images that pass through networks in one sweep, for the speed shown."""
-  c = job.config.method
-  if 'experts' in job.config:
-    everything = job.classes * decoded(job, segment)
-    return c.starts * c.student_steps * (c.batch_syn or everything)
-  matched = c.batch + min(decoded(job, segment), c.limit or math.inf)
-  trained = c.net_steps * (
-      c.net_batch if c.train_on == 'real'
-      else job.classes * decoded(job, segment))
-  return job.classes * matched + trained
-
-
+  return methods.images_per_step(
+      job.config.method, job.classes, decoded(job, segment),
+      segments.steps(total_steps(job), len(job.plan), segment.index))

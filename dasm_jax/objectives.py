@@ -62,18 +62,22 @@ def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
 
   Source: IDC (2205.14959), its feature matching as released; DM (2110.04181).
   """
-  blocks = range(first, (first if last is None else last) + 1)
-
   def objective(syn, params, target, key=None):
     del key
     def means(images):
       features = features_fn(params, images)
-      return [features[block].mean(0) for block in blocks]
+      return [x.mean(0) for x in blocks(features, first, last)]
     real = jax.lax.stop_gradient(means(target.images))
     value = distance(means(syn.images), real)
     return value, {'match/loss': value}
 
   return objective
+
+
+def blocks(features, first=0, last=None):
+  """The features from `first` to `last`, see `feature_matching`."""
+  last = first if last is None else last
+  return [features[block] for block in range(first, last + 1)]
 
 
 def augmented(objective, augment):
@@ -152,13 +156,16 @@ def sdc(objective, loss_fn, weight, *, penalty='sample_norm'):
 
 
 def added(objective, weight, other):
-  """`objective + weight * other`; the number 0 returns `objective` itself."""
+  """`objective + weight * other`; the number 0 returns `objective` itself.
+
+  Both are flat, or both class-major.
+  """
   if isinstance(weight, (int, float)) and weight == 0:
     return objective
 
-  def wrapped(syn, params, target, key):
-    value, metrics = objective(syn, params, target, key)
-    term, more = other(syn, params, target, key)
+  def wrapped(*args):
+    value, metrics = objective(*args)
+    term, more = other(*args)
     return value + weight * term, {**metrics, **more}
   return wrapped
 
@@ -201,13 +208,10 @@ def per_class(objective, *, batched=None):
         Synthetic(images, labels, lr))
 
   def forward(syn, params, target, keys, weights):
-    turns = (jax.default_backend() == 'cpu') if batched is None else not batched
-    def one(args):
-      images, labels, target, key, weight = args
+    def one(images, labels, target, key, weight):
       return each(images, labels, syn.lr, params, target, key, weight)
-    mapped = (syn.images, syn.labels, target, keys, weights)
-    out = jax.lax.map(one, mapped) if turns else jax.vmap(one)(mapped)
-    (values, metrics), slopes = out
+    (values, metrics), slopes = over_classes(one, batched)(
+        syn.images, syn.labels, target, keys, weights)
     slopes = slopes._replace(lr=slopes.lr.sum())
     total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
     return total, slopes
@@ -223,11 +227,24 @@ def per_class(objective, *, batched=None):
   run.defvjp(forward, backward)
 
   def total(syn, params, target, key, weights=None):
-    classes = len(syn.images)
-    if jnp.ndim(key) == 0:
-      key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(classes))
-    if weights is None:
-      weights = jnp.ones(classes, syn.images.dtype)
-    return run(syn, params, target, key, weights)
+    return run(syn, params, target, *each_class(syn, key, weights))
 
   return total
+
+
+def over_classes(function, batched=None):
+  """`function` mapped over the classes, see `per_class`."""
+  turns = (jax.default_backend() == 'cpu') if batched is None else not batched
+  if turns:
+    return lambda *args: jax.lax.map(lambda x: function(*x), args)
+  return jax.vmap(function)
+
+
+def each_class(syn, key, weights=None):
+  """`(keys, weights)`, one for each class of a set, as `per_class` has them."""
+  classes = len(syn.images)
+  if jnp.ndim(key) == 0:
+    key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(classes))
+  if weights is None:
+    weights = jnp.ones(classes, syn.images.dtype)
+  return key, weights

@@ -99,7 +99,8 @@ def finish(job, syn, done, accuracy, workdir, log):
       'accuracy': summary, 'seconds': round(log.seconds, 1),
       'devices': jax.local_device_count(),
       'device': jax.local_devices()[0].device_kind,
-      'bytes': card.size(syn), 'version': dasm_jax.__version__,
+      'label_kind': card.label_kind(syn.labels), 'bytes': card.size(syn),
+      'version': dasm_jax.__version__,
       'jax': jax.__version__}
   card.save(job, syn, results, workdir / 'synthetic.npz')
   shown = np.asarray(synthetic.pixels(job.codec, syn.images))

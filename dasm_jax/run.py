@@ -14,7 +14,6 @@ import numpy as np
 
 from dasm_jax import (
   beginning,
-  card,
   checkpoint,
   checks,
   evaluate,
@@ -68,7 +67,7 @@ def run(config, workdir):
       begin = beginning.beginner(job, segment, done, data, experts, key,
                                  log)
       with checkpoint.open(workdir / f'segment_{segment.index + 1}',
-                           card.fingerprint(settings, FREE)) as saved:
+                           checkpoint.fingerprint(settings, FREE)) as saved:
         found = saved.latest(beginning.like(job, segment, key))
         step, progress = found or (0, begin())
         outcome.say_resumed(job, segment, step, _steps(job, segment), log)

@@ -201,3 +201,12 @@ def noise(key, codec_, shape):
 def clip(codec_, images):
   """Keeps pixels in [0, 1]; normalised storage is free."""
   return jnp.clip(images, 0, 1) if codec_.space == 'pixels' else images
+
+
+def within(codec_, images):
+  """Stored images whose pixels are cut to [0, 1], in any space."""
+  if codec_.space == 'pixels':
+    return jnp.clip(images, 0, 1)
+  low, high = (normalise(codec_._replace(space='pixels'), jnp.full(
+      images.shape[-1:], x, images.dtype)) for x in (0, 1))
+  return jnp.clip(images, low, high)

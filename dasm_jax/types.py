@@ -55,11 +55,18 @@ class Network(NamedTuple):
   features: `(variables, images, train=False) -> tuple` of each block's output
     `[n, height, width, channels]`; the last linear layer reads the last one.
   embed: `(variables, images, train=False) -> [n, d]`, that one, flattened.
+  maps: as `features`, but before the pooling that ends a block; then what the
+    classifier reads. `features` themselves where no block ends in pooling.
+  moments: `(variables, images) -> (logits, {layer: {'mean', 'var'}})`, each
+    `[n, channels]`: of what every batch norm reads, over height and width of
+    each image, running averages in use.
   """
   init: Callable
   apply: Callable
   features: Callable
   embed: Callable
+  maps: Callable
+  moments: Callable
 
 
 class Method(NamedTuple):

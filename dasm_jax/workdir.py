@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -132,3 +133,16 @@ def _flat(tree, prefix=''):
 def _short(flat, name):
   text = flat.get(name, 'missing')
   return text if len(text) <= 40 else text[:37] + '...'
+
+
+def fingerprint(settings, free):
+  """Short hash of a configuration, without the entries that may change."""
+  kept = json.loads(json.dumps(settings))
+  for path in free:
+    *groups, name = path.split('.')
+    node = kept
+    for group in groups:
+      node = node.get(group, {})
+    node.pop(name, None)
+  text = json.dumps(kept, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,6 +1,7 @@
 """Which check belongs to which fixture, by the prefix of its name."""
 
 import golden_augment
+import golden_distribution
 import golden_files
 import golden_host
 import golden_idc
@@ -13,10 +14,12 @@ import golden_trajectories
 import jax
 
 GROUPS = {
+    'cafe_step': golden_distribution.check_cafe,
     'datm_': golden_trajectories.check,
     'dc_match_loss': golden_matching.check_distance,
     'dc_step': golden_matching.check_step,
     'ddranking_scores': golden_host.check_ranking,
+    'dm_step': golden_distribution.check_dm,
     'dsa_dc': golden_augment.check,
     'dsa_idc': golden_augment.check,
     'dsa_mtt': golden_augment.check,

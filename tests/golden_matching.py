@@ -48,28 +48,21 @@ def check_distance(golden):
 def check_step(golden):
   """`dc_step*`, `dsa_step*`: gradient matching, the sum over the classes."""
   meta = golden.settings(META)
-  classes, ipc = meta['num_classes'], meta['ipc']
-  real, images = golden.images('in/images_real'), golden['in/images_syn']
-  net = Net(golden, images.shape[1:], classes,
+  net = Net(golden, golden['in/images_syn'].shape[1:], meta['num_classes'],
             golden.settings(SETTINGS, meta['net']))
   variables = _running(golden, net)
   loss_fn = train.loss_fn(net.network)
   distance, ndims = DISTANCES[meta['dis_metric']]
   matching = objectives.gradient_matching(loss_fn, distance, ndims=ndims)
-  labels = jnp.broadcast_to(jnp.eye(classes, dtype=golden.dtype)[:, None],
-                            (classes, ipc, classes))
-  real_labels = jnp.broadcast_to(labels[:, :1],
-                                 (classes, real.shape[1], classes))
-  total = objectives.per_class(_siamese(golden, meta, matching))
-  images = golden.images('in/images_syn')
-  images = images.reshape(classes, ipc, *images.shape[1:])
+  total = objectives.per_class(siamese(golden, meta)(matching))
+  syn, target = sides(golden, meta)
 
   def value(images, variables, target):
-    syn = Synthetic(images, labels, jnp.ones((), golden.dtype))
-    return total(syn, variables, target, jax.random.key(0))[0]
+    return total(syn._replace(images=images), variables, target,
+                 jax.random.key(0))[0]
 
-  target = Batch(real, real_labels), jnp.arange(classes)
-  loss, slope = golden.jit(jax.value_and_grad(value))(images, variables, target)
+  loss, slope = golden.jit(jax.value_and_grad(value))(
+      syn.images, variables, target)
   golden.check('loss', loss)
   golden.check('grad_images_syn', layout.nchw(
       slope.reshape(-1, *slope.shape[2:])), 'gradient')
@@ -91,21 +84,35 @@ def _running(golden, net):
   return net.variables._replace(stats=stats)
 
 
-def _siamese(golden, meta, matching):
-  """`matching` behind the operation that was drawn for each class."""
+def sides(golden, meta):
+  """`Synthetic`, and what `siamese` matches it with: a batch, class numbers."""
+  classes, ipc = meta['num_classes'], meta['ipc']
+  real, images = (golden.images(f'in/images_{x}') for x in ('real', 'syn'))
+  def labels(n):
+    return jnp.broadcast_to(jnp.eye(classes, dtype=golden.dtype)[:, None],
+                            (classes, n, classes))
+  syn = Synthetic(images.reshape(classes, ipc, *images.shape[1:]), labels(ipc),
+                  jnp.ones((), golden.dtype))
+  return syn, (Batch(real, labels(real.shape[1])), jnp.arange(classes))
+
+
+def siamese(golden, meta):
+  """A wrapper that applies the operation that was drawn for each class."""
   strategy = augment.parse(meta['dsa_strategy'] or '')
   branches = [_drawn(golden, meta, strategy, c)
               for c in range(meta['num_classes'])] if strategy else []
 
-  def objective(syn, params, target, key):
-    batch, index = target
-    if not branches:
-      return matching(syn, params, batch, key)
-    def apply(key, images, shared):
-      assert shared, 'both batches of a class get the same treatment'
-      return jax.lax.switch(index, branches, images)
-    return objectives.augmented(matching, apply)(syn, params, batch, key)
-  return objective
+  def wrap(matching):
+    def objective(syn, params, target, key):
+      batch, index = target
+      if not branches:
+        return matching(syn, params, batch, key)
+      def apply(key, images, shared):
+        assert shared, 'both batches of a class get the same treatment'
+        return jax.lax.switch(index, branches, images)
+      return objectives.augmented(matching, apply)(syn, params, batch, key)
+    return objective
+  return wrap
 
 
 def _drawn(golden, meta, strategy, c):

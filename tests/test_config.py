@@ -133,3 +133,21 @@ def test_data_that_are_not_there(name, tmp_path, monkeypatch):
   way = 'folder:PATH' if 'tiny' in name else 'where there is network, run'
   with pytest.raises(UserError, match=f"{name}'.*{way}"):
     checks.check(c)
+def test_published_loops():
+  # What the papers state; DC's come from ipc, the others' do not.
+  for method, steps, inner, epochs in (
+      ('dc', 10_000, 10, 300), ('dsac', 10_000, 10, 1000),
+      ('dm', 20_000, 1, 1000), ('cafe', 20_000, 100, 600)):
+    c = load('cifar10', f'method={method},ipc=10')
+    assert (c.method.steps, c.method.inner, c.eval.epochs) == (
+        steps, inner, epochs), method
+    assert c.method.batch == 256
+  cafe = load('cifar10', 'method=cafe')
+  assert cafe.syn.init == 'noise' and cafe.method.decay == .5
+  assert cafe.method.drops == (.6, .8, .9)  # 1200, 1600, 1800 of 2000
+  assert load('cifar10', 'method=dm').method.lr == 1
+  assert load('digits', 'method=dm').method.inner == 1
+  sre2l = load('cifar10', 'method=sre2l')
+  assert sre2l.network.norm == 'batch' and sre2l.syn.init == 'noise'
+  # Moved by the last step that teaches, and by each one after it.
+  assert sre2l.method.steps - sre2l.method.teach + 1 == 1000

@@ -57,7 +57,7 @@ ORDER = [
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
-    {'coupled'}, {'parallel'}, {'experts'}, {'methods'},
+    {'coupled', 'moments'}, {'parallel'}, {'experts'}, {'methods'},
     {'evaluate', 'ageing', 'selection'},
     {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
     {'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]

@@ -140,10 +140,9 @@ def test_killed_is_as_straight(name, tmp_path):
 @pytest.mark.parametrize('name', toy.BY_CLASS)
 def test_classes_at_once_are_as_in_turn(name, monkeypatch):
   # CPU takes turns, accelerators do not: nothing else runs the other form.
-  def batched(network, settings, axis_name):
-    return original(network, settings._replace(batched=True), axis_name)
-  original = gradient.method
-  monkeypatch.setattr(gradient, 'method', batched)
+  original = objectives.per_class
+  monkeypatch.setattr(objectives, 'per_class', lambda flat, batched: original(
+      flat, batched=True))
   made = toy.toy(name)
   state, _ = jax.jit(made.method.step)(
       made.state, made.data, made.pool, made.key)
@@ -232,6 +231,13 @@ def test_settings_that_cannot_work():
       ({'net_steps': -1}, 'net_steps=-1'), ({'train_on': 'x'}, 'synthetic')):
     with pytest.raises(ValueError, match=words):
       methods.check(toy.settings('dc', **change))
+  for name, change, words in (
+      ('dc', {'match': 'statistics'}, 'dc has not; take method=sre2l'),
+      ('sre2l', {'match': 'gradient'}, 'take method=dc or dsa or idc'),
+      ('cafe', {'drops': (.5, 2.)}, r'drops=\(0.5, 2.0\) are shares'),
+      ('cafe', {'weights': ()}, 'at least one')):
+    with pytest.raises(ValueError, match=words):
+      methods.check(toy.settings(name, **change))
   for name in ('match', 'parameters', 'distance', 'augment', 'augment_mode'):
     with pytest.raises(ValueError, match="'x'; choose from"):
       toy.toy('dc', **{name: 'x'})

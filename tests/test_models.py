@@ -106,3 +106,52 @@ def test_count():
 def test_impossible_settings(settings, words):
   with pytest.raises(UserError, match=words):
     build(**settings)
+
+
+# Each block's output before the pooling that ends it: how many those are.
+POOLED = {'alexnet': 3, 'convnet': 3, 'lenet': 2, 'vgg11': 5}
+
+
+@pytest.mark.parametrize('name', models.MODELS)
+def test_maps_are_features_before_pooling(name):
+  fewer = {'blocks': (1, 1)} if name == 'densenet' else {}
+  network = models.build(name, shape=(32, 32, 3), classes=3, **fewer)
+  variables = jax.eval_shape(network.init, KEY)
+  images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+  maps, features = ([x.shape for x in jax.eval_shape(run, variables, images)]
+                    for run in (network.maps, network.features))
+  pooled = POOLED.get(name, 0)
+  for map_, feature in zip(maps[:pooled], features, strict=False):
+    assert map_ == (2, 2 * feature[1], 2 * feature[2], feature[3])
+  assert maps[pooled:] == features[pooled:] or (
+      pooled == len(features) and maps[pooled:] == features[-1:])
+  logits, moments = jax.eval_shape(network.moments, variables, images)
+  assert logits.shape == (2, 3) and set(moments) == set(variables.stats)
+  for layer, stats in variables.stats.items():
+    for part, x in moments[layer].items():
+      assert x.shape == (2, *stats[part].shape)
+
+
+def test_maps_and_moments():
+  network = build(norm='batch')
+  x = jax.random.normal(KEY, (4, 8, 8, 3))
+  variables = jax.jit(network.init)(KEY)
+  def all_of(variables):
+    return (network.maps(variables, x), network.maps(variables, x, True),
+            network.features(variables, x), network.moments(variables, x),
+            network.apply(variables, x)[0],
+            network.apply(variables, x, True)[1])
+  maps, trained, features, (logits, moments), same, after = jax.jit(all_of)(
+      variables)
+  for map_, feature in zip(maps, features, strict=False):
+    np.testing.assert_allclose(layers.pool(map_, 'avg'), feature, atol=1e-6)
+  np.testing.assert_array_equal(maps[-1], features[-1])
+  np.testing.assert_allclose(logits, same, atol=1e-6)
+  # The first layer reads the same in training: its averages tell the batch's.
+  after, first, n = after['Norm_0'], moments['Norm_0'], 4 * 8 * 8
+  mean = first['mean'].mean(0)
+  spread = (first['var'] + (first['mean'] - mean) ** 2).mean(0)
+  np.testing.assert_allclose(after['mean'], .1 * mean, atol=1e-6)
+  np.testing.assert_allclose(
+      after['var'], .9 + .1 * spread * n / (n - 1), rtol=1e-5)
+  assert abs(trained[1] - maps[1]).max() > 1e-3

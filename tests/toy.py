@@ -23,9 +23,12 @@ from dasm_jax import source as sources
 from dasm_jax.methods import gradient, trajectory
 from dasm_jax.types import Batch, Synthetic
 
-BY_CLASS = ('dc', 'dsa', 'dsac', 'idc', 'dm')
+BY_CLASS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe', 'sre2l')
 TRAJECTORY = ('mtt', 'ftd', 'tesla', 'datm')
 METHODS = BY_CLASS + TRAJECTORY
+# What small networks and images want besides.
+OWN = {'cafe': dict(watch_images=8, watch_window=2, net_steps=4),
+       'sre2l': dict(teach=1, statistics=0.3)}
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -78,7 +81,7 @@ def settings(name, **changes):
     small = dict(student_steps=3, batch_syn=3, starts=3, lr=30.0, lr_lr=1e-3,
                  lr_label=c.lr_label and 5.0, average=c.average and 0.5,
                  skip_above=c.skip_above and 9.0)
-  c.update({**small, **changes})
+  c.update(small | OWN.get(name, {}) | changes)
   return c
 
 
@@ -99,11 +102,12 @@ def pairs(classes, norm, rows=24):
 
 
 def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
-        correction=None, replay=0.0, union=False, frozen=0, norm='instance',
+        correction=None, replay=0.0, union=False, frozen=0, norm=None,
         factor=None, **changes):
   """A `Toy` of the method called `name`; `changes` are settings of it."""
   if factor is None:
     factor = 2 if name == 'idc' else 1
+  norm = norm or ('batch' if name == 'sre2l' else 'instance')
   data, net = source(classes), network(classes, norm=norm)
   codec = synthetic.codec(
       (.5,), (.3,), space='pixels' if name == 'idc' else 'normalised',

@@ -19,7 +19,7 @@ from dasm_jax import (
   synthetic,
   trajectories,
 )
-from dasm_jax.methods import gradient
+from dasm_jax.methods import slope
 from dasm_jax.types import Array, Method, Synthetic
 
 SURE = 1e-20  # the least probability a learned label starts from
@@ -42,7 +42,7 @@ class Settings(NamedTuple):
   unravel: `[parameters] -> params`, what `loss_fn` takes.
   loss_fn: `(params, Batch) -> scalar` of the student.
   augment: of the student's minibatches, or None.
-  correction: a `gradient.Correction`; its penalty is averaged over the steps.
+  correction: a `slope.Correction`; its penalty is averaged over the steps.
   codec: a `synthetic.Codec`.
   student_steps, batch: of the student; batch 0 is all images.
   frozen, image_factor: see `trajectories.trajectory_matching`.
@@ -56,7 +56,7 @@ class Settings(NamedTuple):
   unravel: Callable
   loss_fn: Callable
   augment: Callable | None
-  correction: gradient.Correction
+  correction: slope.Correction
   codec: synthetic.Codec
   student_steps: int
   batch: int
@@ -240,6 +240,6 @@ def _corrected(correction, state, slopes):
   plain, harder = slopes
   now = correction.at(state.step) * losses.norm(plain.images) / (
       losses.norm(harder.images) + 1e-12)
-  strength = gradient.smoothed(state.strength, now, state.step)
+  strength = slope.smoothed(state.strength, now, state.step)
   return jax.tree.map(
       lambda a, b: a + strength * b, plain, harder), strength

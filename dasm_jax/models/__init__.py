@@ -60,7 +60,10 @@ def settings_of(name):
 
 
 def pure(module, shape):
-  """A linen module returning `(logits, features)` as a `Network`."""
+  """A linen module returning `(logits, features)` as a `Network`.
+
+  It may sow `maps`, its blocks before they are pooled.
+  """
 
   def init(key):
     variables = module.init(key, jnp.zeros((1, *shape)))
@@ -86,9 +89,33 @@ def pure(module, shape):
     last = features(variables, images, train)[-1]
     return last.reshape(len(last), -1)
 
-  return Network(init, apply, features, embed)
+  def noted(variables, images, train=False):
+    tree = {'params': variables.params}
+    if variables.stats:
+      tree['batch_stats'] = variables.stats
+    changing = ['intermediates'] + ['batch_stats'] * bool(
+        train and variables.stats)
+    out, seen = module.apply(tree, images, train=train, mutable=changing)
+    return out, seen.get('intermediates', {})
+
+  def maps(variables, images, train=False):
+    (_, blocks), seen = noted(variables, images, train)
+    return (*seen['maps'], blocks[-1]) if 'maps' in seen else blocks
+
+  def moments(variables, images):
+    (logits, _), seen = noted(variables, images)
+    return logits, {layer: seen[layer]['moments'][0]
+                    for layer in variables.stats}
+
+  return Network(init, apply, features, embed, maps, moments)
 
 
 def count(variables):
   """Number of trained parameters."""
   return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
+
+
+def normalises_batches(network):
+  """True if the network has batch norm: what it gives depends on the batch."""
+  stats = jax.eval_shape(network.init, jax.random.key(0)).stats
+  return bool(jax.tree.leaves(stats))

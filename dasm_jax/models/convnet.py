@@ -33,7 +33,9 @@ class ConvNet(nn.Module):
       padding = self.first_padding if d == 0 else 1
       x = layers.Conv(self.width, padding=padding)(x)
       x = layers.Norm(self.norm)(x, train)
-      x = layers.pool(act(x), self.pooling)
+      x = act(x)
+      self.sow('intermediates', 'maps', x)
+      x = layers.pool(x, self.pooling)
       features.append(x)
     return layers.classify(x, self.classes), tuple(features)
 

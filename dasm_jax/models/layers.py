@@ -89,7 +89,8 @@ class Norm(nn.Module):
   group: the same over `GROUPS` groups of channels.
   layer: each image over everything, with one scale for each entry.
   batch: each channel over the batch; running averages when not training
-    (their variance is the unbiased one, as in PyTorch).
+    (their variance is the unbiased one, as in PyTorch). Sows each image's
+    `moments` then, if asked to.
   """
   kind: str
 
@@ -113,6 +114,10 @@ class Norm(nn.Module):
     mean = self.variable('batch_stats', 'mean', jnp.zeros, (c,))
     variance = self.variable('batch_stats', 'var', jnp.ones, (c,))
     if not train:
+      if self.is_mutable_collection('intermediates'):
+        now, spread = _mean_variance(x, (1, 2))
+        self.sow('intermediates', 'moments', {
+            'mean': now[:, 0, 0], 'var': spread[:, 0, 0]})
       return mean.value.astype(x.dtype), variance.value.astype(x.dtype)
     now, spread = _mean_variance(x, (0, 1, 2))
     now, spread = now.reshape(c), spread.reshape(c)

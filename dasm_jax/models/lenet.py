@@ -24,9 +24,12 @@ class LeNet(nn.Module):
     features = []
     for width, padding in ((6, self.first_padding), (16, 0)):
       x = jax.nn.relu(layers.Conv(width, 5, padding)(x))
+      self.sow('intermediates', 'maps', x)
       x = layers.pool(x, 'max')
       features.append(x)
-    return _perceptron(x, (120, 84), self.classes, features)
+    logits, features = _perceptron(x, (120, 84), self.classes, features)
+    self.sow('intermediates', 'maps', features[2])
+    return logits, features
 
 
 class MLP(nn.Module):

@@ -38,6 +38,7 @@ class Stages(nn.Module):
         x = layers.Conv(width, kernel, padding)(x)
         x = jax.nn.relu(layers.Norm(self.norm)(x, train))
         padding = None
+      self.sow('intermediates', 'maps', x)
       x = layers.pool(x, 'max')
       features.append(x)
     return layers.classify(x, self.classes), tuple(features)
