@@ -114,7 +114,7 @@ def score(job, segment, done, data, key, log):
     source_ = 'the segments before'
     before = join(done)
     train = evaluate.probes(
-        job.network, jobs.at_rate(job, job.probe, before))
+        job.network, job.at_rate(job.probe, before))
     batch = Batch(*synthetic.inputs(job.codec, before))
     variables = train(keys, parallel.replicate(batch))
   scores, accuracy = evaluate.scores(job.network, c.score)(

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import job as jobs
 from dasm_jax import synthetic, train, workdir, zca
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.types import Batch, Synthetic
@@ -117,7 +116,7 @@ def save(job, syn, results, path):
       'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'seed': c.seed,
       'network': settings['network'],
-      'recipe': jobs.at_rate(job, job.recipe, syn)._asdict(),
+      'recipe': job.at_rate(job.recipe, syn)._asdict(),
       'recipe_name': c.eval.recipe, 'accuracy': results['accuracy'],
       'config_hash': workdir.fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,

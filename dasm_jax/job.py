@@ -49,6 +49,10 @@ class Job(NamedTuple):
     """(height, width, channels)."""
     return self.dataset.train.images.shape[1:]
 
+  def at_rate(self, recipe, syn):
+    """A recipe for a synthetic set: with its learned rate if eval.lr is 0."""
+    return recipe if self.config.eval.lr else recipe._replace(lr=float(syn.lr))
+
 
 def build(config):
   """Reads the data and builds a `Job`.
@@ -86,17 +90,12 @@ def _recipe(c, epochs):
         'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
   cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
-  # A learned rate is not known before it is learned, see `at_rate`.
+  # A learned rate is not known before it is learned, see `Job.at_rate`.
   return build_(epochs, lr=c.eval.lr or LEARNED, batch=c.eval.batch,
                 strategy=strategy, **cutmix)
 
 
 LEARNED = 0.01  # of whatever is trained on real images when eval.lr is 0
-
-
-def at_rate(job, recipe, syn):
-  """A recipe for a synthetic set: with its learned rate if eval.lr is 0."""
-  return recipe if job.config.eval.lr else recipe._replace(lr=float(syn.lr))
 
 
 def _check_pools(job):

@@ -152,7 +152,7 @@ def measure(job, syn, data, test):
   together = checks.TOGETHER[c.together]
   keys = evaluate.keys(job.config.seed, c.networks)
   batch = parallel.replicate(Batch(*synthetic.inputs(job.codec, syn)))
-  recipe = jobs.at_rate(job, job.recipe, syn)
+  recipe = job.at_rate(job.recipe, syn)
   ours = evaluate.accuracies(job.network, recipe, together)(keys, batch, test)
   subsets = evaluate.random_subsets(
       job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,

@@ -86,7 +86,7 @@ def save(path, ipc=2, space='pixels', seed=0, **entries):
 
 def test_a_set_is_read_as_it_was_saved(tmp_path):
   syn = save(tmp_path / 'a' / 'synthetic.npz')
-  found = diagnose.load(tmp_path / 'a')
+  found = card.load(tmp_path / 'a')
   toy.leaves_equal(found.syn[:2], syn[:2])
   assert (found.codec.space, found.codec.factor) == ('pixels', 2)
   assert found.network['width'] == 4 and found.recipe.restart
@@ -130,11 +130,10 @@ def test_curves(tmp_path):
     ({'dataset.name': 'mnist'}, 'data'), ({'network.width': 5}, 'network')])
 def test_sets_that_cannot_be_compared(entries, what, tmp_path):
   save(tmp_path / 'a.npz')
-  one = diagnose.load(tmp_path / 'a.npz')
+  one = card.load(tmp_path / 'a.npz')
   dataset = entries.get('dataset.name', 'digits')
   network = one.network | {'width': entries.get('network.width', 4)}
-  details = {key: value for key, value in one.card.items() if key != 'data'}
-  other = one._replace(network=network, card=details | {'dataset': dataset})
+  other = one._replace(network=network, data=one.data | {'name': dataset})
   with pytest.raises(UserError, match=f"'a' and 'b' differ in their {what}"):
     diagnose.agree({'a': one, 'b': other})
   diagnose.agree({'a': one, 'b': one})
