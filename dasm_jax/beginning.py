@@ -76,7 +76,7 @@ def beginner(job, segment, done, data, key, log):
         accuracy, jobs.floor(job, segment), job.config.seed)
     used = (np.asarray(done[-1].used) if done
             else np.zeros(len(labels), bool))
-    images, used = start(job, segment, rows, used, data, key_)
+    images, used = start(job, segment, rows, used, data, key_, log.say)
     capacity = np.bincount(labels).max()
     window = sources.window(rows)
     wide = np.zeros((job.classes, capacity), np.int32)
@@ -122,7 +122,7 @@ def score(job, segment, done, data, key, log):
   return scores, accuracy
 
 
-def start(job, segment, rows, used, data, key):
+def start(job, segment, rows, used, data, key, say):
   """First images `[classes, width, …]` of a segment, and who is used now."""
   c, codec, labels = job.config, job.codec, job.dataset.train.labels
   if c.syn.init == 'noise':
@@ -132,6 +132,10 @@ def start(job, segment, rows, used, data, key):
   if c.syn.init == 'real':
     chosen = segments.start(rows, labels, used, size, seed)
   else:
+    if coreset.CORESETS[c.syn.init][0]:
+      say(f'segment {segment.index + 1}: choosing by {c.syn.init}; '
+          f'{c.coreset.networks} network(s) train for {c.coreset.epochs} '
+          'epochs on all real images')
     values = selection.values(
         c.syn.init, job.network, job.probe, epochs=c.coreset.epochs,
         score=c.segments.score)
