@@ -93,7 +93,7 @@ def run(options, say=print):
     if getattr(options, name) < least:
       raise UserError(f'--{name}={getattr(options, name)} must be at least '
                       f'{least}')
-  path, subject = _place(options), _subject(options)
+  path, subject = _place(options), _subject(options, say)
   set_ = subject.set
   networks = subjects.networks(_models(options, set_), set_)
   recipe = subjects.recipe(set_, options.epochs)
@@ -142,11 +142,11 @@ def _place(options):
   return path
 
 
-def _subject(options):
+def _subject(options, say):
   if options.set.startswith(subjects.REAL):
     return subjects.real(
         options.set, seed=options.seed, recipe=options.recipe,
-        data_dir=options.data_dir, size=options.size)
+        data_dir=options.data_dir, size=options.size, say=say)
   set_ = card.load(options.set)  # a wrong network needs no data to be refused
   subjects.networks(_models(options, set_), set_)
   return subjects.saved(options.set, options.data_dir)

@@ -77,7 +77,8 @@ def beginner(job, segment, done, data, experts, key, log):
         accuracy, jobs.floor(job, segment), job.config.seed)
     used = (np.asarray(done[-1].used) if done
             else np.zeros(len(labels), bool))
-    images, soft, used = start(job, segment, rows, used, data, experts, key_)
+    images, soft, used = start(job, segment, rows, used, data, experts, key_,
+                               log.say)
     capacity = np.bincount(labels).max()
     window = sources.window(rows)
     wide = np.zeros((job.classes, capacity), np.int32)
@@ -126,7 +127,7 @@ def score(job, segment, done, data, key, log):
   return scores, accuracy
 
 
-def start(job, segment, rows, used, data, experts, key):
+def start(job, segment, rows, used, data, experts, key, say):
   """First images and labels `[classes, width, …]` of a segment, who is used."""
   c, codec = job.config, job.codec
   labels = jnp.broadcast_to(jnp.eye(job.classes)[:, None],
@@ -134,7 +135,7 @@ def start(job, segment, rows, used, data, experts, key):
   if c.syn.init == 'noise':
     shape = (job.classes, segment.width, *job.shape)
     return synthetic.noise(key, codec, shape), labels, used
-  chosen = _chosen(job, segment, rows, used, data, experts, key)
+  chosen = _chosen(job, segment, rows, used, data, experts, key, say)
   if c.syn.labels == 'experts':
     soft = school.soft_labels(job, experts, data, chosen)
     # The cells of a stored image have one label: their mean.
@@ -148,11 +149,15 @@ def start(job, segment, rows, used, data, experts, key):
   return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), labels, used
 
 
-def _chosen(job, segment, rows, used, data, experts, key):
+def _chosen(job, segment, rows, used, data, experts, key, say):
   """Real images `[classes, n]` that a segment begins with."""
   c, labels = job.config, job.dataset.train.labels
   size, seed = jobs.decoded(job, segment), [c.seed, 1, segment.index]
   if c.syn.init in coreset.CORESETS:
+    if coreset.CORESETS[c.syn.init][0]:
+      say(f'segment {segment.index + 1}: choosing by {c.syn.init}; '
+          f'{c.coreset.networks} network(s) train for {c.coreset.epochs} '
+          'epochs on all real images')
     values = selection.values(
         c.syn.init, job.network, job.probe, epochs=c.coreset.epochs,
         score=c.segments.score)

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import types
 from typing import NamedTuple
 
 import jax
@@ -77,7 +78,8 @@ def _data_dir(path):
     return None
 
 
-def real(text, *, seed=0, recipe='idc', data_dir=None, size=0):
+def real(text, *, seed=0, recipe='idc', data_dir=None, size=0,
+         say=lambda _: None):
   """The `Subject` of a coreset, which is what a run of that method leaves.
 
   Args:
@@ -85,6 +87,7 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0):
     seed: of the selection.
     recipe: a key of `train.RECIPES`.
     data_dir, size: see `data.load`.
+    say: takes a line before networks are trained.
 
   Raises:
     UserError: a text that says nothing, or settings that do not fit the data.
@@ -102,8 +105,9 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0):
   c.dataset.data_dir = data_dir or ''
   jobs.check(c)
   job = jobs.build(c)
-  begun = beginning.beginner(job, job.plan[0], [], jobs.place(job)[0],
-                             jax.random.key(seed), None)()
+  begun = beginning.beginner(
+      job, job.plan[0], [], jobs.place(job)[0], jax.random.key(seed),
+      types.SimpleNamespace(say=say))()
   where = {'name': name, 'size': size, 'holdout': 0.0, 'seed': seed}
   set_ = card.Set(
       begun.state.syn, job.codec, c.network.to_dict(), job.recipe, recipe,

@@ -90,7 +90,8 @@ def test_synthetic_set(whole):
   assert got['mean'].shape == got['std'].shape == (1,)
   card = json.loads(str(got['card']))
   assert card['storage'] == {
-      'space': 'normalised', 'factor': 1, 'formation': 'single'}
+      'space': 'normalised', 'factor': 1, 'formation': 'single',
+      'zca': 0.0}
   assert card['recipe']['epochs'] == 2 and card['network']['width'] == 4
   assert card['accuracy'] == json.loads(
       (root / 'one' / 'results.json').read_text())['accuracy']

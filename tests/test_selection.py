@@ -97,7 +97,9 @@ def test_a_coreset_is_a_run(tmp_path, monkeypatch):
   for name in ('images.png', 'windows.png', 'images_1.png', 'window_1.png',
                'report.html', 'results.json', 'metrics.jsonl'):
     assert (tmp_path / name).exists(), name
-  assert 'selected - random: +100' in (tmp_path / 'log.txt').read_text()
+  said = (tmp_path / 'log.txt').read_text()
+  assert 'choosing by k_center; 1 network(s) train for 1 epochs' in said
+  assert 'selected - random: +100' in said
   job = jobs.build(config)
   labels = job.dataset.train.labels
   with np.load(tmp_path / 'synthetic.npz') as file:
