@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from dasm_jax import (
   beginning,
   card,
+  checks,
   config,
   coreset,
   data,
@@ -103,7 +104,7 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   c.seed, c.syn.ipc, c.eval.recipe = seed, int(ipc), recipe
   c.dataset.name, c.dataset.size = name, size
   c.dataset.data_dir = data_dir or ''
-  jobs.check(c)
+  checks.check(c)
   job = jobs.build(c)
   begun = beginning.beginner(
       job, job.plan[0], [], jobs.place(job)[0], jax.random.key(seed),
