@@ -52,6 +52,8 @@ def check(config):
     group, name = path.split('.')
     if c[group][name] < 1:
       raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
+  if not 0 <= c.sdc.fall <= 1:
+    raise UserError(f'--config.sdc.fall={c.sdc.fall} is a share, from 0 to 1')
   if c.sdc.weight and c.sdc.ratio:
     raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
                     f'={c.sdc.ratio} are two ways to say one thing; set one')

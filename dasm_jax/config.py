@@ -27,7 +27,7 @@ def defaults(method='idc'):
       ipc=10, init='real', labels='hard', space='normalised', factor=1,
       formation='single', bound=128))
   c.sdc = ConfigDict(dict(
-      weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0,
+      weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0, fall=0.0,
       penalty='sample_norm'))
   c.segments = ConfigDict(dict(
       number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,

@@ -19,7 +19,7 @@ from dasm_jax import (
 from dasm_jax import source as sources
 from dasm_jax.config import UNFLIPPED
 from dasm_jax.errors import UserError
-from dasm_jax.methods import gradient
+from dasm_jax.methods import slope
 
 
 class Job(NamedTuple):
@@ -147,13 +147,15 @@ def method(job, segment):
 
 
 def correction(c, job, segment):
-  """SDC's strength over one segment."""
+  """SDC's strength over one segment; the last one has lost `fall` of it."""
   relative = c.sdc.ratio > 0
   start = c.sdc.ratio if relative else c.sdc.weight
   end = c.sdc.end_ratio if relative else c.sdc.end_weight
+  end = start if end < 0 else end
+  left = 1 - c.sdc.fall * segment.index / max(len(job.plan) - 1, 1)
   total = segments.steps(c.method.steps, len(job.plan), segment.index)
-  return gradient.Correction(start, start if end < 0 else end, total, relative,
-                             c.sdc.penalty)
+  return slope.Correction(left * start, left * end, total, relative,
+                          c.sdc.penalty)
 
 
 def floor(job, segment):

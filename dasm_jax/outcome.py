@@ -40,10 +40,8 @@ def describe(job, workdir, log):
   log.say(f'set       {c.syn.ipc} images a class ({c.syn.ipc * job.classes} in '
           f'all), factor {c.syn.factor}, {len(job.plan)} segment(s) of '
           f'{", ".join(str(s.width) for s in job.plan)}')
-  steps = (f'{c.method.steps} steps over all segments, {c.method.batch} real '
-           'images a class' if c.method.steps else 'real images stay as they '
-           f'are, chosen by {c.syn.init}')
-  log.say(f'method    {c.method.name}, window {c.segments.window}, {steps}')
+  log.say(f'method    {c.method.name}, begun with {c.syn.init} images, window '
+          f'{c.segments.window}, {methods.describe(c.method)}')
   parameters = report.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {c.eval.epochs} epochs, '

@@ -15,6 +15,13 @@ jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def forget_programs():
+  """A process that keeps thousands of compiled programs dies in the next."""
+  yield
+  jax.clear_caches()
+
+
 @pytest.fixture(scope='module')
 def quick_compiler():
   """For modules that wait for the compiler, not for what it made."""

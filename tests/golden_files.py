@@ -13,9 +13,6 @@ import jax.numpy as jnp
 import layout
 import numpy as np
 
-# Brought by later issues; every other unknown prefix fails.
-LATER = ()
-
 # Relative to the largest entry, README section 3.
 TOLERANCES = {
     64: {'value': 1e-9, 'gradient': 1e-8, 'unrolled': 1e-7, 'exact': 0,
@@ -55,7 +52,7 @@ def folder():
 
 
 def paths():
-  """All fixtures of the folder that are due now, sorted.
+  """All fixtures of the folder, sorted.
 
   Raises:
     GoldenError: there are none, which would pass unseen.
@@ -63,7 +60,7 @@ def paths():
   found = sorted(folder().glob('*.npz'))
   if not found:
     raise GoldenError(f'no *.npz in GOLDEN_DIR {folder()}')
-  return [path for path in found if not path.name.startswith(LATER)]
+  return found
 
 
 def group(path, groups):
@@ -72,11 +69,16 @@ def group(path, groups):
   Raises:
     GoldenError: no prefix fits.
   """
+  return groups[prefix(path, groups)]
+
+
+def prefix(path, groups):
+  """The longest key of `groups` that `path` begins with; raises likewise."""
   fitting = [prefix for prefix in groups if path.stem.startswith(prefix)]
   if not fitting:
     raise GoldenError(f'{path.name}: unknown prefix; known are '
                       f'{", ".join(sorted(groups))}')
-  return groups[max(fitting, key=len)]
+  return max(fitting, key=len)
 
 
 class Settings(dict):

@@ -70,7 +70,7 @@ VALUES = [
 FILES = {
     f'{DIGITS}:ipx=3': ["'ipx'", 'choose from ipc'],
     f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 3'],
-    f'{DIGITS}:method=mtt': ["'mtt'", 'choose from aligned, dc'],
+    f'{DIGITS}:method=icd': ["'icd'", 'choose from aligned, cafe, '],
     '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
     '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
     '': ['--config is missing', 'configs/digits.py'],

@@ -234,6 +234,14 @@ def hollow(monkeypatch):
       'synthetic': np.ones(2), 'random': np.zeros(2)})
 
 
+@pytest.mark.parametrize('fall, ends', [(0., (.2, .2)), (1., (.2, 0.))])
+def test_correction_may_fall_over_segments(fall, ends):
+  job = jobs.build(tiny('dc', sdc__ratio=.2, sdc__fall=fall))
+  found = [jobs.correction(job.config, job, part) for part in job.plan]
+  assert [(one.start, one.end) for one in found] == [(x, x) for x in ends]
+  assert all(one.relative for one in found)
+
+
 @pytest.mark.parametrize('window, match', [
     *((name, 'new') for name in segments.WINDOWS), ('aligned', 'union')])
 def test_every_window(window, match, hollow, tmp_path):

@@ -21,8 +21,8 @@ from dasm_jax.methods.table import (
   settings_of,
 )
 
-__all__ = ['METHODS', 'build', 'check', 'check_experts', 'images_per_step',
-           'matching', 'settings_of']
+__all__ = ['METHODS', 'build', 'check', 'check_experts', 'describe',
+           'images_per_step', 'matching', 'settings_of']
 
 # Which parameters a distance compares, by number of dimensions.
 PARAMETERS = {
@@ -116,6 +116,20 @@ def matching(network, c):
     return (step // c.inner < c.alone_networks) & (
         step % c.inner < c.alone_sweeps)
   return coupled.contrastive(loss, distance, ndims=ndims, warm=warm)
+
+
+def describe(c):
+  """What a method does, in one line."""
+  if c.match == 'none':
+    return 'real images stay as they are'
+  steps = f'{c.steps} steps over all segments'
+  if c.match == 'trajectory':
+    return (f'{steps}, {c.student_steps} of a student for {c.expert_epochs} '
+            f'epochs of an expert, from epoch {c.first_epoch} to '
+            f'{c.last_epoch}')
+  if c.match == 'statistics':
+    return f'{steps}, of which {c.teach} teach'
+  return f'{steps}, {c.batch} real images a class'
 
 
 def images_per_step(c, classes, decoded, steps):
