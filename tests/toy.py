@@ -81,6 +81,10 @@ def settings(name, **changes):
     small = dict(student_steps=3, batch_syn=3, starts=3, lr=30.0, lr_lr=1e-3,
                  lr_label=c.lr_label and 5.0, average=c.average and 0.5,
                  skip_above=c.skip_above and 9.0)
+  for key in ('augment', 'net_augment'):
+    # A branch for each operation takes its time to compile; two tell as much.
+    if c.get(key, '').count('_') > 2:
+      small[key] = 'crop_flip'
   c.update(small | OWN.get(name, {}) | changes)
   return c
 
@@ -127,7 +131,7 @@ def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
                       Batch(images[:, :frozen], labels[:, :frozen]))
   if name in TRAJECTORY:
     data = pairs(classes, norm)
-  return Toy(method, method.init(key, syn), data, pool, key)
+  return Toy(method, jax.jit(method.init)(key, syn), data, pool, key)
 
 
 def on_devices(toy_):
@@ -141,7 +145,8 @@ def on_devices(toy_):
 
 def gather(toy_, state):
   """A state of `on_devices` in one piece."""
-  return parallel.unshard(state, toy_.method.axes, len(toy_.data.everything[1]))
+  classes = state.syn.labels.shape[-1]
+  return parallel.unshard(state, toy_.method.axes, classes)
 
 
 @contextlib.contextmanager
