@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-import test_run
+import small
 import toy
 
 from dasm_jax import buffers, job, parallel, report, run, school, segments, stop
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 def tiny(method='mtt', **changes):
   """A configuration of seconds."""
-  return test_run.tiny(method, **{**dict(
+  return small.tiny(method, **{**dict(
       experts__number=3, experts__epochs=4, experts__lr=0.1,
       experts__batch=32, experts__augment='', method__augment='',
       method__student_steps=2,
@@ -163,7 +163,7 @@ def test_whole_run(tmp_path):
   with np.load(tmp_path / 'run' / 'synthetic.npz') as file:
     got = dict(file)
   assert np.isfinite(got['images']).all()
-  rows = test_run.rows_of(tmp_path / 'run')
+  rows = small.rows_of(tmp_path / 'run')
   assert {'match/loss', 'student/lr', 'match/kept', 'sdc/difficulty'} <= set(
       rows[0])
   assert (tmp_path / 'experts').is_dir()
@@ -176,6 +176,6 @@ def test_window_beyond_the_experts(tmp_path):
   with pytest.raises(UserError, match='first_epoch=3 is after'):
     run.run(tiny(method__first_epoch=3), tmp_path / 'run')
   with pytest.raises(UserError, match='asks experts, which method dc'):
-    run.run(test_run.tiny(syn__init='known'), tmp_path / 'run')
+    run.run(small.tiny(syn__init='known'), tmp_path / 'run')
   assert parallel.count() == 8 and jax.device_count() == 8
   assert toy.TRAJECTORY

@@ -85,14 +85,7 @@ def method(network, settings, axis_name=None):
   Raises:
     UserError: a network without batch norm; fewer steps than the teacher asks.
   """
-  if not models.normalises_batches(network):
-    raise UserError('method sre2l matches the averages of batch norm, of which '
-                    'this network has none; set --config.network.norm=batch')
-  if not 1 <= settings.teach <= settings.steps:
-    raise UserError(
-        f'--config.method.teach={settings.teach} does not fit the '
-        f'{settings.steps} steps of a segment; choose from 1 to that, or more '
-        '--config.method.steps')
+  _check(network, settings)
   tx = optax.scale_by_adam(settings.momentum, SECOND)
   net_tx = train.optimizer(settings.net.momentum, settings.net.weight_decay)
   teach = _teacher(network, net_tx, settings, axis_name)
@@ -137,6 +130,17 @@ def method(network, settings, axis_name=None):
     return state, {**metrics, 'teacher/loss': taught}
 
   return Method(init, step, AXES)
+
+
+def _check(network, settings):
+  if not models.normalises_batches(network):
+    raise UserError('method sre2l matches the averages of batch norm, of which '
+                    'this network has none; set --config.network.norm=batch')
+  if not 1 <= settings.teach <= settings.steps:
+    raise UserError(
+        f'--config.method.teach={settings.teach} does not fit the '
+        f'{settings.steps} steps of a segment; choose from 1 to that, or more '
+        '--config.method.steps')
 
 
 def _falling(lr, done):
