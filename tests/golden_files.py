@@ -26,7 +26,9 @@ TOLERANCES = {
 # takes a third of the time of the last: the programs are tiny and run once.
 ORDERS = ({'xla_backend_optimization_level': 0,
            'xla_cpu_use_fusion_emitters': False},
-          {'xla_backend_optimization_level': 0}, {})
+          {'xla_backend_optimization_level': 0,
+           'xla_cpu_use_fusion_emitters': True},
+          {'xla_cpu_use_fusion_emitters': True})
 
 # A way to round: compiler options, and a seed by which every image entry moves
 # one float32 step up or down (None: none moves).
