@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import difficulty, parallel, train
-from dasm_jax import source as sources
 
 
 def gradient_norms(network, recipe, together=None):
@@ -29,22 +28,17 @@ def gradient_norms(network, recipe, together=None):
     network a key, trained on the `Source` data; sets are `Batch`es; ages are
     steps, ascending, 0 for fresh networks; `say(age)` is called after each.
   """
-  tx = train.optimizer(recipe.momentum, recipe.weight_decay)
-  change = train.augmentation(recipe)
+  fresh, step = train.on_random_batches(network, recipe)
   loss = train.loss_fn(network)
 
   def start(key):
-    variables = network.init(jax.random.split(key)[0])
-    return variables, tx.init(variables.params)
+    return fresh(jax.random.split(key)[0])
 
   def grow(item, data, since, until):
     key, *carry = item
     order = jax.random.split(key)[1]
-    def one(step, carry):
-      pick, alter = jax.random.split(jax.random.fold_in(order, step))
-      chosen = jax.random.randint(pick, (recipe.batch,), 0, len(data.labels))
-      batch = change(alter, sources.take(data, chosen))
-      return train.step(network, tx, *carry, batch, recipe.lr)[:2]
+    def one(age, carry):
+      return step(carry, jax.random.fold_in(order, age), data)
     # A traced length: every age runs the same program.
     return jax.lax.fori_loop(since, until, one, tuple(carry))
 

@@ -71,19 +71,13 @@ def probes(network, recipe, together=None):
 
 def probes_on_real(network, recipe, steps, together=None):
   """The same trained for `steps` batches of a `Source`, `(keys, data)`."""
-  tx = train.optimizer(recipe.momentum, recipe.weight_decay)
-  change = train.augmentation(recipe)
+  begin, step = train.on_random_batches(network, recipe)
 
   def one(key, data):
     start, rest = jax.random.split(key)
-    variables = network.init(start)
     def do(carry, key):
-      pick, alter = jax.random.split(key)
-      chosen = jax.random.randint(pick, (recipe.batch,), 0, len(data.labels))
-      batch = change(alter, sources.take(data, chosen))
-      return train.step(network, tx, *carry, batch, recipe.lr)[:2], None
-    carry = (variables, tx.init(variables.params))
-    return jax.lax.scan(do, carry, jax.random.split(rest, steps))[0][0]
+      return step(carry, key, data), None
+    return jax.lax.scan(do, begin(start), jax.random.split(rest, steps))[0][0]
   return parallel.spread(one, together=together)
 
 
