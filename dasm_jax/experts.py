@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from dasm_jax import losses, parallel, train
+from dasm_jax import difficulty, losses, parallel, train
 from dasm_jax import source as sources
 from dasm_jax.types import Variables
 
@@ -15,14 +15,18 @@ def flat(network):
   `ravel` takes `Variables` and gives `[parameters]`; `unravel` gives
   `Variables` whose running averages are those of a fresh network.
   """
-  fresh = jax.jit(network.init)(jax.random.key(0))
-  _, back = ravel_pytree(fresh.params)
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(network.init, key)
+  _, back = ravel_pytree(
+      jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.params))
+  # Only batch norm has any, and is worth compiling the start for.
+  stats = jax.jit(network.init)(key).stats if shapes.stats else shapes.stats
 
   def ravel(variables):
     return ravel_pytree(variables.params)[0]
 
   def unravel(vector):
-    return Variables(back(vector), fresh.stats)
+    return Variables(back(vector), stats)
   return ravel, unravel
 
 
@@ -40,12 +44,7 @@ def loss_fn(network):
 
 def begin(network, recipe):
   """`keys [k] -> (variables, moments)` of k fresh experts, `[k, …]` each."""
-  tx = train.optimizer(recipe.momentum, recipe.weight_decay)
-
-  def one(key):
-    variables = network.init(key)
-    return variables, tx.init(variables.params)
-  return jax.jit(jax.vmap(one))
+  return jax.jit(jax.vmap(train.on_random_batches(network, recipe)[0]))
 
 
 def epoch(network, recipe, step=train.step, together=None):
@@ -80,12 +79,8 @@ def logits(network, chunk=200):
   Batch norm takes the statistics of `chunk` images: experts keep none.
   """
   def run(variables, data, indices):
-    def part(indices):
+    def part(variables, indices):
       images = sources.take(data, indices).images
       return network.apply(variables, images, train=True)[0]
-    n = len(indices)
-    size = min(chunk, n)
-    blocks = jnp.resize(indices, (-(-n // size), size))
-    out = jax.lax.map(part, blocks)
-    return out.reshape(-1, out.shape[-1])[:n]
+    return difficulty.chunked(part, variables, indices, chunk)
   return jax.jit(run)

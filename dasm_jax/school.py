@@ -56,9 +56,7 @@ def open_(job, place, data, log, stopping):
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
               f'{report.size(len(missing) * buffer.bytes)} in {buffer.folder}')
-    group = parallel.count() * c.at_once
-    for start in range(0, len(missing), group):
-      _train(job, buffer, missing[start:start + group], data, log, stopping)
+    _train(job, buffer, missing, data, log, stopping)
   return buffer
 
 
@@ -86,24 +84,34 @@ def recipe(c):
 
 
 def _train(job, buffer, numbers, data, log, stopping):
-  """Trains a group of experts together."""
+  """Trains experts, as many together as there is room for."""
   c = job.config.experts
   recipe_ = recipe(c)
   step = functools.partial(sharpness.step, rho=c.rho, alpha=c.alpha)
-  run = experts.epoch(job.network, recipe_, step)
+  # All groups run the same programs.
+  begin = experts.begin(job.network, recipe_)
+  epoch = experts.epoch(job.network, recipe_, step)
   ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(
-      jax.random.key(c.seed), jnp.asarray(numbers))
-  variables, moments = experts.begin(job.network, recipe_)(keys)
+  size = parallel.count() * c.at_once
+  for start in range(0, len(numbers), size):
+    group = numbers[start:start + size]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.key(c.seed), jnp.asarray(group))
+    _train_group(buffer, group, keys, begin, epoch, ravel, data, log, stopping)
+
+
+def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
+                 stopping):
+  variables, moments = begin(keys)
   writers = [buffers.Writer(buffer, k) for k in numbers]
   began = time.time()
   try:
     _add(writers, ravel(variables))
-    for epoch in range(buffer.epochs):
-      now = jax.vmap(jax.random.fold_in, (0, None))(keys, epoch + 1)
-      variables, moments, loss = run((variables, moments, now), data)
+    for done in range(1, buffer.epochs + 1):
+      now = jax.vmap(jax.random.fold_in, (0, None))(keys, done)
+      variables, moments, loss = epoch((variables, moments, now), data)
       _add(writers, ravel(variables))
-      log.progress(numbers[0] + 1, buffer.number, epoch + 1, buffer.epochs,
+      log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
                    loss.mean(), what='expert', unit='epoch')
       stopping.leave_if_asked(f'{buffer.number - len(buffer.missing())} '
                               'experts')
