@@ -51,6 +51,15 @@ def _set(classes, ipc, seed):
   return images, labels
 
 
+def _in_images(match, syn):
+  """Loss and image gradient of a class-major objective."""
+  def step(images, real, variables, key):
+    def value(images):
+      return match(syn._replace(images=images), variables, real, key)
+    return jax.value_and_grad(value, has_aux=True)(images)
+  return step
+
+
 def dc_step():
   """DC: all classes, 64 real images each, ipc 10, layer-wise cosine."""
   net, variables = network()
@@ -58,12 +67,8 @@ def dc_step():
       objectives.gradient_matching(train.loss_fn(net)))
   syn = Synthetic(*_set(CLASSES, 10, 1), jnp.float32(0))
   real = Batch(*_set(CLASSES, 64, 2))
-
-  def step(images, real, variables, key):
-    def value(images):
-      return match(syn._replace(images=images), variables, real, key)
-    return jax.value_and_grad(value, has_aux=True)(images)
   work = CLASSES * (64 * GRADIENT + 10 * (GRADIENT + SECOND))
+  step = _in_images(match, syn)
   return step, (syn.images, real, variables, jax.random.key(3)), 740, work
 
 
@@ -77,11 +82,7 @@ def _idc(flat, work):
   images, labels = _set(1, 10, 1)
   syn = Synthetic(jax.nn.sigmoid(images), labels, jnp.float32(0))
   real = Batch(*_set(1, 64, 2))
-
-  def step(images, real, variables, key):
-    def value(images):
-      return match(syn._replace(images=images), variables, real, key)
-    return jax.value_and_grad(value, has_aux=True)(images)
+  step = _in_images(match, syn)
   return step, (syn.images, real, variables, jax.random.key(3)), 104, work
 
 
@@ -116,12 +117,8 @@ def dm_step():
       net.features, losses.mse, first=-1))
   syn = Synthetic(*_set(CLASSES, 10, 1), jnp.float32(0))
   real = Batch(*_set(CLASSES, 64, 2))
-
-  def step(images, real, variables, key):
-    def value(images):
-      return match(syn._replace(images=images), variables, real, key)
-    return jax.value_and_grad(value, has_aux=True)(images)
   work = CLASSES * (64 * FORWARD + 10 * 2 * FORWARD)
+  step = _in_images(match, syn)
   return step, (syn.images, real, variables, jax.random.key(3)), 740, work
 
 
