@@ -1,10 +1,10 @@
-r"""Every method on one data set: python tests/benchmarks/table.py [--share=0/2]
+r"""Every method on one data set: python tests/benchmarks/table.py
 
 Runs each method plain, with SDC, with DASM and with both, at every ipc, then
 real images (random, herding, and all of them) by the same recipe, and prints
 the table of RESULTS.md. Every run has its workdir below --out: started again,
-the script goes on, and finished runs cost nothing. --share=0/2 and --share=1/2
-are the two halves, for two processes.
+the script goes on, and finished runs cost nothing. Two processes may share the
+work by --methods; those that train the same experts belong to one of them.
 """
 
 import argparse
@@ -13,27 +13,41 @@ import pathlib
 import subprocess
 import sys
 
-METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe', 'mtt', 'ftd', 'tesla',
-           'datm', 'sre2l')
+METHODS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe', 'sre2l', 'mtt', 'tesla',
+           'ftd', 'datm', 'herding')
 VARIANTS = {'plain': (1, 0.0), 'SDC': (1, 0.1), 'DASM': (2, 0.0),
             'DASM + SDC': (2, 0.1)}  # segments, ratio
 # One evaluation for all, and no image holds several: methods are compared.
 SAME = {'eval.recipe': 'dc', 'eval.batch': 256, 'eval.lr': 0.01,
-        'eval.augment': 'color_crop_cutout_scale_rotate',
-        'eval.epochs': 150, 'eval.networks': 3, 'network.width': 32}
+        'eval.augment': 'color_crop_cutout_scale_rotate', 'eval.networks': 3,
+        'network.width': 32}
+EPOCHS = {1: 300, 10: 75}  # of the evaluation
+# Small enough for a minute or two on one CPU core.
+CLASSES = {'steps': 100, 'batch': 32}
+EXPERTS = {'steps': 60, 'student_steps': 5, 'expert_epochs': 2,
+           'first_epoch': 0, 'last_epoch': 1}
+SMALL = {'cafe': CLASSES | {'steps': 40}, 'sre2l': {'steps': 300},
+         'herding': {}, **dict.fromkeys(('mtt', 'tesla', 'ftd'), EXPERTS),
+         'datm': EXPERTS | {'start_last_epoch': -1, 'expand': 0}}
+BUFFER = {'experts.number': 1, 'experts.epochs': 4}
 
 
-def cases(ipcs):
+def cases(ipcs, methods):
   """`(method, variant, ipc)` of all runs; one image has no two segments."""
-  return [(method, variant, ipc) for ipc in ipcs for method in METHODS
-          for variant, (segments, _) in VARIANTS.items() if segments <= ipc]
+  return [(method, variant, ipc) for ipc in ipcs for method in methods
+          for variant, (segments, _) in VARIANTS.items()
+          if segments <= ipc and (method != 'herding' or variant == 'plain')]
 
 
 def command(case, a):
   """The command line of a run."""
   method, variant, ipc = case
   segments, ratio = VARIANTS[variant]
-  entries = dict(SAME)
+  small = SMALL.get(method, CLASSES)
+  entries = SAME | {'eval.epochs': EPOCHS.get(ipc, 75)} | {
+      f'method.{name}': value for name, value in small.items()}
+  if 'student_steps' in small:
+    entries |= BUFFER
   if ratio:
     entries |= {'sdc.ratio': ratio, 'sdc.fall': float(segments > 1)}
   return [sys.executable, '-m', 'dasm_jax.main',
@@ -71,13 +85,12 @@ def main():
   parser.add_argument('--out', default='runs/table')
   parser.add_argument('--ipcs', default='1,10')
   parser.add_argument('--seed', type=int, default=0)
-  parser.add_argument('--share', default='0/1')
+  parser.add_argument('--methods', default=','.join(METHODS))
   parser.add_argument('--print', action='store_true')
   parser.add_argument('flags', nargs='*', help='config.method.steps=50, …')
   a = parser.parse_args()
-  every = cases([int(ipc) for ipc in a.ipcs.split(',')])
-  index, count = map(int, a.share.split('/'))
-  for case in [] if a.print else every[index::count]:
+  every = cases([int(ipc) for ipc in a.ipcs.split(',')], a.methods.split(','))
+  for case in [] if a.print else every:
     done = subprocess.run(command(case, a), stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True)
     if done.returncode:
