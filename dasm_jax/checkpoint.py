@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dasm_jax import leaves
+from dasm_jax import hosts, leaves
 from dasm_jax.errors import UserError
 from dasm_jax.workdir import claim as claim
 from dasm_jax.workdir import fingerprint as fingerprint
@@ -51,13 +51,44 @@ def open(directory, fingerprint, keep=2):
   """Opens a directory of checkpoints and yields `Checkpoints`.
 
   fingerprint: names the configuration whose checkpoints may be restored.
-  keep: how many of the newest steps stay. One process only: hold the `lock`.
-  Raises `UserError` if the directory cannot be written.
+  keep: how many of the newest steps stay. One job only: hold the `lock`. Of
+  its processes the first reads and writes, and the others hear of it: only
+  that one needs the directory. Raises `UserError` if it cannot be written.
   """
-  import orbax.checkpoint as ocp  # 0.5 s
   directory = pathlib.Path(directory).resolve()
+  with contextlib.ExitStack() as held:
+    managers, read = [], []
+    hosts.once(lambda: managers.append(
+        held.enter_context(_manager(directory, keep))))
+
+    def latest(like):
+      def look():
+        found = _latest(managers[0], directory, fingerprint, like)
+        read.append(found and found[1])
+        return found and found[0]
+      step = hosts.once(look)
+      if step is None:
+        return None
+      arrays = hosts.agree(read.pop() if hosts.leads() else [
+          np.zeros(x.shape, x.dtype) for x in leaves.blank(like)])
+      return step, leaves.wrap(like, arrays)
+
+    def save(step, state):
+      hosts.once(lambda: _save(
+          managers[0], directory, fingerprint, int(step), state))
+
+    yield Checkpoints(latest, save)
+
+
+@contextlib.contextmanager
+def _manager(directory, keep):
+  """The orbax manager of a directory that is made if need be."""
+  import orbax.checkpoint as ocp  # 0.5 s
+  alone = ocp.options.MultiprocessingOptions(
+      active_processes={0} if hosts.count() > 1 else None)
   options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, enable_async_checkpointing=False)
+      max_to_keep=keep, enable_async_checkpointing=False, create=False,
+      multiprocessing_options=alone)
   try:
     directory.mkdir(parents=True, exist_ok=True)
     _sweep(directory)
@@ -68,10 +99,7 @@ def open(directory, fingerprint, keep=2):
         f'cannot write to {str(directory)!r}: {error.strerror or error}; '
         'choose another --workdir') from error
   try:
-    yield Checkpoints(
-        lambda like: _latest(manager, directory, fingerprint, like),
-        lambda step, state: _save(
-            manager, directory, fingerprint, int(step), state))
+    yield manager
   finally:
     with _quiet():
       manager.close()
@@ -104,6 +132,7 @@ def _save(manager, directory, fingerprint, step, state):
 
 
 def _latest(manager, directory, fingerprint, like):
+  """`(step, arrays)` of the newest that is whole, or None."""
   damaged, found = [], None
   for step in sorted(manager.all_steps(), reverse=True):
     try:
@@ -134,10 +163,7 @@ def _latest(manager, directory, fingerprint, like):
   if damaged:
     with _quiet():
       manager.reload()
-  if not found:
-    return None
-  step, arrays = found
-  return step, leaves.wrap(like, arrays)
+  return found
 
 
 def _match(meta, directory, step, fingerprint, like):

@@ -24,6 +24,13 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results and checkpoints go; '
     'runs/<config file, its arguments, entries set> if not given.')
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'host:port of the first of several processes, where the '
+    'cluster does not tell.')
+_PROCESSES = flags.DEFINE_integer('processes', 0, 'How many there are.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
+# Programs that were compiled once are read from here.
+_CACHE = os.path.join('~', '.cache', 'dasm_jax', 'xla')
 
 
 class _Plain(std_logging.Formatter):
@@ -138,10 +145,15 @@ def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)  # JAX and orbax tell their life
   logging.get_absl_handler().setFormatter(_Plain())
-  from dasm_jax import run, stop
+  import jax
+
+  from dasm_jax import hosts, run, stop
+  if not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
+    hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
     run.run(_CONFIG.value, workdir)
   except UserError as error:
     _fail(error)

@@ -11,6 +11,7 @@ import dasm_jax
 from dasm_jax import (
   card,
   evaluate,
+  hosts,
   methods,
   models,
   pictures,
@@ -46,9 +47,10 @@ def describe(job, workdir, log):
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {c.eval.epochs} epochs, '
           f'{c.eval.networks} networks')
-  devices = jax.local_devices()
+  devices = jax.devices()
+  shared = f', of {hosts.count()} processes' if hosts.count() > 1 else ''
   log.say(f'devices   {len(devices)} {devices[0].device_kind} '
-          f'({devices[0].platform})')
+          f'({devices[0].platform}){shared}')
   log.say(f'workdir   {workdir}')
 
 
@@ -95,7 +97,7 @@ def finish(job, syn, done, accuracy, workdir, log):
       'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'window': c.segments.window, 'seed': c.seed,
       'accuracy': summary, 'seconds': round(log.seconds, 1),
-      'devices': jax.local_device_count(),
+      'devices': jax.device_count(), 'processes': hosts.count(),
       'device': jax.local_devices()[0].device_kind,
       'label_kind': card.label_kind(syn.labels), 'bytes': card.size(syn),
       'version': dasm_jax.__version__,

@@ -1,8 +1,9 @@
 """Devices: the only module that knows how many there are.
 
-Classes, samples and networks are split over the local devices with
-`jax.pmap`. The functions that are mapped know an axis name only, so the same
-ones run under `jit`, `vmap(axis_name=…)` and `shard_map`.
+Classes, samples and networks are split with `jax.pmap` over the devices of all
+processes; each process holds the rows of its own. The functions that are mapped
+know an axis name only, so the same ones run under `jit`, `vmap(axis_name=…)`
+and `shard_map`.
 """
 
 import jax
@@ -10,12 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from dasm_jax import hosts
+
 AXIS = 'devices'
 
 
 def count():
-  """Number of local devices."""
-  return jax.local_device_count()
+  """Number of devices, of all processes."""
+  return jax.device_count()
 
 
 def _put(tree, *spec):
@@ -33,32 +36,38 @@ def padded(n):
   return -(-n // count()) * count()
 
 
+def _mine():
+  """The slice of all devices that this process has."""
+  local = jax.local_device_count()
+  return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+
+
 def shard(tree, axes, n):
-  """Splits leaves that begin with `n` items: `[n, …] -> [devices, k, …]`.
+  """Splits leaves that begin with `n` items: `[n, …] -> [local, k, …]`.
 
   All leaves are put where the mapped programs leave theirs: a second call,
   given the first one's result, then runs the same program.
 
   Args:
-    tree: a pytree.
+    tree: a pytree, the same in every process.
     axes: a prefix of it, 0 where leaves are split, None where they are whole.
     n: number of items; they are repeated from the first to fill each device.
   """
   fill = np.arange(padded(n)) % n
+  mine = fill.reshape(count(), -1)[_mine()]
 
   def split(axis, part):
     if axis is None:
       return _put(part)
-    return _put(jax.tree.map(
-        lambda x: jnp.asarray(x)[fill].reshape(
-            count(), len(fill) // count(), *x.shape[1:]), part), AXIS)
+    return _put(jax.tree.map(lambda x: jnp.asarray(x)[mine], part), AXIS)
   return jax.tree.map(split, axes, tree, is_leaf=lambda x: x is None)
 
 
 def unshard(tree, axes, n):
-  """The inverse of `shard`: `[devices, k, …] -> [n, …]`."""
+  """The inverse of `shard`: `[local, k, …] -> [n, …]`, in every process."""
   def whole(x):
     # One at a time: collectives in flight lock up virtual CPU devices.
+    x = hosts.gather(x)
     return jax.block_until_ready(x.reshape(padded(n), *x.shape[2:])[:n])
 
   def join(axis, part):
@@ -69,7 +78,7 @@ def unshard(tree, axes, n):
 def present(n):
   """1 for each of `n` items, 0 for those that only fill, as `shard` does."""
   filled = (np.arange(padded(n)) < n).astype(np.float32)
-  return _put(filled.reshape(count(), -1), AXIS)
+  return _put(filled.reshape(count(), -1)[_mine()], AXIS)
 
 
 def chunk(method):

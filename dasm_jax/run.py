@@ -4,6 +4,7 @@ Resuming has no branch: a segment that has a checkpoint goes on from it, and a
 finished one has no steps left.
 """
 
+import contextlib
 import json
 import pathlib
 import time
@@ -17,10 +18,11 @@ from dasm_jax import (
   checkpoint,
   checks,
   evaluate,
+  hosts,
+  mute,
   outcome,
   pace,
   parallel,
-  report,
   school,
   segments,
   stop,
@@ -47,13 +49,17 @@ def run(config, workdir):
   checks.check(config)
   workdir = pathlib.Path(workdir)
   settings = json.loads(config.to_json())
-  with checkpoint.lock(workdir), report.Log(workdir) as log, (
-      stop.watch()) as stopping:
+  with contextlib.ExitStack() as held:
+    def hold():
+      held.enter_context(checkpoint.lock(workdir))
+      return (workdir / 'config.json').exists()
     # A job that cannot be built must not claim a new workdir.
-    known = (workdir / 'config.json').exists()
+    known = hosts.once(hold)
+    log = held.enter_context(mute.log(workdir))
+    stopping = held.enter_context(stop.watch())
     job = None if known else jobs.build(config)
-    checkpoint.claim(workdir, settings, free=FREE)
-    ready = outcome.finished(workdir)
+    hosts.once(lambda: checkpoint.claim(workdir, settings, free=FREE))
+    ready = hosts.once(lambda: outcome.finished(workdir))
     if ready:
       log.say(outcome.closing(ready, workdir))
       return ready
@@ -79,12 +85,13 @@ def run(config, workdir):
         progress = distil(job, segment, done, progress, data, feed, key,
                           compiled, saved, log, stopping)
       done.append(progress)
-      outcome.show_segment(job, segment, done, workdir)
+      hosts.once(lambda: outcome.show_segment(job, segment, done, workdir))
     syn = beginning.join(done)
     log.say(f'evaluating: {config.eval.networks} fresh networks on the '
             'synthetic set, then as many on random real images')
     accuracy = measure(job, syn, data, test)
-    return outcome.finish(job, syn, done, accuracy, workdir, log)
+    return hosts.once(
+        lambda: outcome.finish(job, syn, done, accuracy, workdir, log))
 
 
 def pool(job, done, progress, data):
@@ -128,8 +135,8 @@ def distil(job, segment, done, progress, data, feed, key, compiled, saved,
     log.scalars(number, step, values, before + step)
     log.progress(number, count, step, steps, values['match/loss'], speed.speed,
                  speed.left(c.method.steps - before - step))
-    late = time.time() - saved_at > c.run.save_seconds
-    if step == steps or late or stopping.asked:
+    since, = stopping.hear(time.time() - saved_at)
+    if step == steps or since > c.run.save_seconds or stopping.asked:
       whole = parallel.unshard(state, method.axes, job.classes)
       progress = progress._replace(state=whole)
       saved.save(step, progress)

@@ -1,5 +1,6 @@
 """Experts of a job: train those that are missing, draw starts, ask them."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -13,6 +14,7 @@ import numpy as np
 from dasm_jax import (
   buffers,
   experts,
+  hosts,
   parallel,
   report,
   segments,
@@ -46,12 +48,17 @@ def open_(job, place, data, log, stopping):
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
   name = f'{pathlib.Path(job.dataset.name).name}_{digest.hexdigest()[:8]}'
   folder = c.dir or place.parent / 'experts' / name
-  with workdir.lock(folder, '--config.experts.dir'):
+  with contextlib.ExitStack() as held:
+    hosts.once(lambda: held.enter_context(
+        workdir.lock(folder, '--config.experts.dir')))
     ravel, _ = experts.flat(job.network)
     size = jax.eval_shape(
         lambda key: ravel(job.network.init(key)), jax.random.key(0)).size
-    buffer = buffers.claim(folder, about, c.number, c.epochs, size, c.dtype)
-    missing = buffer.missing()
+    stored = hosts.once(lambda: buffers.claim(
+        folder, about, c.number, c.epochs, size, c.dtype).epochs)
+    buffer = buffers.Buffer(pathlib.Path(folder), c.number, stored, size,
+                            c.dtype)
+    missing = hosts.once(buffer.missing)
     if missing:
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
@@ -103,7 +110,9 @@ def _train(job, buffer, numbers, data, log, stopping):
 def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
                  stopping):
   variables, moments = begin(keys)
-  writers = [buffers.Writer(buffer, k) for k in numbers]
+  writers = []
+  hosts.once(lambda: writers.extend(
+      buffers.Writer(buffer, k) for k in numbers))
   began = time.time()
   try:
     _add(writers, ravel(variables))
@@ -113,10 +122,11 @@ def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
       _add(writers, ravel(variables))
       log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
                    loss.mean(), what='expert', unit='epoch')
-      stopping.leave_if_asked(f'{buffer.number - len(buffer.missing())} '
-                              'experts')
-    for writer in writers:
-      writer.finish()
+      stopping.hear()
+      if stopping.asked:
+        left = hosts.once(buffer.missing)
+        stopping.leave_if_asked(f'{buffer.number - len(left)} experts')
+    hosts.once(lambda: [writer.finish() for writer in writers])
   finally:
     for writer in writers:
       writer.drop()
@@ -125,8 +135,18 @@ def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
 
 
 def _add(writers, rows):
-  for writer, row in zip(writers, np.asarray(rows), strict=True):
-    writer.add(row)
+  def write():
+    for writer, row in zip(writers, np.asarray(rows), strict=True):
+      writer.add(row)
+  hosts.once(write)
+
+
+def _rows(buffer, who, when):
+  """`buffers.rows`, read by the first process for all."""
+  read = []
+  hosts.once(lambda: read.append(buffers.rows(buffer, who, when)))
+  return hosts.agree(read.pop() if read else np.zeros(
+      (len(who), buffer.size), np.float32))
 
 
 def feeder(job, segment, progress, buffer, data):
@@ -142,7 +162,7 @@ def feeder(job, segment, progress, buffer, data):
     drawn = [draw(job, segment, window, buffer, k)
              for k in range(step, step + steps)]
     who, when = np.concatenate(drawn, axis=1)
-    rows = [np.resize(buffers.rows(buffer, who, epochs),
+    rows = [np.resize(_rows(buffer, who, epochs),
                       (chunk * c.starts, buffer.size))
             for epochs in (when, when + c.expert_epochs)]
     return parallel.replicate(trajectory.Pairs(
@@ -217,6 +237,6 @@ def _final_logits(job, buffer, data, indices):
   _, unravel = experts.flat(job.network)
   ask = experts.logits(job.network)
   for expert in range(buffer.number):
-    row, = buffers.rows(buffer, [expert], [buffer.epochs])
+    row, = _rows(buffer, [expert], [buffer.epochs])
     yield np.asarray(ask(unravel(jnp.asarray(row)), data,
                          jnp.asarray(indices)))

@@ -19,12 +19,15 @@ class Source(NamedTuple):
   labels: `[n]` int32.
   everything: `Window` of all images of each class.
   mean, std: `[channels]` on [0, 1].
+  slots: None if `images` are all there are. Else only those that the next steps
+    look at are here, and `[n]` int32 says where in `images` each of them is.
   """
   images: Array
   labels: Array
   everything: Window
   mean: Array
   std: Array
+  slots: Array | None = None
 
 
 class Pool(NamedTuple):
@@ -74,7 +77,8 @@ def classes_of(data):
 
 def take(data, indices):
   """The `Batch` at `indices` (any shape), normalised, one-hot."""
-  images = data.images[indices]
+  images = data.images[
+      indices if data.slots is None else data.slots[indices]]
   if images.dtype == jnp.uint8:
     images = (images.astype(jnp.float32) / 255 - data.mean) / data.std
   return Batch(images, jax.nn.one_hot(data.labels[indices], classes_of(data)))
@@ -112,17 +116,22 @@ def draw(key, row, count, size):
 
 
 def class_batches(data, pool, keys, size, replay=0.0):
-  """A real batch for each class of a pool.
+  """A real batch for each class of a pool, as `class_indices` draws it.
+
+  Returns:
+    `Batch` of images `[k, size, h, w, c]`, labels `[k, size, classes]`.
+  """
+  return take(data, class_indices(pool, keys, size, replay))
+
+
+def class_indices(pool, keys, size, replay=0.0):
+  """The real images of a batch for each class of a pool, `[k, size]` int32.
 
   Args:
-    data: a `Source`.
     pool: a `Pool` of k classes.
     keys: `[k]` keys.
     size: images a class.
     replay: share drawn from the whole class rather than from the window.
-
-  Returns:
-    `Batch` of images `[k, size, h, w, c]`, labels `[k, size, classes]`.
   """
   again = round(size * replay)
 
@@ -135,4 +144,4 @@ def class_batches(data, pool, keys, size, replay=0.0):
       parts.append(draw(second, *everything, again))
     return jnp.concatenate(parts)
 
-  return take(data, jax.vmap(one)(keys, pool.window, pool.everything))
+  return jax.vmap(one)(keys, pool.window, pool.everything)

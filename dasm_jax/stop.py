@@ -5,6 +5,10 @@ import os
 import signal
 import threading
 
+from dasm_jax import hosts
+
+PREEMPTED = 75  # exit status after SIGTERM: the same command should go on
+
 
 class Stopped(Exception):
   """The run was asked to stop and has saved; `code` is its exit status."""
@@ -23,23 +27,37 @@ class Watch:
   """
 
   def __init__(self):
-    self.signal = None
+    self._came = self._heard = None
 
   @property
   def asked(self):
-    """True once a signal came."""
-    return self.signal is not None
+    """Whether a signal had come to any process when all called `hear`."""
+    return self._heard is not None
 
   def leave_if_asked(self, saved):
     """Raises `Stopped` if asked; call it after saving, and say what."""
     if self.asked:
-      name = signal.Signals(self.signal).name
-      raise Stopped(f'{name}: saved {saved}; the same command goes on from '
-                    'there', 128 + self.signal)
+      name = signal.Signals(self._heard).name
+      raise Stopped(
+          f'{name}: saved {saved}; the same command goes on from there',
+          PREEMPTED if self._heard == signal.SIGTERM else 128 + self._heard)
 
-  def _note(self, number, frame):
+  def hear(self, *values):
+    """Tells the other processes, and hears of them, whether to stop.
+
+    Returns:
+      Of each of `values` the highest that any process gives. All processes
+      must call it at the same places.
+    """
+    asked, *values = hosts.highest(self._came or 0, *values)
+    # A signal that comes after this waits: the others have not heard of it.
+    self._heard = int(asked) or None
+    return values
+
+  def note(self, number, frame=None):
+    """Keeps a signal until all hear of it; a signal handler."""
     del frame
-    self.signal = number
+    self._came = number
 
 
 def _answer(pipe, caught):
@@ -69,7 +87,7 @@ def watch():
     yield seen  # signals are somebody else's business
     return
   caught = (signal.SIGINT, signal.SIGTERM)
-  before = {number: signal.signal(number, seen._note) for number in caught}
+  before = {number: signal.signal(number, seen.note) for number in caught}
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

@@ -218,7 +218,7 @@ def fit(network, recipe_, key, batch, variables=None):
       some = change(key, part(batch, indices))
       return step(network, tx, variables, moments, some, lr)
     carry = epoch(do, (variables, moments, loss),
-                  jax.random.fold_in(order, index), len(batch.images),
+                  jax.random.fold_in(order, index), len(batch.labels),
                   recipe_.batch)
     return carry, None
 

@@ -28,23 +28,24 @@ TINY = {
     'run.save_seconds': 0.0}
 
 
-def environment(cache):
+def environment(cache, devices=1):
   """Of a process that compiles quickly, and only what is not in `cache`."""
   return toy.environment(
-      JAX_COMPILATION_CACHE_DIR=str(cache), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+      JAX_COMPILATION_CACHE_DIR=str(cache), JAX_NUM_CPU_DEVICES=str(devices), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
       JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2')
 
 
 def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
-          **changes):
+          flags=None, devices=1, **changes):
   """The process of such a run; `changes` as in `TINY`, `__` for a dot."""
   entries = TINY | {k.replace('__', '.'): v for k, v in changes.items()}
   return subprocess.Popen(
       [sys.executable, '-m', 'dasm_jax.main',
        f'--config={config}', f'--workdir={workdir}',
+       *(f'--{name}={value}' for name, value in (flags or {}).items()),
        *(f'--config.{name}={value}' for name, value in entries.items())],
       cwd=toy.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env=environment(cache))
+      env=environment(cache, devices))
 
 
 def finish(process):

@@ -53,9 +53,9 @@ def test_only_parallel_knows_devices():
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca', 'published'},
+                          'zca', 'published', 'hosts'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
-     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
+     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent', 'mute'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments'}, {'parallel'}, {'experts'}, {'methods'},
     {'evaluate', 'ageing', 'selection'},

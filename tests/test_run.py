@@ -125,7 +125,7 @@ def test_other_configuration_is_refused(whole):
 def test_signals_save_and_say_how_to_go_on(whole):
   root = whole[0]
   steps = []
-  for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+  for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 75)):
     process = kill.start(
         root / 'stopped', root / 'cache', method__steps=200_000,
         run__save_seconds=1e9)

@@ -71,12 +71,8 @@ def test_experts_do_not_depend_on_who_trained_with_them(trained, tmp_path):
 def test_stopped_between_epochs_keeps_what_is_finished(tmp_path):
   made, data, log, watch = settled(tmp_path)
   buffer = buffers.claim(tmp_path / 'e', school._about(made), 2, 4, 5146)
-  class Soon(stop.Watch):
-    @property
-    def asked(self):
-      return True
-  soon = Soon()
-  soon.signal = 15
+  soon = stop.Watch()
+  soon.note(15)
   with log, pytest.raises(stop.Stopped, match='saved 0 experts'):
     school._train(made, buffer, [0], data, log, soon)
   assert buffer.missing() == [0, 1]

@@ -12,13 +12,14 @@ from dasm_jax import stop
 
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130),
-                                          (signal.SIGTERM, 143)])
+                                          (signal.SIGTERM, 75)])
 def test_a_signal_is_noted_and_leaves_at_the_next_save(number, code):
   before = signal.getsignal(number)
   with stop.watch() as seen:
     assert not seen.asked
     seen.leave_if_asked('segment 1, step 10')
     signal.raise_signal(number)
+    assert not seen.asked and seen.hear(2, 3) == [2, 3]
     assert seen.asked
     with pytest.raises(stop.Stopped) as caught:
       seen.leave_if_asked('segment 2, step 30')
@@ -62,6 +63,7 @@ def test_second_sigterm_waits():
   with stop.watch() as seen:
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
+    seen.hear()
   assert seen.asked
 
 

@@ -138,7 +138,41 @@ def method(network, settings, axis_name=None):
                   state.step + 1)
     return state, metrics
 
-  return Method(init, step, AXES)
+  return Method(init, step, AXES, None if settings.watch else _looks(
+      settings, any(jax.tree.leaves(jax.eval_shape(
+          network.init, jax.random.key(0)).stats))))
+
+
+def _looks(settings, statistics):
+  """`Method.looks`: what `step` draws with the same keys.
+
+  statistics: whether the network has running averages.
+  """
+  size, inner = settings.net.batch, settings.inner
+
+  @jax.jit
+  def of_classes(pool, key):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, pool.classes)
+    return sources.class_indices(pool, _pair(keys)[0], settings.batch,
+                                 settings.replay)
+
+  training = jax.jit(networks.of_training, static_argnums=(0, 1, 2))
+  averages = jax.jit(networks.of_statistics)
+
+  def looks(pool, n, key, step):
+    k_net, k_stats, k_match, k_train = jax.random.split(
+        jax.random.fold_in(key, step), 4)
+    found = [of_classes(pool, k_match)]
+    if statistics:
+      found.append(averages(pool.everything, k_stats))
+    if settings.warmup and step % inner == 0:
+      warm = jax.random.split(k_net)[1]
+      found.append(training(n, size, settings.warmup, warm))
+    if settings.train_on == 'real' and step % inner < inner - 1:
+      found.append(training(n, size, settings.steps, k_train))
+    return found
+
+  return looks
 
 
 def rate(settings, step):

@@ -14,24 +14,23 @@ def with_statistics(network, variables, data, key):
   """Batch norm's running averages from real images, as DC does; else none."""
   if not jax.tree.leaves(variables.stats):
     return variables
-  keys = jax.random.split(key, sources.classes_of(data))
-  chosen = jax.vmap(sources.draw, (0, 0, 0, None))(
-      keys, *data.everything, STATISTICS)
-  images = sources.take(data, chosen.reshape(-1)).images
+  images = sources.take(data, of_statistics(data.everything, key)).images
   return variables._replace(stats=network.apply(variables, images, True)[1])
+
+
+def of_statistics(everything, key):
+  """The real images that `with_statistics` looks at, `[n]` int32."""
+  keys = jax.random.split(key, len(everything.counts))
+  return jax.vmap(sources.draw, (0, 0, 0, None))(
+      keys, *everything, STATISTICS).reshape(-1)
 
 
 def from_real(network, tx, settings, axis_name, data, key, steps, variables,
              moments):
   """`steps` SGD steps on batches of real images of all classes."""
   change = train.augmentation(settings.net)
-  size, n = settings.net.batch, len(data.labels)
-  shuffle, alter = jax.random.split(key)
-  passes = -(-steps * size // n)
-  order = jnp.concatenate([
-      jax.random.permutation(k, n) for k in jax.random.split(shuffle, passes)
-  ])[:steps * size].reshape(steps, size) if steps else jnp.zeros(
-      (0, size), jnp.int32)
+  order = of_training(len(data.labels), settings.net.batch, steps, key)
+  alter = jax.random.split(key)[1]
 
   def one(carry, plan):
     chosen, key = plan
@@ -41,6 +40,17 @@ def from_real(network, tx, settings, axis_name, data, key, steps, variables,
 
   plan = (order, jax.random.split(alter, steps))
   return jax.lax.scan(one, (variables, moments), plan)[0]
+
+
+def of_training(n, size, steps, key):
+  """The real images that `from_real` looks at, `[steps, size]` int32."""
+  if not steps:
+    return jnp.zeros((0, size), jnp.int32)
+  shuffle = jax.random.split(key)[0]
+  passes = -(-steps * size // n)
+  return jnp.concatenate([
+      jax.random.permutation(k, n) for k in jax.random.split(shuffle, passes)
+  ])[:steps * size].reshape(steps, size)
 
 
 def trainer(network, tx, settings, axis_name):

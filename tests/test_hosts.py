@@ -1,0 +1,119 @@
+"""Several processes compute what one does, stop together, and go on."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import kill
+import numpy as np
+import processes
+import pytest
+import toy
+
+from dasm_jax import hosts
+from dasm_jax.errors import UserError
+
+
+def _port():
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return free.getsockname()[1]
+
+
+def _flags(count):
+  """The flags of each of `count` processes."""
+  if count == 1:
+    return [{}]
+  where = f'localhost:{_port()}'
+  return [{'coordinator': where, 'processes': count, 'process_id': k}
+          for k in range(count)]
+
+
+def _states(path, count, devices):
+  env = toy.environment(
+      JAX_NUM_CPU_DEVICES=str(devices), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+      PYTHONPATH=f'{toy.ROOT}:{toy.ROOT / "tests"}')
+  where = f'localhost:{_port()}'
+  running = [subprocess.Popen(
+      [sys.executable, processes.__file__, path, where, str(count), str(k)],
+      env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+      for k in range(count)]
+  for process in running:
+    out, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, out
+  with np.load(path) as file:
+    return dict(file)
+
+
+def test_two_processes_are_one(tmp_path):
+  one = _states(tmp_path / 'one.npz', 1, 4)
+  two = _states(tmp_path / 'two.npz', 2, 2)
+  assert one.keys() == two.keys() and len(one) > 20
+  assert two['highest'].tolist() == [1, 0]
+  assert two['once'].tolist() == [0, 7]
+  for name in one.keys() - {'highest'}:
+    # Sums over devices are taken in another order.
+    np.testing.assert_allclose(
+        one[name], two[name], 1e-5, 1e-6, err_msg=name)
+
+
+def _start(workdir, cache, count, devices, steps):
+  """A run of several processes; of one with as many devices in all."""
+  return [kill.start(
+      workdir, cache, flags=given, devices=devices // count,
+      method__steps=steps, network__width=2, eval__networks=1)
+      for given in _flags(count)]
+
+
+def _wait_for_rows(workdir, more, running):
+  rows, until = workdir / 'metrics.jsonl', time.time() + 120
+  had = rows.read_text().count('\n') if rows.exists() else 0
+  while time.time() < until and not (
+      rows.exists() and rows.read_text().count('\n') > had + more):
+    assert all(process.poll() is None for process in running)
+    time.sleep(.05)
+
+
+def test_one_is_told_to_stop_and_all_do_and_any_number_goes_on(tmp_path):
+  cache, steps = tmp_path / 'cache', 400
+  workdir = tmp_path / 'run'
+  running = _start(workdir, cache, 2, 4, steps)
+  _wait_for_rows(workdir, 2, running)
+  running[1].send_signal(signal.SIGTERM)
+  said = [process.communicate(timeout=120) for process in running]
+  assert [process.returncode for process in running] == [75, 75], said
+  for _, err in said:
+    assert 'SIGTERM: saved segment 1, step ' in err
+  assert 'segment 1/2' in said[0][0]
+  assert 'segment' not in said[1][0]  # one of them talks
+  running = _start(workdir, cache, 2, 4, steps)
+  _wait_for_rows(workdir, 2, running)
+  for process in running:  # the other would wait for its peer in vain
+    process.kill()
+    process.communicate()
+  assert not (workdir / 'results.json').exists()
+  kill.finish(*_start(workdir, cache, 1, 4, steps))
+  kill.finish(*_start(tmp_path / 'straight', cache, 1, 4, steps))
+  assert kill.difference(kill.left(workdir),
+                         kill.left(tmp_path / 'straight')) == []
+
+
+@pytest.mark.parametrize('given, text', [
+    (('localhost:1', 0, -1), 'missing: --processes, --process_id'),
+    (('', 2, 0), 'missing: --coordinator'),
+    (('localhost:1', 2, 2), 'ids from 0 to 1'),
+    (('localhost', 2, 1), 'HOST:PORT')])
+def test_join_refuses_what_cannot_be(given, text):
+  with pytest.raises(UserError, match='process') as error:
+    hosts.join(*given)
+  assert text in str(error.value)
+
+
+def test_one_process_needs_nobody():
+  assert hosts.count() == 1 and hosts.leads()
+  assert hosts.once(lambda: {1}) == {1}  # as it is, not as JSON has it
+  assert hosts.highest(2, 3.5) == [2, 3.5]
+  with pytest.raises(KeyError):
+    hosts.once(lambda: {}['x'])
