@@ -2,7 +2,6 @@
 
 import pathlib
 import re
-import subprocess
 
 import numpy as np
 import pytest
@@ -59,9 +58,3 @@ def test_every_entry_it_names_exists():
   trees = [config.defaults(method) for method in ('idc', 'mtt')]
   for path in set(re.findall(r'--config\.([\w.]+)=', TEXT)):
     assert None in [config.difference(path, tree) for tree in trees], path
-
-
-@pytest.mark.parametrize('script', sorted(
-    p.name for p in (ROOT / 'launch').glob('*.sh')))
-def test_scripts_parse(script):
-  subprocess.run(['bash', '-n', ROOT / 'launch' / script], check=True)
