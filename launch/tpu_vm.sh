@@ -191,7 +191,7 @@ look() {  # shows what is new in the log of worker 0; sets `status`
     status=$(verdict "$all")
     grep -qvxE '0|running' <<< "$all" && waited=yes
     lost=0
-  elif [ "$lost" -ge 10 ]; then
+  elif [ "$lost" -ge 5 ]; then
     status=75  # gone, whatever its state says
   else
     lost=$((lost + 1))

@@ -39,6 +39,8 @@ case $action in
   status)
     if [ -e run.status ]; then
       echo "status=$(cat run.status)"
+    elif [ ! -e run.pid ]; then
+      exit 1  # never started
     elif kill -0 "$(cat run.pid)" 2> /dev/null; then
       echo status=running
     else

@@ -99,6 +99,14 @@ def test_a_lost_connection_deletes_nothing(project):
   assert verbs(project).count('delete') == 1
 
 
+def test_an_install_that_failed_is_tried_again(project):
+  write(project, 'offline')
+  code, text = tpu(project, codes=['0'], states=['NONE', 'ACTIVE'])
+  assert code == 0 and 'not installed (failure 1 of at most 3)' in text
+  assert verbs(project).count('create') == 1
+  assert len(noted(project, 'started')) == 2
+
+
 def test_a_tpu_that_cannot_be_had_is_no_endless_loop(project):
   write(project, 'full')
   code, text = tpu(project, states=['NONE'])
