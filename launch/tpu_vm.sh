@@ -19,6 +19,8 @@ stops watching; the same command watches again.
   --type=TYPE           accelerator type; v6e-4                       (TPU_TYPE)
   --runtime=VERSION     software version; the one for the type     (TPU_RUNTIME)
   --on-demand           costs more, and is not taken away
+  --data=gs://…         prepared data sets, copied to each worker     (TPU_DATA)
+  --env=NAME=VALUE      for the job; as often as needed
   --poll=SECONDS        between two looks; 60                         (TPU_POLL)
   --failures=N          give up at the Nth that is no preemption; 3
 END
@@ -32,7 +34,7 @@ wrong() {
 
 bucket=${BUCKET:-} zone=${TPU_ZONE:-} name=${TPU_NAME:-dasm}
 type=${TPU_TYPE:-v6e-4} runtime=${TPU_RUNTIME:-} poll=${TPU_POLL:-60}
-spot=--spot allowed=3
+data=${TPU_DATA:-} spot=--spot allowed=3 environment=env
 while [ $# -gt 0 ]; do
   case $1 in
     --bucket=*) bucket=${1#*=} ;;
@@ -41,6 +43,8 @@ while [ $# -gt 0 ]; do
     --type=*) type=${1#*=} ;;
     --runtime=*) runtime=${1#*=} ;;
     --on-demand) spot= ;;
+    --data=*) data=${1#*=} ;;
+    --env=?*=*) environment="$environment $(printf '%q' "${1#*=}")" ;;
     --poll=*) poll=${1#*=} ;;
     --failures=*) allowed=${1#*=} ;;
     -h | --help) usage 0 ;;
@@ -57,6 +61,7 @@ like() {  # VALUE PATTERN OPTION: which needs such a value
   [[ $1 =~ ^$2$ ]] || wrong "--$3='$1' should look like $2"
 }
 like "$bucket" 'gs://[^ ]+' bucket
+like "${data:-$bucket}" 'gs://[^ ]+' data
 like "$zone" '[a-z0-9-]+' zone
 like "$name" '[a-z][a-z0-9-]*' name
 like "$poll" '[0-9.]+' poll
@@ -77,13 +82,7 @@ if [ -z "$runtime" ]; then
 fi
 
 # A worker's shell reads this: quoted, all arrives as given.
-start='env'
-for variable in \
-  TFDS_DATA_DIR JAX_COMPILATION_CACHE_DIR XLA_FLAGS LIBTPU_INIT_ARGS; do
-  [ -z "${!variable:-}" ] ||
-    start="$start $(printf '%q' "$variable=${!variable}")"
-done
-start="$start bash launch/tpu_worker.sh start $(printf '%q ' \
+start="$environment bash launch/tpu_worker.sh start $(printf '%q ' \
   "--config=$config" "--workdir=${bucket%/}/runs/$name" "$@")"
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
@@ -155,7 +154,7 @@ begin() {  # on a new TPU, or on one where the job runs already
       --worker=all &&
     tpu tpu-vm ssh "$name" --worker=all --command='mkdir -p dasm_jax &&
       tar -xzf dasm_jax.tar.gz -C dasm_jax' &&
-    on all 'bash launch/tpu_worker.sh setup' &&
+    on all "bash launch/tpu_worker.sh setup $data" &&
     on all "$start" &&
     say 'started'
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What tpu_vm.sh calls on every worker, in the copied source.
-#   launch/tpu_worker.sh setup             an environment, with the extra tpu
+#   launch/tpu_worker.sh setup [gs://…]    an environment with the extra tpu;
+#                                          data, to where TFDS looks for them
 #   launch/tpu_worker.sh start FLAGS…      the job, in the background
 #   launch/tpu_worker.sh status            status=running, or what it ended with
 set -euo pipefail
@@ -20,6 +21,8 @@ case $action in
       PYTHON=$(python3 -m uv python find 3.12)
     fi
     setup tpu
+    [ $# -eq 0 ] ||
+      gcloud storage rsync --recursive "$1" "$HOME/tensorflow_datasets"
     ;;
   start)
     [ ! -e run.pid ] || exit 0

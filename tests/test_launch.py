@@ -1,5 +1,6 @@
 """The launchers: shell, Cloud TPU and GPU, without either."""
 
+import json
 import os
 import pathlib
 import shutil
@@ -68,17 +69,22 @@ def test_a_preempted_tpu_is_created_again(project):
   assert len(installed) == 4 and all('.[tpu]' in line for line in installed)
 
 
-def test_on_demand_and_variables_reach_the_tpu(project, monkeypatch):
-  monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', 'gs://b/a cache')
-  code, text = tpu(project, '--on-demand', '--type=v5litepod-8', codes=['0'],
+def test_options_reach_the_tpu_and_its_workers(project):
+  write(project, 'program', 'import json, os, sys, pathlib',
+        'print(json.dumps([os.environ["A"], os.environ["B"], sorted(p.name for '
+        'p in pathlib.Path.home().iterdir())]))')
+  code, text = tpu(project, '--on-demand', '--type=v5litepod-8', '--env=A=1 2',
+                   "--env=B='$HOME", '--data=gs://b/tfds', codes=['0'],
                    states=['NONE', 'ACTIVE'])
   assert code == 0, text
+  assert json.dumps(['1 2', "'$HOME", [
+      'dasm_jax', 'dasm_jax.tar.gz', 'tensorflow_datasets']]) in text
   calls = noted(project, 'calls')
   (create,) = [call for call in calls if call[3] == 'create']
   assert '--spot' not in create
   assert '--runtime-version=v2-alpha-tpuv5-lite' in create
-  assert any('JAX_COMPILATION_CACHE_DIR=gs://b/a\\ cache' in argument
-             for call in calls for argument in call)
+  (copy_data, _) = [call for call in calls if call[0] == 'storage']
+  assert copy_data[3] == 'gs://b/tfds'
 
 
 @pytest.mark.parametrize('codes, want, creates', [
@@ -142,6 +148,8 @@ def test_ctrl_c_leaves_the_job_alone_and_the_next_call_watches_it(project):
     (['configs/none.py'], "no config 'configs/none.py'"),
     (['--bucket=b', 'configs/digits.py'], "--bucket='b'"),
     (['--zone=', 'configs/digits.py'], "--zone=''"),
+    (['--env=A', 'configs/digits.py'], '--env=A'),
+    (['--data=tfds', 'configs/digits.py'], "--data='tfds'"),
     (['--name=A b', 'configs/digits.py'], "--name='A b'"),
     (['--poll=soon', 'configs/digits.py'], "--poll='soon'")])
 def test_wrong_arguments_show_the_usage(project, arguments, says):
