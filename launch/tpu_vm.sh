@@ -19,7 +19,7 @@ stops watching; the same command watches again.
   --type=TYPE           accelerator type; v6e-4                       (TPU_TYPE)
   --runtime=VERSION     software version; the one for the type     (TPU_RUNTIME)
   --on-demand           costs more, and is not taken away
-  --data=gs://…         prepared data sets, copied to each worker     (TPU_DATA)
+  --data=gs://…         prepared data sets, for every worker           (TPU_DATA)
   --env=NAME=VALUE      for the job; as often as needed
   --poll=SECONDS        between two looks; 60                         (TPU_POLL)
   --failures=N          give up at the Nth that is no preemption; 3

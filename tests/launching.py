@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -48,10 +49,20 @@ def start(project, script, *arguments, **more):
       start_new_session=True)
 
 
+def finish(process):
+  """What it prints, and its errors; a launcher that hangs is killed."""
+  try:
+    return process.communicate(timeout=60)
+  except subprocess.TimeoutExpired:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    raise
+
+
 def run(project, script, *arguments, **more):
   """Exit status, and what was printed, errors last."""
   process = start(project, script, *arguments, **more)
-  out, err = process.communicate(timeout=60)
+  out, err = finish(process)
   return process.returncode, out + err
 
 

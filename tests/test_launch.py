@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 
+import launching
 import pytest
 import toy
-from launching import FAKES, LAUNCH, ODD, copy, noted, run, start, until, write
+from launching import ODD, copy, finish, noted, run, start, until, write
 
-SCRIPTS = sorted([*LAUNCH.glob('*.sh'), *LAUNCH.glob('*.sbatch'),
-                  *FAKES.iterdir()])
+SCRIPTS = sorted([*launching.LAUNCH.glob('*.s[hb]*'),
+                  *launching.FAKES.iterdir()])
 
 
 @pytest.fixture(name='project')
@@ -102,7 +103,7 @@ def test_a_lost_connection_deletes_nothing(project):
   code, text = tpu(project, codes=['0'], states=[
       'NONE', 'PROVISIONING', 'OFFLINE', 'OFFLINE', 'ACTIVE'])
   assert code == 0, text
-  assert verbs(project).count('delete') == 1
+  assert [verbs(project).count(v) for v in ('create', 'delete')] == [1, 1]
 
 
 def test_an_install_that_failed_is_tried_again(project):
@@ -131,7 +132,7 @@ def test_ctrl_c_leaves_the_job_alone_and_the_next_call_watches_it(project):
   process = start(project, 'tpu_vm.sh', *flags)
   until(lambda: len(noted(project, 'started')) == 2)
   os.killpg(process.pid, signal.SIGINT)
-  out, _ = process.communicate(timeout=30)
+  out, _ = finish(process)
   assert process.returncode == 130 and 'delete dasm --zone=z' in out
   assert 'delete' not in verbs(project)
   for worker in ('w0', 'w1'):  # it ends while nobody watches
@@ -177,6 +178,6 @@ def test_gpu_passes_a_signal_on_and_then_stops(project):
   (project / 'run.pid').touch()
   until(lambda: noted(project, 'started'))
   process.send_signal(signal.SIGTERM)  # to the script, not to its group
-  process.communicate(timeout=30)
+  finish(process)
   assert process.returncode == 128 + signal.SIGTERM
   assert '.[cuda12]' in (project.parent / 'fake' / 'installed').read_text()

@@ -5,7 +5,7 @@ import signal
 import socket
 
 import pytest
-from launching import ODD, copy, noted, start, until, write
+from launching import ODD, copy, finish, noted, start, until, write
 
 
 @pytest.fixture(name='project')
@@ -30,7 +30,7 @@ def test_slurm_makes_one_jax_of_its_tasks(project):
         'print(f"{jax.process_index()} of {jax.process_count()}: {n.sum()}, "',
         '      f"{sys.argv[-1]}")')
   process = slurm(project, 'configs/digits.py', ODD[0], JAX_PLATFORMS='cpu')
-  out, err = process.communicate(timeout=60)
+  out, err = finish(process)
   assert process.returncode == 0, err
   said = [line for line in out.splitlines() if ' of 2: ' in line]
   assert sorted(said) == [f'{i} of 2: 2.0, {ODD[0]}' for i in range(2)]
@@ -42,7 +42,7 @@ def test_slurm_makes_one_jax_of_its_tasks(project):
 def test_slurm_queues_again_what_was_stopped(project, code, again):
   write(project, 'code', code)
   process = slurm(project, 'configs/digits.py', *ODD, WORKDIR='/a b')
-  process.communicate(timeout=60)
+  finish(process)
   assert process.returncode == int(code)
   assert noted(project, 'started') == 2 * [
       ['cuda,cpu', '--config=configs/digits.py', '--workdir=/a b', *ODD]]
@@ -63,13 +63,13 @@ def test_slurm_does_not_queue_again_what_was_cancelled(project, cancelled):
     process.send_signal(signal.SIGTERM)
   tasks = (project.parent / 'fake' / 'tasks').read_text().split()
   os.kill(int(tasks[0]), signal.SIGTERM)
-  process.communicate(timeout=30)
+  finish(process)
   assert process.returncode == 75
   assert (['scontrol', 'requeue', '7'] in noted(project, 'calls')
           ) == (not cancelled)
 
 
 def test_slurm_says_what_is_missing(project, tmp_path):
-  assert slurm(project).communicate()[1].startswith('error: CONFIG is missing')
+  assert finish(slurm(project))[1].startswith('error: CONFIG is missing')
   process = slurm(project, 'configs/digits.py', SLURM_SUBMIT_DIR=str(tmp_path))
-  assert 'call sbatch in the project' in process.communicate()[1]
+  assert 'call sbatch in the project' in finish(process)[1]
