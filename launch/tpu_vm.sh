@@ -160,21 +160,12 @@ begin() {  # on a new TPU, or on one where the job runs already
 }
 
 verdict() {  # STATUSES: the one that counts
-  local first
-  for first in 2 130; do
-    if grep -qx "$first" <<< "$1"; then
-      echo "$first"
-      return
-    fi
-  done
+  grep -xE '2|130' <<< "$1" | sort -u | head -n 1 | grep . && return
   # Others die of the one that failed; let them, and let them save.
-  if [ -z "$waited" ] && grep -qx running <<< "$1"; then
-    echo running
-    return
-  fi
-  grep -vxE '0|75|running' <<< "$1" | head -n 1 | grep . ||
-    { grep -qx 75 <<< "$1" && echo 75; } ||
-    { grep -qx running <<< "$1" && echo running; } || echo 0
+  [ -z "$waited" ] && grep -x running <<< "$1" | sort -u && return
+  grep -vxE '0|75|running' <<< "$1" | sort -u | head -n 1 | grep . ||
+    grep -x 75 <<< "$1" | sort -u || grep -x running <<< "$1" | sort -u ||
+    echo 0
 }
 
 look() {  # shows what is new in the log of worker 0; sets `status`
