@@ -1,0 +1,247 @@
+#!/usr/bin/env bash
+# Runs a job on a Cloud TPU that may be taken away: what it does is in usage().
+# Meant for a laptop, too: nothing here needs more than bash 3.2 and gcloud.
+set -euo pipefail
+
+usage() {
+  cat >&2 <<'END'
+usage: launch/tpu_vm.sh --bucket=gs://BUCKET --zone=ZONE [options] \
+         CONFIG [flags of dasm_jax.main]
+
+Creates a TPU, copies this source to it, starts the job on all its workers, and
+watches. A TPU that was taken away is created again, and the job goes on from
+its last checkpoint. The TPU is deleted when the job has ended. Ctrl-C only
+stops watching; the same command watches again.
+
+  --bucket=gs://BUCKET  results go to BUCKET/runs/NAME; near the zone   (BUCKET)
+  --zone=ZONE           such as us-east5-b                            (TPU_ZONE)
+  --name=NAME           of the TPU and the run; dasm                  (TPU_NAME)
+  --type=TYPE           accelerator type; v6e-4                       (TPU_TYPE)
+  --runtime=VERSION     software version; the one for the type     (TPU_RUNTIME)
+  --on-demand           costs more, and is not taken away
+  --data=gs://…         prepared data sets, for every worker           (TPU_DATA)
+  --env=NAME=VALUE      for the job; as often as needed
+  --poll=SECONDS        between two looks; 60                         (TPU_POLL)
+  --failures=N          give up at the Nth that is no preemption; 3
+END
+  exit "$1"
+}
+
+wrong() {
+  printf 'error: %s\n\n' "$1" >&2
+  usage 2
+}
+
+bucket=${BUCKET:-} zone=${TPU_ZONE:-} name=${TPU_NAME:-dasm}
+type=${TPU_TYPE:-v6e-4} runtime=${TPU_RUNTIME:-} poll=${TPU_POLL:-60}
+data=${TPU_DATA:-} spot=--spot allowed=3 environment=env
+while [ $# -gt 0 ]; do
+  case $1 in
+    --bucket=*) bucket=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --name=*) name=${1#*=} ;;
+    --type=*) type=${1#*=} ;;
+    --runtime=*) runtime=${1#*=} ;;
+    --on-demand) spot= ;;
+    --data=*) data=${1#*=} ;;
+    --env=?*=*) environment="$environment $(printf '%q' "${1#*=}")" ;;
+    --poll=*) poll=${1#*=} ;;
+    --failures=*) allowed=${1#*=} ;;
+    -h | --help) usage 0 ;;
+    -*) wrong "unknown option $1 before CONFIG" ;;
+    *) break ;;
+  esac
+  shift
+done
+[ $# -gt 0 ] || wrong 'CONFIG is missing, such as configs/digits.py'
+config=$1
+shift
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+like() {  # VALUE PATTERN OPTION: which needs such a value
+  [[ $1 =~ ^$2$ ]] || wrong "--$3='$1' should look like $2"
+}
+like "$bucket" 'gs://[^ ]+' bucket
+like "${data:-$bucket}" 'gs://[^ ]+' data
+like "$zone" '[a-z0-9-]+' zone
+like "$name" '[a-z][a-z0-9-]*' name
+like "$poll" '[0-9.]+' poll
+like "$allowed" '[1-9][0-9]*' failures
+[ -e "$root/${config%%:*}" ] ||
+  wrong "no config '${config%%:*}' in $root, which is what is copied"
+command -v gcloud > /dev/null || {
+  echo 'error: gcloud is needed: https://cloud.google.com/sdk/docs/install' >&2
+  exit 2
+}
+if [ -z "$runtime" ]; then
+  case $type in
+    v6e-*) runtime=v2-alpha-tpuv6e ;;
+    v5p-*) runtime=v2-alpha-tpuv5 ;;
+    v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
+    *) runtime=tpu-ubuntu2204-base ;;
+  esac
+fi
+
+# A worker's shell reads this: quoted, all arrives as given.
+start="$environment bash launch/tpu_worker.sh start $(printf '%q ' \
+  "--config=$config" "--workdir=${bucket%/}/runs/$name" "$@")"
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+
+say() { printf '%s %s\n' "$(date +%H:%M:%S)" "$*"; }
+
+tpu() { gcloud compute tpus "$@" --zone="$zone" --quiet < /dev/null; }
+
+on() {  # WORKER COMMAND: what it prints there
+  tpu tpu-vm ssh "$name" --worker="$1" --command="cd ~/dasm_jax && $2"
+}
+
+remove() { tpu queued-resources delete "$name" --force; }
+
+finish() {  # STATUS TEXT
+  say "$2"
+  trap - INT TERM
+  for _ in 1 2 3; do
+    if remove; then exit "$1"; fi
+    sleep "$poll"
+  done
+  echo "warning: $name could not be deleted, and is billed until it is:" \
+    "gcloud compute tpus queued-resources delete $name --zone=$zone --force" >&2
+  exit "$1"
+}
+
+leave() {
+  say "no longer watching; $name goes on, and is billed. To delete it:" \
+    "gcloud compute tpus queued-resources delete $name --zone=$zone --force"
+  exit 130
+}
+trap leave INT TERM
+
+failures=0
+failed() {  # WHAT STATUS: that was no preemption
+  failures=$((failures + 1))
+  say "$1 (failure $failures of at most $allowed)"
+  [ "$failures" -lt "$allowed" ] || finish "$2" 'giving up'
+}
+
+state() {
+  local found
+  if found=$(tpu queued-resources describe "$name" \
+    --format='value(state.state)' 2> "$tmp/error"); then
+    echo "${found:-UNKNOWN}"
+  elif grep -qi 'not.found' "$tmp/error"; then
+    echo NONE
+  else
+    echo UNKNOWN  # the network, perhaps: nothing to delete a TPU for
+  fi
+}
+
+create() {
+  say "creating $name: $type in $zone${spot:+, spot}"
+  tpu queued-resources create "$name" --node-id="$name" \
+    --accelerator-type="$type" --runtime-version="$runtime" ${spot:+"$spot"}
+}
+
+begin() {  # on a new TPU, or on one where the job runs already
+  seen=0 lost=0 waited=
+  if on all 'bash launch/tpu_worker.sh status' > /dev/null 2>&1; then
+    say 'it runs already: watching'
+    return
+  fi
+  say 'installing on every worker'
+  COPYFILE_DISABLE=1 tar -czf "$tmp/dasm_jax.tar.gz" -C "$root" \
+    --exclude=.git --exclude=.venv --exclude=./runs --exclude=__pycache__ . &&
+    tpu tpu-vm scp "$tmp/dasm_jax.tar.gz" "$name:dasm_jax.tar.gz" \
+      --worker=all &&
+    tpu tpu-vm ssh "$name" --worker=all --command='mkdir -p dasm_jax &&
+      tar -xzf dasm_jax.tar.gz -C dasm_jax' &&
+    on all "bash launch/tpu_worker.sh setup $data" &&
+    on all "$start" &&
+    say 'started'
+}
+
+verdict() {  # STATUSES: the one that counts
+  grep -xE '2|130' <<< "$1" | sort -u | head -n 1 | grep . && return
+  # Others die of the one that failed; let them, and let them save.
+  [ -z "$waited" ] && grep -x running <<< "$1" | sort -u && return
+  grep -vxE '0|75|running' <<< "$1" | sort -u | head -n 1 | grep . ||
+    grep -x 75 <<< "$1" | sort -u || grep -x running <<< "$1" | sort -u ||
+    echo 0
+}
+
+look() {  # shows what is new in the log of worker 0; sets `status`
+  local all
+  all=$(on all 'bash launch/tpu_worker.sh status' 2> /dev/null |
+    sed -n 's/^status=//p') || true
+  if on 0 "tail -c +$((seen + 1)) run.log" > "$tmp/log" 2> /dev/null; then
+    cat "$tmp/log"
+    seen=$((seen + $(wc -c < "$tmp/log")))
+  fi
+  status=unreachable
+  if [ -n "$all" ]; then
+    status=$(verdict "$all")
+    grep -qvxE '0|running' <<< "$all" && waited=yes
+    lost=0
+  elif [ "$lost" -ge 5 ]; then
+    status=75  # gone, whatever its state says
+  else
+    lost=$((lost + 1))
+  fi
+}
+
+again() {
+  before='' started=''
+  remove || true  # if it failed, the next look finds the TPU again
+}
+
+before='' started='' made='' known=''
+while :; do
+  now=$(state)
+  [ "$now" = UNKNOWN ] || known=yes
+  [ "$now" = "$before" ] || say "$name: $now"
+  before=$now
+  case $now in
+    NONE)
+      started=
+      if create; then
+        made=yes
+      elif [ -z "$made" ]; then
+        exit 1  # gcloud has said why
+      else
+        failed 'not created' 1
+      fi
+      ;;
+    ACTIVE)
+      if [ -z "$started" ]; then
+        if begin; then started=yes; else failed 'not installed' 1; fi
+      else
+        look
+        case $status in
+          0) finish 0 'done' ;;
+          2) finish 2 'the command was wrong' ;;
+          130) finish 130 'interrupted' ;;
+          75)
+            say 'preempted'
+            again
+            ;;
+          running | unreachable) ;;
+          *)
+            failed "the job ended with status $status" "$status"
+            again
+            ;;
+        esac
+      fi
+      ;;
+    SUSPENDED) again ;;
+    FAILED)
+      failed 'no TPU' 1
+      again
+      ;;
+    UNKNOWN)
+      if [ -z "$known" ]; then
+        cat "$tmp/error" >&2
+        exit 1
+      fi
+      ;;
+  esac
+  sleep "$poll"
+done

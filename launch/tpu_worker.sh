@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What tpu_vm.sh calls on every worker, in the copied source.
+#   launch/tpu_worker.sh setup [gs://…]    an environment with the extra tpu;
+#                                          data, to where TFDS looks for them
+#   launch/tpu_worker.sh start FLAGS…      the job, in the background
+#   launch/tpu_worker.sh status            status=running, or what it ended with
+set -euo pipefail
+# shellcheck source=launch/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+action=$1
+shift
+case $action in
+  setup)
+    if ! python3 -c \
+      'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'; then
+      # That of Ubuntu 22.04 is too old, and later ones come without venv.
+      PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
+      python3 -m uv python install --quiet 3.12
+      PYTHON=$(python3 -m uv python find 3.12)
+    fi
+    setup tpu
+    [ $# -eq 0 ] ||
+      gcloud storage rsync --recursive "$1" "$HOME/tensorflow_datasets"
+    ;;
+  start)
+    [ ! -e run.pid ] || exit 0
+    # A broken connection must not end it.
+    nohup setsid bash launch/tpu_worker.sh run "$@" \
+      > run.log 2>&1 < /dev/null &
+    echo $! > run.pid
+    ;;
+  run)
+    trap : TERM  # the program saves; this shell stays to note its status
+    code=0
+    JAX_PLATFORMS=${JAX_PLATFORMS:-tpu,cpu} \
+      .venv/bin/python -m dasm_jax.main "$@" || code=$?
+    echo "$code" > run.part
+    mv run.part run.status
+    ;;
+  status)
+    if [ -e run.status ]; then
+      echo "status=$(cat run.status)"
+    elif [ ! -e run.pid ]; then
+      exit 1  # never started
+    elif kill -0 "$(cat run.pid)" 2> /dev/null; then
+      echo status=running
+    else
+      echo status=137  # killed together with its shell
+    fi
+    ;;
+esac

@@ -1,0 +1,183 @@
+"""The launchers: shell, Cloud TPU and GPU, without either."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import launching
+import pytest
+import toy
+from launching import ODD, copy, finish, noted, run, start, until, write
+
+SCRIPTS = sorted([*launching.LAUNCH.glob('*.s[hb]*'),
+                  *launching.FAKES.iterdir()])
+
+
+@pytest.fixture(name='project')
+def _project(tmp_path):
+  return copy(tmp_path)
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_scripts_parse(script):
+  subprocess.run(['bash', '-n', script], check=True)
+
+
+def test_shellcheck_finds_nothing():
+  beside = pathlib.Path(sys.executable).parent  # where pip installs it
+  checker = shutil.which('shellcheck', path=f'{beside}:{os.environ["PATH"]}')
+  assert checker, "install the extra 'dev'"
+  done = subprocess.run([checker, *SCRIPTS], cwd=toy.ROOT, text=True,
+                        stdout=subprocess.PIPE)
+  assert done.returncode == 0, done.stdout
+
+
+def tpu(project, *arguments, states, codes=(), more=('configs/digits.py',)):
+  write(project, 'states', *states)
+  write(project, 'codes', *codes)
+  return run(project, 'tpu_vm.sh', '--bucket=gs://b/', '--zone=z',
+             '--poll=0.05', *arguments, *more)
+
+
+def verbs(project):
+  return [call[3] for call in noted(project, 'calls')]
+
+
+def test_a_preempted_tpu_is_created_again(project):
+  code, text = tpu(
+      project, '--name=first', codes=['stay', '0'],
+      states=['NONE', 'WAITING_FOR_RESOURCES', 'ACTIVE', 'ACTIVE', 'SUSPENDED',
+              'NONE', 'ACTIVE'], more=['configs/digits.py:ipc=2', *ODD])
+  assert code == 0, text
+  assert 'one line of the log' in text
+  calls = noted(project, 'calls')
+  changes = [call[2:] for call in calls if call[3] in ('create', 'delete')]
+  create = ['queued-resources', 'create', 'first', '--node-id=first',
+            '--accelerator-type=v6e-4', '--runtime-version=v2-alpha-tpuv6e',
+            '--spot', '--zone=z', '--quiet']
+  delete = ['queued-resources', 'delete', 'first', '--force', '--zone=z',
+            '--quiet']
+  assert changes == [create, delete, create, delete]
+  # Two lives of two workers, each with the very same line.
+  want = ['tpu,cpu', '--config=configs/digits.py:ipc=2',
+          '--workdir=gs://b/runs/first', *ODD]
+  assert noted(project, 'started') == 4 * [want]
+  installed = (project.parent / 'fake' / 'installed').read_text().splitlines()
+  assert len(installed) == 4 and all('.[tpu]' in line for line in installed)
+
+
+def test_options_reach_the_tpu_and_its_workers(project):
+  write(project, 'program', 'import json, os, sys, pathlib',
+        'print(json.dumps([os.environ["A"], os.environ["B"], sorted(p.name for '
+        'p in pathlib.Path.home().iterdir())]))')
+  code, text = tpu(project, '--on-demand', '--type=v5litepod-8', '--env=A=1 2',
+                   "--env=B='$HOME", '--data=gs://b/tfds', codes=['0'],
+                   states=['NONE', 'ACTIVE'])
+  assert code == 0, text
+  assert json.dumps(['1 2', "'$HOME", [
+      'dasm_jax', 'dasm_jax.tar.gz', 'tensorflow_datasets']]) in text
+  calls = noted(project, 'calls')
+  (create,) = [call for call in calls if call[3] == 'create']
+  assert '--spot' not in create
+  assert '--runtime-version=v2-alpha-tpuv5-lite' in create
+  (copy_data, _) = [call for call in calls if call[0] == 'storage']
+  assert copy_data[3] == 'gs://b/tfds'
+
+
+@pytest.mark.parametrize('codes, want, creates', [
+    (['75', '75', '1', '0'], 0, 4), (['1', '134'], 134, 2), (['2'], 2, 1),
+    (['130'], 130, 1)])
+def test_the_status_of_the_job_decides(project, codes, want, creates):
+  code, text = tpu(project, '--failures=2', codes=codes,
+                   states=len(codes) * ['NONE', 'ACTIVE'])
+  assert code == want, text
+  assert verbs(project).count('create') == creates
+  assert verbs(project)[-1] == 'delete'
+
+
+def test_a_lost_connection_deletes_nothing(project):
+  code, text = tpu(project, codes=['0'], states=[
+      'NONE', 'PROVISIONING', 'OFFLINE', 'OFFLINE', 'ACTIVE'])
+  assert code == 0, text
+  assert [verbs(project).count(v) for v in ('create', 'delete')] == [1, 1]
+
+
+def test_an_install_that_failed_is_tried_again(project):
+  write(project, 'offline')
+  code, text = tpu(project, codes=['0'], states=['NONE', 'ACTIVE'])
+  assert code == 0 and 'not installed (failure 1 of at most 3)' in text
+  assert verbs(project).count('create') == 1
+  assert len(noted(project, 'started')) == 2
+
+
+def test_a_tpu_that_cannot_be_had_is_no_endless_loop(project):
+  write(project, 'full')
+  code, text = tpu(project, states=['NONE'])
+  assert code == 1 and 'quota exceeded' in text
+  (project.parent / 'fake' / 'full').unlink()
+  code, text = tpu(project, '--failures=2', codes=['0', '0'],
+                   states=2 * ['NONE', 'FAILED'])
+  assert code == 1 and 'giving up' in text
+  assert verbs(project)[-1] == 'delete'
+
+
+def test_ctrl_c_leaves_the_job_alone_and_the_next_call_watches_it(project):
+  write(project, 'states', 'NONE', 'ACTIVE')
+  write(project, 'codes', 'stay')
+  flags = ('--bucket=gs://b', '--zone=z', '--poll=0.05', 'configs/digits.py')
+  process = start(project, 'tpu_vm.sh', *flags)
+  until(lambda: len(noted(project, 'started')) == 2)
+  os.killpg(process.pid, signal.SIGINT)
+  out, _ = finish(process)
+  assert process.returncode == 130 and 'delete dasm --zone=z' in out
+  assert 'delete' not in verbs(project)
+  for worker in ('w0', 'w1'):  # it ends while nobody watches
+    home = project.parent / 'fake' / worker / 'dasm_jax'
+    (home / 'run.status').write_text('0\n')
+  code, text = run(project, 'tpu_vm.sh', *flags)
+  assert code == 0 and 'it runs already' in text
+  assert verbs(project).count('create') == 1
+  assert len(noted(project, 'started')) == 2
+
+
+@pytest.mark.parametrize('arguments, says', [
+    ([], 'CONFIG is missing'), (['--nosuch', 'configs/digits.py'], '--nosuch'),
+    (['configs/none.py'], "no config 'configs/none.py'"),
+    (['--bucket=b', 'configs/digits.py'], "--bucket='b'"),
+    (['--zone=', 'configs/digits.py'], "--zone=''"),
+    (['--env=A', 'configs/digits.py'], '--env=A'),
+    (['--data=tfds', 'configs/digits.py'], "--data='tfds'"),
+    (['--name=A b', 'configs/digits.py'], "--name='A b'"),
+    (['--poll=soon', 'configs/digits.py'], "--poll='soon'")])
+def test_wrong_arguments_show_the_usage(project, arguments, says):
+  code, text = run(project, 'tpu_vm.sh', '--bucket=gs://b', '--zone=z',
+                   *arguments)
+  assert code == 2 and says in text.splitlines()[0] and 'usage: ' in text
+  assert not noted(project, 'calls')
+
+
+@pytest.mark.parametrize('more, codes, want, starts', [
+    ({}, ['75', '0'], 75, 1), ({'RESTART': '1'}, ['75', '75', '0'], 0, 3),
+    ({'RESTART': '1'}, ['2', '0'], 2, 1)])
+def test_gpu(project, more, codes, want, starts):
+  write(project, 'code', *codes)
+  code, text = run(project, 'gpu.sh', 'configs/digits.py', *ODD, **more)
+  assert code == want, text
+  assert noted(project, 'started') == starts * [
+      ['cuda,cpu', '--config=configs/digits.py', *ODD]]
+  assert '.[cuda13]' in (project.parent / 'fake' / 'installed').read_text()
+
+
+def test_gpu_passes_a_signal_on_and_then_stops(project):
+  write(project, 'code', 'stay')
+  process = start(project, 'gpu.sh', RESTART='1', EXTRAS='cuda12')
+  (project / 'run.pid').touch()
+  until(lambda: noted(project, 'started'))
+  process.send_signal(signal.SIGTERM)  # to the script, not to its group
+  finish(process)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert '.[cuda12]' in (project.parent / 'fake' / 'installed').read_text()
