@@ -128,8 +128,15 @@ def _put(items, out, places, image_of):
     except (MemoryError, UserError):
       raise
     except Exception as error:  # A broken image makes its decoder raise any.
-      broken.append((j, brief(error)))
+      broken.append((j, _reason(error)))
   return broken
+
+
+def _reason(error):
+  from PIL import UnidentifiedImageError
+  if isinstance(error, UnidentifiedImageError):
+    return 'not an image'  # Pillow's names an object that means nothing.
+  return brief(error)
 
 
 def allow_files(count):
