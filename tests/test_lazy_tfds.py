@@ -132,7 +132,7 @@ def test_broken_records(root, caplog):
     assert found.train.labels[broken] == found.train.labels[other]
     np.testing.assert_array_equal(images[broken], images[other])
   # Now the disk spoils another record, and its time tells nothing.
-  shard = next((root / 'lazy_broken' / '1.0.0').glob('*-train*'))
+  shard = next((root / 'lazy_broken' / '1.0.0').glob('lazy*-train*'))
   when = shard.stat().st_mtime_ns
   body = bytearray(shard.read_bytes())
   source = found.train._store.decode.args[0]
@@ -187,7 +187,7 @@ def test_damaged_labels_are_read_again(root, damage):
 def test_labels_of_a_set_that_was_are_read_again(root, monkeypatch):
   open_set(root)
   old = kept(root)
-  shard = next((root / 'lazy_set' / '1.0.0').glob('*-train*'))
+  shard = next((root / 'lazy_set' / '1.0.0').glob('lazy*-train*'))
   os.utime(shard, ns=(1, 1))
   read, count = index._read, []
   monkeypatch.setattr(index, '_read', lambda *given: count.append(
