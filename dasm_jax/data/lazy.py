@@ -196,9 +196,10 @@ def _folder(path, size, holdout, say):
 
 def _records(name, data_dir, size, holdout, lanes, say):
   builder, test_name = records.prepared(name, data_dir, holdout)
-  parts = []
-  for split in filter(None, ['train', test_name]):
-    stores.allow_files(builder.info.splits[split].num_shards)
+  parts, splits = [], list(filter(None, ['train', test_name]))
+  stores.allow_files(sum(builder.info.splits[split].num_shards
+                         for split in splits))
+  for split in splits:
     labels = index.labels(name, builder, split, lanes, say)
     with records.opened(name, builder, split) as source:
       channels = builder.info.features['image'].shape[-1]

@@ -6,6 +6,7 @@ pixels through memory without a name, which no crash can leave behind. It ends
 when its input does, so also when the process that started it is killed.
 """
 
+import contextlib
 import mmap
 import os
 import pickle
@@ -87,16 +88,15 @@ def _nameless():
 
 
 def _end(process):
-  for pipe in (process.stdin, process.stdout):
-    try:
-      pipe.close()
-    except OSError:
-      pass  # What was not flushed has no reader any more.
+  with contextlib.suppress(OSError):  # It may be gone already.
+    process.stdin.close()
   try:
     process.wait(5)
   except subprocess.TimeoutExpired:
     process.kill()
     process.wait()
+  # Only now: before, a thread that waits for a reply would hold it.
+  process.stdout.close()
 
 
 def main(file, size, shape):
