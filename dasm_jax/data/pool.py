@@ -15,7 +15,7 @@ import threading
 from dasm_jax.data.stores import quiet_pillow
 from dasm_jax.data.worker import Worker
 
-BLOCK = 32  # images decoded between two looks at `stop`, at most
+BLOCK = 64  # images decoded between two looks at `stop`, at most
 
 
 class Stopped(Exception):

@@ -22,7 +22,7 @@ from dasm_jax.data import ahead, lazy, pool
 
 
 def bare(split, rows, threads):
-  """Decodes rows by a plain loop in each of some threads, 32 by 32."""
+  """Decodes rows by a plain loop in each of some threads, block by block."""
   store = split._store
 
   def loop(rows):
