@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,18 @@ def test_threads_and_processes_read_the_same(tmp_path):
       np.testing.assert_array_equal(found.train.read(indices), want)
     assert found.train.replaced == {0: 1}
     found.train.close()
+
+
+def test_reading_holds_what_was_asked_for(tmp_path):
+  found = lazy.open(f'folder:{mixed_folder(tmp_path)}', size=64, threads=2)
+  indices = np.random.RandomState(0).randint(0, 32, 300)
+  found.train.read(indices)
+  tracemalloc.start()
+  try:
+    size = found.train.read(indices).nbytes
+    assert size <= tracemalloc.get_traced_memory()[1] < 1.2 * size
+  finally:
+    tracemalloc.stop()
 
 
 def test_stop(tmp_path):

@@ -1,7 +1,5 @@
 """Data sets by name: host arrays of uint8 images. No JAX in here."""
 
-import numpy as np
-
 from dasm_jax.data import digits, folder, records, refusals
 from dasm_jax.data.splits import Dataset, Split, hold_out, statistics
 from dasm_jax.data.table import DATASETS, Row
@@ -40,8 +38,7 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   refusals.options(name, size, holdout)
   row = None
   if name == 'digits':
-    train, test, names = digits.load()
-    train, test = _resized(train, size), _resized(test, size)
+    train, test, names = digits.load(size)
   elif name.startswith(folder.PREFIX):
     train, test, names = folder.load(name[len(folder.PREFIX):], size, holdout)
   else:
@@ -55,11 +52,3 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   if len(mean) != train.images.shape[-1]:
     mean, std = statistics(train.images)
   return Dataset(name, train, test, names, mean, std)
-
-
-def _resized(split, size):
-  from dasm_jax.data.images import fit_array
-  if not size:
-    return split
-  return Split(np.stack([fit_array(image, size) for image in split.images]),
-               split.labels)

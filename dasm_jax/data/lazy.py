@@ -6,11 +6,9 @@ import threading
 import numpy as np
 
 from dasm_jax.data import digits, folder, index, records, refusals, stores
-from dasm_jax.data.images import fit_array
 from dasm_jax.data.pool import Pool, cores
 from dasm_jax.data.splits import (
   Dataset,
-  Split,
   count_levels,
   empty,
   held_rows,
@@ -167,10 +165,7 @@ def _part(store, shape, rows=None):
 
 
 def _digits(size):
-  *splits, class_names = digits.load()
-  if size:
-    splits = [Split(np.stack([fit_array(image, size) for image in images]),
-                    labels) for images, labels in splits]
+  *splits, class_names = digits.load(size)
   return [_part(stores.arrays(split), split.images.shape[1:])
           for split in splits], class_names
 
