@@ -102,9 +102,9 @@ def test_stratify_keeps_and_holds_one_of_each_class(fraction):
 
 
 def test_host_code_does_not_import_the_slow():
-  code = ('import sys, dasm_jax.data as d; d.check("digits"); print([m for m in'
-          ' ("jax", "PIL", "sklearn", "tensorflow_datasets")'
-          ' if m in sys.modules])')
+  code = ('import sys, dasm_jax.data as d, dasm_jax.data.lazy; '
+          'd.check("digits"); print([m for m in ("jax", "PIL", "sklearn", '
+          '"tensorflow_datasets", "grain") if m in sys.modules])')
   done = subprocess.run([sys.executable, '-c', code], text=True,
                         cwd=Path(__file__).parent.parent, check=True,
                         stdout=subprocess.PIPE)

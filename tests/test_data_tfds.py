@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sets
 from PIL import Image
 from test_data import refused, refused_early
 
@@ -18,38 +19,20 @@ pytestmark = pytest.mark.filterwarnings('error')
 @pytest.fixture(scope='session')
 def store(tmp_path_factory):
   """A data directory with small sets, written by TFDS as array_record."""
-  import tensorflow_datasets as tfds
   root = tmp_path_factory.mktemp('tfds')
   images = np.random.RandomState(0).randint(0, 256, (6, 5, 7, 3), np.uint8)
 
   def builder(name, channels=3, shape=(5, 7), tests='validation', low=0,
               label='label'):
-    def info(self):
-      features = tfds.features.FeaturesDict({
-          'image': tfds.features.Image(shape=(*shape, channels)),
-          label: tfds.features.ClassLabel(names=['no', 'yes'])})
-      return tfds.core.DatasetInfo(builder=self, features=features)
+    def example(row, low=0):
+      array = images[row] if channels == 3 else images[row, ..., 0]
+      crop = row if shape == (None, None) else 0
+      return Image.fromarray(array[:, :7 - crop]), max(row % 2 + low, -1)
 
-    def examples(self, low, rows):
-      for row in rows:
-        array = images[row] if channels == 3 else images[row, ..., 0]
-        crop = row if shape == (None, None) else 0
-        yield row, {'image': Image.fromarray(array[:, :7 - crop]),
-                    label: max(row % 2 + low, -1)}
-
-    def generators(self, manager):
-      found = {'train': self._generate_examples(0, range(4))}
-      if tests:
-        found[tests] = self._generate_examples(low, range(4, 6))
-      return found
-
-    kind = type(name, (tfds.core.GeneratorBasedBuilder,), {
-        'VERSION': tfds.core.Version('1.0.0'), 'name': name,
-        '__module__': __name__, '_info': info, '_generate_examples': examples,
-        '_split_generators': generators})
-    with prepare.quiet():
-      kind(data_dir=str(root), file_format='array_record'
-           ).download_and_prepare()
+    splits = {'train': [example(row) for row in range(4)]}
+    if tests:
+      splits[tests] = [example(row, low) for row in range(4, 6)]
+    sets.build(root, name, splits, (*shape, channels), label)
 
   builder('tiny_set')
   builder('tiny_gray', channels=1, tests='test')

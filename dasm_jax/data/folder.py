@@ -1,6 +1,7 @@
 """Folders of images, a folder a class."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from dasm_jax.data.images import SUFFIXES, decode
 from dasm_jax.data.splits import Split, brief, empty, shorten, stratify, take
 from dasm_jax.errors import UserError
 
+PREFIX = 'folder:'
 TESTS = 'test', 'val', 'validation', 'valid'
 # The original Tiny ImageNet keeps its validation images in one folder and
 # their classes in this file.
@@ -36,9 +38,14 @@ def _folders(path):
 
 def _files(path):
   """The image files somewhere below `path`, in no order, lazily."""
-  return (entry for entry in path.rglob('*')
-          if entry.suffix.lower() in SUFFIXES
-          and not entry.name.startswith('.') and entry.is_file())
+  # Of a million files none is asked what it is: its folder says so.
+  with os.scandir(path) as entries:
+    for entry in entries:
+      if entry.is_dir(follow_symlinks=False):
+        yield from _files(entry.path)
+      elif (os.path.splitext(entry.name)[1].lower() in SUFFIXES
+            and not entry.name.startswith('.') and entry.is_file()):
+        yield Path(entry.path)
 
 
 def check(path, holdout=0.0):
@@ -93,16 +100,19 @@ def _test_folder(root, names):
   return None
 
 
-def _labelled(path, names):
-  """`[(file, label)]` below `path`, by class, then by file name."""
+def labelled(path, names):
+  """Each `(file, label)` below `path`, by class, then by file name."""
   known = {name: label for label, name in enumerate(names)}
   if (path / ANNOTATIONS).is_file():
-    rows = [line.split() for line in
-            (path / ANNOTATIONS).read_text('utf-8').splitlines()]
-    return [(path / 'images' / row[0], known[row[1]]) for row in rows
-            if len(row) > 1 and row[1] in known]
-  return [(file, label) for name, label in known.items()
-          if (path / name).is_dir() for file in sorted(_files(path / name))]
+    for line in (path / ANNOTATIONS).read_text('utf-8').splitlines():
+      row = line.split()
+      if len(row) > 1 and row[1] in known:
+        yield path / 'images' / row[0], known[row[1]]
+    return
+  for name, label in known.items():
+    if (path / name).is_dir():
+      for file in sorted(_files(path / name)):
+        yield file, label
 
 
 def load(path, size=None, holdout=0.0):
@@ -114,10 +124,10 @@ def load(path, size=None, holdout=0.0):
   `check` refuses, and where images differ in size and `size` is not given.
   """
   layout = check(path, holdout)
-  files = _labelled(layout.train, layout.class_names)
+  files = list(labelled(layout.train, layout.class_names))
   count = len(files)
   if layout.test is not None:
-    files += _labelled(layout.test, layout.class_names)
+    files += labelled(layout.test, layout.class_names)
   whole, kept = _read(files, size)
   split = int(np.searchsorted(kept, count))
   if layout.cut:

@@ -34,6 +34,19 @@ def fit_array(image, size):
   return np.asarray(fit(picture, size)).reshape(size, size, channels)
 
 
+def is_gray(image):
+  """Whether a Pillow image has one channel; needs its header only."""
+  return image.mode in ('L', '1') or image.mode.startswith('I;16')
+
+
+def _convert(image, mode):
+  """A Pillow image in a mode; of 16 bits the upper 8, as in TensorFlow."""
+  if image.mode.startswith('I;16'):  # Pillow would make most of it white.
+    from PIL import Image
+    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  return image if image.mode == mode else image.convert(mode)
+
+
 def decode(path, size=None):
   """The uint8 array `[height, width, 1 or 3]` of an image file, upright.
 
@@ -42,16 +55,10 @@ def decode(path, size=None):
   """
   from PIL import Image, ImageOps
   with Image.open(path) as image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith('I;16'):
-      image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode in ('L', '1'):
-      image = image.convert('L')
-    else:
-      image = image.convert('RGB')
-  if size:
-    image = fit(image, size)
-  array = np.asarray(image)
+    mode = 'L' if is_gray(image) else 'RGB'
+    ImageOps.exif_transpose(image, in_place=True)
+    image = _convert(image, mode)
+    array = np.asarray(fit(image, size) if size else image)
   return array[..., None] if array.ndim == 2 else array
 
 
@@ -63,8 +70,8 @@ def decode_bytes(data, channels=None, size=None):
   """
   from PIL import Image
   with Image.open(io.BytesIO(data)) as image:
-    gray = channels == 1 if channels else image.mode in ('L', '1')
+    gray = channels == 1 if channels else is_gray(image)
     mode = 'L' if gray else 'RGBA' if channels == 4 else 'RGB'
-    image = image if image.mode == mode else image.convert(mode)
+    image = _convert(image, mode)
     array = np.asarray(fit(image, size) if size else image)
   return array[..., None] if gray else array

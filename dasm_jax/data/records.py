@@ -1,5 +1,6 @@
 """TFDS sets to arrays, without TensorFlow."""
 
+import contextlib
 import importlib.util
 import warnings
 
@@ -93,44 +94,69 @@ def _test_name(name, builder, holdout):
                   'out a part of train')
 
 
-def load(name, data_dir=None, size=None, holdout=0.0):
-  """`(train, test, class_names, row)` of a TFDS set, prepared if need be.
+def prepared(name, data_dir=None, holdout=0.0):
+  """`(builder, test_name)` of a TFDS set, prepared if need be.
 
-  test: None if `holdout` makes it unneeded; row: see `table.row_of`.
-  Raises `UserError` for what `check` refuses, for a set that cannot be
-  prepared or read, for images of several sizes and for missing labels.
+  test_name: the split to test on, None if `holdout` makes it unneeded. Raises
+  `UserError` for what `check` refuses and for a set that cannot be prepared.
   """
   builder = check(name, data_dir, holdout)
   with prepare.quiet():
     if not builder.info.splits:
       prepare.prepare(name, builder, data_dir)
-    test_name = _test_name(name, builder, holdout)
-    train = _read(name, builder, 'train', size)
-    test = _read(name, builder, test_name, size) if test_name else None
+    return builder, _test_name(name, builder, holdout)
+
+
+def load(name, data_dir=None, size=None, holdout=0.0):
+  """`(train, test, class_names, row)` of a TFDS set, prepared if need be.
+
+  test: None if `holdout` makes it unneeded; row: see `table.row_of`.
+  Raises `UserError` for what `prepared` refuses, for a set that cannot be
+  read, for images of several sizes and for missing labels.
+  """
+  builder, test_name = prepared(name, data_dir, holdout)
+  train = _read(name, builder, 'train', size)
+  test = _read(name, builder, test_name, size) if test_name else None
+  return train, test, class_names(builder, train.labels), row_of(builder.name)
+
+
+def class_names(builder, labels):
+  """The names of the classes, numbers where the set has none."""
   label = builder.info.features['label']
-  count = label.num_classes or int(train.labels.max()) + 1
-  names = tuple(label.names or map(str, range(count)))
-  return train, test, names, row_of(builder.name)
+  count = label.num_classes or int(labels.max()) + 1
+  return tuple(label.names or map(str, range(count)))
 
 
-def _read(name, builder, split, size):
+@contextlib.contextmanager
+def opened(name, builder, split):
+  """The data source of a split, its images encoded; one line if that fails."""
   import tensorflow_datasets as tfds
   try:
-    # TFDS's own decoding takes three times as long as Pillow alone.
-    source = builder.as_data_source(
-        split=split, decoders={'image': tfds.decode.SkipDecoding()})
-    found = _arrays(source, builder.info.features['image'].shape[-1], size)
+    with prepare.quiet():
+      # TFDS's own decoding takes three times as long as Pillow alone.
+      yield builder.as_data_source(
+          split=split, decoders={'image': tfds.decode.SkipDecoding()})
   except UserError:
     raise
   except Exception as error:  # A missing shard, a broken record or image.
     raise UserError(f'cannot read split {split!r} of data set {name!r} in '
                     f'{str(builder.data_dir)!r}: {brief(error)}') from error
-  missing = int((found.labels < 0).sum())
+
+
+def refuse_missing(name, split, labels):
+  """`UserError` if images have no label, as those of a contest's test."""
+  missing = int((labels < 0).sum())
   if missing:
     raise UserError(
-        f'{missing} of {len(found.labels)} images in split {split!r} of data '
-        f'set {name!r} have no label; to test on a part of train instead, set '
+        f'{missing} of {len(labels)} images in split {split!r} of data set '
+        f'{name!r} have no label; to test on a part of train instead, set '
         '--config.dataset.holdout=0.1')
+
+
+def _read(name, builder, split, size):
+  with opened(name, builder, split) as source:
+    found = _arrays(source, builder.info.features['image'].shape[-1], size)
+  refuse_missing(name, split, found.labels)
   return found
 
 

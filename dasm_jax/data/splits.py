@@ -20,10 +20,10 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-  """A data set in memory.
+  """A data set, in memory or to be read as it is needed.
 
   name: as it was asked for.
-  train, test: no image is in both.
+  train, test: `Split`s, or `lazy.Lazy`s; no image is in both.
   class_names: one per label.
   mean, std: per channel, on the [0, 1] scale, for normalising.
   """
@@ -80,29 +80,42 @@ def take(split, rows):
   return Split(split.images[rows], split.labels[rows])
 
 
-def hold_out(train, fraction, seed, class_names):
-  """`(train, held)`, `fraction` of each class held; else `UserError`."""
-  counts = np.bincount(train.labels, minlength=len(class_names))
+def held_rows(labels, fraction, seed, class_names):
+  """`(kept, held)`, `fraction` of each class held; else `UserError`."""
+  counts = np.bincount(labels, minlength=len(class_names))
   few = [class_names[i] for i in np.flatnonzero(counts == 1)]
   if few:
     raise UserError(
         f'--config.dataset.holdout={fraction} needs two train images of every '
         f'class; there is one of {shorten(few)}')
-  kept, held = stratify(train.labels, fraction, seed)
+  return stratify(labels, fraction, seed)
+
+
+def hold_out(train, fraction, seed, class_names):
+  """`(train, held)`, `Split`s, by `held_rows`."""
+  kept, held = held_rows(train.labels, fraction, seed, class_names)
   return take(train, kept), take(train, held)
 
 
 def statistics(images):
   """`(mean, std)` per channel of uint8 images, exact, on the [0, 1] scale."""
+  return moments(sum(count_levels(images[start:start + 1000])
+                     for start in range(0, len(images), 1000)))
+
+
+def count_levels(images):
+  """How often each channel has each level: `[channels, 256]` int64."""
+  # Counting levels is exact and needs no float copy of the images.
+  return np.stack([np.bincount(images[..., channel].ravel(), minlength=256)
+                   for channel in range(images.shape[-1])])
+
+
+def moments(counts):
+  """`(mean, std)` per channel on the [0, 1] scale, of `count_levels`."""
   levels = np.arange(256) / 255
   means, stds = [], []
-  for channel in range(images.shape[-1]):
-    # Counting levels is exact and needs no float copy of the images.
-    counts = np.zeros(256, np.int64)
-    for start in range(0, len(images), 1000):
-      block = images[start:start + 1000, ..., channel]
-      counts += np.bincount(block.ravel(), minlength=256)
-    share = counts / counts.sum()
+  for row in counts:
+    share = row / row.sum()
     mean = float(share @ levels)
     std = float(np.sqrt(share @ (levels - mean) ** 2))
     means.append(mean)
