@@ -141,7 +141,7 @@ def start(job, segment, rows, used, data, experts, key, say):
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
         job.classes, -1, segment.width, job.classes).mean(1))
-  real = jnp.asarray(job.dataset.train.images[chosen], jnp.float32) / 255
+  real = jnp.asarray(job.dataset.train.read(chosen), jnp.float32) / 255
   if codec.space == 'normalised':
     real = synthetic.enter(codec, real)
   used = used.copy()
@@ -155,6 +155,7 @@ def _chosen(job, segment, rows, used, data, experts, key, say):
   size, seed = jobs.decoded(job, segment), [c.seed, 1, segment.index]
   if c.syn.init in coreset.CORESETS:
     if coreset.CORESETS[c.syn.init][0]:
+      data = data.whole(f'--config.syn.init={c.syn.init}')
       say(f'segment {segment.index + 1}: choosing by {c.syn.init}; '
           f'{c.coreset.networks} network(s) train for {c.coreset.epochs} '
           'epochs on all real images')

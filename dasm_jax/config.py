@@ -19,7 +19,8 @@ def defaults(method='idc'):
   c.method = ConfigDict(methods.settings_of(method))
   c.seed = 0
   c.dataset = ConfigDict(dict(
-      name='', data_dir='', size=0, holdout=0.0, zca=0.0))
+      name='', data_dir='', size=0, holdout=0.0, zca=0.0,
+      stream='auto', workers=0))
   c.network = ConfigDict(dict(
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
       pooling='avg'))
@@ -42,7 +43,8 @@ def defaults(method='idc'):
         dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
         weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
         dtype='float32', augment=c.method.augment))
-  c.run = ConfigDict(dict(chunk=10, save_seconds=30.0))
+  c.run = ConfigDict(dict(
+      chunk=10, save_seconds=30.0, buffer_mb=512))
   c.update_from_flattened_dict(_besides(method, c.method.match))
   return c
 

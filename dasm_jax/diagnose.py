@@ -83,11 +83,11 @@ def measure(sets, ages, networks, real, seed, data_dir=None):
   where = origin(one)
   dataset = data.load(data_dir=data_dir or None, **where)
   classes, shape = len(one.class_names), one.syn.images.shape[2:]
-  if (dataset.class_names, dataset.train.images.shape[1:]) != (
+  if (dataset.class_names, dataset.train.shape) != (
       one.class_names, shape):
     raise UserError(
         f'data set {where["name"]!r} has {len(dataset.class_names)} classes '
-        f'of images {dataset.train.images.shape[1:]}, the sets {classes} of '
+        f'of images {dataset.train.shape}, the sets {classes} of '
         f'{shape}; give the --data_dir that they were made from')
   network = models.build(shape=shape, classes=classes, **one.network)
   source = parallel.replicate(sources.source(

@@ -4,11 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import difficulty, parallel, train
+from dasm_jax import difficulty, parallel, real, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
 SCORING = 200  # images a block of the scoring pass
+PIECE = 10  # batches, or blocks a device, that are read at once from a disk
 
 
 def accuracies(network, recipe, together=None):
@@ -70,15 +71,30 @@ def probes(network, recipe, together=None):
 
 
 def probes_on_real(network, recipe, steps, together=None):
-  """The same trained for `steps` batches of a `Source`, `(keys, data)`."""
-  begin, step = train.on_random_batches(network, recipe)
+  """The same trained for `steps` batches of real images, `(keys, data)`.
 
-  def one(key, data):
-    start, rest = jax.random.split(key)
-    def do(carry, key):
-      return step(carry, key, data), None
-    return jax.lax.scan(do, begin(start), jax.random.split(rest, steps))[0][0]
-  return parallel.spread(one, together=together)
+  data: a `Source`, or one of `real`.
+  """
+  begin, step = train.on_random_batches(network, recipe)
+  first = parallel.spread(begin, together=together)
+
+  def some(item, data):
+    carry, keys = item
+    return jax.lax.scan(
+        lambda carry, key: (step(carry, key, data), None), carry, keys)[0]
+  run = parallel.spread(some, together=together)
+
+  def call(keys, data):
+    start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    rest = jax.vmap(lambda key: jax.random.split(key, steps))(rest)
+    carry, n = first(start), len(data.labels)
+    for at in range(0, steps, real.pieces(data, steps, PIECE)):
+      part = rest[:, at:at + real.pieces(data, steps, PIECE)]
+      drawn = jax.vmap(jax.vmap(
+          lambda key: train.drawn(recipe, n, key)))(part)
+      carry = run((carry, part), real.fetch(data, drawn, drawn.size))
+    return carry[0]
+  return call
 
 
 def by_blocks(function):
@@ -88,17 +104,22 @@ def by_blocks(function):
     function: `(indices, networks, data) -> [len(indices), …]`, or a pytree.
 
   Returns:
-    `(networks, data) -> [n, …]`, NumPy, both arguments on every device.
+    `(networks, data) -> [n, …]`, NumPy; networks on every device, `data` a
+    `Source` there, or one of `real`.
   """
   run = parallel.spread(function, together=False)
 
   def call(networks, data):
     n = len(data.labels)
     size = min(SCORING, n)
-    blocks = np.resize(np.arange(n), (-(-n // size), size)).astype(np.int32)
-    return jax.tree.map(
-        lambda x: np.asarray(x).reshape(-1, *x.shape[2:])[:n],
-        run(jnp.asarray(blocks), networks, data))
+    some = real.pieces(data, -(-n // size), parallel.count() * PIECE)
+    parts = -(-n // (size * some))
+    blocks = np.resize(np.arange(n), (parts, some, size)).astype(np.int32)
+    found = [jax.tree.map(np.asarray, run(
+        jnp.asarray(part), networks, real.fetch(data, part, part.size)))
+        for part in blocks]
+    return jax.tree.map(lambda *x: np.concatenate(
+        [y.reshape(-1, *y.shape[2:]) for y in x])[:n], *found)
   return call
 
 

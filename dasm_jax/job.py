@@ -11,6 +11,7 @@ from dasm_jax import (
   methods,
   models,
   parallel,
+  real,
   segments,
   synthetic,
   train,
@@ -47,7 +48,7 @@ class Job(NamedTuple):
   @property
   def shape(self):
     """(height, width, channels)."""
-    return self.dataset.train.images.shape[1:]
+    return self.dataset.train.shape
 
   def at_rate(self, recipe, syn):
     """A recipe for a synthetic set: with its learned rate if eval.lr is 0."""
@@ -64,7 +65,7 @@ def build(config):
   dataset = data.load(
       c.dataset.name, data_dir=c.dataset.data_dir or None,
       size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed)
-  shape = dataset.train.images.shape[1:]
+  shape = dataset.train.shape
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)
   codec = synthetic.codec(
@@ -169,11 +170,15 @@ def decoded(job, segment):
 
 
 def place(job):
-  """The data on every device: `(train, test)` sources."""
-  return parallel.replicate(tuple(
-      sources.source(split, job.classes, job.dataset.mean, job.dataset.std,
-                     job.codec.zca)
-      for split in (job.dataset.train, job.dataset.test)))
+  """The data: `(real, test)`, one of `real`, and a `Source` on every device."""
+  def source(split):
+    return parallel.replicate(sources.source(
+        split, job.classes, job.dataset.mean, job.dataset.std, job.codec.zca))
+  train_, test = job.dataset.train, job.dataset.test
+  if isinstance(train_, data.Split):
+    return real.Resident(source(train_)), source(test)
+  return real.Streamed(
+      train_, job.classes, job.dataset.mean, job.dataset.std), source(test)
 
 
 def total_steps(job):

@@ -32,10 +32,10 @@ def finished(workdir):
 
 def describe(job, workdir, log):
   """Says the shape of the job before it starts."""
-  c, images = job.config, job.dataset.train.images
+  c, count = job.config, len(job.dataset.train.labels)
   variables = jax.eval_shape(job.network.init, jax.random.key(0))
   size = 'x'.join(map(str, job.shape))
-  log.say(f'data      {job.dataset.name}: {len(images)} train, '
+  log.say(f'data      {job.dataset.name}: {count} train, '
           f'{len(job.dataset.test.labels)} test images {size}, '
           f'{job.classes} classes')
   log.say(f'set       {c.syn.ipc} images a class ({c.syn.ipc * job.classes} in '
@@ -89,7 +89,7 @@ def _window(progress):
   return np.asarray(progress.scores), inside
 
 
-def finish(job, syn, done, accuracy, workdir, log):
+def finish(job, syn, done, accuracy, costs, workdir, log):
   """Writes the set, the pictures, the page and, last, results.json."""
   c = job.config
   summary = {name: evaluate.summary(v) for name, v in accuracy.items()}
@@ -99,6 +99,7 @@ def finish(job, syn, done, accuracy, workdir, log):
       'accuracy': summary, 'seconds': round(log.seconds, 1),
       'devices': jax.device_count(), 'processes': hosts.count(),
       'device': jax.local_devices()[0].device_kind,
+      'costs': costs,
       'label_kind': card.label_kind(syn.labels), 'bytes': card.size(syn),
       'version': dasm_jax.__version__,
       'jax': jax.__version__}

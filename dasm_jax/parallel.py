@@ -42,6 +42,12 @@ def _mine():
   return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
 
 
+def own(n):
+  """Which of `n` items this process has devices for, `[m]` int, each once."""
+  fill = np.arange(padded(n)).reshape(count(), -1)[_mine()].reshape(-1)
+  return fill[fill < n] if (fill < n).any() else np.arange(1)
+
+
 def shard(tree, axes, n):
   """Splits leaves that begin with `n` items: `[n, …] -> [local, k, …]`.
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import pathlib
 import time
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,14 @@ from dasm_jax import (
   checkpoint,
   checks,
   evaluate,
+  feeding,
   hosts,
+  meters,
   mute,
   outcome,
   pace,
   parallel,
+  report,
   school,
   segments,
   stop,
@@ -33,7 +37,21 @@ from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
 # What may change between runs of a workdir.
-FREE = ('run', 'dataset.data_dir', 'experts.dir', 'experts.at_once')
+FREE = ('run', 'dataset.data_dir', 'dataset.stream', 'dataset.workers',
+        'experts.dir', 'experts.at_once')
+
+
+class Tools(NamedTuple):
+  """What a segment is run with, besides the job.
+
+  log, stopping, meter: of the run. compiled: programs by what they are for.
+  saved: the checkpoints of the segment.
+  """
+  log: report.Log
+  stopping: stop.Watch
+  meter: meters.Meter
+  compiled: dict
+  saved: checkpoint.Checkpoints
 
 
 def run(config, workdir):
@@ -65,12 +83,14 @@ def run(config, workdir):
       return ready
     job = job or jobs.build(config)
     outcome.describe(job, workdir, log)
-    data, test = jobs.place(job)
-    experts = school.open_(job, workdir, data, log, stopping)
+    held.callback(job.close)
+    real, test = jobs.place(job)
+    experts = school.open_(job, workdir, real, log, stopping)
+    meter = held.enter_context(meters.meter())
     key = jax.random.key(config.seed)
     done, compiled = [], {}
     for segment in job.plan:
-      begin = beginning.beginner(job, segment, done, data, experts, key,
+      begin = beginning.beginner(job, segment, done, real, experts, key,
                                  log)
       with checkpoint.open(workdir / f'segment_{segment.index + 1}',
                            checkpoint.fingerprint(settings, FREE)) as saved:
@@ -81,75 +101,101 @@ def run(config, workdir):
           saved.save(0, progress)
         if segment is job.plan[-1] or step < _steps(job, segment):
           log.rewind(segment.index + 1, step)  # a later one's rows stay
-        feed = school.feeder(job, segment, progress, experts, data)
-        progress = distil(job, segment, done, progress, data, feed, key,
-                          compiled, saved, log, stopping)
+        tools = Tools(log, stopping, meter, compiled, saved)
+        progress = distil(job, segment, done, progress, real, experts, key,
+                          tools)
       done.append(progress)
       hosts.once(lambda: outcome.show_segment(job, segment, done, workdir))
+    if meter.line():
+      log.say(f'distilled {meter.line()}')
     syn = beginning.join(done)
     log.say(f'evaluating: {config.eval.networks} fresh networks on the '
             'synthetic set, then as many on random real images')
-    accuracy = measure(job, syn, data, test)
-    return hosts.once(
-        lambda: outcome.finish(job, syn, done, accuracy, workdir, log))
+    accuracy = measure(job, syn, real, test)
+    return hosts.once(lambda: outcome.finish(
+        job, syn, done, accuracy, meter.summary(), workdir, log))
 
 
-def pool(job, done, progress, data):
-  """The `Pool` of a segment, sharded by class."""
+def pool(job, done, progress, real):
+  """The `Pool` of a segment, of all classes."""
   n = job.classes
   blank = jnp.zeros((n, 0, *job.shape)), jnp.zeros((n, 0, n))
   before = beginning.join(done) if done else None
   frozen = Batch(before.images, before.labels) if before else Batch(*blank)
-  whole = sources.Pool(
-      jnp.arange(n), jnp.ones(n), progress.window, data.everything, frozen)
-  return parallel.shard(whole, 0, n)._replace(present=parallel.present(n))
+  return sources.Pool(
+      jnp.arange(n), jnp.ones(n), progress.window, real.everything, frozen)
 
 
-def distil(job, segment, done, progress, data, feed, key, compiled, saved,
-           log, stopping):
-  """Runs one segment from its checkpoint to its last step."""
-  c = job.config
+def distil(job, segment, done, progress, real, experts, key, tools):
+  """Runs one segment from its checkpoint to its last step.
+
+  tools: `Tools` of the run, and the checkpoints of the segment.
+  """
+  c, (log, stopping, meter, compiled, saved) = job.config, tools
+  steps, step = _steps(job, segment), int(progress.state.step)
+  if step >= steps:
+    return progress
   method = jobs.method(job, segment)
-  number, count = segment.index + 1, len(job.plan)
-  steps = _steps(job, segment)
-  before = sum(_steps(job, earlier) for earlier in job.plan[:segment.index])
-  step = int(progress.state.step)
-  if step < steps:
-    # One program for all segments that are alike.
-    alike = (segment.width, segment.slots.start if (
-        c.segments.match == 'union') else 0, steps)
-    if alike not in compiled:
-      compiled[alike] = parallel.chunk(method)
-  around = pool(job, done, progress, data)
+  program = _program(job, segment, method, compiled)
+  around = pool(job, done, progress, real)
   state = parallel.shard(progress.state, method.axes, job.classes)
-  speed = pace.Pace(jobs.images_per_step(job, segment))
-  saved_at, key = time.time(), jax.random.fold_in(key, segment.index)
-  while step < steps:
-    size = min(c.run.chunk - step % c.run.chunk, steps - step)
-    state, metrics = compiled[alike](state, feed(step, size), around, key,
-                                     size)
-    step += size
-    speed.add(size)
-    values = {name: float(value) for name, value in metrics.items()}
-    outcome.check_finite(values, number, step)
-    log.scalars(number, step, values, before + step)
-    log.progress(number, count, step, steps, values['match/loss'], speed.speed,
-                 speed.left(c.method.steps - before - step))
-    since, = stopping.hear(time.time() - saved_at)
-    if step == steps or since > c.run.save_seconds or stopping.asked:
-      whole = parallel.unshard(state, method.axes, job.classes)
-      progress = progress._replace(state=whole)
-      saved.save(step, progress)
-      saved_at = time.time()
-    stopping.leave_if_asked(f'segment {number}, step {step}')
+  key = jax.random.fold_in(key, segment.index)
+  images = jobs.images_per_step(job, segment)
+  speed, means = pace.Pace(images), meters.Means()
+  saved_at, most = time.time(), c.run.chunk
+  with feeding.feeder(job, segment, progress, method, around, real, experts,
+                      key, range(step, steps), meter) as feed:
+    around = parallel.shard(around, 0, job.classes)._replace(
+        present=parallel.present(job.classes))
+    while step < steps:
+      began = time.time()
+      given, size = feed(step, min(
+          c.run.chunk - step % c.run.chunk, steps - step, most))
+      with meter.calls(size, images):
+        state, metrics = program(state, given, around, key, size)
+      step += size
+      speed.add(size)
+      values = {name: float(value) for name, value in metrics.items()}
+      means.add(values, size)
+      _tell(job, segment, step, values, means, speed, log)
+      since, each = stopping.hear(
+          time.time() - saved_at, (time.time() - began) / size)
+      most = meters.most(each)
+      if step == steps or since > c.run.save_seconds or stopping.asked:
+        progress = progress._replace(
+            state=parallel.unshard(state, method.axes, job.classes))
+        saved.save(step, progress)
+        saved_at = time.time()
+      stopping.leave_if_asked(f'segment {segment.index + 1}, step {step}')
   return progress
+
+
+def _program(job, segment, method, compiled):
+  """The compiled chunk of a segment: one for all segments that are alike."""
+  union = job.config.segments.match == 'union'
+  alike = (segment.width, segment.slots.start if union else 0,
+           _steps(job, segment))
+  if alike not in compiled:
+    compiled[alike] = parallel.chunk(method)
+  return compiled[alike]
+
+
+def _tell(job, segment, step, values, means, speed, log):
+  """Says how far it is, and at the end of a chunk adds a row."""
+  c, number, steps = job.config, segment.index + 1, _steps(job, segment)
+  before = sum(_steps(job, earlier) for earlier in job.plan[:segment.index])
+  outcome.check_finite(values, number, step)
+  if step % c.run.chunk == 0 or step == steps:
+    log.scalars(number, step, means.take(), before + step)
+  log.progress(number, len(job.plan), step, steps, values['match/loss'],
+               speed.speed, speed.left(c.method.steps - before - step))
 
 
 def _steps(job, segment):
   return segments.steps(job.config.method.steps, len(job.plan), segment.index)
 
 
-def measure(job, syn, data, test):
+def measure(job, syn, real, test):
   """Accuracies of the synthetic set and of random real images, `{name: […]}`.
 
   Both under the same recipe and with the same number of networks; a rate that
@@ -165,5 +211,5 @@ def measure(job, syn, data, test):
       job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,
       [job.config.seed, 2])
   theirs = evaluate.accuracies_of_subsets(job.network, job.recipe, together)(
-      (keys, jnp.asarray(subsets, jnp.int32)), data, test)
+      (keys, jnp.asarray(subsets, jnp.int32)), real.fetch(subsets), test)
   return {'synthetic': np.asarray(ours), 'random': np.asarray(theirs)}

@@ -27,14 +27,14 @@ from dasm_jax.methods import trajectory
 DRAWS = 7  # tells the draws of expert starts from others of the same seed
 
 
-def open_(job, place, data, log, stopping):
+def open_(job, place, real, log, stopping):
   """The `Buffer` of a job, with all its experts; None if it needs none.
 
   Args:
     job: a `Job`.
     place: the run's workdir; the default folder lies beside it, so that runs
       share it.
-    data: the `Source` of real images on every device.
+    real: the real images, one of `real`.
     log, stopping: of the run.
 
   Raises:
@@ -63,7 +63,8 @@ def open_(job, place, data, log, stopping):
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
               f'{report.size(len(missing) * buffer.bytes)} in {buffer.folder}')
-    _train(job, buffer, missing, data, log, stopping)
+      _train(job, buffer, missing, real.whole('training experts'), log,
+             stopping)
   return buffer
 
 
@@ -149,10 +150,8 @@ def _rows(buffer, who, when):
       (len(who), buffer.size), np.float32))
 
 
-def feeder(job, segment, progress, buffer, data):
-  """`(step, steps) -> data` of the method: expert starts, or `data` itself."""
-  if buffer is None:
-    return lambda step, steps: data
+def feeder(job, segment, progress, buffer):
+  """`(step, steps) -> data` of a trajectory method: where experts stood."""
   c, chunk = job.config.method, job.config.run.chunk
   window = segments.epochs(
       job.choice, segment.index, len(job.plan), c.first_epoch, c.last_epoch,
@@ -195,6 +194,7 @@ def known(job, buffer, data, each):
   """
   labels = job.dataset.train.labels
   right = np.zeros(len(labels), bool)
+  data = data.whole('--config.syn.init=known')
   for out in _final_logits(job, buffer, data, np.arange(len(labels))):
     right |= out.argmax(-1) == labels
     if np.bincount(labels[right], minlength=job.classes).min() >= each:
@@ -217,7 +217,7 @@ def soft_labels(job, buffer, data, chosen):
   Source: DATM (2310.05773), section 3.3.
   """
   flat = chosen.reshape(-1)
-  truth = job.dataset.train.labels[flat]
+  truth, data = job.dataset.train.labels[flat], data.fetch(flat)
   sums = np.zeros((2, len(flat), job.classes))
   counts = np.zeros((2, len(flat), 1))
   for out in _final_logits(job, buffer, data, flat):

@@ -61,7 +61,7 @@ def saved(path, data_dir=None):
         f'{str(path)!r} has labels of {len(mine)} classes ('
         f'{", ".join(mine[:3])}, …), but data set {dataset.name!r} has '
         f'{len(its)} ({", ".join(its[:3])}, …); find the data it is of')
-  shape = dataset.train.images.shape[1:]
+  shape = dataset.train.shape
   if set_.shape != shape:
     raise UserError(f'{str(path)!r} has images {set_.shape}, but data set '
                     f'{dataset.name!r} has {shape}; find the data it is of')

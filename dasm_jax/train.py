@@ -181,11 +181,16 @@ def on_random_batches(network, recipe_):
     return variables, tx.init(variables.params)
 
   def one(carry, key, data):
-    pick, alter = jax.random.split(key)
-    chosen = jax.random.randint(pick, (recipe_.batch,), 0, len(data.labels))
-    batch = change(alter, take(data, chosen))
+    alter = jax.random.split(key)[1]
+    batch = change(alter, take(data, drawn(recipe_, len(data.labels), key)))
     return step(network, tx, *carry, batch, recipe_.lr)[:2]
   return begin, one
+
+
+def drawn(recipe_, n, key):
+  """Which of `n` images a step `on_random_batches` looks at, `[batch]`."""
+  pick = jax.random.split(key)[0]
+  return jax.random.randint(pick, (recipe_.batch,), 0, n)
 
 
 def fit(network, recipe_, key, batch, variables=None):

@@ -31,7 +31,8 @@ TINY = {
 def environment(cache, devices=1):
   """Of a process that compiles quickly, and only what is not in `cache`."""
   return toy.environment(
-      JAX_COMPILATION_CACHE_DIR=str(cache), JAX_NUM_CPU_DEVICES=str(devices), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+      JAX_COMPILATION_CACHE_DIR=str(cache), JAX_NUM_CPU_DEVICES=str(devices),
+      JAX_DISABLE_MOST_OPTIMIZATIONS='1',
       JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2')
 
 
@@ -60,7 +61,7 @@ def left(workdir):
   """What a run left that must not depend on when it was killed."""
   workdir = pathlib.Path(workdir)
   results = json.loads((workdir / 'results.json').read_text())
-  results.pop('seconds')
+  results.pop('seconds'), results.pop('costs')
   rows = [json.loads(row)
           for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
   for row in rows:

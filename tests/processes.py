@@ -14,7 +14,7 @@ import toy
 
 from dasm_jax import hosts, parallel
 
-FAMILIES = ('dc', 'dm', 'sre2l', 'mtt')
+FAMILIES = ('dc', 'dm', 'mtt')
 
 
 def states():

@@ -77,7 +77,7 @@ def _wait_for_rows(workdir, more, running):
 
 
 def test_one_is_told_to_stop_and_all_do_and_any_number_goes_on(tmp_path):
-  cache, steps = tmp_path / 'cache', 400
+  cache, steps = tmp_path / 'cache', 60
   workdir = tmp_path / 'run'
   running = _start(workdir, cache, 2, 4, steps)
   _wait_for_rows(workdir, 2, running)

@@ -55,11 +55,12 @@ ORDER = [
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
                           'zca', 'published', 'hosts'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
-     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent', 'mute'},
+     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent', 'mute', 'meters'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments'}, {'parallel'}, {'experts'}, {'methods'},
-    {'evaluate', 'ageing', 'selection'},
-    {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
+    {'real'}, {'evaluate', 'ageing', 'selection'},
+    {'config', 'checks', 'job'}, {'card', 'school'},
+    {'beginning', 'outcome', 'feeding'},
     {'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 
 

@@ -18,6 +18,15 @@ class Split(NamedTuple):
   images: np.ndarray
   labels: np.ndarray
 
+  @property
+  def shape(self):
+    """`(height, width, channels)` of every image."""
+    return self.images.shape[1:]
+
+  def read(self, indices):
+    """The images at `indices`, `[…, height, width, channels]`."""
+    return self.images[indices]
+
 
 class Dataset(NamedTuple):
   """A data set, in memory or to be read as it is needed.

@@ -1,0 +1,104 @@
+"""What a run costs while it runs: compiling, steps, waiting, memory."""
+
+import contextlib
+import resource
+import sys
+import time
+
+import jax
+
+_COMPILED = '/jax/core/compile/backend_compile_duration'
+PATIENCE = 10.0  # seconds that a call may last, for whoever wants to stop it
+
+
+class Meter:
+  """Adds up where the time of one start of a run goes.
+
+  waited: seconds that steps waited for their images.
+  """
+
+  def __init__(self, clock=time.perf_counter):
+    self._clock = clock
+    self._compiling = self._stepping = self.waited = 0.0
+    self._steps = self._images = 0
+
+  def _listen(self, event, seconds, **_):
+    if event == _COMPILED:
+      self._compiling += seconds
+
+  @contextlib.contextmanager
+  def calls(self, steps, images):
+    """Around a call of `steps` steps, each of `images` images."""
+    before, began = self._compiling, self._clock()
+    yield
+    self._stepping += self._clock() - began - (self._compiling - before)
+    self._steps += steps
+    self._images += steps * images
+
+  def summary(self):
+    """Numbers for results.json; of what did not happen, none."""
+    found = {'compile_seconds': round(self._compiling, 2),
+             'peak_memory_bytes': peak_memory()}
+    if self._steps:
+      found |= {'steps': self._steps,
+                'step_seconds': self._stepping / self._steps,
+                'images_per_second': self._images / max(self._stepping, 1e-9),
+                'input_wait_seconds': round(self.waited, 3)}
+    return found
+
+  def line(self):
+    """The same in words, or None before there was a step."""
+    if not self._steps:
+      return None
+    found = self.summary()
+    share = self.waited / max(self._stepping + self.waited, 1e-9)
+    return (f'{found["step_seconds"]:.3g} s a step, '
+            f'{found["images_per_second"]:.3g} images/s, '
+            f'{found["compile_seconds"]:.3g} s compiling, {share:.1%} of the '
+            'time waiting for images, '
+            f'{found["peak_memory_bytes"] / 2 ** 20:.0f} MiB at most')
+
+
+@contextlib.contextmanager
+def meter():
+  """Yields a `Meter` that also hears what is compiled."""
+  made = Meter()
+  jax.monitoring.register_event_duration_secs_listener(made._listen)
+  try:
+    yield made
+  finally:
+    jax.monitoring.unregister_event_duration_listener(made._listen)
+
+
+def peak_memory():
+  """Bytes: the most on any device here; where none tells, of this process."""
+  peaks = [(device.memory_stats() or {}).get('peak_bytes_in_use', 0)
+           for device in jax.local_devices()]
+  if any(peaks):
+    return max(peaks)
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def most(each):
+  """How many steps of `each` seconds a call may have."""
+  return max(1, int(PATIENCE / max(each, 1e-9)))
+
+
+class Means:
+  """Means of metrics over the steps of several calls."""
+
+  def __init__(self):
+    self._sums, self._steps = {}, 0
+
+  def add(self, values, steps):
+    """Adds the means `values`, a dict of numbers, of `steps` more steps."""
+    self._steps += steps
+    for name, value in values.items():
+      self._sums[name] = self._sums.get(name, 0.0) + steps * value
+
+  def take(self):
+    """The means since the last time."""
+    found = {name: total / self._steps for name, total in self._sums.items()}
+    self.__init__()
+    return found
