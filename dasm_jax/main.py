@@ -25,6 +25,9 @@ _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results and checkpoints go; '
     'runs/<config file, its arguments, entries set> if not given.')
 
+_DRY_RUN = flags.DEFINE_boolean(
+    'dry_run', False, 'Only say what the job would take: memory, disk, hours.')
+
 
 class _Plain(std_logging.Formatter):
   """`warning: what happened`, as everything else that is said."""
@@ -67,7 +70,8 @@ def _help(files):
   tree = (_tree(files[-1].removeprefix('--config=')) if files
           else config.defaults())
   print('\n'.join([
-      __doc__, f'--workdir: {flags.FLAGS["workdir"].help}\n',
+      __doc__, *(f'--{name}: {flags.FLAGS[name].help}\n'
+                 for name in ('workdir', 'dry_run')),
       'Entries, with the values of the --config given, else the defaults:\n',
       *(f'  --config.{name}={value}' for name, value in config.entries(tree))]))
   sys.exit(0)
@@ -138,11 +142,12 @@ def main(argv):
   del argv
   logging.set_verbosity(logging.WARNING)  # JAX and orbax tell their life
   logging.get_absl_handler().setFormatter(_Plain())
-  from dasm_jax import run, stop
+  from dasm_jax import dry_run, run, stop
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
-    run.run(_CONFIG.value, workdir)
+    start = dry_run.dry_run if _DRY_RUN.value else run.run
+    start(_CONFIG.value, workdir)
   except UserError as error:
     _fail(error)
   except stop.Stopped as stopped:

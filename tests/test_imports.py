@@ -57,10 +57,11 @@ ORDER = [
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
-    {'coupled', 'moments'}, {'parallel'}, {'experts'}, {'methods'},
+    {'coupled', 'moments'}, {'parallel'}, {'experts', 'machine'}, {'methods'},
     {'evaluate', 'ageing', 'selection'},
-    {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
-    {'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
+    {'config', 'checks', 'job'}, {'card', 'school', 'work'}, {'sweeps'},
+    {'beginning', 'cost', 'outcome'},
+    {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 
 
 def test_imports_point_one_way():

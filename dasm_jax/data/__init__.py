@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dasm_jax.data import digits, folder, records
+from dasm_jax.data import digits, folder, outlines, records
 from dasm_jax.data.splits import (
   Dataset,
   Split,
@@ -13,7 +13,8 @@ from dasm_jax.data.splits import (
 from dasm_jax.data.table import DATASETS, Row
 from dasm_jax.errors import UserError
 
-__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load']
+__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load',
+           'outline']
 
 _FOLDER = 'folder:'
 
@@ -63,6 +64,19 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   if len(mean) != train.images.shape[-1]:
     mean, std = statistics(train.images)
   return Dataset(name, train, test, names, mean, std)
+
+
+def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
+  """As `load`, with black images: only the description of a set is read.
+
+  Raises `UserError`, also where that does not say how many images there are.
+  """
+  _check_options(name, size, holdout)
+  dataset = outlines.outline(name, data_dir=data_dir, size=size,
+                             holdout=holdout, seed=seed)
+  _check_classes(name, dataset.train, dataset.class_names)
+  _check_test(name, dataset.train, dataset.test, dataset.class_names)
+  return dataset
 
 
 def _check_options(name, size, holdout):

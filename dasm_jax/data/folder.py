@@ -93,7 +93,7 @@ def _test_folder(root, names):
   return None
 
 
-def _labelled(path, names):
+def labelled(path, names):
   """`[(file, label)]` below `path`, by class, then by file name."""
   known = {name: label for label, name in enumerate(names)}
   if (path / ANNOTATIONS).is_file():
@@ -114,10 +114,10 @@ def load(path, size=None, holdout=0.0):
   `check` refuses, and where images differ in size and `size` is not given.
   """
   layout = check(path, holdout)
-  files = _labelled(layout.train, layout.class_names)
+  files = labelled(layout.train, layout.class_names)
   count = len(files)
   if layout.test is not None:
-    files += _labelled(layout.test, layout.class_names)
+    files += labelled(layout.test, layout.class_names)
   whole, kept = _read(files, size)
   split = int(np.searchsorted(kept, count))
   if layout.cut:

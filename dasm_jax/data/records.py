@@ -31,14 +31,14 @@ def check(name, data_dir=None, holdout=0.0):
   with prepare.quiet():
     if directory is None:
       builder = prepare.registered(name, data_dir)
-      _check_features(name, builder)
+      check_features(name, builder)
       if not builder.info.splits:
         prepare.check_possible(name, builder, data_dir)
     else:
       builder = _open(name, directory)
-      _check_features(name, builder)
+      check_features(name, builder)
     if builder.info.splits:
-      _test_name(name, builder, holdout)
+      test_split(name, builder, holdout)
   return builder
 
 
@@ -61,7 +61,7 @@ def _open(name, directory):
   return builder
 
 
-def _check_features(name, builder):
+def check_features(name, builder):
   import tensorflow_datasets as tfds
   features = builder.info.features
   have = dict(features) if hasattr(features, 'keys') else {}
@@ -75,7 +75,7 @@ def _check_features(name, builder):
         f'{shorten(have) or type(features).__name__}')
 
 
-def _test_name(name, builder, holdout):
+def test_split(name, builder, holdout):
   """The split to test on, None if `holdout` replaces it; checks train too."""
   splits = builder.info.splits
   have = [key for key in splits if splits[key].num_examples]
@@ -104,7 +104,7 @@ def load(name, data_dir=None, size=None, holdout=0.0):
   with prepare.quiet():
     if not builder.info.splits:
       prepare.prepare(name, builder, data_dir)
-    test_name = _test_name(name, builder, holdout)
+    test_name = test_split(name, builder, holdout)
     train = _read(name, builder, 'train', size)
     test = _read(name, builder, test_name, size) if test_name else None
   label = builder.info.features['label']
