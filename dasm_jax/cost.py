@@ -17,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import buffers, card, models, sweeps, work
+from dasm_jax import job as jobs
+from dasm_jax.types import Synthetic
 
 FLOAT = 4  # bytes
 
@@ -81,7 +83,8 @@ def count(jaxpr):
   for equation in jaxpr.eqns:
     inner = list(_inner(list(equation.params.values())))
     if inner:
-      total += sum(count(other) for other in inner)
+      times = equation.params.get('length', 1)  # of a scan
+      total += times * sum(count(other) for other in inner)
       continue
     made = sum(math.prod(x.aval.shape) for x in equation.outvars)
     flops = _flops(equation)
@@ -146,11 +149,11 @@ def _seconds(one, once, machine):
 def memory(job, works, once, machine):
   """`{what: bytes}` on the busiest device, of all that a list of works needs.
 
-  data: real images, labels, windows. state: of the last segment, before and
-  after a chunk. frozen: finished images. rows: of experts. activations: of the
+  data: real images, labels, windows. state: of a segment, before and after a
+  chunk. frozen: finished images. rows: of experts. activations: of the
   largest step, with its copies of the parameters.
   """
-  found = {'data': _data(job), 'state': _state(job, once, machine.devices),
+  found = {'data': _data(job), 'state': _state(job, machine.devices),
            'frozen': 0, 'rows': 0,
            'activations': max(activations(one, once) for one in works)}
   last = job.plan[-1]
@@ -186,15 +189,24 @@ def _stored(job, devices):
   return classes * (math.prod(job.shape) + job.classes) * FLOAT
 
 
-def _state(job, once, devices):
-  """Images with their optimizer and networks with theirs, in and out."""
-  match = job.config.method.match
-  # Besides the images: what learns them, and the moments of that.
-  copies = {'none': 1, 'trajectory': 3, 'statistics': 3}.get(match, 2)
-  whole = 1 if match == 'trajectory' else devices
-  images = copies * job.plan[-1].width * _stored(job, whole)
-  trees = 0 if match in ('none', 'trajectory') else 2
-  return 2 * (images + trees * once.parameters * FLOAT)
+def _state(job, devices):
+  """Images with their optimizer and networks with theirs, in and out.
+
+  Of the first segment, which no other is wider than.
+  """
+  method, classes = jobs.method(job, job.plan[0]), job.classes
+  images = jax.ShapeDtypeStruct(
+      (classes, job.plan[0].width, *job.shape), jnp.float32)
+  labels = jax.ShapeDtypeStruct((*images.shape[:2], classes), jnp.float32)
+  state = jax.eval_shape(method.init, jax.random.key(0), Synthetic(
+      images, labels, jax.ShapeDtypeStruct((), jnp.float32)))
+
+  def size(axis, tree):
+    whole = sum(math.prod(x.shape) * x.dtype.itemsize
+                for x in jax.tree.leaves(tree))
+    return whole if axis is None else whole * -(-classes // devices) // classes
+  return 2 * sum(jax.tree.leaves(jax.tree.map(
+      size, method.axes, state, is_leaf=lambda x: x is None)))
 
 
 def disk(job, once):

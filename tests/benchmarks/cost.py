@@ -8,6 +8,8 @@ while others have the core: `core` is the share of it that the whole run had,
 """
 
 import argparse
+import contextlib
+import io
 import json
 import pathlib
 import sys
@@ -49,7 +51,8 @@ def measure(name):
   predicted = share * cost.seconds(sweeps, once, here)
   with tempfile.TemporaryDirectory() as folder:
     began, busy = time.perf_counter(), time.process_time()
-    run.run(c, pathlib.Path(folder) / 'run')
+    with contextlib.redirect_stdout(io.StringIO()):
+      run.run(c, pathlib.Path(folder) / 'run')
     core = (time.process_time() - busy) / (time.perf_counter() - began)
     rows = (pathlib.Path(folder) / 'run/metrics.jsonl').read_text()
   rows = [json.loads(row) for row in rows.splitlines()]
