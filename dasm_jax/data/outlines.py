@@ -2,17 +2,21 @@
 
 import numpy as np
 
-from dasm_jax.data import digits, folder, images, prepare, records
+from dasm_jax.data import digits, folder, images, records
 from dasm_jax.data.directory import locate
 from dasm_jax.data.splits import Dataset, Split, brief, stratify
-from dasm_jax.data.table import row_of
 from dasm_jax.errors import UserError
 
-# Train and test images of what TFDS describes only once it is prepared.
-COUNTS = {
-    'mnist': (60_000, 10_000), 'fashion_mnist': (60_000, 10_000),
-    'svhn_cropped': (73_257, 26_032), 'cifar10': (50_000, 10_000),
-    'cifar100': (50_000, 10_000), 'imagenet2012': (1_281_167, 50_000)}
+# What is known of sets that need not be prepared: train and test images, their
+# shape, classes.
+KNOWN = {
+    'mnist': (60_000, 10_000, (28, 28, 1), 10),
+    'fashion_mnist': (60_000, 10_000, (28, 28, 1), 10),
+    'svhn': (73_257, 26_032, (32, 32, 3), 10),
+    'cifar10': (50_000, 10_000, (32, 32, 3), 10),
+    'cifar100': (50_000, 10_000, (32, 32, 3), 100),
+    'tiny_imagenet': (100_000, 10_000, (64, 64, 3), 200),
+    'imagenet2012': (1_281_167, 50_000, (None, None, 3), 1000)}
 
 
 def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
@@ -27,7 +31,7 @@ def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   elif name.startswith('folder:'):
     train, test, names, shape = _folder(name[7:], size, holdout)
   else:
-    train, test, names, shape = _tfds(name, data_dir, size, holdout)
+    train, test, names, shape = _tfds(name, data_dir, holdout)
   if size:
     shape = (size, size, shape[-1])
   if None in shape:
@@ -66,33 +70,26 @@ def _folder(path, size, holdout):
   return labels, test, layout.class_names, shape
 
 
-def _tfds(name, data_dir, size, holdout):
-  prepared = locate(name, data_dir) is not None
-  with prepare.quiet():
-    if prepared:
-      builder = records.check(name, data_dir, holdout)
-    else:
-      builder = prepare.registered(name, data_dir)
-      records.check_features(name, builder)
-  counts = _counts(name, builder, holdout)
-  label, shape = (builder.info.features[x] for x in ('label', 'image'))
-  classes = label.num_classes
-  if not classes:
-    raise UserError(f'data set {name!r} does not say how many classes it has; '
-                    'run it without --dry_run')
-  names = tuple(label.names or map(str, range(classes)))
-  train, test = (np.arange(count) % classes for count in counts)
-  return train, test, names, shape.shape
+def _tfds(name, data_dir, holdout):
+  if locate(name, data_dir) is None and name in KNOWN:
+    *counts, shape, classes = KNOWN[name]
+    names = tuple(map(str, range(classes)))
+  else:
+    counts, shape, names = _described(name, data_dir, holdout)
+  train, test = (np.arange(count) % len(names) for count in counts)
+  return train, test, names, shape
 
 
-def _counts(name, builder, holdout):
-  """(train, test) images."""
-  splits = builder.info.splits
-  if splits:
-    test = records.test_split(name, builder, holdout)
-    return (splits['train'].num_examples,
-            splits[test].num_examples if test else 0)
-  if row_of(builder.name) and builder.name in COUNTS:
-    return COUNTS[builder.name]
-  raise UserError(f'data set {name!r} is not prepared, and TFDS does not say '
-                  'how many images it has; prepare it first')
+def _described(name, data_dir, holdout):
+  """`(counts, shape, class names)` as TFDS knows them."""
+  builder = records.check(name, data_dir, holdout)
+  splits, features = builder.info.splits, builder.info.features
+  if not (splits and features['label'].num_classes):
+    raise UserError(f'data set {name!r} is not prepared, and TFDS does not say '
+                    'how many images and classes it has; prepare it first')
+  test = records.test_split(name, builder, holdout)
+  counts = [splits[split].num_examples if split else 0
+            for split in ('train', test)]
+  label = features['label']
+  names = label.names or map(str, range(label.num_classes))
+  return counts, features['image'].shape, tuple(names)

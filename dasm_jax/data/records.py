@@ -31,12 +31,12 @@ def check(name, data_dir=None, holdout=0.0):
   with prepare.quiet():
     if directory is None:
       builder = prepare.registered(name, data_dir)
-      check_features(name, builder)
+      _check_features(name, builder)
       if not builder.info.splits:
         prepare.check_possible(name, builder, data_dir)
     else:
       builder = _open(name, directory)
-      check_features(name, builder)
+      _check_features(name, builder)
     if builder.info.splits:
       test_split(name, builder, holdout)
   return builder
@@ -61,7 +61,7 @@ def _open(name, directory):
   return builder
 
 
-def check_features(name, builder):
+def _check_features(name, builder):
   import tensorflow_datasets as tfds
   features = builder.info.features
   have = dict(features) if hasattr(features, 'keys') else {}

@@ -22,6 +22,7 @@ CHUNK = 10
 # Short enough for minutes in all: the sweeps are what is measured.
 SAME = {'dataset.name': 'digits', 'network.depth': 2, 'network.width': 32,
         'segments.number': 1, 'eval.epochs': 1, 'eval.networks': 1,
+        'eval.augment': '', 'eval.recipe': 'dc',
         'run.chunk': CHUNK, 'run.save_seconds': 1e9}
 SWEEPS = {'dc': 100, 'idc': 150, 'dm': 300, 'mtt': 100}
 OWN = {'dc': {'method.inner': 50, 'method.net_steps': 10},
