@@ -78,7 +78,7 @@ def _lines(job, once, machine_, found):
   steps = [segments.steps(c.method.steps, len(job.plan), s.index)
            for s in job.plan]
   yield (f'sweeps    {" + ".join(map(str, steps))} of {len(job.plan)} '
-         f'segment(s); {report.count(once.flops)}FLOP an image and forward '
+         f'segment(s); {report.count(once.flops)} FLOP an image and forward '
          'pass')
   whole = sum(used.values())
   yield f'memory    {_sizes(used)}; {report.size(whole)} a device of ' + (
@@ -105,5 +105,5 @@ def _sizes(parts):
 def _speed(machine_):
   how = ('shares of it fitted on CPUs' if machine_.backend == 'cpu' else
          'shares of it assumed, not measured')
-  return (f'{report.count(machine_.speed)}FLOP/s a device in a matrix product; '
+  return (f'{report.count(machine_.speed)} FLOP/s a device in a matrix product; '
           f'{how}')
