@@ -13,15 +13,14 @@ from dasm_jax import (
   segments,
 )
 from dasm_jax import job as jobs
+from dasm_jax.config import entries
 
 # What may be lowered where a device has too little memory, by what fills it.
-WAYS_OUT = {
-    'data': 'a smaller --config.dataset.size',
-    'state': 'a smaller --config.syn.ipc or more devices',
-    'frozen': 'a smaller --config.syn.ipc or more devices',
-    'rows': 'a smaller --config.run.chunk or --config.method.starts',
-    'activations': 'a smaller --config.method.batch, .batch_syn or .net_batch '
-                   'or --config.eval.batch, or more devices'}
+SMALLER = {
+    'data': ('dataset.size',), 'state': ('syn.ipc',), 'frozen': ('syn.ipc',),
+    'rows': ('run.chunk', 'method.starts'),
+    'activations': ('method.batch', 'method.limit', 'method.batch_syn',
+                    'method.net_batch', 'eval.batch', 'experts.batch')}
 
 
 def dry_run(config, workdir, machine_=None, say=print):
@@ -92,9 +91,12 @@ def _lines(job, once, machine_, found):
           'included')
   if whole > machine_.memory:
     most = max(used, key=used.get)
+    known = dict(entries(c))
+    lower = ', '.join(f'--config.{name}' for name in SMALLER[most]
+                      if name in known)
     yield (f'warning: a device has {report.size(machine_.memory)}, and the job '
-           f'needs {report.size(whole)}, most of it for {most}; take '
-           f'{WAYS_OUT[most]}')
+           f'needs {report.size(whole)}, most of it for {most}; lower {lower}, '
+           'or take devices with more')
 
 
 def _sizes(parts):
@@ -105,5 +107,5 @@ def _sizes(parts):
 def _speed(machine_):
   how = ('shares of it fitted on CPUs' if machine_.backend == 'cpu' else
          'shares of it assumed, not measured')
-  return (f'{report.count(machine_.speed)} FLOP/s a device in a matrix product; '
-          f'{how}')
+  return (f'{report.count(machine_.speed)} FLOP/s a device in a matrix '
+          f'product; {how}')

@@ -36,11 +36,17 @@ def test_dry_run_of_every_method(method, tmp_path, monkeypatch):
   assert 'warning' not in lines[-1] and 'evaluation' in lines[-1]
 
 
-def test_warns_where_memory_is_short():
+@pytest.mark.parametrize('changes, word', [
+    ({'dataset__zca': 0.1, 'network__width': 1},
+     'most of it for data; lower --config.dataset.size, or'),
+    ({'network__width': 64},
+     'for activations; lower --config.method.batch, --config.method.limit')])
+def test_warns_where_memory_is_short(changes, word):
   lines = []
-  dry_run.dry_run(small.tiny(), 'x', ONE._replace(memory=1000), lines.append)
+  dry_run.dry_run(small.tiny(**changes), 'x', ONE._replace(memory=1000),
+                  lines.append)
   assert lines[-1].startswith('warning: a device has 1 kB')
-  assert '--config.' in lines[-1]
+  assert word in lines[-1] and lines[-1].endswith('or take devices with more')
 
 
 def everything(machine=ONE, **changes):
