@@ -1,6 +1,7 @@
 """What makes a distilled set usable without the run that made it."""
 
 import json
+import math
 import pathlib
 import zipfile
 import zlib
@@ -97,10 +98,15 @@ def size(syn):
 
   Soft labels take two bytes a class (fp16).
   """
-  hard = label_kind(syn.labels) == 'hard'
-  return {'images': int(np.prod(syn.images.shape)),
-          'labels': int(np.prod(syn.labels.shape[:2]) if hard
-                        else 2 * np.prod(syn.labels.shape)),
+  return counted(np.shape(syn.images), label_kind(syn.labels))
+
+
+def counted(shape, kind):
+  """`size` of images `[classes, ipc, …]` of a shape, and their labels."""
+  classes, ipc, *_ = shape
+  hard = kind == 'hard'
+  return {'images': math.prod(shape),
+          'labels': classes * ipc * (1 if hard else 2 * classes),
           'counted': 'one byte a pixel and channel, ' + (
               'one byte a label' if hard else 'two bytes a label and class')}
 

@@ -24,9 +24,14 @@ def check(config):
     UserError: one line that names the value, the choices and the way out.
   """
   c = config
-  check_finite(c)
   data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
              size=c.dataset.size, holdout=c.dataset.holdout)
+  check_settings(c)
+
+
+def check_settings(c):
+  """As `check`, without a look at where the data are."""
+  check_finite(c)
   if c.seed < 0:
     raise UserError(f'--config.seed={c.seed} must be 0 or more')
   if c.syn.ipc < 1:

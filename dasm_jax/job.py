@@ -55,14 +55,14 @@ class Job(NamedTuple):
     return recipe if self.config.eval.lr else recipe._replace(lr=float(syn.lr))
 
 
-def build(config):
-  """Reads the data and builds a `Job`.
+def build(config, dataset=None):
+  """Reads the data, unless they are given, and builds a `Job`.
 
   Raises:
     UserError: settings that do not fit the data.
   """
   c = config
-  dataset = data.load(
+  dataset = dataset or data.load(
       c.dataset.name, data_dir=c.dataset.data_dir or None,
       size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed)
   shape = dataset.train.shape

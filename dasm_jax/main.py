@@ -32,6 +32,9 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
 # Programs that were compiled once are read from here.
 _CACHE = os.path.join('~', '.cache', 'dasm_jax', 'xla')
 
+_DRY_RUN = flags.DEFINE_boolean(
+    'dry_run', False, 'Only say what the job would take: memory, disk, hours.')
+
 
 class _Plain(std_logging.Formatter):
   """`warning: what happened`, as everything else that is said."""
@@ -74,7 +77,8 @@ def _help(files):
   tree = (_tree(files[-1].removeprefix('--config=')) if files
           else config.defaults())
   print('\n'.join([
-      __doc__, f'--workdir: {flags.FLAGS["workdir"].help}\n',
+      __doc__, *(f'--{name}: {flags.FLAGS[name].help}\n'
+                 for name in ('workdir', 'dry_run')),
       'Entries, with the values of the --config given, else the defaults:\n',
       *(f'  --config.{name}={value}' for name, value in config.entries(tree))]))
   sys.exit(0)
@@ -147,14 +151,17 @@ def main(argv):
   logging.get_absl_handler().setFormatter(_Plain())
   import jax
 
-  from dasm_jax import hosts, run, stop
+  from dasm_jax import dry_run, hosts, run, stop
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
-    hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-    run.run(_CONFIG.value, workdir)
+    if _DRY_RUN.value:
+      dry_run.dry_run(_CONFIG.value, workdir)
+    else:
+      hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+      run.run(_CONFIG.value, workdir)
   except UserError as error:
     _fail(error)
   except stop.Stopped as stopped:

@@ -175,3 +175,16 @@ def test_mnist_where_it_is():
     measured = splits.statistics(found.train.images)
     np.testing.assert_allclose(found.mean, measured[0], atol=1e-4)
     np.testing.assert_allclose(found.std, measured[1], atol=1e-4)
+
+
+def test_tfds_outline(store):
+  root, _ = store
+  for name, options in (('tiny_set', {}), ('tiny_gray', {'size': 3}),
+                        ('tiny_alone', {'holdout': 0.5})):
+    seen = data.outline(name, data_dir=root, **options)
+    real = data.load(name, data_dir=root, **options)
+    assert seen.class_names == real.class_names
+    for one, other in zip(seen[1:3], real[1:3], strict=True):
+      assert one.images.shape == other.images.shape
+  refused('differ in size', 'dataset.size', name='tiny_sizes', data_dir=root,
+          call=data.outline)

@@ -55,13 +55,14 @@ ORDER = [
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
                           'zca', 'published', 'hosts'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
-     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent', 'mute', 'meters'},
+     'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
+     'mute', 'meters'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
-    {'coupled', 'moments'}, {'parallel'}, {'experts'}, {'methods'},
+    {'coupled', 'moments'}, {'parallel'}, {'experts', 'machine'}, {'methods'},
     {'real'}, {'evaluate', 'ageing', 'selection'},
-    {'config', 'checks', 'job'}, {'card', 'school'},
-    {'beginning', 'outcome', 'feeding'},
-    {'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
+    {'config', 'checks', 'job'}, {'card', 'school', 'work'}, {'sweeps'},
+    {'beginning', 'cost', 'outcome', 'feeding'},
+    {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 
 
 def test_imports_point_one_way():

@@ -1,10 +1,11 @@
 """Data sets by name: host arrays of uint8 images. No JAX in here."""
 
-from dasm_jax.data import digits, folder, records, refusals
+from dasm_jax.data import digits, folder, outlines, records, refusals
 from dasm_jax.data.splits import Dataset, Split, hold_out, statistics
 from dasm_jax.data.table import DATASETS, Row
 
-__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load']
+__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load',
+           'outline']
 
 
 def check(name, *, data_dir=None, size=0, holdout=0.0):
@@ -52,3 +53,18 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   if len(mean) != train.images.shape[-1]:
     mean, std = statistics(train.images)
   return Dataset(name, train, test, names, mean, std)
+
+
+def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
+  """As `load`, with black images: only the description of a set is read.
+
+  Raises `UserError`, also where that does not say how many images there are.
+  """
+  refusals.options(name, size, holdout)
+  dataset = outlines.outline(name, data_dir=data_dir, size=size,
+                             holdout=holdout, seed=seed)
+  train, test = dataset.train, dataset.test
+  refusals.classes(name, train.labels, dataset.class_names)
+  refusals.tests(name, test.labels, dataset.class_names, train.shape,
+                 test.shape)
+  return dataset

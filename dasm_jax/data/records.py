@@ -39,7 +39,7 @@ def check(name, data_dir=None, holdout=0.0):
       builder = _open(name, directory)
       _check_features(name, builder)
     if builder.info.splits:
-      _test_name(name, builder, holdout)
+      test_split(name, builder, holdout)
   return builder
 
 
@@ -76,7 +76,7 @@ def _check_features(name, builder):
         f'{shorten(have) or type(features).__name__}')
 
 
-def _test_name(name, builder, holdout):
+def test_split(name, builder, holdout):
   """The split to test on, None if `holdout` replaces it; checks train too."""
   splits = builder.info.splits
   have = [key for key in splits if splits[key].num_examples]
@@ -104,7 +104,7 @@ def prepared(name, data_dir=None, holdout=0.0):
   with prepare.quiet():
     if not builder.info.splits:
       prepare.prepare(name, builder, data_dir)
-    return builder, _test_name(name, builder, holdout)
+    return builder, test_split(name, builder, holdout)
 
 
 def load(name, data_dir=None, size=None, holdout=0.0):

@@ -24,18 +24,21 @@ from dasm_jax import (
   difficulty,
   experts,
   losses,
+  machine,
   models,
   objectives,
   synthetic,
   train,
   trajectories,
 )
+from dasm_jax import work as passes
 from dasm_jax.types import Batch, Synthetic
 
 CLASSES, SHAPE = 10, (32, 32, 3)
-# GFLOP an image: forward, parameter gradient, its derivative in the image, and
-# in image and weights (a step back through a student).
-FORWARD, GRADIENT, SECOND, BACK = 0.10, 0.30, 0.70, 0.79
+# GFLOP an image: forward, and the multiples of it in `dasm_jax.work`.
+FORWARD = 0.10
+GRADIENT, SECOND, BACK = (
+    FORWARD * x for x in (passes.GRADIENT, passes.SECOND, passes.BACK))
 
 
 def network():
@@ -157,24 +160,6 @@ BENCHMARKS = {f.__name__: f for f in (
     mtt_step, dm_step)}
 
 
-def seconds(call, runs):
-  """Sorted seconds of `runs` blocked calls."""
-  times = []
-  for _ in range(runs):
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    times.append(time.perf_counter() - start)
-  return sorted(times)
-
-
-def product(n=1024):
-  """GFLOP/s of a float32 matrix product, the best of some."""
-  a = jax.random.normal(jax.random.key(0), (n, n))
-  f = jax.jit(jnp.matmul)
-  jax.block_until_ready(f(a, a))
-  return 2 * n ** 3 / seconds(lambda: f(a, a), 10)[0] / 1e9
-
-
 def measure(name, runs):
   """One row of the table, a dict."""
   function, arguments, images, work = BENCHMARKS[name]()
@@ -183,9 +168,9 @@ def measure(name, runs):
   compile_seconds = time.perf_counter() - start
   jax.block_until_ready(compiled(*arguments))
   # The product's speed is taken around the runs: a shared machine drifts.
-  before = product()
-  times = seconds(lambda: compiled(*arguments), runs)
-  speed = max(before, product())
+  before = machine.product(1024)
+  times = machine.seconds(lambda: compiled(*arguments), runs)
+  speed = max(before, machine.product(1024)) / 1e9
   memory = compiled.memory_analysis()
   peak = (memory.temp_size_in_bytes + memory.argument_size_in_bytes
           + memory.output_size_in_bytes) / 1e6

@@ -1,0 +1,223 @@
+"""How long a job takes and what memory it needs, from shapes alone.
+
+  seconds = sum over all work of images * passes * effort / (speed * share)
+            + launches of an accelerator
+  effort  = FLOPs + VALUE * numbers made, of one image's forward pass
+
+FLOPs are those of products and convolutions, the numbers those that all
+operations make; both are counted in the traced network. `work` and `sweeps`
+list the images, the table below says what a machine makes of them.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import buffers, card, models, sweeps, work
+from dasm_jax import job as jobs
+from dasm_jax.types import Synthetic
+
+FLOAT = 4  # bytes
+
+
+class Forward(NamedTuple):
+  """What one image costs on its way through a network.
+
+  flops: of products and convolutions. values: numbers that all operations
+  make. maps: those that products and convolutions make. operations: how many
+  there are. parameters: trained numbers.
+  """
+  flops: int
+  values: int
+  maps: int
+  operations: int
+  parameters: int
+
+
+class Rates(NamedTuple):
+  """What a backend makes of the speed of its matrix product.
+
+  value: FLOPs of the product in whose time an operation makes one number.
+  launch: seconds that a kernel costs besides. shares: of the speed, by kind of
+  work; what is not named takes `share`.
+  """
+  value: float
+  launch: float
+  share: float
+  shares: dict
+
+  def at(self, kind):
+    """Share of the product's speed that work of a kind reaches."""
+    return self.shares.get(kind, self.share)
+
+
+RATES = {
+    # Fitted to single steps on one core (ConvNets of width 32 and 128, images
+    # of 8x8 to 32x32, CPU seconds), and to RESULTS.md's table of inner steps.
+    'cpu': Rates(24, 0, 1.0, {'forward': 0.75, 'norms': 0.9, 'student': 0.85}),
+    # Assumed, not measured: memory that makes a number in the time of 200
+    # FLOPs, 5 microseconds a kernel, a third of the operations a kernel each.
+    'gpu': Rates(200, 5e-6 / 3, 0.5, {}),
+    'tpu': Rates(200, 2e-6 / 3, 0.5, {})}
+
+
+def rates(backend):
+  """The `Rates` of a backend; of unknown ones, those of a GPU."""
+  return RATES.get(backend, RATES['gpu'])
+
+
+def forward(network, shape):
+  """The `Forward` of a network for images of `shape`; nothing is compiled."""
+  variables = jax.eval_shape(network.init, jax.random.key(0))
+  image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  jaxpr = jax.make_jaxpr(lambda v, x: network.apply(v, x)[0])(variables, image)
+  return Forward(*count(jaxpr.jaxpr), models.count(variables))
+
+
+def count(jaxpr):
+  """`[flops, values, maps, operations]` of a jaxpr, those within it too."""
+  total = np.zeros(4, object)
+  for equation in jaxpr.eqns:
+    inner = list(_inner(list(equation.params.values())))
+    if inner:
+      times = equation.params.get('length', 1)  # of a scan
+      total += times * sum(count(other) for other in inner)
+      continue
+    made = sum(math.prod(x.aval.shape) for x in equation.outvars)
+    flops = _flops(equation)
+    total += [flops, made, made if flops else 0, 1]
+  return total
+
+
+def _inner(value):
+  if hasattr(value, 'eqns'):
+    yield value
+  elif hasattr(value, 'jaxpr'):
+    yield from _inner(value.jaxpr)
+  elif isinstance(value, tuple | list):
+    for one in value:
+      yield from _inner(one)
+
+
+def _flops(equation):
+  """Two for each multiplication of a product or a convolution."""
+  made = math.prod(equation.outvars[0].aval.shape)
+  if equation.primitive.name == 'dot_general':
+    (summed, _), _ = equation.params['dimension_numbers']
+    left = equation.invars[0].aval.shape
+    return 2 * made * math.prod(left[axis] for axis in summed)
+  if equation.primitive.name == 'conv_general_dilated':
+    kernel = equation.invars[1].aval.shape
+    out, *rest = equation.params['dimension_numbers'].rhs_spec
+    return 2 * made * math.prod(kernel[axis] for axis in rest)
+  return 0
+
+
+def phases(job, machine):
+  """`{phase: [Work]}` of a job on a `machine.Machine`, in the order of a run.
+
+  A phase that has nothing to do is left out.
+  """
+  split = work.split(machine)
+  found = {'experts': work.experts(job, split), 'segments': [],
+           'distillation': [], 'evaluation': work.evaluation(job, split)}
+  for segment in job.plan:
+    found['segments'] += work.beginning(job, segment, split)
+    found['distillation'] += sweeps.distil(job, segment, split)
+  return {phase: works for phase, works in found.items() if works}
+
+
+def seconds(works, once, machine):
+  """How long a list of `Work` takes, compilation not included.
+
+  once: the `Forward` of the network.
+  """
+  return sum(_seconds(one, once, machine) for one in works)
+
+
+def _seconds(one, once, machine):
+  known, kind = rates(machine.backend), work.KINDS[one.kind]
+  effort = once.flops + known.value * once.values
+  launches = one.calls * kind.passes * once.operations * known.launch
+  return launches + one.images * kind.passes * effort / (
+      machine.speed * known.at(one.kind))
+
+
+def memory(job, works, once, machine):
+  """`{what: bytes}` on the busiest device, of all that a list of works needs.
+
+  data: real images, labels, windows. state: of a segment, before and after a
+  chunk. frozen: finished images. rows: of experts. activations: of the
+  largest step, with its copies of the parameters.
+  """
+  found = {'data': _data(job), 'state': _state(job, machine.devices),
+           'frozen': 0, 'rows': 0,
+           'activations': max(activations(one, once) for one in works)}
+  last = job.plan[-1]
+  found['frozen'] = last.slots.start * _stored(job, machine.devices)
+  if 'experts' in job.config:
+    c = job.config
+    found['rows'] = (2 * c.run.chunk * c.method.starts * once.parameters
+                     * FLOAT)
+  return found
+
+
+def activations(one, once):
+  """Bytes of a `Work`'s largest step: feature maps, and trees of weights."""
+  maps = one.at_once * work.KINDS[one.kind].kept * once.maps
+  return int(FLOAT * (maps + one.trees * once.parameters))
+
+
+def _data(job):
+  """uint8, or float32 if whitened; the matrix then; indices of the classes."""
+  splits, whitened = (job.dataset.train, job.dataset.test), (
+      job.config.dataset.zca > 0)
+  pixels, images = math.prod(job.shape), sum(len(x.labels) for x in splits)
+  indices = sum(
+      job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
+  matrix = pixels ** 2 if whitened else 0
+  return int(images * pixels * (FLOAT if whitened else 1)
+             + FLOAT * (images + 2 * indices + matrix))
+
+
+def _stored(job, devices):
+  """Bytes of one stored image of each class, and its labels, on a device."""
+  classes = -(-job.classes // devices)
+  return classes * (math.prod(job.shape) + job.classes) * FLOAT
+
+
+def _state(job, devices):
+  """Images with their optimizer and networks with theirs, in and out.
+
+  Of the first segment, which no other is wider than.
+  """
+  method, classes = jobs.method(job, job.plan[0]), job.classes
+  images = jax.ShapeDtypeStruct(
+      (classes, job.plan[0].width, *job.shape), jnp.float32)
+  labels = jax.ShapeDtypeStruct((*images.shape[:2], classes), jnp.float32)
+  state = jax.eval_shape(method.init, jax.random.key(0), Synthetic(
+      images, labels, jax.ShapeDtypeStruct((), jnp.float32)))
+
+  def size(axis, tree):
+    whole = sum(math.prod(x.shape) * x.dtype.itemsize
+                for x in jax.tree.leaves(tree))
+    return whole if axis is None else whole * -(-classes // devices) // classes
+  return 2 * sum(jax.tree.leaves(jax.tree.map(
+      size, method.axes, state, is_leaf=lambda x: x is None)))
+
+
+def disk(job, once):
+  """`{'experts': bytes, 'set': bytes, 'labels': bytes}`: as they count."""
+  c, found = job.config, {}
+  if 'experts' in c:
+    found['experts'] = c.experts.number * buffers.Buffer(
+        None, c.experts.number, c.experts.epochs, once.parameters,
+        c.experts.dtype).bytes
+  soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
+          or c.method.get('lr_label', 0) > 0)
+  size = card.counted((job.classes, c.syn.ipc, *job.shape),
+                      'soft' if soft else 'hard')
+  return found | {'set': size['images'], 'labels': size['labels']}

@@ -1,0 +1,111 @@
+"""What a job would take: shapes, bytes, hours. Nothing is written or trained.
+
+No image is read, but for digits; the machine is measured for half a second.
+"""
+
+from dasm_jax import (
+  checks,
+  cost,
+  data,
+  machine,
+  outcome,
+  report,
+  segments,
+)
+from dasm_jax import job as jobs
+from dasm_jax.config import entries
+
+# What may be lowered where a device has too little memory, by what fills it.
+SMALLER = {
+    'data': ('dataset.size',), 'state': ('syn.ipc',), 'frozen': ('syn.ipc',),
+    'rows': ('run.chunk', 'method.starts'),
+    'activations': ('method.batch', 'method.limit', 'method.batch_syn',
+                    'method.net_batch', 'eval.batch', 'experts.batch')}
+
+
+def dry_run(config, workdir, machine_=None, say=print):
+  """Says what `run.run` would take, and leaves `workdir` alone.
+
+  Args:
+    config, workdir: of `run.run`.
+    machine_: a `machine.Machine`; None measures this one.
+    say: of one line.
+
+  Returns:
+    `{'memory': {what: bytes}, 'disk': {what: bytes}, 'seconds': {phase: s}}`,
+    memory of one device.
+
+  Raises:
+    UserError: what `run.run` would refuse, or a data set whose images nobody
+      has counted.
+  """
+  job = outline(config)
+  machine_ = machine_ or machine.measure()
+  once = cost.forward(job.network, job.shape)
+  phases = cost.phases(job, machine_)
+  found = {
+      'memory': cost.memory(job, sum(phases.values(), []), once, machine_),
+      'disk': cost.disk(job, once),
+      'seconds': {phase: cost.seconds(works, once, machine_)
+                  for phase, works in phases.items()}}
+  outcome.describe(job, workdir, _Lines(say))
+  for line in _lines(job, once, machine_, found):
+    say(line)
+  return found
+
+
+class _Lines:
+  """As much of a `report.Log` as a description needs."""
+
+  def __init__(self, say):
+    self.say = say
+
+
+def outline(config):
+  """The `Job` of a configuration, its images black and without memory."""
+  checks.check_settings(config)
+  d = config.dataset
+  dataset = data.outline(d.name, data_dir=d.data_dir or None, size=d.size,
+                         holdout=d.holdout, seed=config.seed)
+  plain = config.copy_and_resolve_references()
+  plain.dataset.zca = 0.0  # there is nothing to whiten
+  return jobs.build(plain, dataset)._replace(config=config)
+
+
+def _lines(job, once, machine_, found):
+  c, used = job.config, found['memory']
+  steps = [segments.steps(c.method.steps, len(job.plan), s.index)
+           for s in job.plan]
+  yield (f'sweeps    {" + ".join(map(str, steps))} of {len(job.plan)} '
+         f'segment(s); {report.count(once.flops)} FLOP an image and forward '
+         'pass')
+  whole = sum(used.values())
+  yield f'memory    {_sizes(used)}; {report.size(whole)} a device of ' + (
+      report.size(machine_.memory))
+  yield f'disk      {_sizes(found["disk"])}'
+  yield f'speed     {_speed(machine_)}'
+  times = found['seconds']
+  yield 'time      ' + ', '.join(
+      f'{phase} {report.seconds(value)}' for phase, value in times.items()) + (
+          f'; {report.seconds(sum(times.values()))} in all, compilation not '
+          'included')
+  if whole > machine_.memory:
+    most = max(used, key=used.get)
+    known = dict(entries(c))
+    lower = ', '.join(f'--config.{name}' for name in SMALLER[most]
+                      if name in known)
+    yield (f'warning: a device has {report.size(machine_.memory)}, and the job '
+           f'needs {report.size(whole)}, most of it for {most}; lower {lower}, '
+           'or take devices with more')
+
+
+def _sizes(parts):
+  return ', '.join(f'{what} {report.size(value)}'
+                   for what, value in parts.items() if value)
+
+
+def _speed(machine_):
+  how = ('shares of it fitted on CPUs' if machine_.backend == 'cpu' else
+         'shares of it assumed, not measured')
+  return (f'{report.count(machine_.speed)} FLOP/s a device in a matrix '
+          f'product; {how}')

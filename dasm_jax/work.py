@@ -1,0 +1,198 @@
+"""What a job does besides its sweeps, in images that its network sees.
+
+A phase is a list of `Work` of the busiest device. It is counted from the
+configuration, the shapes and the plan, the way the modules that do the work
+split it over the devices: experts, probes and networks of the evaluation, and
+blocks of images that are scored.
+"""
+
+import math
+from typing import NamedTuple
+
+from dasm_jax import (
+  blocks,
+  coreset,
+  difficulty,
+  evaluate,
+  models,
+  segments,
+  selection,
+  synthetic,
+)
+
+
+class Kind(NamedTuple):
+  """passes: forward passes that an image's work equals.
+
+  kept: how often an image's feature maps are in memory at once.
+  """
+  passes: float
+  kept: float
+
+
+# In forward passes, measured on ConvNet-3 (XLA's count of FLOPs: 0.10, 0.30,
+# 0.70, 0.79 GFLOP an image): parameter gradient; its derivative in the image;
+# in image and weights, a step back through a student.
+GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
+# Kept: fitted to the temporaries of the programs in tests/benchmarks/steps.py.
+KINDS = {
+    'forward': Kind(1, 2),
+    'inward': Kind(2, 4),           # features, and their gradient in the image
+    'gradient': Kind(GRADIENT, 4),
+    'norms': Kind(GRADIENT, 4),     # of each image alone
+    'second': Kind(GRADIENT + SECOND, 8),
+    'student': Kind(GRADIENT + BACK, 8),
+}
+
+
+TREES = 4  # of parameters: themselves, momentum, gradient, change
+
+
+class Work(NamedTuple):
+  """`images` on one device, `at_once` of them in memory; `kind` in `KINDS`.
+
+  calls: how often a program of the network begins, one after the other.
+  trees: copies of the network's parameters that are alive meanwhile.
+  """
+  kind: str
+  images: float
+  at_once: int
+  calls: float
+  trees: int = TREES
+
+
+class Split(NamedTuple):
+  """How work is divided: `devices`, and `turns`: a CPU takes items in turn."""
+  devices: int
+  turns: bool
+
+  def share(self, n):
+    """Of n items, those of the busiest device."""
+    return -(-n // self.devices)
+
+  def together(self, n):
+    """Of n items on a device, those that it has in memory at once."""
+    return 1 if self.turns else n
+
+
+def split(machine):
+  """The `Split` of a `machine.Machine`."""
+  return Split(machine.devices, machine.backend == 'cpu')
+
+
+def decoded(job, n, training=False):
+  """Images a class that n stored ones decode to, in matching or training."""
+  codec = job.codec
+  if training and codec.kind == 'bound':
+    codec = codec._replace(kind='single')
+  return len(synthetic.sources(codec, n)) if n else 0
+
+
+def block(job, images, split_):
+  """Images of a training batch whose activations are alive at once."""
+  if not split_.turns or models.normalises_batches(job.network):
+    return images
+  return -(-images // blocks.split(images, math.prod(job.shape[:2])))
+
+
+def experts(job, split_):
+  """`[Work]` of the experts; none for methods that have none."""
+  if 'experts' not in job.config:
+    return []
+  c, n = job.config.experts, len(job.dataset.train.labels)
+  mine, size = split_.share(c.number), min(c.batch, n)
+  around = split_.together(min(c.at_once, mine))
+  twice = 2 if c.rho else 1  # two gradients a step (FTD)
+  steps = twice * mine * c.epochs * math.ceil(n / size)
+  return [Work('gradient', twice * mine * c.epochs * n,
+               around * block(job, size, split_), steps / around,
+               TREES * around)]
+
+
+def beginning(job, segment, split_):
+  """`[Work]` before a segment's first sweep: probes, scores, coresets."""
+  c, works = job.config, []
+  real, all_ = len(job.dataset.train.labels), split_.share(1)
+  who = segments.scorer(job.choice, segment.index)
+  if who == 'previous' or (who == 'real' and not segment.index):
+    if who == 'real':
+      size, epochs = job.probe.batch, 1
+      every = c.segments.probe_real_steps * size
+    else:
+      every = job.classes * decoded(job, segment.slots.start, training=True)
+      size, epochs = job.probe.batch, job.probe.epochs + job.probe.extra
+    works += [training(job, c.segments.probes, epochs, every, size, split_),
+              *_scoring(job, c.segments.score, c.segments.probes, split_)]
+  if coreset.CORESETS.get(c.syn.init, (None,))[0]:
+    works += _choosing(job, split_)
+  if c.syn.init == 'known':  # by one expert at least
+    works.append(Work('forward', real, LOGITS, all_ * real / LOGITS))
+  if c.syn.labels == 'experts':
+    asked = job.classes * decoded(job, segment.width)
+    works.append(Work('forward', c.experts.number * asked, min(LOGITS, asked),
+                      c.experts.number))
+  return works
+
+
+LOGITS = 200  # images that `experts.logits` takes at a time
+
+
+def training(job, count, epochs, every, size, split_):
+  """`Work` of `count` networks on `every` images, batches of `size`."""
+  mine, size = split_.share(count), min(size, every)
+  around = split_.together(mine)
+  return Work('gradient', mine * epochs * every,
+              around * block(job, size, split_),
+              mine / around * epochs * math.ceil(every / size), TREES * around)
+
+
+def _looking(job, count, n, split_, chunk):
+  """`Work` of `count` networks that classify n images, a device the same."""
+  around, chunk = split_.together(count), min(chunk, n)
+  return Work('forward', count * n, around * chunk,
+              count / around * math.ceil(n / chunk), around)
+
+
+def _scoring(job, score, count, split_):
+  """Difficulty and accuracy of all real images under `count` networks."""
+  n = split_.share(len(job.dataset.train.labels))
+  size = min(evaluate.SCORING, n)
+  calls = count * math.ceil(n / size)
+  kind, times, at_once = {
+      'gradient_norm': ('norms', 1, difficulty.CHUNK_GRADIENTS),
+      'fisher': ('norms', job.classes, difficulty.CHUNK_GRADIENTS)}.get(
+          score, ('forward', 1, size))
+  trees = count + at_once * (kind == 'norms')
+  return [Work(kind, count * n * times, at_once, calls * times, trees),
+          Work('forward', count * n, size, calls, count)]
+
+
+def _choosing(job, split_):
+  """Networks that choose a coreset, and what they look at."""
+  c, n = job.config.coreset, len(job.dataset.train.labels)
+  need = coreset.CORESETS[job.config.syn.init][0]
+  trained = training(job, c.networks, c.epochs, n, job.probe.batch, split_)
+  if need == 'scores':
+    return [trained, *_scoring(
+        job, job.config.segments.score, c.networks, split_)]
+  if need == 'history':
+    look = _looking(job, split_.share(c.networks), n, split_, selection.CHUNK)
+    return [trained, look._replace(images=c.epochs * look.images,
+                                   calls=c.epochs * look.calls)]
+  return [trained, _looking(job, c.networks, split_.share(n), split_,
+                            evaluate.SCORING)]
+
+
+def evaluation(job, split_):
+  """`[Work]` of measuring the set and random real images, each alike."""
+  c, recipe = job.config, job.recipe
+  sets = (job.classes * decoded(job, c.syn.ipc, training=True),
+          job.classes * c.syn.ipc)
+  works = [training(job, c.eval.networks, recipe.epochs + recipe.extra, every,
+                    recipe.batch, split_) for every in sets]
+  tested = _looking(job, split_.share(c.eval.networks),
+                    len(job.dataset.test.labels), split_, TESTED)
+  return [*works, tested, tested]
+
+
+TESTED = 250  # images that `train.accuracy` takes at a time
