@@ -112,7 +112,8 @@ def save(job, syn, results, path):
   card = {
       'format': FORMAT, 'dataset': job.dataset.name, 'data': {
           'name': c.dataset.name, 'size': c.dataset.size,
-          'holdout': c.dataset.holdout, 'seed': c.seed},
+          'holdout': c.dataset.holdout, 'seed': c.seed,
+          'classes': c.dataset.classes},
       'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'seed': c.seed,
       'network': settings['network'],
@@ -216,6 +217,7 @@ def _read(arrays, card):
   if name not in train.RECIPES:
     raise unknown('recipe', name, train.RECIPES)
   data = {key: card['data'][key] for key in ('name', 'size', 'holdout', 'seed')}
+  data['classes'] = card['data'].get('classes', '')  # not in old ones
   return Set(Synthetic(images, labels, np.float32(recipe.lr)),
              _codec(arrays, card['storage']), card['network'], recipe, name,
              data, names, card)

@@ -26,7 +26,8 @@ def check(config):
   c = config
   check_finite(c)
   data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
-             size=c.dataset.size, holdout=c.dataset.holdout)
+             size=c.dataset.size, holdout=c.dataset.holdout,
+             classes=c.dataset.classes)
   if c.seed < 0:
     raise UserError(f'--config.seed={c.seed} must be 0 or more')
   if c.syn.ipc < 1:

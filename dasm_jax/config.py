@@ -19,7 +19,7 @@ def defaults(method='idc'):
   c.method = ConfigDict(methods.settings_of(method))
   c.seed = 0
   c.dataset = ConfigDict(dict(
-      name='', data_dir='', size=0, holdout=0.0, zca=0.0))
+      name='', data_dir='', size=0, holdout=0.0, zca=0.0, classes=''))
   c.network = ConfigDict(dict(
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
       pooling='avg'))

@@ -63,7 +63,8 @@ def build(config):
   c = config
   dataset = data.load(
       c.dataset.name, data_dir=c.dataset.data_dir or None,
-      size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed)
+      size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed,
+      classes=c.dataset.classes)
   shape = dataset.train.images.shape[1:]
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)

@@ -55,7 +55,7 @@ def test_what_is_saved_comes_back(space, tmp_path):
   assert (got.shape, got.ipc) == ((8, 8, 1), 2)
   assert got.card['method'] == got.recipe_name == 'idc'
   assert got.data == {
-      'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7}
+      'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7, 'classes': ''}
   syn = Synthetic(IMAGES, HARD, np.float32(.1))
   for mine, its in zip(got.batch, synthetic.inputs(job.codec, syn),
                        strict=True):

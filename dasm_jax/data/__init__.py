@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dasm_jax.data import digits, folder, records
+from dasm_jax.data import digits, folder, records, subset
 from dasm_jax.data.splits import (
   Dataset,
   Split,
@@ -18,7 +18,7 @@ __all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load']
 _FOLDER = 'folder:'
 
 
-def check(name, *, data_dir=None, size=0, holdout=0.0):
+def check(name, *, data_dir=None, size=0, holdout=0.0, classes=''):
   """Refuses what `load` would refuse, as far as no image need be read.
 
   Takes what `load` takes; raises `UserError`. Give it `holdout` too: with it
@@ -28,12 +28,15 @@ def check(name, *, data_dir=None, size=0, holdout=0.0):
   if name == 'digits':
     digits.check()
   elif name.startswith(_FOLDER):
-    folder.check(name[len(_FOLDER):], holdout)
+    layout = folder.check(name[len(_FOLDER):], holdout)
+    subset.indices(layout.class_names, classes)
   else:
-    records.check(name, data_dir, holdout)
+    names = records.check(name, data_dir, holdout).info.features['label'].names
+    if names:
+      subset.indices(tuple(names), classes)
 
 
-def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
+def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   """A `Dataset` in memory.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
@@ -44,6 +47,7 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   holdout: if positive, `test` is this fraction of each class of train, which
     loses it, and the real test split is not touched.
   seed: which images are held out.
+  classes: which of its classes, see `subset.choose`; '' takes all.
   Raises `UserError`.
   """
   _check_options(name, size, holdout)
@@ -52,9 +56,12 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
     train, test, names = digits.load()
     train, test = _resized(train, size), _resized(test, size)
   elif name.startswith(_FOLDER):
-    train, test, names = folder.load(name[len(_FOLDER):], size, holdout)
+    train, test, names = folder.load(
+        name[len(_FOLDER):], size, holdout, classes)
   else:
-    train, test, names, row = records.load(name, data_dir, size, holdout)
+    train, test, names, row = records.load(
+        name, data_dir, size, holdout, classes)
+  train, test, names = _chosen(train, test, names, classes)
   _check_classes(name, train, names)
   if holdout:
     train, test = hold_out(train, holdout, seed, names)
@@ -63,6 +70,21 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   if len(mean) != train.images.shape[-1]:
     mean, std = statistics(train.images)
   return Dataset(name, train, test, names, mean, std)
+
+
+def _chosen(train, test, names, classes):
+  """Both splits and the names with the wanted classes only."""
+  if not classes:
+    return train, test, names
+  out = []
+  for split in (train, test):
+    if split is not None:
+      rows, labels, chosen = subset.choose(split.labels, names, classes)
+      # What was read for them alone need not be copied.
+      whole = len(rows) == len(split.labels)
+      split = Split(split.images if whole else split.images[rows], labels)
+    out.append(split)
+  return *out, chosen
 
 
 def _check_options(name, size, holdout):

@@ -10,6 +10,7 @@ from dasm_jax.data.directory import locate, tfds_name
 from dasm_jax.data.folder import several_sizes
 from dasm_jax.data.images import decode_bytes
 from dasm_jax.data.splits import Split, brief, empty, shorten
+from dasm_jax.data.subset import indices
 from dasm_jax.data.table import row_of
 from dasm_jax.errors import UserError
 
@@ -93,10 +94,11 @@ def _test_name(name, builder, holdout):
                   'out a part of train')
 
 
-def load(name, data_dir=None, size=None, holdout=0.0):
+def load(name, data_dir=None, size=None, holdout=0.0, classes=''):
   """`(train, test, class_names, row)` of a TFDS set, prepared if need be.
 
   test: None if `holdout` makes it unneeded; row: see `table.row_of`.
+  classes: only theirs are decoded, see `subset.choose`; labels stay the set's.
   Raises `UserError` for what `check` refuses, for a set that cannot be
   prepared or read, for images of several sizes and for missing labels.
   """
@@ -105,21 +107,23 @@ def load(name, data_dir=None, size=None, holdout=0.0):
     if not builder.info.splits:
       prepare.prepare(name, builder, data_dir)
     test_name = _test_name(name, builder, holdout)
-    train = _read(name, builder, 'train', size)
-    test = _read(name, builder, test_name, size) if test_name else None
-  label = builder.info.features['label']
+    label = builder.info.features['label']
+    wanted = indices(label.names, classes) if classes and label.names else None
+    train = _read(name, builder, 'train', size, wanted)
+    test = _read(name, builder, test_name, size, wanted) if test_name else None
   count = label.num_classes or int(train.labels.max()) + 1
   names = tuple(label.names or map(str, range(count)))
   return train, test, names, row_of(builder.name)
 
 
-def _read(name, builder, split, size):
+def _read(name, builder, split, size, wanted):
   import tensorflow_datasets as tfds
   try:
     # TFDS's own decoding takes three times as long as Pillow alone.
     source = builder.as_data_source(
         split=split, decoders={'image': tfds.decode.SkipDecoding()})
-    found = _arrays(source, builder.info.features['image'].shape[-1], size)
+    found = _arrays(source, builder.info.features['image'].shape[-1], size,
+                    wanted)
   except UserError:
     raise
   except Exception as error:  # A missing shard, a broken record or image.
@@ -134,23 +138,29 @@ def _read(name, builder, split, size):
   return found
 
 
-def _arrays(source, channels, size):
-  """All of a data source as a `Split`."""
-  count, images = len(source), None
-  labels = np.empty(count, np.int32)
+def _arrays(source, channels, size, wanted=None):
+  """All of a data source as a `Split`, or its images of the `wanted` labels."""
+  count, images, labels = len(source), None, []
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # Pillow's, of images it does read.
     for start in range(0, count, BLOCK):
       # Python integers: an array of indices is refused.
       rows = list(range(start, min(start + BLOCK, count)))
-      block = source.__getitems__(rows)
-      for index, example in zip(rows, block, strict=True):
+      block = [example for example in source.__getitems__(rows)
+               if wanted is None or example['label'] in wanted]
+      for example in block:
         image = decode_bytes(example['image'], channels, size)
         if images is None:
-          images = empty((count, *image.shape))
+          images = empty((count if wanted is None else 0, *image.shape))
         if image.shape[:2] != images.shape[1:3]:
           shapes = [decode_bytes(other['image'], 1).shape for other in block]
           raise several_sizes({
               images.shape[2:0:-1], *(shape[1::-1] for shape in shapes)})
-        images[index], labels[index] = image, example['label']
-  return Split(images, labels)
+        if len(labels) == len(images):  # Only where a part is wanted.
+          more = empty((len(images) // 2 + BLOCK, *image.shape))
+          images = np.concatenate([images, more])
+        images[len(labels)] = image
+        labels.append(example['label'])
+  if images is None:
+    images = np.zeros((0, 1, 1, channels), np.uint8)
+  return Split(images[:len(labels)], np.array(labels, np.int32))
