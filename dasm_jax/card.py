@@ -32,6 +32,9 @@ the rate lr is multiplied by decay after each epoch of drops (restart: momentum
 is zeroed there). Augmentation (strategy, on normalised images, one draw an
 image; strengths as in DSA, 2102.08259): mode single, one operation drawn for
 each batch; idc, flip and color always, then one of crop, scale and rotate;
+before it, where named: rrc, rrc08, torchvision's RandomResizedCrop from 0.5,
+0.08 of the area; on pixels (image * std + mean) jitter3, brightness, contrast
+and saturation by 0.4 in any order, and lighting, AlexNet's, of strength 0.1;
 then CutMix (1905.04899) with probability cutmix for each batch. network:
 convnet is depth blocks of 3x3 convolution (width channels, bias, padding 1; 3
 in the first for 28x28x1), norm with scale and bias, activation, 2x2 pooling;

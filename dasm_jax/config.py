@@ -35,8 +35,8 @@ def defaults(method='idc'):
       probe_epochs=100, probe_real_steps=300))
   c.coreset = ConfigDict(dict(networks=1, epochs=10))
   c.eval = ConfigDict(dict(
-      recipe='dc', epochs=1000, networks=5, lr=0.01, batch=256, augment='auto',
-      cutmix=-1.0, together='auto'))
+      recipe='dc', epochs=1000, networks=5, lr=0.01, weight_decay=5e-4,
+      batch=256, augment='auto', cutmix=-1.0, together='auto'))
   if c.method.match == 'trajectory':
     c.experts = ConfigDict(dict(
         dir='', number=100, epochs=50, lr=0.01, momentum=0.0,

@@ -53,7 +53,7 @@ def test_only_parallel_knows_devices():
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca', 'published'},
+                          'zca', 'photo', 'published'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
