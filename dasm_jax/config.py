@@ -22,7 +22,7 @@ def defaults(method='idc'):
       name='', data_dir='', size=0, holdout=0.0, zca=0.0, classes=''))
   c.network = ConfigDict(dict(
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
-      pooling='avg'))
+      pooling='avg', dtype='float32'))
   c.syn = ConfigDict(dict(
       ipc=10, init='real', labels='hard', space='normalised', factor=1,
       formation='single', bound=128))
