@@ -59,8 +59,9 @@ ORDER = [
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments'}, {'parallel'}, {'experts'}, {'methods'},
     {'evaluate', 'ageing', 'selection'},
-    {'config', 'checks', 'job'}, {'card', 'school'}, {'beginning', 'outcome'},
-    {'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
+    {'config', 'checks', 'job', 'imagenet'}, {'card', 'school'},
+    {'beginning', 'outcome'}, {'run', 'subject'}, {'assess', 'diagnose'},
+    {'main'}]
 
 
 def test_imports_point_one_way():
