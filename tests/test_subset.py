@@ -43,7 +43,20 @@ def test_lists():
       2] == ('b', 'imagenette')
 
 
+def test_parts_cover_a_list():
+  every = tuple(sorted(classes.IMAGENET100))
+  labels = np.arange(100, dtype=np.int32)
+  parts = [subset.choose(labels, every, f'imagenet100:{k}/7')[2]
+           for k in range(7)]
+  assert sum(parts, ()) == classes.IMAGENET100
+  assert {len(part) for part in parts} == {14, 15}
+  assert subset.choose(LABELS, NAMES, ':1/2')[2] == ('cat', 'dog')
+  assert subset.choose(LABELS, NAMES, 'cat+:0/2')[2] == ('cat', 'ant', 'bee')
+
+
 @pytest.mark.parametrize('wanted, words', [
+    (':2/2', 'not a part from 0 to 1, of 4 at'), (':0/5', 'of 4 at most'),
+    (':0/4', 'leaves 1 of 4'), ('fly:0/2', "unknown class 'fly'"),
     ('cat+bees', "unknown class 'bees' .* mean bee\\? choose .*imagenet10, "),
     ('imagenet1+ant', "'imagenet1'.* did you mean imagenet10"),
     ('cat', 'leaves 1 of 4 classes; two'), ('+', 'leaves 0 of 4'),

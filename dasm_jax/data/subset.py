@@ -19,7 +19,9 @@ def choose(labels, names, wanted):
     labels: `[n]` int, an index into `names`.
     names: of all classes.
     wanted: '' (all classes), or names joined by `+` or `,`: of classes, or of
-      lists in `LISTS`. Label k is the k-th class that is named.
+      lists in `LISTS`. Label k is the k-th class that is named. `NAME:p/P` is
+      part p, from 0, of P parts of a list, `:p/P` of all classes: a data set
+      of its own, whose networks know no other class.
 
   Returns:
     `(rows, labels, names)`: `[m]` int, increasing, into the images; `[m]`
@@ -27,7 +29,7 @@ def choose(labels, names, wanted):
 
   Raises:
     UserError: an unknown class, one named twice, fewer than two, a list with
-      classes that the data set has not.
+      classes that the data set has not, a part that is not there.
   """
   at = indices(names, wanted)
   rows = np.flatnonzero(np.isin(labels, at))
@@ -55,9 +57,17 @@ def indices(names, wanted):
 
 
 def _of_part(part, known):
-  """Indices of one class, or of the classes of one list."""
+  """Indices of one class, of the classes of one list, or of a part of it."""
   if part in known:
     return [known[part]]
+  cut = re.fullmatch(r'(.*):(\d+)/(\d+)', part)
+  if cut:
+    at = _of_part(cut[1], known) if cut[1] else list(known.values())
+    k, parts = int(cut[2]), int(cut[3])
+    if not k < parts <= len(at):
+      raise UserError(f'{ENTRY}={part} is not a part from 0 to {parts - 1}, of '
+                      f'{len(at)} at most')
+    return at[k * len(at) // parts:(k + 1) * len(at) // parts]
   if part not in LISTS:
     choices = [*known, *LISTS]
     close = difflib.get_close_matches(part, choices, 3)
