@@ -68,6 +68,16 @@ def test_what_is_saved_comes_back(space, tmp_path):
       rtol=1e-4, atol=1e-5)
 
 
+def test_classes_and_pixels_come_back(tmp_path):
+  job = job_of(**{'dataset.classes': '9+8+7+6+5+4+3+2+1+0',
+                  'eval.augment': 'rrc_jitter3', 'eval.weight_decay': 1e-4})
+  got = card.load(save(job, HARD, tmp_path / 'set.npz'))
+  assert got.recipe == job.recipe and got.recipe.weight_decay == 1e-4
+  assert got.recipe.statistics == (job.dataset.mean, job.dataset.std)
+  assert got.class_names == job.dataset.class_names == tuple('9876543210')
+  assert got.data['classes'] == job.config.dataset.classes
+
+
 def test_soft_labels(job, tmp_path):
   path = save(job, SOFT, tmp_path / 'soft.npz')
   with np.load(path) as file:

@@ -144,3 +144,12 @@ def test_a_recipe_takes_the_pixels_of_its_statistics():
     train.idc_recipe(9, strategy=STRATEGY)
   with pytest.raises(UserError, match='jitter3 .*whitened .*zca=0'):
     photo.statistics(STRATEGY, MEAN, STD, whitened=True)
+
+
+def test_gradient_reaches_the_images():
+  # What SRe2L recovers through: all of a crop, nothing beside it.
+  change = augment.build('rrc08_flip', 'idc')
+  slope = jax.jit(jax.grad(lambda x: change(KEY, x).sum()))(IMAGES)
+  touched = np.asarray(slope != 0).any(-1)
+  assert np.isfinite(slope).all() and .08 < touched.mean() < 1
+  np.testing.assert_allclose(np.asarray(slope).sum((1, 2)), 99, rtol=1e-3)
