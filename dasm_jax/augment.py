@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import resample
+from dasm_jax import photo, resample
 from dasm_jax.errors import UserError, unknown
 
 CROP = 0.125
@@ -139,6 +139,8 @@ def _centre(key, shape, size):
 
 def draws(op, key, n, height, width):
   """The random values of one operation, a tuple of arrays `[n]`."""
+  if op in photo.OPS:
+    return photo.draws(op, key, n, height, width)
   keys = jax.random.split(key, 3)
   if op == 'crop':
     return _shift(keys[0], (n,), height), _shift(keys[1], (n,), width)
@@ -154,7 +156,7 @@ def draws(op, key, n, height, width):
 
 
 OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
-       'scale': scale, 'rotate': rotate, 'jitter': jitter}
+       'scale': scale, 'rotate': rotate, 'jitter': jitter, **photo.OPS}
 GEOMETRIC = ('scale', 'rotate')
 WARPS = ('crop', 'scale', 'rotate', 'jitter')
 
@@ -174,16 +176,19 @@ def parse(strategy):
   return ops
 
 
-def build(strategy, mode='single', *, align_corners=False):
+def build(strategy, mode='single', *, align_corners=False,
+          statistics=()):
   """An augmentation `(key, images, shared=False) -> images`.
 
   Args:
-    strategy: operations joined by `_`, of color, crop, cutout, flip, scale,
-      rotate; '' or 'none' changes nothing.
+    strategy: operations joined by `_`, of `OPS`; '' or 'none' changes nothing.
     mode: `single` applies one operation drawn for the whole batch (DC, DSA,
-      MTT); `idc` flips and colours when named, then one drawn of crop, scale,
-      rotate and jitter, then cuts out; `all` applies all in the order named.
+      MTT); `idc` resizes, flips and colours when named, then one drawn of
+      crop, scale, rotate and jitter, then cuts out; `all` applies all in the
+      order named.
     align_corners: of the resampling grid; MTT's family sets it.
+    statistics: (mean, std) that the images are normalised with, which jitter3
+      and lighting ask for; (): they are on [0, 1].
 
   Returns:
     A pure function. `shared` draws one strength for all images (Siamese: two
@@ -201,6 +206,9 @@ def build(strategy, mode='single', *, align_corners=False):
   def one(op, key, images, shared):
     n, height, width, _ = images.shape
     settings = {'align_corners': align_corners} if op in GEOMETRIC else {}
+    if op in photo.PIXELS:
+      mean, std = statistics or ((0.0,), (1.0,))
+      settings = {'mean': mean, 'std': std}
     values = draws(op, key, 1 if shared else n, height, width)
     return OPS[op](images, *values, **settings)
 
@@ -215,13 +223,14 @@ def build(strategy, mode='single', *, align_corners=False):
   return apply
 
 
+ALWAYS = ('rrc', 'rrc08', 'flip', 'color', 'jitter3', 'lighting')
 # Each mode is a sequence of groups; one operation of every group is applied.
 MODES = {
     'single': lambda ops: [ops] if ops else [],
     'all': lambda ops: [(op,) for op in ops],
     'idc': lambda ops: [
         group for group in (
-            ('flip',) * ('flip' in ops), ('color',) * ('color' in ops),
+            *((op,) for op in ALWAYS if op in ops),
             tuple(op for op in ops if op in WARPS),
             ('cutout',) * ('cutout' in ops)) if group],
 }

@@ -33,6 +33,9 @@ the rate lr is multiplied by decay after each epoch of drops (restart: momentum
 is zeroed there). Augmentation (strategy, on normalised images, one draw an
 image; strengths as in DSA, 2102.08259): mode single, one operation drawn for
 each batch; idc, flip and color always, then one of crop, scale and rotate;
+before it, where named: rrc, rrc08, torchvision's RandomResizedCrop from 0.5,
+0.08 of the area; on pixels (image * std + mean) jitter3, brightness, contrast
+and saturation by 0.4 in any order, and lighting, AlexNet's, of strength 0.1;
 then CutMix (1905.04899) with probability cutmix for each batch. network:
 convnet is depth blocks of 3x3 convolution (width channels, bias, padding 1; 3
 in the first for 28x28x1), norm with scale and bias, activation, 2x2 pooling;
@@ -118,7 +121,8 @@ def save(job, syn, results, path):
   card = {
       'format': FORMAT, 'dataset': job.dataset.name, 'data': {
           'name': c.dataset.name, 'size': c.dataset.size,
-          'holdout': c.dataset.holdout, 'seed': c.seed},
+          'holdout': c.dataset.holdout, 'seed': c.seed,
+          'classes': c.dataset.classes},
       'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'seed': c.seed,
       'network': settings['network'],
@@ -222,6 +226,7 @@ def _read(arrays, card):
   if name not in train.RECIPES:
     raise unknown('recipe', name, train.RECIPES)
   data = {key: card['data'][key] for key in ('name', 'size', 'holdout', 'seed')}
+  data['classes'] = card['data'].get('classes', '')  # not in old ones
   return Set(Synthetic(images, labels, np.float32(recipe.lr)),
              _codec(arrays, card['storage']), card['network'], recipe, name,
              data, names, card)

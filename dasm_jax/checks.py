@@ -25,7 +25,8 @@ def check(config):
   """
   c = config
   data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
-             size=c.dataset.size, holdout=c.dataset.holdout)
+             size=c.dataset.size, holdout=c.dataset.holdout,
+             classes=c.dataset.classes)
   check_settings(c)
 
 

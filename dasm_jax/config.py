@@ -19,11 +19,11 @@ def defaults(method='idc'):
   c.method = ConfigDict(methods.settings_of(method))
   c.seed = 0
   c.dataset = ConfigDict(dict(
-      name='', data_dir='', size=0, holdout=0.0, zca=0.0,
+      name='', data_dir='', size=0, holdout=0.0, zca=0.0, classes='',
       stream='auto', workers=0))
   c.network = ConfigDict(dict(
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
-      pooling='avg'))
+      pooling='avg', dtype='float32'))
   c.syn = ConfigDict(dict(
       ipc=10, init='real', labels='hard', space='normalised', factor=1,
       formation='single', bound=128))
@@ -36,8 +36,8 @@ def defaults(method='idc'):
       probe_epochs=100, probe_real_steps=300))
   c.coreset = ConfigDict(dict(networks=1, epochs=10))
   c.eval = ConfigDict(dict(
-      recipe='dc', epochs=1000, networks=5, lr=0.01, batch=256, augment='auto',
-      cutmix=-1.0, together='auto'))
+      recipe='dc', epochs=1000, networks=5, lr=0.01, weight_decay=5e-4,
+      batch=256, augment='auto', cutmix=-1.0, together='auto'))
   if c.method.match == 'trajectory':
     c.experts = ConfigDict(dict(
         dir='', number=100, epochs=50, lr=0.01, momentum=0.0,

@@ -66,7 +66,8 @@ def outline(config):
   checks.check_settings(config)
   d = config.dataset
   dataset = data.outline(d.name, data_dir=d.data_dir or None, size=d.size,
-                         holdout=d.holdout, seed=config.seed)
+                         holdout=d.holdout, seed=config.seed,
+                         classes=d.classes)
   plain = config.copy_and_resolve_references()
   plain.dataset.zca = 0.0  # there is nothing to whiten
   return jobs.build(plain, dataset)._replace(config=config)

@@ -11,6 +11,7 @@ from dasm_jax import (
   methods,
   models,
   parallel,
+  photo,
   real,
   segments,
   synthetic,
@@ -64,7 +65,8 @@ def build(config, dataset=None):
   c = config
   dataset = dataset or data.load(
       c.dataset.name, data_dir=c.dataset.data_dir or None,
-      size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed)
+      size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed,
+      classes=c.dataset.classes)
   shape = dataset.train.shape
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)
@@ -76,14 +78,15 @@ def build(config, dataset=None):
   names = ('gamma', 'hardest', 'share', 'first')
   choice = segments.Choice(
       c.segments.window, **{name: c.segments[name] for name in names})
-  job = Job(c, dataset, network, codec, choice, checks.plan(c),
-            _recipe(c, c.eval.epochs), _recipe(c, c.segments.probe_epochs))
+  job = Job(c, dataset, network, codec, choice, checks.plan(c), *(
+      _recipe(c, epochs, dataset)
+      for epochs in (c.eval.epochs, c.segments.probe_epochs)))
   _check_pools(job)
   method(job, job.plan[0])
   return job
 
 
-def _recipe(c, epochs):
+def _recipe(c, epochs, dataset):
   build_ = train.RECIPES[c.eval.recipe]
   strategy = c.eval.augment
   if strategy == 'auto':
@@ -93,7 +96,10 @@ def _recipe(c, epochs):
   cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
   # A learned rate is not known before it is learned, see `Job.at_rate`.
   return build_(epochs, lr=c.eval.lr or LEARNED, batch=c.eval.batch,
-                strategy=strategy, **cutmix)
+                strategy=strategy, weight_decay=c.eval.weight_decay,
+                statistics=photo.statistics(
+                    strategy, dataset.mean, dataset.std, c.dataset.zca),
+                **cutmix)
 
 
 LEARNED = 0.01  # of whatever is trained on real images when eval.lr is 0

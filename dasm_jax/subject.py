@@ -146,7 +146,8 @@ def recipe(set_, epochs=0):
     return old
   return train.RECIPES[set_.recipe_name](
       epochs, lr=old.lr, batch=old.batch, strategy=old.strategy,
-      cutmix=old.cutmix)
+      cutmix=old.cutmix, weight_decay=old.weight_decay,
+      statistics=old.statistics)
 
 
 def measures(subject, recipe_, count, seed):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from dasm_jax import augment, descent, difficulty, losses, mixing
+from dasm_jax import augment, descent, difficulty, losses, mixing, photo
 from dasm_jax.errors import UserError
 from dasm_jax.source import part, take
 
@@ -19,6 +19,7 @@ class Recipe(NamedTuple):
   drops: epochs after which the rate is multiplied by `decay`.
   restart: the optimizer starts anew at a drop (DC).
   strategy, mode, cutmix: augmentation, a draw for each image.
+  statistics: (mean, std) of the images, if the strategy asks for them.
   """
   epochs: int
   lr: float
@@ -32,9 +33,10 @@ class Recipe(NamedTuple):
   mode: str
   cutmix: float
   extra: int
+  statistics: tuple = ()
 
 
-def dc_recipe(epochs, *, strategy='', lr=0.01, batch=256, cutmix=0.0):
+def dc_recipe(epochs, *, strategy='', lr=0.01, batch=256, cutmix=0.0, **more):
   """The DC, DSA and DM evaluation: x0.1 once at the middle, fresh momentum.
 
   Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 1) on
@@ -42,16 +44,16 @@ def dc_recipe(epochs, *, strategy='', lr=0.01, batch=256, cutmix=0.0):
   """
   return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
                 decay=0.1, restart=True, strategy=strategy, mode='single',
-                cutmix=cutmix, extra=1)
+                cutmix=cutmix, extra=1, **more)
 
 
 def idc_recipe(epochs, *, strategy='color_crop_scale_rotate', lr=0.01,
-               batch=64, cutmix=0.5):
+               batch=64, cutmix=0.5, **more):
   """The IDC evaluation: x0.2 at 2/3 and 5/6 of the epochs, with CutMix."""
   return recipe(epochs, lr=lr, batch=batch,
                 drops=(2 * epochs // 3, 5 * epochs // 6), decay=0.2,
                 restart=False, strategy=strategy, mode='idc', cutmix=cutmix,
-                extra=0)
+                extra=0, **more)
 
 
 RECIPES = {'dc': dc_recipe, 'idc': idc_recipe}
@@ -59,12 +61,13 @@ RECIPES = {'dc': dc_recipe, 'idc': idc_recipe}
 
 def recipe(epochs, *, lr=0.01, momentum=0.9, weight_decay=5e-4, batch=64,
            drops=(), decay=0.1, restart=False, strategy='', mode='single',
-           cutmix=0.0, extra=0):
+           cutmix=0.0, extra=0, statistics=()):
   """A checked `Recipe`.
 
   Raises:
     UserError: fewer than one epoch or image a batch, a rate that is not
-      positive, a CutMix probability outside [0, 1], unknown augmentations.
+      positive, a CutMix probability outside [0, 1], unknown augmentations, one
+      that asks for statistics where there are none.
   """
   for name, value in (('epochs', epochs), ('batch', batch)):
     if value < 1:
@@ -74,8 +77,10 @@ def recipe(epochs, *, lr=0.01, momentum=0.9, weight_decay=5e-4, batch=64,
   if not 0 <= cutmix <= 1:
     raise UserError(f'cutmix={cutmix} is a probability, from 0 to 1')
   augment.build(strategy, mode)
+  photo.check(strategy, statistics)
   return Recipe(epochs, lr, momentum, weight_decay, batch, tuple(drops), decay,
-                restart, strategy, mode, cutmix, extra)
+                restart, strategy, mode, cutmix, extra,
+                tuple(map(tuple, statistics)))
 
 
 def rates(recipe_):
@@ -157,7 +162,8 @@ def epoch(do, carry, key, n, batch):
 
 def augmentation(recipe_):
   """`(key, batch) -> batch`: a recipe's augmentation, then CutMix."""
-  change = augment.build(recipe_.strategy, recipe_.mode)
+  change = augment.build(recipe_.strategy, recipe_.mode,
+                         statistics=recipe_.statistics)
 
   def apply(key, batch):
     first, second = jax.random.split(key)

@@ -55,7 +55,7 @@ def test_what_is_saved_comes_back(space, tmp_path):
   assert (got.shape, got.ipc) == ((8, 8, 1), 2)
   assert got.card['method'] == got.recipe_name == 'idc'
   assert got.data == {
-      'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7}
+      'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7, 'classes': ''}
   syn = Synthetic(IMAGES, HARD, np.float32(.1))
   for mine, its in zip(got.batch, synthetic.inputs(job.codec, syn),
                        strict=True):
@@ -66,6 +66,16 @@ def test_what_is_saved_comes_back(space, tmp_path):
   np.testing.assert_allclose(
       got.real(real), (real / 255 - job.dataset.mean) / job.dataset.std,
       rtol=1e-4, atol=1e-5)
+
+
+def test_classes_and_pixels_come_back(tmp_path):
+  job = job_of(**{'dataset.classes': '9+8+7+6+5+4+3+2+1+0',
+                  'eval.augment': 'rrc_jitter3', 'eval.weight_decay': 1e-4})
+  got = card.load(save(job, HARD, tmp_path / 'set.npz'))
+  assert got.recipe == job.recipe and got.recipe.weight_decay == 1e-4
+  assert got.recipe.statistics == (job.dataset.mean, job.dataset.std)
+  assert got.class_names == job.dataset.class_names == tuple('9876543210')
+  assert got.data['classes'] == job.config.dataset.classes
 
 
 def test_soft_labels(job, tmp_path):

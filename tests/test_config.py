@@ -6,7 +6,7 @@ import jax
 import pytest
 import toy
 
-from dasm_jax import checks, config, models
+from dasm_jax import checks, config, imagenet, models
 from dasm_jax.errors import UserError
 
 FILES = sorted(path.stem for path in (toy.ROOT / 'configs').glob('*.py'))
@@ -65,6 +65,8 @@ def test_every_file_makes_a_possible_job(name, method):
     # Types are those of the defaults: a flag keeps an entry's type.
     for group, entries in config.defaults(method).to_dict().items():
       for key in entries if isinstance(entries, dict) else ():
+        if group == 'network' and c.network.name != 'convnet':
+          continue  # another network has other entries
         assert type(c[group][key]) is type(entries[key]), (group, key)
     flipped = 'flip' in f'{c.method.augment}_{c.method.get("net_augment")}'
     assert not (flipped and c.dataset.name in config.UNFLIPPED)
@@ -80,6 +82,9 @@ SETS = {
     'cifar100': ((32, 32, 3), 100, 504_420),
     'digits': ((8, 8, 1), 10, None),
     'fashion_mnist': ((28, 28, 1), 10, 317_706),
+    'imagenet': ((224, 224, 3), 10, 4_910_922),
+    'imagenette': ((224, 224, 3), 10, 4_910_922),
+    'imagewoof': ((224, 224, 3), 10, 4_910_922),
     'mnist': ((28, 28, 1), 10, 317_706),
     'svhn': ((32, 32, 3), 10, 320_010),
     'tiny_imagenet': ((64, 64, 3), 200, 857_160)}
@@ -89,7 +94,8 @@ SETS = {
 def test_network_is_the_published_one(name):
   shape, classes, parameters = SETS[name]
   c = load(name)
-  assert c.dataset.name == name
+  assert c.dataset.name == (
+      'imagenet2012' if name.startswith('image') else name)
   network = models.build(shape=shape, classes=classes, **c.network)
   count = models.count(jax.eval_shape(network.init, jax.random.key(0)))
   assert count == (parameters or count)
@@ -107,6 +113,45 @@ def test_idc_is_as_published(name, want):
   assert (c.method.distance, pytest.approx(c.method.lr), c.method.net_steps,
           c.syn.factor) == want
   assert load(name, 'factor=1').syn.factor == 1
+
+
+def test_imagenet_is_as_published():
+  # Gradient dossier, 5.3 and 5.4; each row by hand.
+  c = load('imagenet')
+  m, e = c.method, c.eval
+  assert (c.dataset.classes, c.dataset.size, c.syn.factor, c.syn.formation) == (
+      'imagenet10', 224, 3, 'single')
+  assert (m.distance, m.lr, m.steps, m.inner, m.net_steps, m.warmup) == (
+      'l1', 3e-3, 50_000, 100, 8, 2030)
+  assert (m.net_lr, m.net_weight_decay, m.net_batch, m.net_cutmix) == (
+      .01, 5e-4, 64, 1.)
+  assert (e.epochs, e.lr, e.weight_decay, e.batch, e.cutmix, e.augment) == (
+      1000, .01, 5e-4, 64, 1., 'rrc_flip_jitter3_lighting')
+  c = load('imagenet', 'classes=100,ipc=20')
+  m, e = c.method, c.eval
+  assert (c.dataset.classes, c.syn.formation, c.network.dtype) == (
+      'imagenet100', 'bound', 'bfloat16')
+  assert (m.lr, m.batch, m.net_steps, m.net_lr, m.net_weight_decay,
+          m.net_batch) == (1e-3, 64, 4, .1, 1e-4, 128)
+  assert (e.epochs, e.lr, e.weight_decay, e.batch) == (600, .1, 1e-4, 128)
+  c = load('imagenet', 'classes=1000,method=sre2l')
+  assert c.dataset.classes == '' and c.network.norm == 'batch'
+  assert c.method.augment == 'rrc08_flip'
+  assert c.method.steps - c.method.teach + 1 == 4000
+  c = load('imagewoof', 'method=mtt,ipc=1')
+  assert (c.dataset.size, c.dataset.classes, c.network.depth) == (
+      128, 'imagewoof', 5)
+  assert load('imagenette', 'size=128').network.name == 'convnet'
+  with pytest.raises(UserError, match='number of classes 50; choose from 10'):
+    load('imagenet', 'classes=50')
+
+
+@pytest.mark.parametrize('decoded, ten, hundred', [
+    (1, 3000, 2000), (10, 2000, 1300), (50, 1500, 1000), (90, 1000, 600),
+    (200, 1000, 600), (500, 500, 300), (501, 300, 200)])
+def test_epochs_by_decoded_images(decoded, ten, hundred):
+  assert imagenet.epochs(decoded) == ten
+  assert imagenet.epochs(decoded, 100) == hundred
 
 
 def test_dm_is_as_published():

@@ -53,14 +53,15 @@ def test_only_parallel_knows_devices():
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca', 'published', 'hosts'},
+                          'zca', 'photo', 'published', 'hosts'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
      'mute', 'meters'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments'}, {'parallel'}, {'experts', 'machine'}, {'methods'},
     {'real'}, {'evaluate', 'ageing', 'selection'},
-    {'config', 'checks', 'job'}, {'card', 'school', 'work'}, {'sweeps'},
+    {'config', 'checks', 'job', 'imagenet'},
+    {'card', 'school', 'work'}, {'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding'},
     {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 

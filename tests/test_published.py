@@ -9,8 +9,8 @@ import toy
 from dasm_jax import config, published
 from dasm_jax.errors import UserError
 
-FILES = ('cifar10', 'cifar100', 'fashion_mnist', 'mnist', 'svhn',
-         'tiny_imagenet')
+FILES = ('cifar10', 'cifar100', 'fashion_mnist', 'imagenette', 'imagewoof',
+         'mnist', 'svhn', 'tiny_imagenet')
 METHODS = ('datm', 'ftd', 'mtt', 'tesla')
 
 

@@ -1,6 +1,13 @@
 """Data sets by name: host arrays of uint8 images. No JAX in here."""
 
-from dasm_jax.data import digits, folder, outlines, records, refusals
+from dasm_jax.data import (
+  digits,
+  folder,
+  outlines,
+  records,
+  refusals,
+  subset,
+)
 from dasm_jax.data.splits import Dataset, Split, hold_out, statistics
 from dasm_jax.data.table import DATASETS, Row
 
@@ -8,7 +15,7 @@ __all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load',
            'outline']
 
 
-def check(name, *, data_dir=None, size=0, holdout=0.0):
+def check(name, *, data_dir=None, size=0, holdout=0.0, classes=''):
   """Refuses what `load` would refuse, as far as no image need be read.
 
   Takes what `load` takes; raises `UserError`. Give it `holdout` too: with it
@@ -18,12 +25,15 @@ def check(name, *, data_dir=None, size=0, holdout=0.0):
   if name == 'digits':
     digits.check()
   elif name.startswith(folder.PREFIX):
-    folder.check(name[len(folder.PREFIX):], holdout)
+    layout = folder.check(name[len(folder.PREFIX):], holdout)
+    subset.indices(layout.class_names, classes)
   else:
-    records.check(name, data_dir, holdout)
+    names = records.check(name, data_dir, holdout).info.features['label'].names
+    if names:
+      subset.indices(tuple(names), classes)
 
 
-def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
+def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   """A `Dataset` in memory; `lazy.open` is for one that is too large.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
@@ -34,6 +44,7 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   holdout: if positive, `test` is this fraction of each class of train, which
     loses it, and the real test split is not touched.
   seed: which images are held out.
+  classes: which of its classes, see `subset.choose`; '' takes all.
   Raises `UserError`.
   """
   refusals.options(name, size, holdout)
@@ -41,9 +52,12 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   if name == 'digits':
     train, test, names = digits.load(size)
   elif name.startswith(folder.PREFIX):
-    train, test, names = folder.load(name[len(folder.PREFIX):], size, holdout)
+    train, test, names = folder.load(
+        name[len(folder.PREFIX):], size, holdout, classes)
   else:
-    train, test, names, row = records.load(name, data_dir, size, holdout)
+    train, test, names, row = records.load(
+        name, data_dir, size, holdout, classes)
+  train, test, names = _chosen(train, test, names, classes)
   refusals.classes(name, train.labels, names)
   if holdout:
     train, test = hold_out(train, holdout, seed, names)
@@ -55,7 +69,22 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   return Dataset(name, train, test, names, mean, std)
 
 
-def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
+def _chosen(train, test, names, classes):
+  """Both splits and the names with the wanted classes only."""
+  if not classes:
+    return train, test, names
+  out = []
+  for split in (train, test):
+    if split is not None:
+      rows, labels, chosen = subset.choose(split.labels, names, classes)
+      # What was read for them alone need not be copied.
+      whole = len(rows) == len(split.labels)
+      split = Split(split.images if whole else split.images[rows], labels)
+    out.append(split)
+  return *out, chosen
+
+
+def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   """As `load`, with black images: only the description of a set is read.
 
   Raises `UserError`, also where that does not say how many images there are.
@@ -63,7 +92,9 @@ def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0):
   refusals.options(name, size, holdout)
   dataset = outlines.outline(name, data_dir=data_dir, size=size,
                              holdout=holdout, seed=seed)
-  train, test = dataset.train, dataset.test
+  train, test, names = _chosen(
+      dataset.train, dataset.test, dataset.class_names, classes)
+  dataset = dataset._replace(train=train, test=test, class_names=names)
   refusals.classes(name, train.labels, dataset.class_names)
   refusals.tests(name, test.labels, dataset.class_names, train.shape,
                  test.shape)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dasm_jax.data.images import SUFFIXES, decode
 from dasm_jax.data.splits import Split, brief, empty, shorten, stratify, take
+from dasm_jax.data.subset import indices
 from dasm_jax.errors import UserError
 
 PREFIX = 'folder:'
@@ -115,19 +116,24 @@ def labelled(path, names):
         yield file, label
 
 
-def load(path, size=None, holdout=0.0):
+def load(path, size=None, holdout=0.0, classes=''):
   """`(train, test, class_names)` of a folder of images.
 
   test: the folder's own, else a fifth of each class, always the same; None
     if the folder has none and `holdout` makes it unneeded.
+  classes: only theirs are read, see `subset.choose`; labels stay the folder's.
   Broken files are left out, with a warning. Raises `UserError` for what
   `check` refuses, and where images differ in size and `size` is not given.
   """
   layout = check(path, holdout)
-  files = list(labelled(layout.train, layout.class_names))
+  wanted = set(indices(layout.class_names, classes))
+  def listed(where):
+    return [(file, label) for file, label in labelled(
+        where, layout.class_names) if label in wanted]
+  files = listed(layout.train)
   count = len(files)
   if layout.test is not None:
-    files += labelled(layout.test, layout.class_names)
+    files += listed(layout.test)
   whole, kept = _read(files, size)
   split = int(np.searchsorted(kept, count))
   if layout.cut:

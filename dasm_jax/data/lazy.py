@@ -5,7 +5,15 @@ import threading
 
 import numpy as np
 
-from dasm_jax.data import digits, folder, index, records, refusals, stores
+from dasm_jax.data import (
+  digits,
+  folder,
+  index,
+  records,
+  refusals,
+  stores,
+  subset,
+)
 from dasm_jax.data.pool import Pool, cores
 from dasm_jax.data.splits import (
   Dataset,
@@ -118,15 +126,15 @@ class Lazy:
     self._pool.close()
 
 
-def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, threads=None,
-         workers=0, say=lambda line: None):
+def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
+         threads=None, workers=0, say=lambda line: None):
   """The `Dataset` of `data.load`, its splits `Lazy`: the same pixels.
 
   Broken images are still in it, and are replaced when they are read. Mean and
   standard deviation are a row's, else of up to 2000 train images, evenly
   spaced.
 
-  name, data_dir, holdout, seed: as in `data.load`.
+  name, data_dir, holdout, seed, classes: as in `data.load`.
   size: likewise; with 0 the images must be of one size, that of the first.
   threads: that decode; None for as many as cores, 0 for none.
   workers: processes that decode instead, started when they are needed.
@@ -143,6 +151,7 @@ def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, threads=None,
   else:
     parts, class_names, row = _records(
         name, data_dir, size, holdout, lanes, say)
+  parts, class_names = _of_classes(parts, class_names, classes)
   (train, rows, shape), test = parts
   refusals.classes(name, train.labels[rows], class_names)
   if holdout:
@@ -157,6 +166,22 @@ def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, threads=None,
   if len(mean) != shape[-1]:
     mean, std = _statistics(made[0], say)
   return Dataset(name, *made, class_names, mean, std)
+
+
+def _of_classes(parts, class_names, classes):
+  """The rows of the wanted classes, in stores that label them anew."""
+  if not classes:
+    return parts, class_names
+  chosen, new = subset.indices(class_names, classes), []
+  labels = np.full(len(class_names), -1, np.int32)
+  labels[chosen] = np.arange(len(chosen))
+  for part in parts:
+    if part is not None:
+      store, rows, shape = part
+      store = store._replace(labels=labels[store.labels])
+      part = store, rows[store.labels[rows] >= 0], shape
+    new.append(part)
+  return new, tuple(class_names[index] for index in chosen)
 
 
 def _part(store, shape, rows=None):

@@ -11,6 +11,7 @@ from dasm_jax.data.directory import locate, tfds_name
 from dasm_jax.data.folder import several_sizes
 from dasm_jax.data.images import decode_bytes
 from dasm_jax.data.splits import Split, brief, empty, shorten
+from dasm_jax.data.subset import indices
 from dasm_jax.data.table import row_of
 from dasm_jax.errors import UserError
 
@@ -107,16 +108,19 @@ def prepared(name, data_dir=None, holdout=0.0):
     return builder, test_split(name, builder, holdout)
 
 
-def load(name, data_dir=None, size=None, holdout=0.0):
+def load(name, data_dir=None, size=None, holdout=0.0, classes=''):
   """`(train, test, class_names, row)` of a TFDS set, prepared if need be.
 
   test: None if `holdout` makes it unneeded; row: see `table.row_of`.
+  classes: only theirs are decoded, see `subset.choose`; labels stay the set's.
   Raises `UserError` for what `prepared` refuses, for a set that cannot be
   read, for images of several sizes and for missing labels.
   """
   builder, test_name = prepared(name, data_dir, holdout)
-  train = _read(name, builder, 'train', size)
-  test = _read(name, builder, test_name, size) if test_name else None
+  names = builder.info.features['label'].names
+  wanted = indices(names, classes) if classes and names else None
+  train = _read(name, builder, 'train', size, wanted)
+  test = _read(name, builder, test_name, size, wanted) if test_name else None
   return train, test, class_names(builder, train.labels), row_of(builder.name)
 
 
@@ -153,30 +157,37 @@ def refuse_missing(name, split, labels):
         '--config.dataset.holdout=0.1')
 
 
-def _read(name, builder, split, size):
+def _read(name, builder, split, size, wanted):
   with opened(name, builder, split) as source:
-    found = _arrays(source, builder.info.features['image'].shape[-1], size)
+    found = _arrays(source, builder.info.features['image'].shape[-1], size,
+                    wanted)
   refuse_missing(name, split, found.labels)
   return found
 
 
-def _arrays(source, channels, size):
-  """All of a data source as a `Split`."""
-  count, images = len(source), None
-  labels = np.empty(count, np.int32)
+def _arrays(source, channels, size, wanted=None):
+  """All of a data source as a `Split`, or its images of the `wanted` labels."""
+  count, images, labels = len(source), None, []
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # Pillow's, of images it does read.
     for start in range(0, count, BLOCK):
       # Python integers: an array of indices is refused.
       rows = list(range(start, min(start + BLOCK, count)))
-      block = source.__getitems__(rows)
-      for index, example in zip(rows, block, strict=True):
+      block = [example for example in source.__getitems__(rows)
+               if wanted is None or example['label'] in wanted]
+      for example in block:
         image = decode_bytes(example['image'], channels, size)
         if images is None:
-          images = empty((count, *image.shape))
+          images = empty((count if wanted is None else 0, *image.shape))
         if image.shape[:2] != images.shape[1:3]:
           shapes = [decode_bytes(other['image'], 1).shape for other in block]
           raise several_sizes({
               images.shape[2:0:-1], *(shape[1::-1] for shape in shapes)})
-        images[index], labels[index] = image, example['label']
-  return Split(images, labels)
+        if len(labels) == len(images):  # Only where a part is wanted.
+          more = empty((len(images) // 2 + BLOCK, *image.shape))
+          images = np.concatenate([images, more])
+        images[len(labels)] = image
+        labels.append(example['label'])
+  if images is None:
+    images = np.zeros((0, 1, 1, channels), np.uint8)
+  return Split(images[:len(labels)], np.array(labels, np.int32))

@@ -9,6 +9,7 @@ from dasm_jax import (
   losses,
   models,
   objectives,
+  photo,
   train,
 )
 from dasm_jax.errors import unknown
@@ -65,13 +66,17 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
   if c.per_class_steps:
     lr, momentum = gradient.equivalent(lr, momentum, classes)
   steps = steps or c.steps
+  def pixels(strategy):
+    return photo.statistics(strategy, codec.mean, codec.std, codec.zca)
   given.update(
-      augment=augment.build(c.augment, c.augment_mode), lr=lr,
+      augment=augment.build(c.augment, c.augment_mode,
+                            statistics=pixels(c.augment)), lr=lr,
       momentum=momentum, limit=c.limit or None, replay=replay,
       net=train.recipe(
           1, lr=c.net_lr, momentum=c.net_momentum,
           weight_decay=c.net_weight_decay, batch=c.net_batch,
-          strategy=c.net_augment, mode=c.augment_mode, cutmix=c.net_cutmix))
+          strategy=c.net_augment, mode=c.augment_mode, cutmix=c.net_cutmix,
+          statistics=pixels(c.net_augment)))
   if c.match == 'statistics':
     return statistics.method(network, statistics.Settings(
         **given, weight=c.statistics, first=c.first_layer, teach=c.teach,

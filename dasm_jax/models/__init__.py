@@ -6,7 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.models import convnet, densenet, lenet, resnet, vgg, vit
+from dasm_jax.models import (
+  convnet,
+  densenet,
+  layers,
+  lenet,
+  resnet,
+  vgg,
+  vit,
+)
 from dasm_jax.types import Network, Variables
 
 MODELS = {
@@ -24,18 +32,26 @@ MODELS = {
 }
 
 
-def build(name, *, shape, classes, **settings):
+# What networks compute in.
+DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
+
+
+def build(name, *, shape, classes, dtype='float32', **settings):
   """The network called `name` as a `Network` of pure functions.
 
   Args:
     name: a key of `MODELS`.
     shape: (height, width, channels) of the images it reads.
     classes: number of outputs.
+    dtype: `float32`, or `bfloat16`: convolutions and activations are in that;
+      parameters, norms, logits, what comes out and all gradients in float32.
     **settings: the model's own (depth, width, norm, …), see `settings_of`.
 
   Raises:
     UserError: an unknown name or setting, or settings that do not fit.
   """
+  if dtype not in DTYPES:
+    raise unknown('dtype of networks', dtype, DTYPES)
   known = settings_of(name)
   for setting in settings:
     if setting not in known:
@@ -44,7 +60,7 @@ def build(name, *, shape, classes, **settings):
     module = MODELS[name](shape, classes, **settings)
   except TypeError as error:
     raise UserError(f'network {name}: {error}') from None
-  return pure(module, shape)
+  return pure(module, shape, DTYPES[dtype])
 
 
 def settings_of(name):
@@ -59,24 +75,32 @@ def settings_of(name):
   return {x.name: x.default for x in parameters if x.kind == x.KEYWORD_ONLY}
 
 
-def pure(module, shape):
+def pure(module, shape, dtype=None):
   """A linen module returning `(logits, features)` as a `Network`.
 
-  It may sow `maps`, its blocks before they are pooled.
+  It may sow `maps`, its blocks before they are pooled. dtype: what it reads
+  images in; None is their own. What comes out of it is float32 at least.
   """
 
   def init(key):
     variables = module.init(key, jnp.zeros((1, *shape)))
     return Variables(variables['params'], variables.get('batch_stats', {}))
 
+  def narrow(images):
+    return images if dtype is None else images.astype(dtype)
+
+  def wide(tree):
+    return tree if dtype is None else jax.tree.map(layers.wide, tree)
+
   def run(variables, images, train):
+    images = narrow(images)
     tree = {'params': variables.params}
     if variables.stats:
       tree['batch_stats'] = variables.stats
     if not (train and variables.stats):
-      return module.apply(tree, images), variables.stats
+      return wide(module.apply(tree, images)), variables.stats
     out, new = module.apply(tree, images, train=True, mutable=['batch_stats'])
-    return out, new['batch_stats']
+    return wide(out), new['batch_stats']
 
   def apply(variables, images, train=False):
     (logits, _), stats = run(variables, images, train)
@@ -95,8 +119,9 @@ def pure(module, shape):
       tree['batch_stats'] = variables.stats
     changing = ['intermediates'] + ['batch_stats'] * bool(
         train and variables.stats)
-    out, seen = module.apply(tree, images, train=train, mutable=changing)
-    return out, seen.get('intermediates', {})
+    out, seen = module.apply(
+        tree, narrow(images), train=train, mutable=changing)
+    return wide((out, seen.get('intermediates', {})))
 
   def maps(variables, images, train=False):
     (_, blocks), seen = noted(variables, images, train)

@@ -134,22 +134,20 @@ def weight_gradient(images, cotangent, padding, k):
   block = _block(n, height * width)
   images = images.reshape(n // block, block, *images.shape[1:])
   cotangent = cotangent.reshape(n // block, block * height * width, c_out)
-  narrow = c_in < NARROW
+  narrow, sums = c_in < NARROW, jnp.promote_types(images.dtype, jnp.float32)
   if not narrow:
     # Once for all blocks: a product with both operands row-major is faster.
     cotangent = lax.optimization_barrier(jnp.swapaxes(cotangent, 1, 2))
 
   def add(total, block):
     rows = _unfold(block[0], padding, k).reshape(-1, k * k * c_in)
-    if narrow:
-      return total + rows.T @ block[1], None
-    return total + block[1] @ rows, None
+    pair = (rows.T, block[1]) if narrow else (block[1], rows)
+    return total + (pair[0] @ pair[1]).astype(sums), None
 
   shape = (k * k * c_in, c_out) if narrow else (c_out, k * k * c_in)
-  zero = jnp.zeros(shape, images.dtype)
-  total, _ = lax.scan(add, zero, (images, cotangent))
+  total, _ = lax.scan(add, jnp.zeros(shape, sums), (images, cotangent))
   total = total if narrow else total.T
-  return total.reshape(k, k, c_in, c_out)
+  return total.reshape(k, k, c_in, c_out).astype(images.dtype)
 
 
 def _block(n, positions):

@@ -44,6 +44,11 @@ def fan_out(key, shape, dtype=jnp.float32):
   return math.sqrt(2 / (k * k * out)) * jax.random.normal(key, shape, dtype)
 
 
+def wide(x):
+  """`x` in float32 if it is in half precision, else as it is."""
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 class Conv(nn.Module):
   """A `kernel x kernel` convolution.
 
@@ -91,6 +96,7 @@ class Norm(nn.Module):
   batch: each channel over the batch; running averages when not training
     (their variance is the unbiased one, as in PyTorch). Sows each image's
     `moments` then, if asked to.
+  Half precision is normalised in float32.
   """
   kind: str
 
@@ -98,6 +104,7 @@ class Norm(nn.Module):
   def __call__(self, x, train=False):
     if self.kind == 'none':
       return x
+    dtype, x = x.dtype, wide(x)
     shape = x.shape[1:] if self.kind == 'layer' else x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, shape).astype(x.dtype)
     bias = self.param('bias', nn.initializers.zeros, shape).astype(x.dtype)
@@ -107,7 +114,7 @@ class Norm(nn.Module):
       mean, variance = _moments(x, self.kind)
     # One multiply and one add over the image: the rest is per channel.
     gain = scale * jax.lax.rsqrt(variance + EPSILON)
-    return x * gain + (bias - mean * gain)
+    return (x * gain + (bias - mean * gain)).astype(dtype)
 
   def _batch(self, x, train):
     c, n = x.shape[-1], math.prod(x.shape[:-1])
@@ -169,10 +176,11 @@ class LayerNorm(nn.Module):
   def __call__(self, x):
     scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
     bias = self.param('bias', nn.initializers.zeros, x.shape[-1:])
+    dtype, x = x.dtype, wide(x)
     x = x - x.mean(-1, keepdims=True)
     variance = jnp.square(x).mean(-1, keepdims=True)
     x = x * jax.lax.rsqrt(variance + EPSILON)
-    return x * scale.astype(x.dtype) + bias.astype(x.dtype)
+    return (x * scale.astype(x.dtype) + bias.astype(x.dtype)).astype(dtype)
 
 
 def _mean_variance(x, axes):
@@ -238,4 +246,4 @@ POOLINGS = ('avg', 'max', 'none')
 
 def classify(x, classes):
   """Logits of the flattened `x`, `[n, …]`, inside a module: `[n, classes]`."""
-  return Dense(classes)(x.reshape(len(x), -1))
+  return Dense(classes)(wide(x.reshape(len(x), -1)))

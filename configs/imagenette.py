@@ -1,0 +1,33 @@
+r"""ImageNette (ten classes, easy to tell): DASM on IDC, trajectory methods.
+
+  python -m dasm_jax.main --config=configs/imagenette.py:method=mtt,ipc=1
+
+Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
+datm, or a coreset), segments (0: by ipc, 1: the plain method), factor (IDC's
+multi-formation; 3 is published), size (0: 128 with ConvNet-5 for trajectory
+methods, 224 with ResNet-AP-10 for the others; 128: ConvNet-5 for all), schedule
+(published, or short: to see that it runs), seed.
+
+Data: these classes of TFDS's imagenet2012, tested on its validation images as
+MTT does, or --config.dataset.name=folder:PATH with PATH/train/n…/*.JPEG and
+PATH/val.
+TFDS's own `imagenette/full-size-v2`, which it downloads itself, has other
+images in its test split: --config.dataset.name=imagenette/full-size-v2.
+
+Published, 128x128, ConvNet-5, ipc 1 / 10: MTT: 47.7 / 63.0; FTD: 52.2 / 67.7.
+Ipc 1 under one later protocol: MTT: 51.4; IDC: 61.4; all images: 87.4. MTT's
+row is that of its one command for ten classes at ipc 1; other ipc and FTD,
+TESLA, DATM have it too, and IDC ImageNet-10's settings. MTT's authors: one or
+two RTX 3090, 1 to 5 hours. Ours is not measured.
+"""
+
+from dasm_jax import config, imagenet
+
+TRAJECTORIES = imagenet.TRAJECTORIES
+
+
+def get_config(text=''):
+  """The configuration for an argument string such as `ipc=1,method=mtt`."""
+  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0, size=0,
+                       schedule='published', seed=0)
+  return imagenet.settings(a, 'imagenette')

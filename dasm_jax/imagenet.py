@@ -1,0 +1,110 @@
+"""Published settings on ImageNet and its subsets.
+
+`configs` calls `settings`; sources: IDC (2205.14959) with its program, MTT
+(2203.11932), SRe2L (2306.13092).
+"""
+
+from dasm_jax import config, published
+from dasm_jax.data.classes import LISTS
+
+# MTT's one row: 128x128, ConvNet-5, ten classes. Its followers published none
+# that we found: they have MTT's windows and rates here.
+_MTT = (20, 2, 10, 1000., 1e-6)
+TRAJECTORIES = {
+    'mtt': {1: published.mtt(*_MTT, .01)},
+    'ftd': {1: published.ftd(*_MTT, .01, alpha=1., average=.9995)},
+    'tesla': {1: published.tesla(*_MTT, .01)},
+    'datm': {1: published.datm(*_MTT, lr_label=10., zca=False)}}
+
+AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
+CROP = 'rrc08_flip'  # SRe2L's, of recovery and teacher
+PER_CLASS = 1300  # real images, at most
+
+
+def epochs(decoded, classes=10):
+  """Epochs of IDC's evaluation on ImageNet, for decoded images a class.
+
+  3000 for one, 2000 up to 10, 1500 up to 50, 1000 up to 200, 500 up to 500,
+  300 beyond; from 100 classes on two thirds, cut to hundreds.
+  """
+  steps = (1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500)
+  found = next((many for most, many in steps if decoded <= most), 300)
+  return found if classes < 100 else found * 2 // 3 // 100 * 100
+
+
+def settings(a, classes):
+  """The configuration of a set of ImageNet's classes.
+
+  Trajectory methods: MTT's, 128x128 and ConvNet-5, evaluated by DSA's recipe.
+  SRe2L: ResNet-18 with batch norm. The others: ResNet-AP-10, evaluated by
+  IDC's recipe. `a.size` of 128 or less means ConvNet-5 for them too.
+
+  Args:
+    a: `config.arguments` with ipc, method, segments, factor, schedule, seed
+      and size (0: by the method).
+    classes: of `config.dataset.classes`; '' is all 1000.
+
+  Raises:
+    UserError: an unknown schedule or method.
+  """
+  count = len(LISTS[classes]) if classes else 1000
+  many, short = count >= 100, a.schedule == 'short'
+  size = a.size or (128 if a.method in TRAJECTORIES else 224)
+  a.factor = a.factor or (3 if a.method == 'idc' else 1)
+  c = config.published(
+      a, name='imagenet2012', size=size, idc=dict(
+          distance='l1', lr=1e-3 if many else 3e-3, base_size=224,
+          net_steps=4 if many else 8, short_lr=3e-2),
+      trajectories=TRAJECTORIES)
+  c.dataset.size, c.dataset.classes = size, classes
+  if a.factor > 2 and a.ipc >= 20:
+    c.syn.formation = 'bound'
+  _network(c, size, short)
+  c.network.dtype = 'bfloat16' if many else 'float32'
+  if a.method in TRAJECTORIES:
+    return c
+  if a.method == 'sre2l':
+    _sre2l(c.method, short)
+  if a.method == 'idc':
+    _idc(c.method, count, short)
+  _evaluation(c, count, short)
+  return c
+
+
+def _network(c, size, short):
+  if c.method.name == 'sre2l':
+    c.network = dict(name='resnet', depth=18, widen=.25 if short else 1.,
+                     norm='batch')
+  elif size <= 128:
+    c.network.depth = 5
+  else:
+    c.network = dict(name='resnet_ap', depth=10, widen=.25 if short else 1.,
+                     norm='instance')
+
+
+def _idc(m, count, short):
+  """CutMix always; each network begins with some epochs on real images."""
+  m.net_cutmix = 1.0
+  if count >= 100:
+    m.net_lr, m.net_weight_decay, m.net_batch = 0.1, 1e-4, 128
+  before = 5 if count >= 100 else 10
+  if short:
+    m.warmup = 50
+  else:
+    m.warmup, m.steps = before * (count * PER_CLASS // m.net_batch), 50_000
+
+
+def _sre2l(m, short):
+  """4000 steps of recovery, of which the last one that teaches is the first."""
+  m.augment = m.net_augment = CROP
+  if not short:
+    m.steps = 4000 + m.teach - 1
+
+
+def _evaluation(c, count, short):
+  e = c.eval
+  e.recipe, e.augment, e.cutmix, e.networks = 'idc', AUGMENT, 1.0, 3
+  e.lr, e.weight_decay, e.batch = (
+      (0.1, 1e-4, 128) if count >= 100 else (0.01, 5e-4, 64))
+  if not short:
+    e.epochs = epochs(c.syn.ipc * c.syn.factor ** 2, count)
