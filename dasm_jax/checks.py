@@ -5,6 +5,7 @@ from dasm_jax import (
   coreset,
   data,
   difficulty,
+  intake,
   methods,
   segments,
   train,
@@ -37,6 +38,10 @@ def check_settings(c):
     raise UserError(f'--config.seed={c.seed} must be 0 or more')
   if c.syn.ipc < 1:
     raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
+  _one_of('dataset.stream', c.dataset.stream, intake.STREAM)
+  if c.dataset.workers < 0:
+    raise UserError(f'--config.dataset.workers={c.dataset.workers} processes '
+                    'must be 0 (threads of this one) or more')
   _one_of('syn.init', c.syn.init, INITS)
   _one_of('syn.labels', c.syn.labels, LABELS)
   _one_of('segments.match', c.segments.match, MATCHES)
@@ -54,7 +59,7 @@ def check_settings(c):
                       ' from 0 to 1')
   for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
                'segments.probe_real_steps', 'coreset.networks',
-               'coreset.epochs', 'eval.networks', 'run.chunk'):
+               'coreset.epochs', 'eval.networks', 'run.chunk', 'run.buffer_mb'):
     group, name = path.split('.')
     if c[group][name] < 1:
       raise UserError(f'--config.{path}={c[group][name]} must be at least 1')

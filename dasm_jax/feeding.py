@@ -6,6 +6,7 @@ from concurrent import futures
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import parallel, school
@@ -20,35 +21,6 @@ class Plan(NamedTuple):
   """
   piece: int
   capacity: int
-
-
-def plan(looks, pool, n, key, inner, chunk, image_bytes, budget):
-  """The `Plan` of a segment whose steps look at what `looks` tells.
-
-  Args:
-    looks: of a `Method`; pool, n, key: what it takes.
-    inner: steps after which what it looks at repeats in number.
-    chunk: steps that are asked for at most.
-    image_bytes: of one image.
-    budget: bytes that the images of one piece may take.
-
-  Raises:
-    UserError: `looks` is None.
-  """
-  if looks is None:
-    raise UserError('what this method looks at depends on what it finds, so '
-                    'that its images cannot be read ahead; choose another '
-                    '--config.method, or --config.dataset.stream=never')
-  counts = [_count(looks, pool, n, key, step) for step in range(inner + chunk)]
-  piece = int(np.clip(budget // (max(counts) * image_bytes), 1, chunk))
-  sums = np.convolve(counts, np.ones(piece, int), 'valid')
-  return Plan(piece, min(n, int(sums.max())))
-
-
-def _count(looks, pool, n, key, step):
-  shapes = jax.eval_shape(
-      lambda pool, key: looks(pool, n, key, step), pool, key)
-  return sum(int(np.prod(x.shape)) for x in shapes)
 
 
 @contextlib.contextmanager
@@ -71,23 +43,52 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
     source = real.whole(f'method {c.method.name}')
     yield lambda step, most: (source, most)
   else:
-    mine = jax.tree.map(lambda x: x[parallel.own(job.classes)], pool)
-    plan_ = plan(method.looks, mine, len(real.labels), key,
-                 c.method.get('inner', 1), c.run.chunk,
+    if method.looks is None:
+      raise UserError(
+          f'method {c.method.name!r} looks at real images by what it finds, so '
+          'that they cannot be read ahead; choose another --config.method, or '
+          '--config.dataset.stream=never if they fit on the device')
+    mine = jnp.asarray(parallel.own(job.classes))
+    def looks(step):
+      return method.looks(pool, mine, len(real.labels), key, step)
+    # How many images a step looks at repeats with the networks, or falls.
+    first = steps[:c.method.get('inner', 1) + c.run.chunk]
+    plan_ = plan(looks, len(real.labels), first, c.run.chunk,
                  int(np.prod(job.shape)), c.run.buffer_mb * 2 ** 20)
-    with _streamed(real, method.looks, mine, key, steps, c.run.chunk, plan_,
-                   meter) as feed:
+    with _streamed(real, looks, steps, c.run.chunk, plan_, meter) as feed:
       yield feed
 
 
+def plan(looks, n, steps, chunk, image_bytes, budget):
+  """The `Plan` of a segment whose steps look at what `looks` tells.
+
+  Args:
+    looks: `step -> [indices, …]`.
+    n: images there are.
+    steps: those to plan for.
+    chunk: steps after whose multiples a chunk ends.
+    image_bytes: of one image.
+    budget: bytes that the images of one piece may take.
+  """
+  # Shapes tell how many; they cost nothing.
+  counts = np.array([_count(looks, step) for step in steps])
+  piece = int(np.clip(budget // (counts.max() * image_bytes), 1, chunk))
+  sums = np.convolve(counts, np.ones(min(piece, len(counts)), int), 'valid')
+  return Plan(piece, min(n, int(sums.max())))
+
+
+def _count(looks, step):
+  return sum(int(np.prod(x.shape)) for x in jax.eval_shape(
+      lambda: looks(step)))
+
+
 @contextlib.contextmanager
-def _streamed(real, looks, pool, key, steps, chunk, plan_, meter):
+def _streamed(real, looks, steps, chunk, plan_, meter):
   """Yields `(step, most) -> (data, steps)`, the next piece read meanwhile.
 
   Args:
     real: a `real.Streamed`.
-    looks: of a `Method`.
-    pool: of the classes of this process. key: of the segment.
+    looks: `step -> [indices, …]`.
     steps: the range of steps to go.
     chunk: steps after whose multiples a chunk ends.
     plan_: a `Plan`.
@@ -96,13 +97,12 @@ def _streamed(real, looks, pool, key, steps, chunk, plan_, meter):
   seen = {}
 
   def indices(step):
-    found = looks(pool, len(real.labels), key, step)
     seen[step] = np.unique(np.concatenate(
-        [np.asarray(x).ravel() for x in found]))
+        [np.asarray(x).ravel() for x in looks(step)]))
     return seen[step]
 
-  with Ahead(real.split, indices, steps, depth=plan_.piece) as ahead, (
-      futures.ThreadPoolExecutor(1)) as pool_:
+  with futures.ThreadPoolExecutor(1) as pool_, (
+      Ahead(real.split, indices, steps, depth=plan_.piece)) as ahead:
 
     def assemble(size):
       parts = [next(ahead) for _ in range(size)]

@@ -8,6 +8,7 @@ from dasm_jax import (
   checks,
   coreset,
   data,
+  intake,
   methods,
   models,
   parallel,
@@ -51,6 +52,16 @@ class Job(NamedTuple):
     """(height, width, channels)."""
     return self.dataset.train.shape
 
+  @property
+  def streamed(self):
+    """Whether train images are read from the disk as they are used."""
+    return not isinstance(self.dataset.train, data.Split)
+
+  def close(self):
+    """Ends the processes that read images."""
+    if self.streamed:
+      self.dataset.train.close()
+
   def at_rate(self, recipe, syn):
     """A recipe for a synthetic set: with its learned rate if eval.lr is 0."""
     return recipe if self.config.eval.lr else recipe._replace(lr=float(syn.lr))
@@ -63,10 +74,7 @@ def build(config, dataset=None):
     UserError: settings that do not fit the data.
   """
   c = config
-  dataset = dataset or data.load(
-      c.dataset.name, data_dir=c.dataset.data_dir or None,
-      size=c.dataset.size, holdout=c.dataset.holdout, seed=c.seed,
-      classes=c.dataset.classes)
+  dataset = dataset or intake.dataset(c)
   shape = dataset.train.shape
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)
@@ -180,11 +188,11 @@ def place(job):
   def source(split):
     return parallel.replicate(sources.source(
         split, job.classes, job.dataset.mean, job.dataset.std, job.codec.zca))
-  train_, test = job.dataset.train, job.dataset.test
-  if isinstance(train_, data.Split):
-    return real.Resident(source(train_)), source(test)
-  return real.Streamed(
-      train_, job.classes, job.dataset.mean, job.dataset.std), source(test)
+  train_, test = job.dataset.train, source(job.dataset.test)
+  if job.streamed:
+    return real.Streamed(
+        train_, job.classes, job.dataset.mean, job.dataset.std), test
+  return real.Resident(source(train_)), test
 
 
 def total_steps(job):

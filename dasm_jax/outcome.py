@@ -12,8 +12,10 @@ from dasm_jax import (
   card,
   evaluate,
   hosts,
+  intake,
   methods,
   models,
+  parallel,
   pictures,
   report,
   synthetic,
@@ -37,7 +39,7 @@ def describe(job, workdir, log):
   size = 'x'.join(map(str, job.shape))
   log.say(f'data      {job.dataset.name}: {count} train, '
           f'{len(job.dataset.test.labels)} test images {size}, '
-          f'{job.classes} classes')
+          f'{job.classes} classes' + _where(job))
   log.say(f'set       {c.syn.ipc} images a class ({c.syn.ipc * job.classes} in '
           f'all), factor {c.syn.factor}, {len(job.plan)} segment(s) of '
           f'{", ".join(str(s.width) for s in job.plan)}')
@@ -52,6 +54,14 @@ def describe(job, workdir, log):
   log.say(f'devices   {len(devices)} {devices[0].device_kind} '
           f'({devices[0].platform}){shared}')
   log.say(f'workdir   {workdir}')
+
+
+def _where(job):
+  """Where the images are, if they are not in memory."""
+  if not job.streamed:
+    return ''
+  return (f', read as they are used: {report.size(intake.size(job.dataset))} '
+          f'of images, {report.size(parallel.memory())} a device')
 
 
 def say_resumed(job, segment, step, steps, log):

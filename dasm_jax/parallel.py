@@ -6,6 +6,8 @@ know an axis name only, so the same ones run under `jit`, `vmap(axis_name=…)`
 and `shard_map`.
 """
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,15 @@ AXIS = 'devices'
 def count():
   """Number of devices, of all processes."""
   return jax.device_count()
+
+
+def memory():
+  """Bytes of a device; where it does not tell, of this machine's memory."""
+  found = [(device.memory_stats() or {}).get('bytes_limit', 0)
+           for device in jax.local_devices()]
+  if all(found):
+    return min(found)
+  return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
 
 
 def _put(tree, *spec):

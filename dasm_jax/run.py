@@ -5,6 +5,7 @@ finished one has no steps left.
 """
 
 import contextlib
+import functools
 import json
 import pathlib
 import time
@@ -105,7 +106,8 @@ def run(config, workdir):
         progress = distil(job, segment, done, progress, real, experts, key,
                           tools)
       done.append(progress)
-      hosts.once(lambda: outcome.show_segment(job, segment, done, workdir))
+      hosts.once(functools.partial(
+          outcome.show_segment, job, segment, done, workdir))
     if meter.line():
       log.say(f'distilled {meter.line()}')
     syn = beginning.join(done)

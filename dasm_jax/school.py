@@ -43,6 +43,7 @@ def open_(job, place, real, log, stopping):
   """
   if 'experts' not in job.config:
     return None
+  data = real.whole('training experts')
   c = job.config.experts
   about = _about(job)
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
@@ -63,8 +64,7 @@ def open_(job, place, real, log, stopping):
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
               f'{report.size(len(missing) * buffer.bytes)} in {buffer.folder}')
-      _train(job, buffer, missing, real.whole('training experts'), log,
-             stopping)
+    _train(job, buffer, missing, data, log, stopping)
   return buffer
 
 

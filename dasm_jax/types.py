@@ -76,9 +76,10 @@ class Method(NamedTuple):
   step: `(state, data, pool, key) -> (state, metrics)`, one sweep over all
     classes; may be jitted, scanned or pmapped by anybody.
   axes: `state` with 0 where a leaf begins with the classes, else None.
-  looks: `(pool, n, key, step) -> [indices, …]`, which of the `n` real images a
-    step looks at for the classes of `pool`, int32 of any shapes; `n` and `step`
-    are plain ints. None: only the state tells, so all must be there.
+  looks: `(pool, mine, n, key, step) -> [indices, …]`, which of the `n` real
+    images a step looks at, int32 of any shapes; `pool` is of all classes,
+    `mine` the rows that are matched here; `n` and `step` are plain ints. None:
+    only the state tells, so all must be there.
   """
   init: Callable
   step: Callable

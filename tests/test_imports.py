@@ -59,7 +59,7 @@ ORDER = [
      'mute', 'meters'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments'}, {'parallel'}, {'experts', 'machine'}, {'methods'},
-    {'real'}, {'evaluate', 'ageing', 'selection'},
+    {'real', 'intake'}, {'evaluate', 'ageing', 'selection'},
     {'config', 'checks', 'job', 'imagenet'},
     {'card', 'school', 'work'}, {'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding'},

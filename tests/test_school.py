@@ -46,7 +46,8 @@ def test_experts_learn_and_differ(trained):
   assert buffer.missing() == [] and buffer.folder.parent.name == 'experts'
   def right(expert, epoch):
     labels, early = made.dataset.train.labels, buffer._replace(epochs=epoch)
-    out = [*school._final_logits(made, early, data, np.arange(len(labels)))][
+    out = [*school._final_logits(
+        made, early, data.whole(''), np.arange(len(labels)))][
         expert]
     return (out.argmax(-1) == labels).mean()
   # Epoch 0 guesses among ten; four epochs of SGD know more.
@@ -61,7 +62,7 @@ def test_experts_do_not_depend_on_who_trained_with_them(trained, tmp_path):
   about = school._about(again)
   alone = buffers.claim(tmp_path / 'alone', about, 3, 4, buffer.size)
   with log:
-    school._train(again, alone, [1], data, log, watch)
+    school._train(again, alone, [1], data.whole(''), log, watch)
   np.testing.assert_allclose(
       buffers.rows(alone, [1], [4]), buffers.rows(buffer, [1], [4]),
       rtol=1e-4, atol=1e-5)
@@ -74,7 +75,7 @@ def test_stopped_between_epochs_keeps_what_is_finished(tmp_path):
   soon = stop.Watch()
   soon.note(15)
   with log, pytest.raises(stop.Stopped, match='saved 0 experts'):
-    school._train(made, buffer, [0], data, log, soon)
+    school._train(made, buffer, [0], data.whole(''), log, soon)
   assert buffer.missing() == [0, 1]
   assert not list((tmp_path / 'e').glob('*.part'))
 

@@ -36,7 +36,7 @@ def test_one_segment_is_the_base_method(tmp_path):
   method = methods.build(job.network, 10, job.codec, config.method,
                          gradient.Correction(), images=2,
                          axis_name=parallel.AXIS)
-  data, _ = jobs.place(job)
+  data = jobs.place(job)[0].whole('')
   around = sources.Pool(
       jnp.arange(10), jnp.ones(10), data.everything, data.everything,
       Batch(jnp.zeros((10, 0, 8, 8, 1)), jnp.zeros((10, 0, 10))))

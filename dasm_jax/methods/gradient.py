@@ -151,7 +151,8 @@ def _looks(settings, statistics):
   size, inner = settings.net.batch, settings.inner
 
   @jax.jit
-  def of_classes(pool, key):
+  def of_classes(pool, mine, key):
+    pool = jax.tree.map(lambda x: x[mine], pool)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, pool.classes)
     return sources.class_indices(pool, _pair(keys)[0], settings.batch,
                                  settings.replay)
@@ -159,10 +160,10 @@ def _looks(settings, statistics):
   training = jax.jit(networks.of_training, static_argnums=(0, 1, 2))
   averages = jax.jit(networks.of_statistics)
 
-  def looks(pool, n, key, step):
+  def looks(pool, mine, n, key, step):
     k_net, k_stats, k_match, k_train = jax.random.split(
         jax.random.fold_in(key, step), 4)
-    found = [of_classes(pool, k_match)]
+    found = [of_classes(pool, mine, k_match)]
     if statistics:
       found.append(averages(pool.everything, k_stats))
     if settings.warmup and step % inner == 0:

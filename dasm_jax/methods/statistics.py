@@ -129,7 +129,34 @@ def method(network, settings, axis_name=None):
                            step=state.step + 1)
     return state, {**metrics, 'teacher/loss': taught}
 
-  return Method(init, step, AXES)
+  drawn = jax.jit(_drawn, static_argnums=(0, 1))
+
+  def looks(pool, mine, n, key, step):
+    del mine, n  # every device trains the same teacher
+    k_teach = jax.random.split(jax.random.fold_in(key, step), 4)[1]
+    size = settings.net.batch, settings.replay
+    return [drawn(*size, _pick(k), pool.everything, pool.window)
+            for k in jax.random.split(k_teach, settings.net_steps)] if (
+                step < settings.teach) else [jnp.zeros(1, jnp.int32)]
+
+  return Method(init, step, AXES, looks)
+
+
+def _pick(key):
+  """Of a batch's key the one that draws it."""
+  return jax.random.split(key)[0]
+
+
+def _drawn(size, replay, key, everything, window):
+  """A batch of real images, classes and then images at random, `[size]`."""
+  which, where, often = jax.random.split(key, 3)
+  classes = jax.random.randint(which, (size,), 0, len(everything.counts))
+  share = jax.random.uniform(where, classes.shape)
+  again = jax.random.uniform(often, classes.shape) < replay
+  def chosen(rows):
+    at = (share * rows.counts[classes]).astype(jnp.int32)
+    return rows.indices[classes, at]
+  return jnp.where(again, chosen(everything), chosen(window))
 
 
 def _check(network, settings):
@@ -152,17 +179,6 @@ def _teacher(network, tx, settings, axis_name):
   """`(variables, net_moments, data, pool, key, step) -> (…, …, loss)`."""
   change = train.augmentation(settings.net)
 
-  def draw(key, data, window):
-    which, where, often = jax.random.split(key, 3)
-    classes = jax.random.randint(
-        which, (settings.net.batch,), 0, sources.classes_of(data))
-    share = jax.random.uniform(where, classes.shape)
-    again = jax.random.uniform(often, classes.shape) < settings.replay
-    def chosen(rows):
-      at = (share * rows.counts[classes]).astype(jnp.int32)
-      return rows.indices[classes, at]
-    return jnp.where(again, chosen(data.everything), chosen(window))
-
   def run(variables, net_moments, data, pool, key, step):
     window = pool.window
     if axis_name is not None:
@@ -171,8 +187,9 @@ def _teacher(network, tx, settings, axis_name):
     lr = _falling(settings.net.lr, step / settings.teach)
     def one(carry, key):
       pick, alter = jax.random.split(key)
-      batch = change(alter, sources.take(data, draw(
-          pick, data, Window(*window))))
+      batch = change(alter, sources.take(data, _drawn(
+          settings.net.batch, settings.replay, pick, data.everything,
+          Window(*window))))
       *carry, loss = train.step(network, tx, *carry, batch, lr, axis_name)
       return tuple(carry), loss
     carry, found = jax.lax.scan(

@@ -1,0 +1,193 @@
+"""Streamed images: what steps look at, read ahead; equal to all in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+import toy
+
+from dasm_jax import config as configs
+from dasm_jax import evaluate, feeding, intake, meters, parallel, real, run
+from dasm_jax import job as jobs
+from dasm_jax import source as sources
+from dasm_jax.data import lazy
+from dasm_jax.errors import UserError
+from dasm_jax.methods import networks
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+STREAMED = ('dc', 'idc', 'dm', 'sre2l')
+
+
+def only(data, indices):
+  """A `Source` that holds the images at `indices`, and zeros for no other."""
+  unique = np.unique(np.concatenate([np.ravel(x) for x in indices]))
+  slots = np.full(len(data.labels), len(unique))
+  slots[unique] = np.arange(len(unique))
+  images = np.concatenate([data.images[unique], np.zeros_like(data.images[:1])])
+  return data._replace(images=jnp.asarray(images), slots=jnp.asarray(slots))
+
+
+@pytest.mark.parametrize('name', STREAMED)
+def test_a_step_looks_at_what_it_says(name, monkeypatch):
+  """Three steps, over the end of a network, with no other image in reach."""
+  monkeypatch.setattr(networks, 'STATISTICS', 3)
+  plain = dict(warmup=1, norm='batch', net_batch=4) if name == 'dc' else {}
+  made = toy.toy(name, replay=.5, **plain)
+  n, mine = len(made.data.labels), jnp.arange(3)
+  step = jax.jit(made.method.step)
+  state = other = made.state
+  seen = 0
+  for k in range(3):
+    looked = made.method.looks(made.pool, mine, n, made.key, k)
+    part = only(made.data, looked)
+    seen = max(seen, len(part.images) - 1)
+    state, _ = step(state, made.data, made.pool, made.key)
+    other, _ = step(other, part, made.pool, made.key)
+    toy.leaves_close(state, other)
+  assert 0 < seen < n  # else this shows nothing
+
+
+def test_a_process_looks_at_its_own_classes():
+  made = toy.toy('dc', classes=4)
+  def labels(mine):
+    looked = made.method.looks(made.pool, jnp.array(mine),
+                               len(made.data.labels), made.key, 0)
+    return set(np.asarray(made.data.labels)[np.ravel(looked[0])].tolist())
+  assert labels([1, 3]) == {1, 3} and labels([0]) == {0}
+
+
+def test_cafe_cannot_be_read_ahead(tmp_path):
+  config = small.tiny('cafe', dataset__stream='always')
+  with pytest.raises(UserError, match="method 'cafe' .*dataset.stream=never"):
+    run.run(config, tmp_path)
+
+
+@pytest.mark.parametrize('method, changes, text', [
+    ('mtt', {}, 'training experts goes through all'),
+    ('dc', {'syn__init': 'herding'}, 'syn.init=herding goes through all'),
+    ('dc', {'dataset__zca': .1}, 'dataset.zca=0.1 whitens by all')])
+def test_what_needs_all_images_says_so(tmp_path, method, changes, text):
+  config = small.tiny(method, dataset__stream='always', **changes)
+  with pytest.raises(UserError, match=text):
+    run.run(config, tmp_path)
+
+
+@pytest.mark.parametrize('method, changes', [
+    ('dc', {'segments__window': 'slide'}),
+    ('idc', {'segments__number': 1, 'run__chunk': 4})])
+def test_streamed_runs_end_as_others(tmp_path, method, changes):
+  found = {}
+  for stream in ('always', 'never'):
+    config = small.tiny(method, dataset__stream=stream, **changes)
+    results = run.run(config, tmp_path / stream)
+    with np.load(tmp_path / stream / 'synthetic.npz') as file:
+      found[stream] = dict(file), results
+  (streamed, results), (whole, others) = found['always'], found['never']
+  np.testing.assert_array_equal(streamed['images'], whole['images'])
+  assert results['accuracy'] == others['accuracy']
+  said = (tmp_path / 'always' / 'log.txt').read_text()
+  assert 'read as they are used' in said.splitlines()[0]
+  assert results['costs']['input_wait_seconds'] > 0
+
+
+@pytest.fixture(scope='module')
+def stream():
+  """`(resident, streamed)` digits."""
+  dataset = lazy.open('digits')
+  rest = 10, dataset.mean, dataset.std
+  whole = sources.source(toy.Split(
+      dataset.train.read(np.arange(len(dataset.train))),
+      dataset.train.labels), *rest)
+  return (real.Resident(parallel.replicate(whole)),
+          real.Streamed(dataset.train, *rest))
+
+
+def test_fetch_takes_what_is_asked_for(stream):
+  resident, streamed = stream
+  rows = np.array([[7, 700], [7, 3]])
+  got = streamed.fetch(rows, 6)
+  assert got.images.shape == (6, 8, 8, 1)
+  toy.leaves_equal(sources.take(got, rows),
+                   sources.take(resident.whole(''), rows))
+  toy.leaves_equal(streamed.everything, resident.everything)
+
+
+def test_scores_and_probes_are_the_same(stream, monkeypatch):
+  monkeypatch.setattr(evaluate, 'PIECE', 1)  # several pieces
+  net = toy.network(classes=10)
+  recipe = toy.train.recipe(1, batch=16)
+  keys = jax.random.split(jax.random.key(0), 2)
+  found = []
+  for data in stream:
+    probes = evaluate.probes_on_real(net, recipe, 3)(keys, data)
+    found.append((probes, evaluate.scores(net, 'loss')(
+        parallel.replicate(probes), data)))
+  toy.leaves_close(*found)
+
+
+def test_pieces_fit_into_the_buffer():
+  def looks(step):
+    return [jnp.zeros((2, 5), int)] + [jnp.zeros(30, int)] * (step % 4 == 0)
+  def plan(budget, n=10 ** 6):
+    return feeding.plan(looks, n, range(12), 6, 100, budget)
+  assert plan(10 ** 9) == (6, 60 + 60)
+  assert plan(8000) == (2, 20 + 30)
+  assert plan(1) == (1, 40)  # at least a step
+  assert plan(10 ** 9, n=50) == (6, 50)  # no more than there are
+
+
+def test_what_fits_stays_in_memory(monkeypatch):
+  config = small.tiny('dc')
+  given = dict(size=0)
+  assert intake.fits(config, given)
+  assert intake.size(jobs.build(config).dataset) == 1797 * 64
+  monkeypatch.setattr(parallel, 'memory', lambda: 2 * 1797 * 64 - 1)
+  assert not intake.fits(config, given)
+  made = jobs.build(config)
+  assert made.streamed
+  made.close()
+  config.dataset.stream = 'never'
+  assert not jobs.build(config).streamed
+
+
+@pytest.mark.parametrize('entry, value', [
+    ('dataset.stream', 'sometimes'), ('dataset.workers', -1),
+    ('run.buffer_mb', 0)])
+def test_impossible_settings(entry, value, tmp_path):
+  config = small.tiny('dc')
+  config.update_from_flattened_dict({entry: value})
+  with pytest.raises(UserError, match=str(value)):
+    run.run(config, tmp_path)
+
+
+def test_the_meter_tells_where_time_went():
+  now = iter([0., 10., 10., 14.])
+  meter = meters.Meter(clock=lambda: next(now))
+  assert meter.line() is None
+  with meter.calls(2, 8):
+    meter._listen('/jax/core/compile/backend_compile_duration', 7.)
+    meter._listen('/jax/core/compile/something_else', 1.)
+  with meter.calls(2, 8):
+    pass
+  meter.waited = 1.75
+  found = meter.summary()
+  assert found['peak_memory_bytes'] > 2 ** 20
+  assert (found['step_seconds'], found['images_per_second']) == (
+      7 / 4, 32 / 7)
+  assert found['compile_seconds'] == 7 and found['steps'] == 4
+  assert '20.0% of the time waiting' in meter.line()
+
+
+def test_means_weigh_calls_by_their_steps():
+  means = meters.Means()
+  means.add({'loss': 1.}, 3)
+  means.add({'loss': 5.}, 1)
+  assert means.take() == {'loss': 2.}
+  means.add({'loss': 7.}, 2)
+  assert means.take() == {'loss': 7.}
+  assert [meters.most(x) for x in (0, 3, 100)] == [10 ** 10, 3, 1]
+
+
+def test_defaults_have_the_entries():
+  assert {'stream', 'workers'} <= set(configs.defaults('dc').dataset)
