@@ -50,6 +50,7 @@ def check_settings(c):
   _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
   _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
   _one_of('eval.together', c.eval.together, TOGETHER)
+  _one_of('run.batched', c.run.batched, TOGETHER)
   methods.check(c.method)
   _check_experts(c)
   plan(c)

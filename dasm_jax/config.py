@@ -44,7 +44,7 @@ def defaults(method='idc'):
         weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
         dtype='float32', augment=c.method.augment))
   c.run = ConfigDict(dict(
-      chunk=10, save_seconds=30.0, buffer_mb=512))
+      chunk=10, save_seconds=30.0, buffer_mb=512, batched='auto'))
   c.update_from_flattened_dict(_besides(method, c.method.match))
   return c
 

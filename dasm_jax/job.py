@@ -158,7 +158,7 @@ def method(job, segment):
       correction(c, job, segment),
       images=images, replay=replay, union=union and segment.slots.start > 0,
       steps=segments.steps(c.method.steps, len(job.plan), segment.index),
-      axis_name=parallel.AXIS)
+      batched=checks.TOGETHER[c.run.batched], axis_name=parallel.AXIS)
 
 
 def correction(c, job, segment):

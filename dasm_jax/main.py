@@ -32,6 +32,8 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
 # Programs that were compiled once are read from here.
 _CACHE = os.path.join('~', '.cache', 'dasm_jax', 'xla')
 
+_PROFILE = flags.DEFINE_boolean(
+    'profile', False, 'Leave a trace of the second chunk in WORKDIR/profile.')
 _DRY_RUN = flags.DEFINE_boolean(
     'dry_run', False, 'Only say what the job would take: memory, disk, hours.')
 
@@ -78,7 +80,8 @@ def _help(files):
           else config.defaults())
   print('\n'.join([
       __doc__, *(f'--{name}: {flags.FLAGS[name].help}\n'
-                 for name in ('workdir', 'dry_run')),
+                 for name in ('workdir', 'dry_run', 'profile', 'coordinator',
+                              'processes', 'process_id')),
       'Entries, with the values of the --config given, else the defaults:\n',
       *(f'  --config.{name}={value}' for name, value in config.entries(tree))]))
   sys.exit(0)
@@ -161,7 +164,7 @@ def main(argv):
       dry_run.dry_run(_CONFIG.value, workdir)
     else:
       hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-      run.run(_CONFIG.value, workdir)
+      run.run(_CONFIG.value, workdir, _PROFILE.value)
   except UserError as error:
     _fail(error)
   except stop.Stopped as stopped:

@@ -99,12 +99,16 @@ def _window(progress):
   return np.asarray(progress.scores), inside
 
 
-def finish(job, syn, done, accuracy, costs, workdir, log):
-  """Writes the set, the pictures, the page and, last, results.json."""
+def finish(job, syn, done, accuracy, costs, workdir, name, log):
+  """Writes the set, the pictures, the page and, last, results.json.
+
+  workdir: where to. name: what the user calls it.
+  """
   c = job.config
   summary = {name: evaluate.summary(v) for name, v in accuracy.items()}
   results = {
-      'dataset': job.dataset.name, 'method': c.method.name, 'ipc': c.syn.ipc,
+      'dataset': job.dataset.name, 'classes': c.dataset.classes,
+      'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(job.plan), 'window': c.segments.window, 'seed': c.seed,
       'accuracy': summary, 'seconds': round(log.seconds, 1),
       'devices': jax.device_count(), 'processes': hosts.count(),
@@ -118,7 +122,7 @@ def finish(job, syn, done, accuracy, costs, workdir, log):
   pictures.grid(shown, workdir / 'images.png')
   pictures.all_windows([_window(p) for p in done], workdir / 'windows.png',
                        c.segments.score)
-  text = closing(results, workdir)
+  text = closing(results, name)
   title = f'{job.dataset.name}, {c.method.name}, {c.syn.ipc} images a class'
   names = [(f'{made(c.method.name)} images, one row a class', 'images.png'),
            ('difficulty of the real images, and each segment’s window',
@@ -153,7 +157,7 @@ def closing(results, workdir):
   table = report.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))
   return (f'{table}\n{ours} - random: {100 * (mean - other):+.2f} points; '
           f'{report.seconds(results["seconds"])} on {results["devices"]} '
-          f'{results["device"]}\nsee {pathlib.Path(workdir) / "report.html"}, '
+          f'{results["device"]}\nsee {workdir}/report.html, '
           'images.png, synthetic.npz, results.json there')
 
 

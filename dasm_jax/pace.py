@@ -8,10 +8,11 @@ class Pace:
 
   def __init__(self, images, clock=time.time):
     self._images, self._clock = images, clock
-    self._begin, self._steps = None, 0
+    self._begin, self._steps, self.calls = None, 0, 0
 
   def add(self, steps):
-    """Notes that `steps` more are done."""
+    """Notes that `steps` more are done; `calls` counts how often."""
+    self.calls += 1
     if self._begin is None:
       self._begin = self._clock()
     else:

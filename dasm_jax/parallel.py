@@ -133,6 +133,16 @@ def chunk(method):
   return call
 
 
+def in_turn(together=None):
+  """Whether a device takes items one by one, see `spread`."""
+  return jax.default_backend() == 'cpu' if together is None else not together
+
+
+def at_once(n, together=None):
+  """How many of `n` items are computed at the same time."""
+  return min(n, count()) if in_turn(together) else n
+
+
 def total(n, function, axis_name=None):
   """`sum_i function(i)` for i below n, split over a mapped axis if named.
 
@@ -173,10 +183,9 @@ def spread(function, *, together=None):
     `(items, *shared) -> results`, both with a leading axis of any length.
   """
   def run(items, *shared):
-    turns = (jax.default_backend() == 'cpu') if together is None else (
-        not together)
     one = lambda item: function(item, *shared)  # noqa: E731
-    return jax.lax.map(one, items) if turns else jax.vmap(one)(items)
+    return jax.lax.map(one, items) if in_turn(together) else (
+        jax.vmap(one)(items))
 
   compiled = {}
 

@@ -9,20 +9,21 @@ import functools
 import json
 import pathlib
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from dasm_jax import (
   beginning,
   checkpoint,
   checks,
-  evaluate,
   feeding,
   hosts,
+  measuring,
   meters,
+  mirror,
   mute,
   outcome,
   pace,
@@ -31,7 +32,6 @@ from dasm_jax import (
   school,
   segments,
   stop,
-  synthetic,
 )
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
@@ -46,17 +46,22 @@ class Tools(NamedTuple):
   """What a segment is run with, besides the job.
 
   log, stopping, meter: of the run. compiled: programs by what they are for.
-  saved: the checkpoints of the segment.
+  saved: the checkpoints of the segment. push: copies files to where they
+  belong. traced: the folder of a trace, or None.
   """
   log: report.Log
   stopping: stop.Watch
   meter: meters.Meter
   compiled: dict
   saved: checkpoint.Checkpoints
+  push: Callable
+  traced: pathlib.Path | None
 
 
-def run(config, workdir):
+def run(config, workdir, profile=False):
   """Distils `config.dataset` into `workdir`; call it again after a stop.
+
+  profile: whether to leave a trace of the second chunk in `profile` there.
 
   Returns:
     What is in results.json.
@@ -66,27 +71,30 @@ def run(config, workdir):
     stop.Stopped: after a saved stop by Ctrl-C or SIGTERM.
   """
   checks.check(config)
-  workdir = pathlib.Path(workdir)
-  settings = json.loads(config.to_json())
+  settings, place = json.loads(config.to_json()), mirror.Place(workdir)
   with contextlib.ExitStack() as held:
     def hold():
-      held.enter_context(checkpoint.lock(workdir))
-      return (workdir / 'config.json').exists()
+      nonlocal place
+      place = mirror.place(workdir)
+      held.enter_context(checkpoint.lock(place.path))
+      held.callback(place.push)
+      return (place.path / 'config.json').exists()
     # A job that cannot be built must not claim a new workdir.
     known = hosts.once(hold)
+    name, workdir = workdir, place.path
     log = held.enter_context(mute.log(workdir))
     stopping = held.enter_context(stop.watch())
     job = None if known else jobs.build(config)
     hosts.once(lambda: checkpoint.claim(workdir, settings, free=FREE))
     ready = hosts.once(lambda: outcome.finished(workdir))
     if ready:
-      log.say(outcome.closing(ready, workdir))
+      log.say(outcome.closing(ready, name))
       return ready
     job = job or jobs.build(config)
-    outcome.describe(job, workdir, log)
+    outcome.describe(job, name, log)
     held.callback(job.close)
     real, test = jobs.place(job)
-    experts = school.open_(job, workdir, real, log, stopping)
+    experts = school.open_(job, place, real, log, stopping)
     meter = held.enter_context(meters.meter())
     key = jax.random.key(config.seed)
     done, compiled = [], {}
@@ -102,7 +110,8 @@ def run(config, workdir):
           saved.save(0, progress)
         if segment is job.plan[-1] or step < _steps(job, segment):
           log.rewind(segment.index + 1, step)  # a later one's rows stay
-        tools = Tools(log, stopping, meter, compiled, saved)
+        tools = Tools(log, stopping, meter, compiled, saved, place.push,
+                      workdir / 'profile' if profile else None)
         progress = distil(job, segment, done, progress, real, experts, key,
                           tools)
       done.append(progress)
@@ -111,11 +120,9 @@ def run(config, workdir):
     if meter.line():
       log.say(f'distilled {meter.line()}')
     syn = beginning.join(done)
-    log.say(f'evaluating: {config.eval.networks} fresh networks on the '
-            'synthetic set, then as many on random real images')
-    accuracy = measure(job, syn, real, test)
+    accuracy = measuring.measure(job, syn, real, test, workdir, log, stopping)
     return hosts.once(lambda: outcome.finish(
-        job, syn, done, accuracy, meter.summary(), workdir, log))
+        job, syn, done, accuracy, meter.summary(), workdir, name, log))
 
 
 def pool(job, done, progress, real):
@@ -133,7 +140,7 @@ def distil(job, segment, done, progress, real, experts, key, tools):
 
   tools: `Tools` of the run, and the checkpoints of the segment.
   """
-  c, (log, stopping, meter, compiled, saved) = job.config, tools
+  c, (log, stopping, meter, compiled, saved, push, traced) = job.config, tools
   steps, step = _steps(job, segment), int(progress.state.step)
   if step >= steps:
     return progress
@@ -153,7 +160,7 @@ def distil(job, segment, done, progress, real, experts, key, tools):
       began = time.time()
       given, size = feed(step, min(
           c.run.chunk - step % c.run.chunk, steps - step, most))
-      with meter.calls(size, images):
+      with meter.calls(size, images), _trace(traced, speed):
         state, metrics = program(state, given, around, key, size)
       step += size
       speed.add(size)
@@ -167,9 +174,17 @@ def distil(job, segment, done, progress, real, experts, key, tools):
         progress = progress._replace(
             state=parallel.unshard(state, method.axes, job.classes))
         saved.save(step, progress)
+        hosts.once(push)
         saved_at = time.time()
       stopping.leave_if_asked(f'segment {segment.index + 1}, step {step}')
   return progress
+
+
+def _trace(folder, speed):
+  """Traces the second call of a segment, when it is compiled, into a folder."""
+  if folder is None or speed.calls != 1:
+    return contextlib.nullcontext()
+  return jax.profiler.trace(str(folder))
 
 
 def _program(job, segment, method, compiled):
@@ -195,23 +210,3 @@ def _tell(job, segment, step, values, means, speed, log):
 
 def _steps(job, segment):
   return segments.steps(job.config.method.steps, len(job.plan), segment.index)
-
-
-def measure(job, syn, real, test):
-  """Accuracies of the synthetic set and of random real images, `{name: […]}`.
-
-  Both under the same recipe and with the same number of networks; a rate that
-  was learned for the set is its own.
-  """
-  c = job.config.eval
-  together = checks.TOGETHER[c.together]
-  keys = evaluate.keys(job.config.seed, c.networks)
-  batch = parallel.replicate(Batch(*synthetic.inputs(job.codec, syn)))
-  recipe = job.at_rate(job.recipe, syn)
-  ours = evaluate.accuracies(job.network, recipe, together)(keys, batch, test)
-  subsets = evaluate.random_subsets(
-      job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,
-      [job.config.seed, 2])
-  theirs = evaluate.accuracies_of_subsets(job.network, job.recipe, together)(
-      (keys, jnp.asarray(subsets, jnp.int32)), real.fetch(subsets), test)
-  return {'synthetic': np.asarray(ours), 'random': np.asarray(theirs)}

@@ -32,8 +32,7 @@ def open_(job, place, real, log, stopping):
 
   Args:
     job: a `Job`.
-    place: the run's workdir; the default folder lies beside it, so that runs
-      share it.
+    place: a `mirror.Place`, the run's workdir.
     real: the real images, one of `real`.
     log, stopping: of the run.
 
@@ -48,7 +47,7 @@ def open_(job, place, real, log, stopping):
   about = _about(job)
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
   name = f'{pathlib.Path(job.dataset.name).name}_{digest.hexdigest()[:8]}'
-  folder = c.dir or place.parent / 'experts' / name
+  folder = c.dir or place.experts / name
   with contextlib.ExitStack() as held:
     hosts.once(lambda: held.enter_context(
         workdir.lock(folder, '--config.experts.dir')))
@@ -64,7 +63,7 @@ def open_(job, place, real, log, stopping):
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
               f'{report.size(len(missing) * buffer.bytes)} in {buffer.folder}')
-    _train(job, buffer, missing, data, log, stopping)
+    _train(job, buffer, missing, data, log, stopping, place.push)
   return buffer
 
 
@@ -91,8 +90,11 @@ def recipe(c):
       batch=c.batch, strategy=c.augment)
 
 
-def _train(job, buffer, numbers, data, log, stopping):
-  """Trains experts, as many together as there is room for."""
+def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
+  """Trains experts, as many together as there is room for.
+
+  push: called when some are finished.
+  """
   c = job.config.experts
   recipe_ = recipe(c)
   step = functools.partial(sharpness.step, rho=c.rho, alpha=c.alpha)
@@ -106,6 +108,7 @@ def _train(job, buffer, numbers, data, log, stopping):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(c.seed), jnp.asarray(group))
     _train_group(buffer, group, keys, begin, epoch, ravel, data, log, stopping)
+    hosts.once(push)
 
 
 def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,

@@ -56,13 +56,14 @@ ORDER = [
                           'zca', 'photo', 'published', 'hosts'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
-     'mute', 'meters'},
+     'mute', 'meters', 'mirror'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments'}, {'parallel'}, {'experts', 'machine'}, {'methods'},
     {'real', 'intake'}, {'evaluate', 'ageing', 'selection'},
     {'config', 'checks', 'job', 'imagenet'},
     {'card', 'school', 'work'}, {'sweeps'},
-    {'beginning', 'cost', 'outcome', 'feeding'},
+    {'beginning', 'cost', 'outcome', 'feeding',
+     'measuring'},
     {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 
 

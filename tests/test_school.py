@@ -8,7 +8,17 @@ import pytest
 import small
 import toy
 
-from dasm_jax import buffers, job, parallel, report, run, school, segments, stop
+from dasm_jax import (
+  buffers,
+  job,
+  mirror,
+  parallel,
+  report,
+  run,
+  school,
+  segments,
+  stop,
+)
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -33,7 +43,8 @@ def settled(tmp_path, **changes):
 def opened(tmp_path, **changes):
   made, data, log, watch = settled(tmp_path, **changes)
   with log:
-    return made, data, school.open_(made, tmp_path / 'run', data, log, watch)
+    return made, data, school.open_(
+        made, mirror.Place(tmp_path / 'run'), data, log, watch)
 
 
 @pytest.fixture(scope='module')

@@ -36,7 +36,7 @@ PARAMETERS = {
 
 
 def build(network, classes, codec, c, correction, *, images, replay=0.0,
-          union=False, steps=None, axis_name=None):
+          union=False, steps=None, batched=None, axis_name=None):
   """A `Method` from its settings.
 
   Args:
@@ -49,6 +49,7 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
       `c.lr_per_image` the rate is that of ten and proportional to it (IDC).
     replay, union: see `gradient.Settings`.
     steps: sweeps in all; None is `c.steps`.
+    batched: classes at once or in turn, see `objectives.per_class`.
     axis_name: mapped axis over which the classes are split.
 
   Raises:
@@ -69,6 +70,7 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
   def pixels(strategy):
     return photo.statistics(strategy, codec.mean, codec.std, codec.zca)
   given.update(
+      batched=batched,
       augment=augment.build(c.augment, c.augment_mode,
                             statistics=pixels(c.augment)), lr=lr,
       momentum=momentum, limit=c.limit or None, replay=replay,

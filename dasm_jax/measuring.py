@@ -1,0 +1,75 @@
+"""The evaluation of a run: network by network, so that it can be stopped."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import checks, evaluate, hosts, parallel, synthetic
+from dasm_jax.types import Batch
+from dasm_jax.workdir import write
+
+KEPT = 'accuracies.json'  # of the networks trained so far
+
+
+def measure(job, syn, real, test, workdir, log, stopping):
+  """Accuracies of the synthetic set and of random real images, `{name: […]}`.
+
+  Both under the same recipe and with the same number of networks; a rate that
+  was learned for the set is its own. What was measured is kept in the workdir,
+  from which the same call goes on.
+
+  Args:
+    job: a `Job`; syn: its `Synthetic`.
+    real: one of `real`; test: a `Source` on every device.
+    workdir, log, stopping: of the run.
+
+  Raises:
+    stop.Stopped: asked to stop.
+  """
+  c = job.config.eval
+  found = hosts.once(lambda: _read(workdir / KEPT))
+  log.say(f'evaluating: {c.networks} fresh networks on the synthetic set, then '
+          'as many on random real images')
+  for name, run in _runs(job, syn, real, test).items():
+    have = found.setdefault(name, [])
+    size = parallel.at_once(c.networks, checks.TOGETHER[c.together])
+    while len(have) < c.networks:
+      part = slice(len(have), min(len(have) + size, c.networks))
+      have.extend(float(x) for x in run(part))
+      hosts.once(lambda: write(workdir / KEPT, json.dumps(found)))
+      log.progress(1 + (name == 'random'), 2, len(have), c.networks,
+                   what='evaluation', unit='network')
+      stopping.hear()
+      stopping.leave_if_asked(f'{len(have)} of {c.networks} networks trained '
+                              f'on the {name} set')
+  return {name: np.array(values) for name, values in found.items()}
+
+
+def _runs(job, syn, real, test):
+  """`{name: slice of networks -> accuracies}`."""
+  c = job.config.eval
+  together = checks.TOGETHER[c.together]
+  keys = evaluate.keys(job.config.seed, c.networks)
+  subsets = evaluate.random_subsets(
+      job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,
+      [job.config.seed, 2])
+  ours = evaluate.accuracies(job.network, job.at_rate(job.recipe, syn),
+                             together)
+  theirs = evaluate.accuracies_of_subsets(job.network, job.recipe, together)
+  batch = parallel.replicate(Batch(*synthetic.inputs(job.codec, syn)))
+
+  def random(part):
+    chosen = subsets[part]
+    images = real.fetch(chosen, subsets.size)
+    return theirs((keys[part], jnp.asarray(chosen, jnp.int32)), images, test)
+  return {'synthetic': lambda part: ours(keys[part], batch, test),
+          'random': random}
+
+
+def _read(path):
+  """What was kept; nothing where that cannot be read."""
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}

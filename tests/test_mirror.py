@@ -1,0 +1,116 @@
+"""Workdirs in far places: what is there after a push, what comes back."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+import small
+
+from dasm_jax import mirror, run, stop
+from dasm_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+
+def tree(root):
+  return {str(path.relative_to(root)): path.read_text()
+          for path in pathlib.Path(root).rglob('*') if path.is_file()}
+
+
+def test_pushes_what_changed_and_drops_what_went(tmp_path):
+  far, near = tmp_path / 'far', tmp_path / 'near'
+  near.mkdir()
+  place = mirror.Mirror(far, near)
+  (near / 'a' / 'b').mkdir(parents=True)
+  (near / 'a' / 'b' / 'c').write_text('one')
+  (near / '.lock').write_text('1')
+  place.push()
+  assert tree(far) == {'a/b/c': 'one'}
+  (far / 'a' / 'b' / 'c').write_text('untouched')  # as nothing changed here
+  place.push()
+  assert tree(far) == {'a/b/c': 'untouched'}
+  (near / 'a' / 'b' / 'c').unlink()
+  (near / 'd').write_text('two')
+  place.push()
+  assert tree(far) == {'d': 'two'}
+
+
+def test_brings_back_what_is_there_and_nothing_else(tmp_path):
+  far, near = tmp_path / 'far', tmp_path / 'near'
+  for folder, text in ((far, 'far'), (near, 'near')):
+    (folder / 'x').mkdir(parents=True)
+    (folder / 'x' / 'both').write_text(text)
+  (near / 'stale').write_text('')
+  mirror.Mirror(far, near)
+  assert tree(near) == {'x/both': 'far'}
+
+
+def test_results_come_last(tmp_path, monkeypatch):
+  near = tmp_path / 'near'
+  near.mkdir()
+  for name in ('results.json', 'synthetic.npz', 'a', 'z'):
+    (near / name).write_text(name)
+  place, sent = mirror.Mirror(tmp_path / 'far', tmp_path / 'empty'), []
+  place.path = near
+  write = pathlib.Path.write_bytes
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', lambda path, data: (
+      sent.append(path.name), write(path, data)))
+  place.push()
+  assert sent[-1] == 'results.json' and len(sent) == 4
+
+
+def test_failures_are_one_line(tmp_path):
+  (tmp_path / 'file').write_text('')
+  near = tmp_path / 'near'
+  near.mkdir()
+  place = mirror.Mirror(tmp_path / 'file' / 'below', near)
+  (near / 'a').write_text('')
+  with pytest.raises(UserError, match='cannot use --workdir') as error:
+    place.push()
+  assert '\n' not in str(error.value)
+  with pytest.raises(UserError, match=r"--workdir 'nosuch://x/y'"):
+    mirror.place('nosuch://x/y')
+
+
+def test_own_directories_are_themselves(tmp_path):
+  place = mirror.place(tmp_path / 'runs' / 'one')
+  place.push()
+  assert place.path == tmp_path / 'runs' / 'one'
+  assert place.experts == tmp_path / 'runs' / 'experts'
+  assert not (tmp_path / 'runs').exists()
+
+
+def test_a_lost_machine_goes_on_from_the_far_place(tmp_path, monkeypatch):
+  """Stopped in the evaluation, the machine gone, another one ends it."""
+  far, near = tmp_path / 'far', tmp_path / 'near'
+
+  def place(name):
+    assert name == 'gs://bucket/run'
+    near.mkdir()
+    return mirror.Mirror(far, near)
+  config = small.tiny('dc', eval__networks=9, eval__epochs=1)
+  straight = run.run(config, tmp_path / 'straight')
+  monkeypatch.setattr(mirror, 'place', place)
+  def hear(self, *values):
+    if (near / 'accuracies.json').exists():
+      self.note(15)
+    return heard(self, *values)
+  with monkeypatch.context() as patch:
+    heard = stop.Watch.hear
+    patch.setattr(stop.Watch, 'hear', hear)
+    with pytest.raises(stop.Stopped, match='8 of 9 networks') as stopped:
+      run.run(config, 'gs://bucket/run')
+  assert stopped.value.code == 75
+  kept = json.loads((far / 'accuracies.json').read_text())
+  assert len(kept['synthetic']) == 8
+  shutil.rmtree(near)
+  results = run.run(config, 'gs://bucket/run')
+  assert results['accuracy'] == straight['accuracy']
+  assert json.loads((far / 'results.json').read_text())['accuracy'] == (
+      straight['accuracy'])
+  with np.load(far / 'synthetic.npz') as one, np.load(
+      tmp_path / 'straight' / 'synthetic.npz') as other:
+    np.testing.assert_array_equal(one['images'], other['images'])
+  assert 'see gs://bucket/run/report.html' in (far / 'log.txt').read_text()
