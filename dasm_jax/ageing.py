@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import difficulty, parallel, train
+from dasm_jax import batches, difficulty, parallel, train
 
 
 def gradient_norms(network, recipe, together=None):
@@ -28,7 +28,7 @@ def gradient_norms(network, recipe, together=None):
     network a key, trained on the `Source` data; sets are `Batch`es; ages are
     steps, ascending, 0 for fresh networks; `say(age)` is called after each.
   """
-  fresh, step = train.on_random_batches(network, recipe)
+  fresh, step = batches.on_random(network, recipe)
   loss = train.loss_fn(network)
 
   def start(key):

@@ -6,15 +6,11 @@ orbax restores a flipped bit without a word, so we keep digests of our own.
 """
 
 import contextlib
-import gc
 import hashlib
-import io
 import json
 import logging
 import pathlib
 import shutil
-import sys
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,12 +18,12 @@ import numpy as np
 
 from dasm_jax import hosts, leaves
 from dasm_jax.errors import UserError
+from dasm_jax.hush import hush
 from dasm_jax.workdir import claim as claim
 from dasm_jax.workdir import fingerprint as fingerprint
 from dasm_jax.workdir import lock as lock
 
 _log = logging.getLogger('dasm_jax')
-_absl = logging.getLogger('absl')  # orbax logs through it
 _ASIDE = 'damaged'  # orbax only looks at directories named by a number
 _FULL = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'Error writing')
 
@@ -92,7 +88,7 @@ def _manager(directory, keep):
   try:
     directory.mkdir(parents=True, exist_ok=True)
     _sweep(directory)
-    with _quiet():
+    with hush():
       manager = ocp.CheckpointManager(directory, options=options)
   except OSError as error:
     raise UserError(
@@ -101,7 +97,7 @@ def _manager(directory, keep):
   try:
     yield manager
   finally:
-    with _quiet():
+    with hush():
       manager.close()
 
 
@@ -113,7 +109,7 @@ def _save(manager, directory, fingerprint, step, state):
   meta['seal'] = _seal(meta)
   stored = _numbered(step, arrays)
   try:
-    with _quiet():
+    with hush():
       done = manager.save(step, args=args.Composite(
           state=args.StandardSave(stored), meta=args.JsonSave(meta)))
   except (OSError, ValueError) as error:
@@ -161,7 +157,7 @@ def _latest(manager, directory, fingerprint, like):
     aside.parent.mkdir(exist_ok=True)
     (directory / str(step)).rename(aside)
   if damaged:
-    with _quiet():
+    with hush():
       manager.reload()
   return found
 
@@ -191,7 +187,7 @@ def _match(meta, directory, step, fingerprint, like):
 
 def _read_meta(manager, step):
   from orbax.checkpoint import args
-  with _quiet():
+  with hush():
     meta = manager.restore(
         step, args=args.Composite(meta=args.JsonRestore())).meta
   if meta.pop('seal') != _seal(meta) or meta['step'] != step:
@@ -203,7 +199,7 @@ def _read_state(manager, step, meta, like):
   from orbax.checkpoint import args
   blank = leaves.blank(like)
   target = _numbered(step, blank)
-  with _quiet():
+  with hush():
     stored = manager.restore(step, args=args.Composite(
         state=args.StandardRestore(target))).state
   arrays = [stored.get(f'{i:04d}', array) for i, array in enumerate(blank)]
@@ -226,28 +222,3 @@ def _sweep(directory):
   """Removes what a kill or a full disk left of an unfinished save."""
   for path in directory.glob('*.orbax-checkpoint-tmp*'):
     shutil.rmtree(path, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Keeps orbax off the terminal, above all when it fails.
-
-  Then it raises, logs pages, and lets the threads of tensorstore print 'Event
-  loop is closed' through the hooks of the interpreter.
-  """
-  level, stderr, hook = _absl.level, sys.stderr, sys.unraisablehook
-  held = io.StringIO()
-  try:
-    _absl.setLevel(logging.CRITICAL)
-    sys.stderr, sys.unraisablehook = held, lambda _: None
-    yield
-  except Exception:
-    time.sleep(.1)  # until the threads have had their say
-    gc.collect()
-    held.truncate(0)
-    raise
-  finally:
-    _absl.setLevel(level)
-    sys.stderr, sys.unraisablehook = stderr, hook
-    if held.getvalue():  # of some other thread
-      stderr.write(held.getvalue())

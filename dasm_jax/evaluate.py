@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import difficulty, parallel, real, train
+from dasm_jax import batches, difficulty, parallel, real, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
@@ -75,7 +75,7 @@ def probes_on_real(network, recipe, steps, together=None):
 
   data: a `Source`, or one of `real`.
   """
-  begin, step = train.on_random_batches(network, recipe)
+  begin, step = batches.on_random(network, recipe)
   first = parallel.spread(begin, together=together)
 
   def some(item, data):
@@ -91,7 +91,7 @@ def probes_on_real(network, recipe, steps, together=None):
     for at in range(0, steps, real.pieces(data, steps, PIECE)):
       part = rest[:, at:at + real.pieces(data, steps, PIECE)]
       drawn = jax.vmap(jax.vmap(
-          lambda key: train.drawn(recipe, n, key)))(part)
+          lambda key: batches.drawn(recipe, n, key)))(part)
       carry = run((carry, part), real.fetch(data, drawn, drawn.size))
     return carry[0]
   return call

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from dasm_jax import difficulty, losses, parallel, train
+from dasm_jax import batches, difficulty, losses, parallel, train
 from dasm_jax import source as sources
 from dasm_jax.types import Variables
 
@@ -44,7 +44,7 @@ def loss_fn(network):
 
 def begin(network, recipe):
   """`keys [k] -> (variables, moments)` of k fresh experts, `[k, …]` each."""
-  return jax.jit(jax.vmap(train.on_random_batches(network, recipe)[0]))
+  return jax.jit(jax.vmap(batches.on_random(network, recipe)[0]))
 
 
 def epoch(network, recipe, step=train.step, together=None):

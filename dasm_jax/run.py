@@ -9,7 +9,6 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -46,15 +45,13 @@ class Tools(NamedTuple):
   """What a segment is run with, besides the job.
 
   log, stopping, meter: of the run. compiled: programs by what they are for.
-  saved: the checkpoints of the segment. push: copies files to where they
-  belong. traced: the folder of a trace, or None.
+  place: the workdir. traced: the folder of a trace, or None.
   """
   log: report.Log
   stopping: stop.Watch
   meter: meters.Meter
   compiled: dict
-  saved: checkpoint.Checkpoints
-  push: Callable
+  place: mirror.Place
   traced: pathlib.Path | None
 
 
@@ -91,38 +88,45 @@ def run(config, workdir, profile=False):
       log.say(outcome.closing(ready, name))
       return ready
     job = job or jobs.build(config)
-    outcome.describe(job, name, log)
     held.callback(job.close)
-    real, test = jobs.place(job)
-    experts = school.open_(job, place, real, log, stopping)
+    outcome.describe(job, name, log)
     meter = held.enter_context(meters.meter())
-    key = jax.random.key(config.seed)
-    done, compiled = [], {}
-    for segment in job.plan:
-      begin = beginning.beginner(job, segment, done, real, experts, key,
-                                 log)
-      with checkpoint.open(workdir / f'segment_{segment.index + 1}',
-                           checkpoint.fingerprint(settings, FREE)) as saved:
-        found = saved.latest(beginning.like(job, segment, key))
-        step, progress = found or (0, begin())
-        outcome.say_resumed(job, segment, step, _steps(job, segment), log)
-        if not found:
-          saved.save(0, progress)
-        if segment is job.plan[-1] or step < _steps(job, segment):
-          log.rewind(segment.index + 1, step)  # a later one's rows stay
-        tools = Tools(log, stopping, meter, compiled, saved, place.push,
-                      workdir / 'profile' if profile else None)
-        progress = distil(job, segment, done, progress, real, experts, key,
-                          tools)
-      done.append(progress)
-      hosts.once(functools.partial(
-          outcome.show_segment, job, segment, done, workdir))
-    if meter.line():
-      log.say(f'distilled {meter.line()}')
-    syn = beginning.join(done)
-    accuracy = measuring.measure(job, syn, real, test, workdir, log, stopping)
-    return hosts.once(lambda: outcome.finish(
-        job, syn, done, accuracy, meter.summary(), workdir, name, log))
+    tools = Tools(log, stopping, meter, {}, place,
+                  workdir / 'profile' if profile else None)
+    return _walk(job, checkpoint.fingerprint(settings, FREE), name, tools)
+
+
+def _walk(job, fingerprint, name, tools):
+  """The walk itself; returns what is in results.json.
+
+  fingerprint: of the configuration. name: what the user calls the workdir.
+  """
+  log, stopping, meter, _, place, _ = tools
+  real, test = jobs.place(job)
+  experts = school.open_(job, place, real, log, stopping)
+  key, done = jax.random.key(job.config.seed), []
+  for segment in job.plan:
+    begin = beginning.beginner(job, segment, done, real, experts, key, log)
+    with checkpoint.open(place.path / f'segment_{segment.index + 1}',
+                         fingerprint) as saved:
+      found = saved.latest(beginning.like(job, segment, key))
+      step, progress = found or (0, begin())
+      outcome.say_resumed(job, segment, step, _steps(job, segment), log)
+      if not found:
+        saved.save(0, progress)
+      if segment is job.plan[-1] or step < _steps(job, segment):
+        log.rewind(segment.index + 1, step)  # a later one's rows stay
+      progress = distil(job, segment, done, progress, real, experts, key,
+                        saved, tools)
+    done.append(progress)
+    hosts.once(functools.partial(
+        outcome.show_segment, job, segment, done, place.path))
+  if meter.line():
+    log.say(f'distilled {meter.line()}')
+  syn = beginning.join(done)
+  accuracy = measuring.measure(job, syn, real, test, place.path, log, stopping)
+  return hosts.once(lambda: outcome.finish(
+      job, syn, done, accuracy, meter.summary(), place.path, name, log))
 
 
 def pool(job, done, progress, real):
@@ -135,12 +139,13 @@ def pool(job, done, progress, real):
       jnp.arange(n), jnp.ones(n), progress.window, real.everything, frozen)
 
 
-def distil(job, segment, done, progress, real, experts, key, tools):
+def distil(job, segment, done, progress, real, experts, key, saved,
+           tools):
   """Runs one segment from its checkpoint to its last step.
 
-  tools: `Tools` of the run, and the checkpoints of the segment.
+  saved: the `Checkpoints` of the segment. tools: `Tools` of the run.
   """
-  c, (log, stopping, meter, compiled, saved, push, traced) = job.config, tools
+  c, (log, stopping, meter, compiled, place, traced) = job.config, tools
   steps, step = _steps(job, segment), int(progress.state.step)
   if step >= steps:
     return progress
@@ -174,7 +179,7 @@ def distil(job, segment, done, progress, real, experts, key, tools):
         progress = progress._replace(
             state=parallel.unshard(state, method.axes, job.classes))
         saved.save(step, progress)
-        hosts.once(push)
+        hosts.once(place.push)
         saved_at = time.time()
       stopping.leave_if_asked(f'segment {segment.index + 1}, step {step}')
   return progress

@@ -172,33 +172,6 @@ def augmentation(recipe_):
   return apply
 
 
-def on_random_batches(network, recipe_):
-  """Training on real batches drawn anew from all images, at the recipe's rate.
-
-  Returns:
-    `begin`, `key -> carry`, and `step`, `(carry, key, data) -> carry`, where
-    `data` is a `Source` and a carry is `(variables, moments)`.
-  """
-  tx = optimizer(recipe_.momentum, recipe_.weight_decay)
-  change = augmentation(recipe_)
-
-  def begin(key):
-    variables = network.init(key)
-    return variables, tx.init(variables.params)
-
-  def one(carry, key, data):
-    alter = jax.random.split(key)[1]
-    batch = change(alter, take(data, drawn(recipe_, len(data.labels), key)))
-    return step(network, tx, *carry, batch, recipe_.lr)[:2]
-  return begin, one
-
-
-def drawn(recipe_, n, key):
-  """Which of `n` images a step `on_random_batches` looks at, `[batch]`."""
-  pick = jax.random.split(key)[0]
-  return jax.random.randint(pick, (recipe_.batch,), 0, n)
-
-
 def fit(network, recipe_, key, batch, variables=None):
   """Trains a network on a set of images by a recipe.
 

@@ -20,7 +20,7 @@ import optax
 from dasm_jax import models, moments, objectives, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
-from dasm_jax.methods import slope
+from dasm_jax.methods import relabel, slope
 from dasm_jax.types import Array, Method, Synthetic, Variables, Window
 
 SECOND = 0.9  # Adam's, of the squares
@@ -90,7 +90,7 @@ def method(network, settings, axis_name=None):
   net_tx = train.optimizer(settings.net.momentum, settings.net.weight_decay)
   teach = _teacher(network, net_tx, settings, axis_name)
   recover = _recovery(network, tx, settings, axis_name)
-  relabel = _labels(network, settings)
+  label = relabel.labels(network, settings)
 
   def init(key, syn):
     variables = network.init(key)
@@ -122,29 +122,32 @@ def method(network, settings, axis_name=None):
     state, metrics = jax.lax.cond(
         state.step >= settings.teach - 1, recover, wait, state, pool, k_match)
     labels = jax.lax.cond(
-        state.step == settings.steps - 1, relabel,
+        state.step == settings.steps - 1, label,
         lambda variables, syn, *_: syn.labels,
         variables, state.syn, pool, k_label)
     state = state._replace(syn=state.syn._replace(labels=labels),
                            step=state.step + 1)
     return state, {**metrics, 'teacher/loss': taught}
 
-  drawn = jax.jit(_drawn, static_argnums=(0, 1))
+  return Method(init, step, AXES, _looks(settings))
+
+
+def _looks(settings):
+  """`Method.looks`: what the teacher is trained on."""
+  @jax.jit
+  def drawn(pool, key):
+    return jax.lax.map(lambda key: _drawn(
+        settings.net.batch, settings.replay, jax.random.split(key)[0],
+        pool.everything, pool.window),
+        jax.random.split(key, settings.net_steps))
 
   def looks(pool, mine, n, key, step):
     del mine, n  # every device trains the same teacher
-    k_teach = jax.random.split(jax.random.fold_in(key, step), 4)[1]
-    size = settings.net.batch, settings.replay
-    return [drawn(*size, _pick(k), pool.everything, pool.window)
-            for k in jax.random.split(k_teach, settings.net_steps)] if (
-                step < settings.teach) else [jnp.zeros(1, jnp.int32)]
+    if step >= settings.teach:
+      return [jnp.zeros(1, jnp.int32)]
+    return [drawn(pool, jax.random.split(jax.random.fold_in(key, step), 4)[1])]
 
-  return Method(init, step, AXES, looks)
-
-
-def _pick(key):
-  """Of a batch's key the one that draws it."""
-  return jax.random.split(key)[0]
+  return looks
 
 
 def _drawn(size, replay, key, everything, window):
@@ -225,33 +228,5 @@ def _recovery(network, tx, settings, axis_name):
     images = synthetic.within(settings.codec, state.syn.images - lr * change)
     return state._replace(syn=state.syn._replace(images=images),
                           moments=adam, strength=strength), metrics
-
-  return run
-
-
-def _labels(network, settings):
-  """`(variables, syn, pool, key) -> [classes, ipc, classes]` probabilities."""
-  codec = settings.codec
-
-  def run(variables, syn, pool, key):
-    sources_ = synthetic.sources(codec, syn.images.shape[1])
-    def told(images):
-      return jax.nn.softmax(network.apply(variables, images)[0])
-    def one(args):
-      images, index = args
-      images = synthetic.normalise(codec, synthetic.decode(codec, images))
-      if settings.views:
-        draws = jax.random.split(
-            jax.random.fold_in(key, index), settings.views)
-        labels = jax.lax.map(lambda draw: told(
-            settings.augment(draw, images, shared=False)), draws).mean(0)
-      else:
-        labels = told(images)
-      share = jnp.zeros((syn.images.shape[1], len(sources_))).at[
-          sources_, jnp.arange(len(sources_))].set(1)
-      labels = share @ labels / share.sum(1, keepdims=True)
-      # As they are stored.
-      return labels.astype(jnp.float16).astype(syn.labels.dtype)
-    return jax.lax.map(one, (syn.images, pool.classes))
 
   return run
