@@ -11,7 +11,8 @@ from PIL import Image
 from test_data import refused, refused_early
 
 from dasm_jax import data
-from dasm_jax.data import prepare, splits
+from dasm_jax.data import directory, prepare, splits
+from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -188,3 +189,17 @@ def test_tfds_outline(store):
       assert one.images.shape == other.images.shape
   refused('differ in size', 'dataset.size', name='tiny_sizes', data_dir=root,
           call=data.outline)
+
+
+def test_data_directories_in_buckets(store, monkeypatch):
+  """A stand-in for gs://: paths with the methods of this machine's."""
+  monkeypatch.setattr(directory, 'path_of', lambda text: Path(
+      text.replace('gs://bucket', str(store[0]))))
+  loaded = data.load('tiny_set', data_dir='gs://bucket', size=4)
+  whole = data.load('tiny_set', data_dir=str(store[0]), size=4)
+  np.testing.assert_array_equal(loaded.train.images, whole.train.images)
+  def unreachable(text):
+    raise ImportError('Please install gcsfs')
+  monkeypatch.setattr(directory.Path, 'is_dir', unreachable)
+  with pytest.raises(UserError, match=r"'gs://bucket'.*gcsfs.*\[gcs\]"):
+    directory.data_root('gs://bucket')

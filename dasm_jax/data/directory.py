@@ -19,8 +19,13 @@ def data_root(data_dir=None):
   Raises `UserError` if one was asked for and is not there.
   """
   told = data_dir or os.environ.get('TFDS_DATA_DIR')
-  root = Path(told or DEFAULT).expanduser()
-  if told and not root.is_dir():
+  root = path_of(told or DEFAULT)
+  try:
+    missing = told and not root.is_dir()
+  except Exception as error:  # Of a bucket: no rights, no network, no gcsfs.
+    raise UserError(f'cannot reach data directory {str(told)!r}: '
+                    f'{brief(error)}; gs:// needs dasm-jax[gcs]') from error
+  if missing:
     source = 'data_dir' if data_dir else 'TFDS_DATA_DIR'
     raise UserError(f'data directory {str(told)!r} ({source}) does not exist; '
                     'make it, or name the one that holds the data sets')
@@ -29,7 +34,20 @@ def data_root(data_dir=None):
 
 def is_path(name):
   """Whether a name can only be meant as a path."""
-  return name.startswith(('/', '.', '~')) or os.path.isabs(name)
+  return name.startswith(('/', '.', '~')) or is_far(name)
+
+
+def is_far(path):
+  """Whether a path is of a bucket (`gs://…`), not of this machine."""
+  return '://' in str(path)
+
+
+def path_of(text):
+  """A path of this machine, or an `epath.Path` with the same methods."""
+  if is_far(text):
+    from etils import epath
+    return epath.Path(text)
+  return Path(text).expanduser()
 
 
 def tfds_name(name):
@@ -46,7 +64,7 @@ def locate(name, data_dir=None):
   """
   try:
     if is_path(name):
-      found = _newest(Path(name).expanduser(), name)
+      found = _newest(path_of(name), name)
       if found is None:
         raise UserError(f'no prepared TFDS set at {name!r}: no {INFO} in it or '
                         'its version directories; for plain images use '

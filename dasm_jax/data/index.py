@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dasm_jax.data import records
+from dasm_jax.data.directory import is_far, path_of
 from dasm_jax.data.pool import ordered
 
 VERSION = 1  # of the file: a digest of 32 bytes, then the labels, int32
@@ -37,8 +38,8 @@ def labels(name, builder, split, threads, say):
     found = _read(source, f'{name} {split}', threads, say)
   records.refuse_missing(name, split, found)
   if not any(_save(path, found) for path in places):
-    say(f'cannot keep the labels of {name} {split}: neither '
-        f'{places[0].parent} nor {places[1].parent} can be written')
+    say(f'cannot keep the labels of {name} {split}: nothing can be written to '
+        + ' or '.join(str(path.parent) for path in places))
   return found
 
 
@@ -67,13 +68,22 @@ def _places(builder, split):
   """Where the labels may be, the best place first."""
   digest = hashlib.sha256(f'{VERSION}'.encode())
   for path in builder.info.splits[split].filepaths:
-    stat = os.stat(path)
-    digest.update(f'\n{os.path.realpath(path)} {stat.st_size} '
-                  f'{stat.st_mtime_ns}'.encode())
+    digest.update(f'\n{_identity(path)}'.encode())
   name = f'{split}-{digest.hexdigest()[:24]}.labels'
   cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-  return (Path(builder.data_dir) / f'.dasm_jax-{name}',
-          cache / 'dasm_jax' / 'index' / f'{builder.name}-{name}')
+  kept = cache / 'dasm_jax' / 'index' / f'{builder.name}-{name}'
+  if is_far(builder.data_dir):
+    return kept,
+  return Path(builder.data_dir) / f'.dasm_jax-{name}', kept
+
+
+def _identity(path):
+  """What tells a file from another that was in its place."""
+  if is_far(path):
+    stat = path_of(path).stat()
+    return f'{path} {stat.length} {stat.mtime}'
+  stat = os.stat(path)
+  return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}'
 
 
 def _load(path, count):
