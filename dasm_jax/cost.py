@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import buffers, card, models, sweeps, work
+from dasm_jax import buffers, card, intake, models, sweeps, work
 from dasm_jax import job as jobs
 from dasm_jax.types import Synthetic
 
@@ -176,6 +176,10 @@ def _data(job):
   splits, whitened = (job.dataset.train, job.dataset.test), (
       job.config.dataset.zca > 0)
   pixels, images = math.prod(job.shape), sum(len(x.labels) for x in splits)
+  if intake.streams(job.config, job.dataset):
+    # Those of one call and of the next.
+    images -= max(0, len(splits[0].labels) - 2 * (
+        job.config.run.buffer_mb * 2 ** 20 // pixels))
   indices = sum(
       job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
   matrix = pixels ** 2 if whitened else 0

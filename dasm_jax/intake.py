@@ -43,7 +43,14 @@ def fits(config, given):
     outline = data.outline(config.dataset.name, **given)
   except UserError:  # Nobody knows before it is prepared.
     return True
-  return size(outline, config.dataset.zca) <= SHARE * parallel.memory()
+  return not streams(config, outline)
+
+
+def streams(config, dataset_):
+  """Whether the train images of a `Dataset` are read as they are used."""
+  if config.dataset.stream != 'auto':
+    return config.dataset.stream == 'always'
+  return size(dataset_, config.dataset.zca) > SHARE * parallel.memory()
 
 
 def size(dataset_, zca=0.0):

@@ -221,3 +221,11 @@ def test_memory_of_real_images():
 def test_sweeps_of_a_selection_are_none():
   job_ = job('random', method__steps=0, segments__number=1)
   assert sweeps.distil(job_, job_.plan[0], work.split(ONE)) == []
+
+
+def test_streamed_images_take_their_buffers_alone():
+  def data(stream):
+    return cost._data(job(dataset__name='mnist', dataset__stream=stream,
+                          run__buffer_mb=1))
+  kept = 2 * (2 ** 20 // 784)  # images of two calls
+  assert data('never') - data('always') == (60_000 - kept) * (784 + 4)
