@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import buffers, card, models, sweeps, work
+from dasm_jax import buffers, card, config, models, sweeps, work
 from dasm_jax import job as jobs
 from dasm_jax.types import Synthetic
 
@@ -158,10 +158,11 @@ def memory(job, works, once, machine):
            'activations': max(activations(one, once) for one in works)}
   last = job.plan[-1]
   found['frozen'] = last.slots.start * _stored(job, machine.devices)
-  if 'experts' in job.config:
-    c = job.config
-    found['rows'] = (2 * c.run.chunk * c.method.starts * once.parameters
-                     * FLOAT)
+  c, trained = job.config, config.experts(job.config)
+  if trained is not None:
+    rows = trained.number if 'last' in trained else (
+        2 * c.run.chunk * c.method.starts)
+    found['rows'] = rows * once.parameters * FLOAT
   return found
 
 
@@ -211,11 +212,11 @@ def _state(job, devices):
 
 def disk(job, once):
   """`{'experts': bytes, 'set': bytes, 'labels': bytes}`: as they count."""
-  c, found = job.config, {}
-  if 'experts' in c:
-    found['experts'] = c.experts.number * buffers.Buffer(
-        None, c.experts.number, c.experts.epochs, once.parameters,
-        c.experts.dtype).bytes
+  c, found, trained = job.config, {}, config.experts(job.config)
+  if trained is not None:
+    found['experts'] = trained.number * buffers.Buffer(
+        None, trained.number, trained.epochs, once.parameters, trained.dtype,
+        'last' in trained).bytes
   soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
           or c.method.get('lr_label', 0) > 0)
   size = card.counted((job.classes, c.syn.ipc, *job.shape),
