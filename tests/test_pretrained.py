@@ -71,7 +71,7 @@ def test_all_are_drawn_about_as_often():
 def test_many_devices_do_as_one():
   kept = {}
   for axis_name in (None, parallel.AXIS):
-    made = with_starts('idc', axis_name=axis_name, warmup=1)
+    made = with_starts('dm', axis_name=axis_name, warmup=1)
     if axis_name is None:
       state = made.state
       for _ in range(3):
@@ -158,10 +158,10 @@ def test_only_missing_ones_are_trained_again(trained):
 
 
 def test_whole_run(tmp_path):
-  c = tiny('idc', method__pretrained=2, method__pretrained_epochs=1,
-           network__norm='batch')
+  c = tiny(method__pretrained=2, method__pretrained_epochs=1,
+           network__norm='batch', segments__number=1)
   results = run.run(c, tmp_path / 'run')
-  assert results['segments'] == 2
+  assert results['segments'] == 1
   folder, = (tmp_path / 'experts').iterdir()
   assert len(list(folder.glob('expert_*.bin'))) == 2
   with np.load(tmp_path / 'run' / 'synthetic.npz') as file:
