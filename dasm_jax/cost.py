@@ -150,19 +150,19 @@ def memory(job, works, once, machine):
   """`{what: bytes}` on the busiest device, of all that a list of works needs.
 
   data: real images, labels, windows. state: of a segment, before and after a
-  chunk. frozen: finished images. rows: of experts. activations: of the
-  largest step, with its copies of the parameters.
+  chunk. frozen: finished images. rows: of experts. networks: that others
+  begin as. activations: of the largest step, with its copies of parameters.
   """
   found = {'data': _data(job), 'state': _state(job, machine.devices),
-           'frozen': 0, 'rows': 0,
+           'frozen': 0, 'rows': 0, 'networks': 0,
            'activations': max(activations(one, once) for one in works)}
   last = job.plan[-1]
   found['frozen'] = last.slots.start * _stored(job, machine.devices)
   c, trained = job.config, config.experts(job.config)
   if trained is not None:
-    rows = trained.number if 'last' in trained else (
-        2 * c.run.chunk * c.method.starts)
-    found['rows'] = rows * once.parameters * FLOAT
+    what, rows = ('networks', trained.number) if 'last' in trained else (
+        'rows', 2 * c.run.chunk * c.method.starts)
+    found[what] = rows * once.parameters * FLOAT
   return found
 
 

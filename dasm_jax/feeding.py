@@ -63,7 +63,7 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
 def starts(experts):
   """`[k, parameters]` on every device: what `experts`, a `Buffer`, became.
 
-  None of None.
+  None if there is none.
   """
   if experts is None:
     return None

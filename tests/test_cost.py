@@ -114,7 +114,7 @@ def test_students_by_hand():
   once = cost.forward(first.network, first.shape)
   assert cost.disk(first, once)['experts'] == 2 * once.parameters * 4
   assert cost.memory(first, [work.Work('forward', 1, 1, 1)], once, ONE)[
-      'rows'] == 2 * once.parameters * 4
+      'networks'] == 2 * once.parameters * 4
   four = dict(c, method__starts=4)
   assert passes(job('mtt', **four)) == 4 * passes(job('mtt', **four), MANY)
 
