@@ -3,6 +3,7 @@
 A folder holds `buffer.json`, which says what the experts are, and a file for
 each, `expert_0007.bin`: `[epochs + 1, parameters]`, row t after epoch t, as
 little-endian float32 or bfloat16. A file has its name only once it is whole.
+Where only the last row counts, it is the only one.
 """
 
 import contextlib
@@ -27,18 +28,20 @@ class Buffer(NamedTuple):
   """A folder of experts.
 
   number: how many are used. epochs: stored after row 0. size: parameters.
-  dtype: a name in `DTYPES`.
+  dtype: a name in `DTYPES`. last: whether the last epoch alone is kept.
   """
   folder: pathlib.Path
   number: int
   epochs: int
   size: int
   dtype: str
+  last: bool = False
 
   @property
   def bytes(self):
     """Of one expert."""
-    return (self.epochs + 1) * self.size * DTYPES[self.dtype].itemsize
+    rows = 1 if self.last else self.epochs + 1
+    return rows * self.size * DTYPES[self.dtype].itemsize
 
   def path(self, expert):
     """The file of one expert."""
@@ -49,7 +52,7 @@ class Buffer(NamedTuple):
     return [k for k in range(self.number) if not self.path(k).exists()]
 
 
-def claim(folder, about, number, epochs, size, dtype='float32'):
+def claim(folder, about, number, epochs, size, dtype='float32', last=False):
   """The buffer in `folder`, which is made if there is none.
 
   Args:
@@ -60,6 +63,7 @@ def claim(folder, about, number, epochs, size, dtype='float32'):
     epochs: of each; a folder may hold more.
     size: parameters of the network.
     dtype: a name in `DTYPES`.
+    last: whether only the last epoch is kept; `about` has to tell which.
 
   Raises:
     UserError: a buffer made of something else, of fewer epochs, one that
@@ -72,7 +76,7 @@ def claim(folder, about, number, epochs, size, dtype='float32'):
   about = json.loads(json.dumps({**about, 'size': size, 'dtype': dtype}))
   if path.exists():
     epochs = _agree(path, about, epochs)
-  buffer = Buffer(folder, number, epochs, size, dtype)
+  buffer = Buffer(folder, number, epochs, size, dtype, last)
   for expert in range(number):
     _check_whole(buffer, expert)
   _check_room(buffer)
@@ -125,11 +129,14 @@ def _check_room(buffer):
     there = there.parent
   free = shutil.disk_usage(there).free
   if needed and needed + MARGIN > free:
+    way = ('--workdir on a larger disk, or fewer --config.method.pretrained'
+           if buffer.last else
+           '--config.experts.dir on a larger disk, --config.experts.dtype='
+           'bfloat16, or fewer --config.experts.number or .epochs')
     raise UserError(
         f'{len(buffer.missing())} experts need {needed / 1e9:.3g} GB in '
         f'{str(buffer.folder)!r}, where {free / 1e9:.3g} GB are free; use '
-        '--config.experts.dir on a larger disk, --config.experts.dtype='
-        'bfloat16, or fewer --config.experts.number or .epochs')
+        f'{way}')
 
 
 @contextlib.contextmanager
@@ -147,12 +154,15 @@ class Writer:
 
   def __init__(self, buffer, expert):
     self._buffer, self._path = buffer, buffer.path(expert)
-    self._part = self._path.with_suffix('.part')
+    self._part, self._before = self._path.with_suffix('.part'), buffer.epochs
     with _writing(buffer.folder):
       self._file = self._part.open('wb')
 
   def add(self, row):
     """Adds the weights `[size]` after the next epoch (first: at the start)."""
+    self._before -= 1
+    if self._buffer.last and self._before >= 0:
+      return
     row = np.asarray(row).astype(DTYPES[self._buffer.dtype])
     with _writing(self._buffer.folder):
       self._file.write(row.tobytes())
@@ -187,7 +197,7 @@ def rows(buffer, experts, epochs):
     path = buffer.path(expert)
     try:
       with path.open('rb') as file:
-        file.seek(int(epoch) * width)
+        file.seek(0 if buffer.last else int(epoch) * width)
         row = np.frombuffer(file.read(width), dtype)
     except (OSError, ValueError) as error:
       raise UserError(f'cannot read the expert {str(path)!r}: {error}; start '

@@ -49,6 +49,25 @@ def defaults(method='idc'):
   return c
 
 
+def experts(c):
+  """Settings of the networks that a job trains first, or None.
+
+  `config.experts` for trajectory methods. For others the networks that theirs
+  begin as, `method.pretrained` of them, trained as they are between sweeps;
+  only what they are after epoch `last` is kept. Like experts they have a seed
+  of their own, so that runs of all seeds share them.
+  """
+  m = c.method
+  if 'experts' in c or not m.get('pretrained'):
+    return c.get('experts')
+  return ConfigDict(dict(
+      dir='', number=m.pretrained, epochs=m.pretrained_epochs, lr=m.net_lr,
+      momentum=m.net_momentum, weight_decay=m.net_weight_decay,
+      batch=m.net_batch, rho=0.0, alpha=0.0, seed=0, at_once=1,
+      dtype='float32', augment=m.net_augment, mode=m.augment_mode,
+      cutmix=m.net_cutmix, last=m.pretrained_epochs))
+
+
 def _besides(method, match):
   """What a method sets outside of its own entries."""
   like_idc = {'syn.space': 'pixels', 'eval.recipe': 'idc', 'eval.batch': 64}

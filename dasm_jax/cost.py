@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import buffers, card, intake, models, sweeps, work
+from dasm_jax import buffers, card, config, intake, models, sweeps, work
 from dasm_jax import job as jobs
 from dasm_jax.types import Synthetic
 
@@ -150,18 +150,19 @@ def memory(job, works, once, machine):
   """`{what: bytes}` on the busiest device, of all that a list of works needs.
 
   data: real images, labels, windows. state: of a segment, before and after a
-  chunk. frozen: finished images. rows: of experts. activations: of the
-  largest step, with its copies of the parameters.
+  chunk. frozen: finished images. rows: of experts. networks: that others
+  begin as. activations: of the largest step, with its copies of parameters.
   """
   found = {'data': _data(job), 'state': _state(job, machine.devices),
-           'frozen': 0, 'rows': 0,
+           'frozen': 0, 'rows': 0, 'networks': 0,
            'activations': max(activations(one, once) for one in works)}
   last = job.plan[-1]
   found['frozen'] = last.slots.start * _stored(job, machine.devices)
-  if 'experts' in job.config:
-    c = job.config
-    found['rows'] = (2 * c.run.chunk * c.method.starts * once.parameters
-                     * FLOAT)
+  c, trained = job.config, config.experts(job.config)
+  if trained is not None:
+    what, rows = ('networks', trained.number) if 'last' in trained else (
+        'rows', 2 * c.run.chunk * c.method.starts)
+    found[what] = rows * once.parameters * FLOAT
   return found
 
 
@@ -215,11 +216,11 @@ def _state(job, devices):
 
 def disk(job, once):
   """`{'experts': bytes, 'set': bytes, 'labels': bytes}`: as they count."""
-  c, found = job.config, {}
-  if 'experts' in c:
-    found['experts'] = c.experts.number * buffers.Buffer(
-        None, c.experts.number, c.experts.epochs, once.parameters,
-        c.experts.dtype).bytes
+  c, found, trained = job.config, {}, config.experts(job.config)
+  if trained is not None:
+    found['experts'] = trained.number * buffers.Buffer(
+        None, trained.number, trained.epochs, once.parameters, trained.dtype,
+        'last' in trained).bytes
   soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
           or c.method.get('lr_label', 0) > 0)
   size = card.counted((job.classes, c.syn.ipc, *job.shape),

@@ -18,7 +18,7 @@ from dasm_jax.config import entries
 # What may be lowered where a device has too little memory, by what fills it.
 SMALLER = {
     'data': ('dataset.size',), 'state': ('syn.ipc',), 'frozen': ('syn.ipc',),
-    'rows': ('run.chunk', 'method.starts'),
+    'rows': ('run.chunk', 'method.starts'), 'networks': ('method.pretrained',),
     'activations': ('method.batch', 'method.limit', 'method.batch_syn',
                     'method.net_batch', 'eval.batch', 'experts.batch')}
 

@@ -36,11 +36,12 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
     meter: a `meters.Meter`, which is told how long steps waited.
   """
   c = job.config
-  if experts is not None:
+  if 'experts' in c:
     feed = school.feeder(job, segment, progress, experts)
     yield lambda step, most: (feed(step, most), most)
   elif not real.streamed:
-    source = real.whole(f'method {c.method.name}')
+    source = real.whole(f'method {c.method.name}')._replace(
+        starts=starts(experts))
     yield lambda step, most: (source, most)
   else:
     if method.looks is None:
@@ -57,6 +58,18 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
                  int(np.prod(job.shape)), c.run.buffer_mb * 2 ** 20)
     with _streamed(real, looks, steps, c.run.chunk, plan_, meter) as feed:
       yield feed
+
+
+def starts(experts):
+  """`[k, parameters]` on every device: what `experts`, a `Buffer`, became.
+
+  None if there is none.
+  """
+  if experts is None:
+    return None
+  who = range(experts.number)
+  return parallel.replicate(jnp.asarray(
+      school.weights(experts, who, [experts.epochs] * len(who))))
 
 
 def plan(looks, n, steps, chunk, image_bytes, budget):

@@ -13,9 +13,11 @@ import numpy as np
 
 from dasm_jax import (
   buffers,
+  config,
   experts,
   hosts,
   parallel,
+  photo,
   report,
   segments,
   sharpness,
@@ -40,24 +42,25 @@ def open_(job, place, real, log, stopping):
     UserError: what `buffers.claim` refuses.
     stop.Stopped: asked to stop; finished experts stay.
   """
-  if 'experts' not in job.config:
+  c = config.experts(job.config)
+  if c is None:
     return None
-  data = real.whole('training experts')
-  c = job.config.experts
+  last = 'last' in c
+  what, way = ('training experts', '--config.experts.dir') if not last else (
+      f'--config.method.pretrained={c.number}', '--workdir')
+  data = real.whole(what)
   about = _about(job)
   digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
   name = f'{pathlib.Path(job.dataset.name).name}_{digest.hexdigest()[:8]}'
-  folder = c.dir or place.experts / name
+  folder = pathlib.Path(c.dir or place.experts / name)
   with contextlib.ExitStack() as held:
-    hosts.once(lambda: held.enter_context(
-        workdir.lock(folder, '--config.experts.dir')))
+    hosts.once(lambda: held.enter_context(workdir.lock(folder, way)))
     ravel, _ = experts.flat(job.network)
     size = jax.eval_shape(
         lambda key: ravel(job.network.init(key)), jax.random.key(0)).size
     stored = hosts.once(lambda: buffers.claim(
-        folder, about, c.number, c.epochs, size, c.dtype).epochs)
-    buffer = buffers.Buffer(pathlib.Path(folder), c.number, stored, size,
-                            c.dtype)
+        folder, about, c.number, c.epochs, size, c.dtype, last).epochs)
+    buffer = buffers.Buffer(folder, c.number, stored, size, c.dtype, last)
     missing = hosts.once(buffer.missing)
     if missing:
       log.say(f'experts   {len(missing)} of {c.number} to train, '
@@ -69,7 +72,7 @@ def open_(job, place, real, log, stopping):
 
 def _about(job):
   """What experts are made of; a buffer of anything else is refused."""
-  c = job.config.experts
+  c = config.experts(job.config)
   split = job.dataset.train
   digest = hashlib.sha256(np.ascontiguousarray(split.images))
   digest.update(np.ascontiguousarray(split.labels))
@@ -77,17 +80,19 @@ def _about(job):
              for name, value in job.config.network.items()}
   training = {f'experts.{name}': c[name] for name in (
       'lr', 'momentum', 'weight_decay', 'batch', 'augment', 'rho', 'alpha',
-      'seed')}
+      'seed', 'mode', 'cutmix', 'last') if name in c}
   return {'dataset': job.dataset.name, 'images': digest.hexdigest()[:16],
           'shape': list(job.shape), 'classes': job.classes,
           'zca': job.config.dataset.zca, **network, **training}
 
 
-def recipe(c):
-  """The `train.Recipe` of experts, from `config.experts`."""
+def recipe(c, codec):
+  """The `train.Recipe` of experts, from what `config.experts` gives."""
   return train.recipe(
       1, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay,
-      batch=c.batch, strategy=c.augment)
+      batch=c.batch, strategy=c.augment, mode=c.get('mode', 'single'),
+      cutmix=c.get('cutmix', 0.0), statistics=photo.statistics(
+          c.augment, codec.mean, codec.std, codec.zca))
 
 
 def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
@@ -95,8 +100,8 @@ def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
 
   push: called when some are finished.
   """
-  c = job.config.experts
-  recipe_ = recipe(c)
+  c = config.experts(job.config)
+  recipe_ = recipe(c, job.codec)
   step = functools.partial(sharpness.step, rho=c.rho, alpha=c.alpha)
   # All groups run the same programs.
   begin = experts.begin(job.network, recipe_)
@@ -139,13 +144,11 @@ def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
 
 
 def _add(writers, rows):
-  def write():
-    for writer, row in zip(writers, np.asarray(rows), strict=True):
-      writer.add(row)
-  hosts.once(write)
+  hosts.once(lambda: [writer.add(row) for writer, row in zip(
+      writers, np.asarray(rows), strict=True)])
 
 
-def _rows(buffer, who, when):
+def weights(buffer, who, when):
   """`buffers.rows`, read by the first process for all."""
   read = []
   hosts.once(lambda: read.append(buffers.rows(buffer, who, when)))
@@ -164,7 +167,7 @@ def feeder(job, segment, progress, buffer):
     drawn = [draw(job, segment, window, buffer, k)
              for k in range(step, step + steps)]
     who, when = np.concatenate(drawn, axis=1)
-    rows = [np.resize(_rows(buffer, who, epochs),
+    rows = [np.resize(weights(buffer, who, epochs),
                       (chunk * c.starts, buffer.size))
             for epochs in (when, when + c.expert_epochs)]
     return parallel.replicate(trajectory.Pairs(
@@ -240,6 +243,6 @@ def _final_logits(job, buffer, data, indices):
   _, unravel = experts.flat(job.network)
   ask = experts.logits(job.network)
   for expert in range(buffer.number):
-    row, = _rows(buffer, [expert], [buffer.epochs])
+    row, = weights(buffer, [expert], [buffer.epochs])
     yield np.asarray(ask(unravel(jnp.asarray(row)), data,
                          jnp.asarray(indices)))

@@ -21,6 +21,8 @@ class Source(NamedTuple):
   mean, std: `[channels]` on [0, 1].
   slots: None if `images` are all there are. Else only those that the next steps
     look at are here, and `[n]` int32 says where in `images` each of them is.
+  starts: None, or `[k, parameters]` float32, networks that were trained before;
+    each matching network begins as one of them, drawn by chance.
   """
   images: Array
   labels: Array
@@ -28,6 +30,7 @@ class Source(NamedTuple):
   mean: Array
   std: Array
   slots: Array | None = None
+  starts: Array | None = None
 
 
 class Pool(NamedTuple):

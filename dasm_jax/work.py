@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dasm_jax import (
   blocks,
+  config,
   coreset,
   difficulty,
   evaluate,
@@ -96,10 +97,10 @@ def block(job, images, split_):
 
 
 def experts(job, split_):
-  """`[Work]` of the experts; none for methods that have none."""
-  if 'experts' not in job.config:
+  """`[Work]` of the experts, or of the networks that others begin as."""
+  c, n = config.experts(job.config), len(job.dataset.train.labels)
+  if c is None:
     return []
-  c, n = job.config.experts, len(job.dataset.train.labels)
   mine, size = split_.share(c.number), min(c.batch, n)
   around = split_.together(min(c.at_once, mine))
   twice = 2 if c.rho else 1  # two gradients a step (FTD)

@@ -123,6 +123,7 @@ def test_imagenet_is_as_published():
       'imagenet10', 224, 3, 'single')
   assert (m.distance, m.lr, m.steps, m.inner, m.net_steps, m.warmup) == (
       'l1', 3e-3, 50_000, 100, 8, 2030)
+  assert m.pretrained == 0
   assert (m.net_lr, m.net_weight_decay, m.net_batch, m.net_cutmix) == (
       .01, 5e-4, 64, 1.)
   assert (e.epochs, e.lr, e.weight_decay, e.batch, e.cutmix, e.augment) == (
@@ -134,6 +135,10 @@ def test_imagenet_is_as_published():
   assert (m.lr, m.batch, m.net_steps, m.net_lr, m.net_weight_decay,
           m.net_batch) == (1e-3, 64, 4, .1, 1e-4, 128)
   assert (e.epochs, e.lr, e.weight_decay, e.batch) == (600, .1, 1e-4, 128)
+  assert (m.pretrained, m.pretrained_epochs, m.warmup) == (10, 5, 0)
+  short = load('imagenet', 'classes=100,schedule=short').method
+  assert (short.pretrained, short.warmup) == (0, 50)
+  assert load('imagenet', 'classes=1000').method.pretrained == 0
   c = load('imagenet', 'classes=1000,method=sre2l')
   assert c.dataset.classes == '' and c.network.norm == 'batch'
   assert c.method.augment == 'rrc08_flip'

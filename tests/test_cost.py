@@ -108,6 +108,13 @@ def test_students_by_hand():
   assert passes(job('mtt', **c), phase='experts') == 2 * 3 * 1438 * 3
   assert passes(job('ftd', **c, experts__rho=0.1), phase='experts') == (
       2 * 2 * 3 * 1438 * 3)
+  # Networks that others begin as: of dc's, 2 of 3 epochs, the last one kept.
+  first = job(method__pretrained=2, method__pretrained_epochs=3)
+  assert passes(first, phase='experts') == 2 * 3 * 1438 * 3
+  once = cost.forward(first.network, first.shape)
+  assert cost.disk(first, once)['experts'] == 2 * once.parameters * 4
+  assert cost.memory(first, [work.Work('forward', 1, 1, 1)], once, ONE)[
+      'networks'] == 2 * once.parameters * 4
   four = dict(c, method__starts=4)
   assert passes(job('mtt', **four)) == 4 * passes(job('mtt', **four), MANY)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dasm_jax.data import digits, folder, images, records
+from dasm_jax.data import digits, folder, images, prepare, records
 from dasm_jax.data.directory import locate
 from dasm_jax.data.splits import Dataset, Split, brief, stratify
 from dasm_jax.errors import UserError
@@ -74,11 +74,21 @@ def _folder(path, size, holdout):
 def _tfds(name, data_dir, holdout):
   if locate(name, data_dir) is None and name in KNOWN:
     *counts, shape, classes = KNOWN[name]
-    names = tuple(map(str, range(classes)))
+    names = _names(name, data_dir) or tuple(map(str, range(classes)))
   else:
     counts, shape, names = _described(name, data_dir, holdout)
   train, test = (np.arange(count) % len(names) for count in counts)
   return train, test, names, shape
+
+
+def _names(name, data_dir):
+  """The classes' names as TFDS knows them without the data, or None."""
+  try:
+    with prepare.quiet():
+      builder = prepare.registered(name, data_dir)
+      return tuple(builder.info.features['label'].names)
+  except UserError:  # Tiny ImageNet is not in TFDS.
+    return None
 
 
 def _described(name, data_dir, holdout):

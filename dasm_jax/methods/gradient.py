@@ -88,7 +88,7 @@ def method(network, settings, axis_name=None):
   """A gradient- or feature-matching `Method`.
 
   Args:
-    network: a `Network`, initialised anew every `inner` sweeps.
+    network: a `Network`, begun anew every `inner` sweeps.
     settings: `Settings`.
     axis_name: mapped axis over which the classes are split, None alone.
 
@@ -110,7 +110,7 @@ def method(network, settings, axis_name=None):
   def renew(variables, moments, data, key):
     del variables, moments
     start, warm = jax.random.split(key)
-    variables = network.init(start)
+    variables = networks.fresh(network, data, start)
     moments = net_tx.init(variables.params)
     return networks.from_real(network, net_tx, settings, axis_name, data, warm,
                     settings.warmup, variables, moments)

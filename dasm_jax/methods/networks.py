@@ -3,11 +3,22 @@
 import jax
 import jax.numpy as jnp
 
+from dasm_jax import experts, synthetic, train
 from dasm_jax import source as sources
-from dasm_jax import synthetic, train
 from dasm_jax.types import Batch
 
 STATISTICS = 16  # real images a class that set batch norm's averages (DC)
+
+
+def fresh(network, data, key):
+  """`Variables` of a new network: one of `data.starts`, else initialised.
+
+  Source: IDC's program, which draws each of ImageNet-100's from ten.
+  """
+  if data.starts is None:
+    return network.init(key)
+  row = jax.random.randint(key, (), 0, len(data.starts))
+  return experts.flat(network)[1](data.starts[row])
 
 
 def with_statistics(network, variables, data, key):

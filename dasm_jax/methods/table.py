@@ -20,20 +20,27 @@ TRAJECTORY = dict(
     lr_lr=1e-5, lr_label=0.0, label_momentum=0.9, average=0.0, skip_above=0.0,
     steps=5000, augment=DSA)
 
+# Of methods whose network is renewed: how many are trained before and kept, of
+# which each new one is; none: each is drawn as it is initialised.
+PRETRAINED = dict(pretrained=0, pretrained_epochs=5)
+
 # What makes a method itself. Rates, lengths and batch sizes are a matter of
 # the data set: `configs` holds the published ones.
 METHODS = {
     'dc': dict(
-        match='gradient', distance='layerwise_cosine', parameters='kernels'),
+        PRETRAINED, match='gradient', distance='layerwise_cosine',
+        parameters='kernels'),
     'dsa': dict(
-        match='gradient', distance='layerwise_cosine', parameters='kernels',
-        augment=DSA, net_augment=DSA),
+        PRETRAINED, match='gradient', distance='layerwise_cosine',
+        parameters='kernels', augment=DSA, net_augment=DSA),
     'dsac': dict(
-        match='contrast', distance='layerwise_cosine', parameters='kernels',
-        augment=DSA, net_augment=DSA, alone_networks=250, alone_sweeps=10),
+        PRETRAINED, match='contrast', distance='layerwise_cosine',
+        parameters='kernels', augment=DSA, net_augment=DSA, alone_networks=250,
+        alone_sweeps=10),
     'dm': dict(
-        match='feature', distance='mse', first_block=-1, last_block=-1,
-        parameters='kernels', augment=DSA, inner=1, net_steps=0, lr=1.0),
+        PRETRAINED, match='feature', distance='mse', first_block=-1,
+        last_block=-1, parameters='kernels', augment=DSA, inner=1, net_steps=0,
+        lr=1.0),
     'cafe': dict(
         match='discriminate', distance='mse', parameters='kernels',
         weights=(1.0, 1.0, 0.1), discrimination=0.01, drops=(0.6, 0.8, 0.9),
@@ -45,7 +52,7 @@ METHODS = {
         label_views=0, net_lr=0.05, net_momentum=0.9, net_weight_decay=5e-4,
         net_steps=100, net_batch=128, net_augment='flip_crop'),
     'idc': dict(
-        match='gradient', distance='mse', parameters='convolutions',
+        PRETRAINED, match='gradient', distance='mse', parameters='convolutions',
         augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
         lr_per_image=True, train_on='real', net_augment='color_crop',
         net_cutmix=0.5, net_momentum=0.9, net_weight_decay=5e-4, net_batch=64),
@@ -82,8 +89,9 @@ def settings_of(method):
 LEAST = dict(
     batch=1, inner=1, net_batch=1, limit=0, warmup=0, net_steps=0,
     alone_networks=0, alone_sweeps=0, watch_images=0, watch_window=2, teach=1,
-    label_views=0, student_steps=1, expert_epochs=1, first_epoch=0,
-    batch_syn=0, starts=1, expand=0, lr_label=0, skip_above=0)
+    label_views=0, pretrained=0, pretrained_epochs=1, student_steps=1,
+    expert_epochs=1, first_epoch=0, batch_syn=0, starts=1, expand=0,
+    lr_label=0, skip_above=0)
 POSITIVE = 'lr', 'net_lr', 'lr_start', 'lr_lr'
 MOMENTA = 'momentum', 'net_momentum', 'label_momentum', 'average'
 
