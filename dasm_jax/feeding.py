@@ -28,6 +28,9 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
            meter):
   """Yields `(step, most) -> (data, steps)`, what a method's steps are given.
 
+  `steps` is how many they are for: `most`, or where images are streamed as many
+  as were read together.
+
   Args:
     job, segment, progress: of the run.
     method: a `Method`; pool: a `Pool` of all classes; key: of the segment.
@@ -130,12 +133,13 @@ def _streamed(real, looks, steps, chunk, plan_, meter):
     coming = []
 
     def feed(step, most):
+      del most  # what is read together is used together
       began = time.perf_counter()
       size = size_at(step)
       data = coming.pop().result() if coming else assemble(size)
       meter.waited += time.perf_counter() - began
       if step + size < steps.stop:
         coming.append(pool_.submit(assemble, size_at(step + size)))
-      return data, min(size, most)
+      return data, size
 
     yield feed

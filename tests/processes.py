@@ -1,4 +1,4 @@
-"""Steps of every family on all devices of some processes.
+"""Steps on all devices of some processes.
 
   python tests/processes.py OUT.npz COORDINATOR PROCESSES ID
 
@@ -14,7 +14,7 @@ import toy
 
 from dasm_jax import hosts, parallel
 
-FAMILIES = ('dc', 'dm', 'mtt')
+FAMILIES = ('dm',)
 
 
 def states():
@@ -28,6 +28,9 @@ def states():
     found |= {f'{name} {jax.tree_util.keystr(path)}': np.asarray(x)
               for path, x in jax.tree_util.tree_leaves_with_path(
                   (state, metrics))}
+  sums = parallel.spread(lambda i: parallel.total(
+      5, lambda k: k * 1., parallel.AXIS))
+  found['total'] = np.asarray(sums(np.arange(4)))
   run = parallel.spread(lambda x, y: x * y)
   for n in (1, 4, 5):
     found[f'spread {n}'] = np.asarray(run(

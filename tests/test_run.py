@@ -26,6 +26,16 @@ def test_runs_repeat_bit_for_bit(whole):
   assert kill.difference(one, two) == []
 
 
+def test_streamed_runs_end_as_others(whole):
+  """Images that are read as they are used are the same images."""
+  root, one, *_ = whole
+  out = kill.finish(kill.start(
+      root / 'streamed', root / 'cache', dataset__stream='always'))
+  assert 'read as they are used' in out.splitlines()[0]
+  # The card tells the configuration.
+  assert kill.difference(one, kill.left(root / 'streamed')) == ['card']
+
+
 def test_killed_runs_end_as_others(whole):
   root, one, _, seconds = whole
   # A seed that changes finds more; a failure shows it.
