@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import coreset, evaluate, parallel, run, selection, train
+from dasm_jax import (
+  coreset,
+  evaluate,
+  measuring,
+  parallel,
+  run,
+  selection,
+  train,
+)
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.config import defaults
@@ -86,7 +94,7 @@ def tiny(method, **entries):
 
 
 def test_a_coreset_is_a_run(tmp_path, monkeypatch):
-  monkeypatch.setattr(run, 'measure', lambda *_: {
+  monkeypatch.setattr(measuring, 'measure', lambda *_: {
       'synthetic': np.ones(2), 'random': np.zeros(2)})
   # Their training is tested above, and waits for the compiler.
   monkeypatch.setattr(selection, 'trained', lambda network, *_: (

@@ -10,7 +10,7 @@ import toy
 
 from dasm_jax import coupled, methods, moments, objectives, synthetic
 from dasm_jax.errors import UserError
-from dasm_jax.methods import statistics
+from dasm_jax.methods import relabel
 from dasm_jax.types import Synthetic, Window
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -143,7 +143,7 @@ def test_labels_are_means_of_cells_and_views():
                        'float32')
   syn = Synthetic(images, jnp.zeros((3, 2, 2)), jnp.float32(1))
   def run():
-    return np.asarray(statistics._labels(Mean, Settings)(
+    return np.asarray(relabel.labels(Mean, Settings)(
         1.0, syn, toy.toy('dm').pool, jax.random.key(0)))
   cells = np.asarray(images).reshape(3, 2, 2, 2, 2, 2, 1).mean((3, 5, 6))
   second = 1 / (1 + np.exp(-cells.reshape(3, 2, 4)))

@@ -8,7 +8,7 @@ import pytest
 import small
 import toy
 
-from dasm_jax import evaluate, methods, parallel, run, segments
+from dasm_jax import evaluate, measuring, methods, parallel, run, segments
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
@@ -70,7 +70,7 @@ def hollow(monkeypatch):
   monkeypatch.setattr(evaluate, 'scores', scores)
   monkeypatch.setattr(evaluate, 'probes', trained)
   monkeypatch.setattr(evaluate, 'probes_on_real', trained)
-  monkeypatch.setattr(run, 'measure', lambda *_: {
+  monkeypatch.setattr(measuring, 'measure', lambda *_: {
       'synthetic': np.ones(2), 'random': np.zeros(2)})
 
 
@@ -127,7 +127,7 @@ def test_aligned_coreset(hollow, tmp_path):
 
 
 def test_real_steps_of_idc_with_union(tmp_path, monkeypatch):
-  monkeypatch.setattr(run, 'measure', lambda *_: {
+  monkeypatch.setattr(measuring, 'measure', lambda *_: {
       'synthetic': np.ones(2), 'random': np.zeros(2)})
   config = small.tiny(
       'idc', segments__match='union', segments__window='everything',
