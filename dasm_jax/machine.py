@@ -1,6 +1,5 @@
 """What this machine can do, measured in a second."""
 
-import os
 import time
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ def measure():
   share = devices if backend == 'cpu' else 1
   speed = max(product(n) for n in SIDES.get(backend, LARGE))
   return Machine(backend, device.device_kind, devices, speed / share,
-                 _memory(device, share))
+                 parallel.memory() // share)
 
 
 # Sides of the products. The small one is done in a millisecond, within what a
@@ -62,10 +61,3 @@ def seconds(call, runs):
     jax.block_until_ready(call())
     times.append(time.perf_counter() - start)
   return sorted(times)
-
-
-def _memory(device, share):
-  """Its own memory, or its share of what the machine has."""
-  own = (device.memory_stats() or {}).get('bytes_limit')
-  return own or os.sysconf('SC_PHYS_PAGES') * os.sysconf(
-      'SC_PAGE_SIZE') // share
