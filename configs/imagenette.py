@@ -21,13 +21,11 @@ TESLA, DATM have it too, and IDC ImageNet-10's settings. MTT's authors: one or
 two RTX 3090, 1 to 5 hours. Ours is not measured.
 """
 
-from dasm_jax import config, imagenet
+from dasm_jax import imagenet
 
 TRAJECTORIES = imagenet.TRAJECTORIES
 
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=mtt`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0, size=0,
-                       schedule='published', seed=0)
-  return imagenet.settings(a, 'imagenette')
+  return imagenet.subset(text, 'imagenette')

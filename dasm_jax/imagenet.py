@@ -71,6 +71,13 @@ def settings(a, classes):
   return c
 
 
+def subset(text, classes):
+  """`settings` of one list of classes, for a config file's argument string."""
+  return settings(config.arguments(
+      text, ipc=10, method='idc', segments=0, factor=0, size=0,
+      schedule='published', seed=0), classes)
+
+
 def _network(c, size, short):
   if c.method.name == 'sre2l':
     c.network = dict(name='resnet', depth=18, widen=.25 if short else 1.,
