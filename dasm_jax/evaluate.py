@@ -88,8 +88,9 @@ def probes_on_real(network, recipe, steps, together=None):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, steps))(rest)
     carry, n = first(start), len(data.labels)
-    for at in range(0, steps, real.pieces(data, steps, PIECE)):
-      part = rest[:, at:at + real.pieces(data, steps, PIECE)]
+    size = real.pieces(data, steps, PIECE)
+    for at in range(0, steps, size):
+      part = rest[:, at:at + size]
       drawn = jax.vmap(jax.vmap(
           lambda key: batches.drawn(recipe, n, key)))(part)
       carry = run((carry, part), real.fetch(data, drawn, drawn.size))
