@@ -2,18 +2,20 @@ r"""CIFAR-100: DASM on IDC, and the trajectory methods.
 
   python -m dasm_jax.main --config=configs/cifar100.py:ipc=10,method=idc
 
-Arguments: ipc, method (idc, dc, dsa, dsac, dm, mtt, ftd, tesla, datm),
-segments (0: by ipc, 1: the plain method), factor (IDC's multi-formation; 2 is
-published), schedule (published, or short: narrower and fewer networks; its
-rate is CIFAR-10's, not tried here), seed.
+Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
+datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
+plain method), factor (IDC's multi-formation; 2 is published), schedule
+(published, or short: narrower and fewer networks; its rate is CIFAR-10's, not
+tried here), seed.
 
 TFDS downloads and prepares the data (160 MB) in the data directory.
 
 Published, ConvNet-3 (IDC README; DC, DSA, DM as in FTD's tables), ipc 1 / 10 /
 50: IDC factor 2: - / 45.1 / -; IDC factor 1: - / 36.6 / -; DC: 12.8 / 25.2 /
--; DSA: 13.9 / 32.3 / 42.8; DM: 11.4 / 29.7 / 43.6; MTT: 24.3 / 40.1 / 47.7;
-FTD: 25.2 / 43.4 / 50.7; TESLA: 24.8 / 41.7 / 47.9; DATM: 27.9 / 47.2 / 55.0,
-ipc 100: 57.5 (trajectory methods: the best over a run, on the test split).
+-; DSA: 13.9 / 32.3 / 42.8; DM: 11.4 / 29.7 / 43.6; CAFE: 12.9 / 27.8 / 37.9;
+MTT: 24.3 / 40.1 / 47.7; FTD: 25.2 / 43.4 / 50.7; TESLA: 24.8 / 41.7 / 47.9;
+DATM: 27.9 / 47.2 / 55.0, ipc 100: 57.5 (trajectory methods: the best over a
+run, on the test split).
 IDC and, without whitening, MTT normalise with CIFAR-10's statistics; we with
 CIFAR-100's own, as DC.
 """

@@ -10,8 +10,9 @@ plain method), factor (IDC's multi-formation; 2 is published), schedule
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 94.2 / 98.4 / 99.1; IDC factor 1: 88.9 / 98.0 / 98.8;
 DC: 91.7 / 97.4 / 98.8; DSA: 88.7 / 97.8 / 99.2; DM: 89.7 /
-97.5 / 98.6. Trajectory methods published no settings: they have CIFAR-10's of
-the nearest ipc, without whitening. Measured: RESULTS.md.
+97.5 / 98.6; CAFE: 93.1 / 97.2 / 98.6; herding: 89.2 / 93.7 / 94.8; random: 64.9
+/ 95.1 / 97.9; all: 99.6. Trajectory methods published no settings: they have
+CIFAR-10's of the nearest ipc, without whitening. Measured: RESULTS.md.
 """
 
 import pathlib

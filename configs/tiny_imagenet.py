@@ -2,10 +2,10 @@ r"""Tiny ImageNet (64x64, 200 classes), ConvNet-4: DASM on IDC, trajectories.
 
   python -m dasm_jax.main --config=configs/tiny_imagenet.py:ipc=10,method=dm
 
-Arguments: ipc, method (idc, dc, dsa, dsac, dm, mtt, ftd, tesla, datm),
-segments (0: by ipc, 1: the plain method), factor (IDC's multi-formation),
-schedule (published, or short: narrower and fewer networks; its rate is
-CIFAR-10's, not tried here), seed.
+Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
+datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
+plain method), factor (IDC's multi-formation), schedule (published, or short:
+narrower and fewer networks; its rate is CIFAR-10's, not tried here), seed.
 
 TFDS has no Tiny ImageNet. Prepare it as `tiny_imagenet` in the data directory,
 or say what it is called there, --config.dataset.name=tiny_imagenet_20, or

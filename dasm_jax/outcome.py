@@ -85,7 +85,8 @@ def show_segment(job, segment, done, workdir):
   """Saves a segment's images and its window."""
   number, progress = segment.index + 1, done[-1]
   images = synthetic.pixels(job.codec, progress.state.syn.images)
-  pictures.grid(np.asarray(images), workdir / f'images_{number}.png')
+  pictures.grid(np.asarray(images), workdir / f'images_{number}.png',
+                job.dataset.class_names)
   scores, inside = _window(progress)
   pictures.windows(scores, inside, workdir / f'window_{number}.png', number,
                    len(job.plan), job.config.segments.score)
@@ -119,7 +120,7 @@ def finish(job, syn, done, accuracy, costs, workdir, name, log):
       'jax': jax.__version__}
   card.save(job, syn, results, workdir / 'synthetic.npz')
   shown = np.asarray(synthetic.pixels(job.codec, syn.images))
-  pictures.grid(shown, workdir / 'images.png')
+  pictures.grid(shown, workdir / 'images.png', job.dataset.class_names)
   pictures.all_windows([_window(p) for p in done], workdir / 'windows.png',
                        c.segments.score)
   text = closing(results, name)

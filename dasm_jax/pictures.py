@@ -26,11 +26,12 @@ img { max-width: 100%; height: auto; border-radius: .2rem; }
 '''
 
 
-def grid(images, path, cell=32, width=2000, height=4000, gap=2):
+def grid(images, path, names=(), cell=32, width=2000, height=4000, gap=2):
   """Saves a PNG, one row a class; returns `(rows, columns)` that it shows.
 
   images: `[classes, n, height, width, channels]` in [0, 1], one channel or
-  three; clipped, a NaN is black. cell: small images are enlarged to at least
+  three; clipped, a NaN is black. names: of the classes, written before their
+  rows, or none. cell: small images are enlarged to at least
   this many pixels, whole times; the others are reduced to at most 128. width,
   height: of the picture in pixels; the first that fit are shown. Raises
   `ValueError` for another shape.
@@ -56,7 +57,7 @@ def grid(images, path, cell=32, width=2000, height=4000, gap=2):
     for j in range(columns):
       y, x = gap + i * (tall + gap), gap + j * (wide + gap)
       page[y:y + tall, x:x + wide] = _thumb(images[i, j], shrink, grow)
-  _png(page, path)
+  _png(_named(page, names[:rows], tall + gap, gap), path)
   return rows, columns
 
 
@@ -150,6 +151,22 @@ def _thumb(image, shrink, grow):
   return image.repeat(grow, 0).repeat(grow, 1)
 
 
+def _named(page, names, row, gap):
+  """A page with the name of each of its rows at the left."""
+  if not len(names):
+    return page
+  from PIL import Image, ImageDraw, ImageFont
+  font = ImageFont.load_default(max(8, min(16, row - gap - 2)))
+  names = [name if len(name) <= 24 else f'{name[:23]}…' for name in names]
+  wide = int(max(map(font.getlength, names))) + 3 * gap
+  margin = Image.new('RGB', (wide, len(page)), _PAPER)
+  draw = ImageDraw.Draw(margin)
+  for number, name in enumerate(names):
+    at = wide - gap, gap + number * row + (row - gap) // 2
+    draw.text(at, name, _INK, font, anchor='rm')
+  return np.concatenate([np.asarray(margin), page], axis=1)
+
+
 def _png(page, path):
   from PIL import Image
   Image.fromarray(page).save(path, format='PNG', optimize=True)
@@ -170,7 +187,7 @@ def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
   title = (f'segment {segment} of {segments}: {inside.sum():,} of '
            f'{inside.size:,} images')
   if not scores.any():
-    axis.set_title(f'{title}, nobody scored them', loc='left', fontsize=10,
+    axis.set_title(f'{title}, chosen without scores', loc='left', fontsize=10,
                    color=_INK)
     axis.axis('off')
     return

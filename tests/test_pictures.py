@@ -52,6 +52,22 @@ def test_grid_refuses(tmp_path, shape):
     pictures.grid(np.ones(shape), tmp_path / 'g.png')
 
 
+@pytest.mark.parametrize('names', [
+    ('cat', 'a very long name of a class of images', '猫'), ('0', '1', '2')])
+def test_grid_names(tmp_path, names):
+  images = np.random.default_rng(0).random((3, 2, 8, 8, 3))
+  pictures.grid(images, tmp_path / 'bare.png')
+  pictures.grid(images, tmp_path / 'named.png', names)
+  bare, named = (_pixels(tmp_path / f'{x}.png') for x in ('bare', 'named'))
+  margin, rest = np.split(named, [named.shape[1] - bare.shape[1]], axis=1)
+  assert (rest == bare).all() and margin.shape[1] < 260
+  ink = (margin < 100).any((1, 2))
+  for row in range(3):  # Each name stands in the middle of its own row.
+    top = 2 + row * 98
+    assert ink[top + 38:top + 58].any()
+    assert not ink[top:top + 34].any() and not ink[top + 62:top + 96].any()
+
+
 def test_windows(tmp_path):
   scores = np.random.default_rng(0).gamma(2, 1, 500)
   inside = scores < 1
