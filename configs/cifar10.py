@@ -12,9 +12,9 @@ IDC factor 2: 50.6 / 67.5 / 74.5; IDC factor 1: 36.7 / 58.3 / 69.5;
 DC: 28.3 / 44.9 / 53.9; DSA: 28.8 / 52.1 / 60.6; DM: 26.0 / 48.9 / 63.0;
 CAFE: 30.3 / 46.3 / 55.5; herding: 21.5 / 31.6 / 40.4; random: 14.4 / 26.0 /
 43.4 (DC's recipe); all: 84.8; MTT: 46.3 / 65.3 / 71.6; FTD: 46.8 / 66.6 /
-73.8; TESLA: 48.5 / 66.4 / 72.6; DATM: 46.9 / 66.8 / 76.1, ipc 500 / 1000: 83.5 / 85.5 (trajectory methods: the
-best over a run, on the test split; FTD and DATM's own tables). Measured:
-RESULTS.md.
+73.8; TESLA: 48.5 / 66.4 / 72.6; DATM: 46.9 / 66.8 / 76.1, ipc 500 / 1000: 83.5
+/ 85.5 (trajectory methods: the best over a run, on the test split; FTD and
+DATM's own tables). Measured: RESULTS.md.
 """
 
 from dasm_jax import config, published

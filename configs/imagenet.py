@@ -24,11 +24,12 @@ teacher is trained by the run itself, for 40,000 batches of 128.
 
 Time of the authors: IDC, ImageNet-10: about 8 hours to its best on one RTX 3090
 (24 GB), before all of these sweeps; linear in classes. ImageNet-100: more than
-100 GPU hours, in five parts of 20 classes on one such GPU each. Ours is not
-measured. IDC's networks: 500 of 100 sweeps, each trained before for 10 epochs
-on real images. ImageNet-100's, as in its program, are drawn from ten that were
-trained for 5 epochs once (method.pretrained; they are kept beside the workdir,
-and need all images on the device: else --config.method.pretrained=0
+100 GPU hours, in five parts of 20 classes on one such GPU each (here one after
+the other: --config.syn.phases=5; all at once is the same set, sooner). Ours is
+not measured. IDC's networks: 500 of 100 sweeps, each trained before for 10
+epochs on real images. ImageNet-100's, as in its program, are drawn from ten
+that were trained for 5 epochs once (method.pretrained; they are kept beside the
+workdir, and need all images on the device: else --config.method.pretrained=0
 --config.method.warmup=5075 trains each anew). ImageNet-100 and 1K compute in
 bfloat16 (--config.network.dtype=float32 is IDC's).
 """

@@ -34,11 +34,30 @@ class Progress(NamedTuple):
   used: Array
 
 
-def join(done):
-  """All finished segments as one `Synthetic`."""
+class Frozen(NamedTuple):
+  """What stays of a method's state when its segment is done."""
+  syn: Synthetic
+
+
+def freeze(phases):
+  """The finished phases of a segment, each a `Progress`, as one of all classes.
+
+  Of several the images leave the device.
+  """
+  parts = [progress.state.syn for progress in phases]
+  if len(parts) == 1:
+    return phases[0]._replace(state=Frozen(parts[0]))
+  images, labels = (np.concatenate([np.asarray(x) for x in leaves])
+                    for leaves in list(zip(*parts, strict=True))[:2])
+  return phases[-1]._replace(
+      state=Frozen(Synthetic(images, labels, parts[-1].lr)))
+
+
+def join(done, rows=slice(None)):
+  """All finished segments as one `Synthetic`, of all classes or of `rows`."""
   parts = [progress.state.syn for progress in done]
-  return Synthetic(jnp.concatenate([p.images for p in parts], axis=1),
-                   jnp.concatenate([p.labels for p in parts], axis=1),
+  return Synthetic(jnp.concatenate([p.images[rows] for p in parts], axis=1),
+                   jnp.concatenate([p.labels[rows] for p in parts], axis=1),
                    parts[-1].lr)
 
 
@@ -50,7 +69,7 @@ def like(job, segment, key):
 def _blank(job, segment, key):
   n, classes = len(job.dataset.train.labels), job.classes
   size = np.bincount(job.dataset.train.labels).max()
-  images = jnp.zeros((classes, segment.width, *job.shape))
+  images = jnp.zeros((len(job.rows(segment)), segment.width, *job.shape))
   window = Window(jnp.zeros((classes, size), jnp.int32),
                   jnp.zeros(classes, jnp.int32))
   labels = jnp.zeros((*images.shape[:2], classes))
@@ -66,12 +85,15 @@ def _init(job, segment, images, labels, key, lr=None):
   return jax.jit(jobs.method(job, segment).init)(key, syn)
 
 
-def beginner(job, segment, done, data, experts, key, log):
-  """`() -> Progress`: probe, score, window, start of a new segment."""
+def beginner(job, segment, done, phases, data, experts, key, log):
+  """`() -> Progress`: probe, score, window, start of a segment's phase.
+
+  done: segments; phases: of this one, those that are finished.
+  """
   def begin():
     key_ = jax.random.fold_in(key, segment.index)
     labels = job.dataset.train.labels
-    scores, accuracy = score(job, segment, done, data, key_, log)
+    scores, accuracy = score(job, segment, done, phases, data, key_, log)
     rows = segments.windows(
         job.choice, segment.index, len(job.plan), labels, job.classes, scores,
         accuracy, jobs.floor(job, segment), job.config.seed)
@@ -94,7 +116,7 @@ def beginner(job, segment, done, data, experts, key, log):
   return begin
 
 
-def score(job, segment, done, data, key, log):
+def score(job, segment, done, phases, data, key, log):
   """Difficulty of every real image for a segment: `(scores, accuracy)`.
 
   None, None where the windows ask nobody. Networks trained on real data score
@@ -104,8 +126,9 @@ def score(job, segment, done, data, key, log):
   who = segments.scorer(job.choice, segment.index)
   if who is None:
     return None, None
-  if who == 'real' and done:
-    return np.asarray(done[0].scores), np.asarray(done[0].accuracy)
+  known = phases or (done if who == 'real' else [])
+  if known:
+    return np.asarray(known[0].scores), np.asarray(known[0].accuracy)
   keys = jax.random.split(jax.random.fold_in(key, 1), c.probes)
   if who == 'real':
     source_ = 'real images'
@@ -128,24 +151,29 @@ def score(job, segment, done, data, key, log):
 
 
 def start(job, segment, rows, used, data, experts, key, say):
-  """First images and labels `[classes, width, …]` of a segment, who is used."""
+  """First images and labels `[k, width, …]` of a segment's phase, who is used.
+
+  k: the classes of this phase; who: of all.
+  """
   c, codec = job.config, job.codec
-  labels = jnp.broadcast_to(jnp.eye(job.classes)[:, None],
-                            (job.classes, segment.width, job.classes))
+  which = job.rows(segment)
+  labels = jnp.broadcast_to(jnp.eye(job.classes)[which, None],
+                            (len(which), segment.width, job.classes))
   if c.syn.init == 'noise':
     shape = (job.classes, segment.width, *job.shape)
-    return synthetic.noise(key, codec, shape), labels, used
+    return synthetic.noise(key, codec, shape)[which], labels, used
   chosen = _chosen(job, segment, rows, used, data, experts, key, say)
+  used = used.copy()
+  used[chosen] = True
+  chosen = chosen[which]
   if c.syn.labels == 'experts':
     soft = school.soft_labels(job, experts, data, chosen)
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
-        job.classes, -1, segment.width, job.classes).mean(1))
+        len(which), -1, segment.width, job.classes).mean(1))
   real = jnp.asarray(job.dataset.train.read(chosen), jnp.float32) / 255
   if codec.space == 'normalised':
     real = synthetic.enter(codec, real)
-  used = used.copy()
-  used[chosen] = True
   return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), labels, used
 
 

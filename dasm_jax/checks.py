@@ -52,6 +52,12 @@ def check_settings(c):
   _one_of('eval.together', c.eval.together, TOGETHER)
   _one_of('run.batched', c.run.batched, TOGETHER)
   methods.check(c.method)
+  if c.syn.phases > 1 and not methods.apart(c.method):
+    raise UserError(
+        f'--config.syn.phases={c.syn.phases} distils classes one part after '
+        f'the other, but method {c.method.name} looks at all of them at once, '
+        'or trains its networks on them; choose idc, dm, or '
+        '--config.method.train_on=real, or set 1')
   _check_experts(c)
   plan(c)
   for name in ('gamma', 'hardest', 'share', 'first', 'replay'):

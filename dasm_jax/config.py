@@ -26,7 +26,7 @@ def defaults(method='idc'):
       pooling='avg', dtype='float32'))
   c.syn = ConfigDict(dict(
       ipc=10, init='real', labels='hard', space='normalised', factor=1,
-      formation='single', bound=128))
+      formation='single', bound=128, phases=1))
   c.sdc = ConfigDict(dict(
       weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0, fall=0.0,
       penalty='sample_norm'))

@@ -188,9 +188,14 @@ def _data(job):
              + FLOAT * (images + 2 * indices + matrix))
 
 
+def _filled(job):
+  """Classes that the largest phase fills."""
+  return max(len(job.rows(phase)) for phase in job.phases(job.plan[0]))
+
+
 def _stored(job, devices):
   """Bytes of one stored image of each class, and its labels, on a device."""
-  classes = -(-job.classes // devices)
+  classes = -(-_filled(job) // devices)
   return classes * (math.prod(job.shape) + job.classes) * FLOAT
 
 
@@ -199,10 +204,10 @@ def _state(job, devices):
 
   Of the first segment, which no other is wider than.
   """
-  method, classes = jobs.method(job, job.plan[0]), job.classes
+  method, classes = jobs.method(job, job.plan[0]), _filled(job)
   images = jax.ShapeDtypeStruct(
       (classes, job.plan[0].width, *job.shape), jnp.float32)
-  labels = jax.ShapeDtypeStruct((*images.shape[:2], classes), jnp.float32)
+  labels = jax.ShapeDtypeStruct((*images.shape[:2], job.classes), jnp.float32)
   state = jax.eval_shape(method.init, jax.random.key(0), Synthetic(
       images, labels, jax.ShapeDtypeStruct((), jnp.float32)))
 

@@ -10,7 +10,6 @@ from dasm_jax import (
   machine,
   outcome,
   report,
-  segments,
 )
 from dasm_jax import job as jobs
 from dasm_jax.config import entries
@@ -75,8 +74,7 @@ def outline(config):
 
 def _lines(job, once, machine_, found):
   c, used = job.config, found['memory']
-  steps = [segments.steps(c.method.steps, len(job.plan), s.index)
-           for s in job.plan]
+  steps = [jobs.counted(job, segment, 0)[2] for segment in job.plan]
   yield (f'sweeps    {" + ".join(map(str, steps))} of {len(job.plan)} '
          f'segment(s); {report.count(once.flops)} FLOP an image and forward '
          'pass')

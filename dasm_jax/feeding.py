@@ -52,7 +52,8 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
           f'method {c.method.name!r} looks at real images by what it finds, so '
           'that they cannot be read ahead; choose another --config.method, or '
           '--config.dataset.stream=never if they fit on the device')
-    mine = jnp.asarray(parallel.own(job.classes))
+    rows = job.rows(segment)
+    mine = jnp.asarray(rows[parallel.own(len(rows))])
     def looks(step):
       return method.looks(pool, mine, len(real.labels), key, step)
     # How many images a step looks at repeats with the networks, or falls.

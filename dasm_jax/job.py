@@ -52,6 +52,14 @@ class Job(NamedTuple):
     """(height, width, channels)."""
     return self.dataset.train.shape
 
+  def phases(self, segment):
+    """A `Segment` in its parts, each of some classes, in their order."""
+    return segments.phases(segment, self.classes, self.config.syn.phases)
+
+  def rows(self, segment):
+    """The classes that a `Segment` fills, `[k]` int."""
+    return np.arange(self.classes)[segment.rows]
+
   @property
   def streamed(self):
     """Whether train images are read from the disk as they are used."""
@@ -90,6 +98,7 @@ def build(config, dataset=None):
       _recipe(c, epochs, dataset)
       for epochs in (c.eval.epochs, c.segments.probe_epochs)))
   _check_pools(job)
+  job.phases(job.plan[0])
   method(job, job.plan[0])
   return job
 
@@ -157,7 +166,7 @@ def method(job, segment):
       job.network, job.classes, job.codec, c.method,
       correction(c, job, segment),
       images=images, replay=replay, union=union and segment.slots.start > 0,
-      steps=segments.steps(c.method.steps, len(job.plan), segment.index),
+      steps=steps(job, segment),
       batched=checks.TOGETHER[c.run.batched], axis_name=parallel.AXIS)
 
 
@@ -168,9 +177,8 @@ def correction(c, job, segment):
   end = c.sdc.end_ratio if relative else c.sdc.end_weight
   end = start if end < 0 else end
   left = 1 - c.sdc.fall * segment.index / max(len(job.plan) - 1, 1)
-  total = segments.steps(c.method.steps, len(job.plan), segment.index)
-  return slope.Correction(left * start, left * end, total, relative,
-                          c.sdc.penalty)
+  return slope.Correction(left * start, left * end, steps(job, segment),
+                          relative, c.sdc.penalty)
 
 
 def floor(job, segment):
@@ -195,13 +203,31 @@ def place(job):
   return real.Resident(source(train_)), test
 
 
+def steps(job, segment):
+  """Sweeps of one segment over the classes it fills."""
+  return segments.steps(job.config.method.steps, len(job.plan), segment.index)
+
+
 def total_steps(job):
-  """Sweeps over all segments."""
-  return job.config.method.steps
+  """Sweeps over all segments and phases."""
+  return job.config.method.steps * job.config.syn.phases
+
+
+def counted(job, segment, step):
+  """How far a run is after `step` sweeps of a segment's phase.
+
+  Returns:
+    `(before, done, whole)`: sweeps of earlier segments, of this one in all
+    phases, and how many it takes.
+  """
+  number = job.config.syn.phases
+  before = sum(steps(job, one) for one in job.plan[:segment.index])
+  here = steps(job, segment)
+  return before * number, segment.phase * here + step, here * number
 
 
 def images_per_step(job, segment):
   """Images that pass through networks in one sweep, for the speed shown."""
   return methods.images_per_step(
-      job.config.method, job.classes, decoded(job, segment),
-      segments.steps(total_steps(job), len(job.plan), segment.index))
+      job.config.method, len(job.rows(segment)), decoded(job, segment),
+      steps(job, segment))

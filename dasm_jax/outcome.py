@@ -20,6 +20,7 @@ from dasm_jax import (
   report,
   synthetic,
 )
+from dasm_jax import job as jobs
 from dasm_jax.errors import UserError
 
 
@@ -42,7 +43,9 @@ def describe(job, workdir, log):
           f'{job.classes} classes' + _where(job))
   log.say(f'set       {c.syn.ipc} images a class ({c.syn.ipc * job.classes} in '
           f'all), factor {c.syn.factor}, {len(job.plan)} segment(s) of '
-          f'{", ".join(str(s.width) for s in job.plan)}')
+          f'{", ".join(str(s.width) for s in job.plan)}' + (
+              f', {c.syn.phases} parts of the classes in turn'
+              if c.syn.phases > 1 else ''))
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, window '
           f'{c.segments.window}, {methods.describe(c.method)}')
   parameters = report.count(models.count(variables))
@@ -64,11 +67,12 @@ def _where(job):
           f'of images, {report.size(parallel.memory())} a device')
 
 
-def say_resumed(job, segment, step, steps, log):
-  """Says where a run goes on; nothing where a segment begins or is done."""
-  if 0 < step < steps:
+def say_resumed(job, segment, step, log):
+  """Says where a run goes on; nothing where a phase begins or is done."""
+  if 0 < step < jobs.steps(job, segment):
+    _, done, whole = jobs.counted(job, segment, step)
     log.say(f'going on from segment {segment.index + 1}/{len(job.plan)}, step '
-            f'{step}/{steps}')
+            f'{done}/{whole}')
 
 
 def check_finite(values, segment, step):
@@ -131,9 +135,10 @@ def finish(job, syn, done, accuracy, costs, workdir, name, log):
   pictures.report_html(
       workdir / 'report.html', title, results, text,
       [(caption, workdir / name) for caption, name in names])
-  log.scalars(None, c.method.steps, {
+  steps = jobs.total_steps(job)
+  log.scalars(None, steps, {
       f'eval/{name}/top1_{key}': summary[name][key]
-      for name in summary for key in ('mean', 'std')}, c.method.steps)
+      for name in summary for key in ('mean', 'std')}, steps)
   log.result(results)
   log.say(text)
   return results

@@ -14,9 +14,15 @@ from dasm_jax.errors import UserError, unknown
 
 
 class Segment(NamedTuple):
-  """`index` of its run, and the `slots` (slice) of each class it fills."""
+  """`index` of its run, and the `slots` (slice) of each class it fills.
+
+  rows: the classes (slice) that are filled now; phase: how many parts of the
+    classes were filled before, see `phases`.
+  """
   index: int
   slots: slice
+  rows: slice = slice(None)
+  phase: int = 0
 
   @property
   def width(self):
@@ -64,6 +70,20 @@ def plan(ipc, segments):
   starts = [0, *ends[:-1]]
   return [Segment(k, slice(a, b))
           for k, (a, b) in enumerate(zip(starts, ends, strict=True))]
+
+
+def phases(segment, classes, number):
+  """A segment in `number` parts of the classes, equal to within one class.
+
+  Raises:
+    UserError: fewer classes than parts, or no part.
+  """
+  if not 1 <= number <= classes:
+    raise UserError(f'--config.syn.phases={number} does not split {classes} '
+                    f'classes; choose from 1 to {classes}')
+  ends = [classes * k // number for k in range(number + 1)]
+  return [segment._replace(rows=slice(*ends[k:k + 2]), phase=k)
+          for k in range(number)]
 
 
 def steps(total, segments, index):

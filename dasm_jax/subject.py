@@ -107,7 +107,7 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   checks.check(c)
   job = jobs.build(c)
   begun = beginning.beginner(
-      job, job.plan[0], [], jobs.place(job)[0], None, jax.random.key(seed),
+      job, job.plan[0], [], [], jobs.place(job)[0], None, jax.random.key(seed),
       types.SimpleNamespace(say=say))()
   where = {'name': name, 'size': size, 'holdout': 0.0, 'seed': seed}
   set_ = card.Set(

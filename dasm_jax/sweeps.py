@@ -7,15 +7,20 @@ images, divide evenly, and no batch norm looks across them.
 
 import math
 
-from dasm_jax import difficulty, models, segments
+from dasm_jax import difficulty, models
+from dasm_jax import job as jobs
 from dasm_jax.methods import networks
 from dasm_jax.work import Work, block, decoded
 
 
 def distil(job, segment, split_):
-  """`[Work]` of a segment's sweeps."""
-  c, n = job.config.method, segments.steps(
-      job.config.method.steps, len(job.plan), segment.index)
+  """`[Work]` of a segment's sweeps, in all its phases."""
+  return [work for phase in job.phases(segment)
+          for work in _phase(job, phase, split_)]
+
+
+def _phase(job, segment, split_):
+  c, n = job.config.method, jobs.steps(job, segment)
   if c.match == 'none':
     return []
   if c.match == 'trajectory':
@@ -23,12 +28,12 @@ def distil(job, segment, split_):
   matched = _matched(job, segment)
   if c.match == 'statistics':
     return _recovery(job, segment, n, matched, split_)
-  classes = split_.share(job.classes)
+  classes = split_.share(len(job.rows(segment)))
   around = split_.together(classes)
   works = [Work(kind, n * classes * images, around * images,
                 n * classes / around)
            for kind, images in _of_class(c, matched) if images]
-  works += _corrected(job, n, matched, split_)
+  works += _corrected(job, n, matched, classes, split_)
   return works + _between(job, segment, n, split_)
 
 
@@ -53,12 +58,12 @@ def _of_class(c, matched):
                        ('inward', matched)]}[c.match]
 
 
-def _corrected(job, n, matched, split_):
+def _corrected(job, n, matched, classes, split_):
   """SDC: gradient norms of the matched images, and their derivative."""
   c = job.config.sdc
   if not max(c.weight, c.ratio, c.end_weight, c.end_ratio) > 0:
     return []
-  classes, single = split_.share(job.classes), c.penalty.startswith('sample')
+  single = c.penalty.startswith('sample')
   chunk = min(difficulty.CHUNK_GRADIENTS if single else matched, matched)
   at_once = split_.together(classes) * chunk
   return [Work('second', n * classes * matched, at_once,
@@ -114,7 +119,7 @@ def _recovery(job, segment, n, matched, split_):
       Work('inward', sweeps * classes * matched, around * matched,
            sweeps * classes / around),
       Work('forward', classes * labelled * max(c.label_views, 1), labelled,
-           classes)] + _corrected(job, sweeps, matched, split_)
+           classes)] + _corrected(job, sweeps, matched, classes, split_)
 
 
 def _students(job, segment, n, split_):

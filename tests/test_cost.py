@@ -236,3 +236,15 @@ def test_streamed_images_take_their_buffers_alone():
                           run__buffer_mb=1))
   kept = 2 * (2 ** 20 // 784)  # images of two calls
   assert data('never') - data('always') == (60_000 - kept) * (784 + 4)
+
+
+def test_phases_hold_fewer_classes_and_train_a_network_each():
+  given = dict(segments__number=1, method__steps=2, method__inner=2,
+               method__net_steps=5, method__net_batch=64,
+               method__train_on='real')
+  whole, parts = job(**given), job(**given, syn__phases=3)
+  assert passes(whole) == 2 * BY_HAND['dc'] + 5 * 64 * 3
+  assert passes(parts) == 2 * BY_HAND['dc'] + 3 * 5 * 64 * 3
+  found = [cost._state(x, 1) for x in (whole, parts)]
+  # Of ten classes four at most: 2 images, their momenta and labels each.
+  assert found[0] - found[1] == 2 * 6 * 2 * (64 * 2 + 10) * 4

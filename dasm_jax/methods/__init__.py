@@ -17,12 +17,13 @@ from dasm_jax.methods import gradient, lives, statistics, still, trajectory
 from dasm_jax.methods.table import (
   MATCHES,
   METHODS,
+  apart,
   check,
   check_experts,
   settings_of,
 )
 
-__all__ = ['METHODS', 'build', 'check', 'check_experts', 'describe',
+__all__ = ['METHODS', 'apart', 'build', 'check', 'check_experts', 'describe',
            'images_per_step', 'matching', 'settings_of']
 
 # Which parameters a distance compares, by number of dimensions.

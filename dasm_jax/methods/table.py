@@ -139,6 +139,16 @@ def _check_family(c):
                     f'ask for --config=FILE.py:method={c.name}')
 
 
+def apart(c):
+  """Whether each class is learned by itself, so that others may wait.
+
+  So it is where each is matched alone, by networks that no synthetic image
+  trains.
+  """
+  return c.match in ('gradient', 'feature') and (
+      c.train_on == 'real' or not c.net_steps)
+
+
 def check_experts(c, experts):
   """Raises `UserError` where a method asks for epochs that experts lack.
 

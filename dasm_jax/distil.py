@@ -1,0 +1,149 @@
+"""The sweeps of one segment, from its checkpoint to its last step."""
+
+import contextlib
+import pathlib
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import (
+  beginning,
+  feeding,
+  hosts,
+  meters,
+  mirror,
+  outcome,
+  pace,
+  parallel,
+  report,
+  stop,
+)
+from dasm_jax import job as jobs
+from dasm_jax import source as sources
+from dasm_jax.types import Batch
+
+
+class Tools(NamedTuple):
+  """What a segment is run with, besides the job.
+
+  log, stopping, meter: of the run. compiled: programs by what they are for.
+  place: the workdir. traced: the folder of a trace, or None.
+  """
+  log: report.Log
+  stopping: stop.Watch
+  meter: meters.Meter
+  compiled: dict
+  place: mirror.Place
+  traced: pathlib.Path | None
+
+
+def pool(job, segment, done, progress, real):
+  """The `Pool` of the classes of a segment's phase."""
+  rows, n = job.rows(segment), job.classes
+  blank = jnp.zeros((n, 0, *job.shape)), jnp.zeros((n, 0, n))
+  before = beginning.join(done, rows) if done else None
+  frozen = (Batch(before.images, before.labels) if before else
+            Batch(*(x[rows] for x in blank)))
+  return jax.tree.map(lambda x: x[rows], whole(job, progress, real))._replace(
+      frozen=frozen)
+
+
+def whole(job, progress, real):
+  """The `Pool` of all classes, nothing frozen: what `Method.looks` is given."""
+  n = job.classes
+  return sources.Pool(jnp.arange(n), jnp.ones(n), progress.window,
+                      real.everything, None)
+
+
+def distil(job, segment, done, progress, real, experts, key, saved,
+           tools):
+  """Runs one phase of a segment from its checkpoint to its last step.
+
+  Args:
+    job: a `Job`; segment: a `Segment` of its phase.
+    done: the `Progress` of each earlier segment.
+    progress: a `Progress`: where it stands.
+    real: one of `real`; experts: a `Buffer`, or None.
+    key: of the run.
+    saved: the `Checkpoints` of the phase.
+    tools: `Tools` of the run.
+
+  Returns:
+    The `Progress` after its last step.
+
+  Raises:
+    UserError: the loss is no number; nothing can be saved.
+    stop.Stopped: asked to stop, after a save.
+  """
+  c, (log, stopping, meter, compiled, place, traced) = job.config, tools
+  steps, step = jobs.steps(job, segment), int(progress.state.step)
+  if step >= steps:
+    return progress
+  method = jobs.method(job, segment)
+  program = _program(job, segment, method, compiled)
+  count = len(job.rows(segment))
+  state = parallel.shard(progress.state, method.axes, count)
+  key = jax.random.fold_in(key, segment.index)
+  images = jobs.images_per_step(job, segment)
+  speed, means = pace.Pace(images), meters.Means()
+  saved_at, most = time.time(), c.run.chunk
+  with feeding.feeder(job, segment, progress, method,
+                      whole(job, progress, real), real, experts, key,
+                      range(step, steps), meter) as feed:
+    around = parallel.shard(
+        pool(job, segment, done, progress, real), 0, count)._replace(
+            present=parallel.present(count))
+    while step < steps:
+      began = time.time()
+      given, size = feed(step, min(
+          c.run.chunk - step % c.run.chunk, steps - step, most))
+      with meter.calls(size, images), _trace(traced, speed):
+        state, metrics = program(state, given, around, key, size)
+      step += size
+      speed.add(size)
+      values = {name: float(value) for name, value in metrics.items()}
+      means.add(values, size)
+      _tell(job, segment, step, values, means, speed, log)
+      since, each = stopping.hear(
+          time.time() - saved_at, (time.time() - began) / size)
+      most = meters.most(each)
+      if step == steps or since > c.run.save_seconds or stopping.asked:
+        progress = progress._replace(
+            state=parallel.unshard(state, method.axes, count))
+        saved.save(step, progress)
+        hosts.once(place.push)
+        saved_at = time.time()
+      _, so_far, _ = jobs.counted(job, segment, step)
+      stopping.leave_if_asked(f'segment {segment.index + 1}, step {so_far}')
+  return progress
+
+
+def _trace(folder, speed):
+  """Traces the second call of a segment, when it is compiled, into a folder."""
+  if folder is None or speed.calls != 1:
+    return contextlib.nullcontext()
+  return jax.profiler.trace(str(folder))
+
+
+def _program(job, segment, method, compiled):
+  """The compiled chunk of a segment: one for all segments that are alike."""
+  union = job.config.segments.match == 'union'
+  alike = (segment.width, segment.slots.start if union else 0,
+           jobs.steps(job, segment))
+  if alike not in compiled:
+    compiled[alike] = parallel.chunk(method)
+  return compiled[alike]
+
+
+def _tell(job, segment, step, values, means, speed, log):
+  """Says how far it is, and at the end of a chunk adds a row."""
+  number, last = segment.index + 1, step == jobs.steps(job, segment)
+  before, done, steps = jobs.counted(job, segment, step)
+  outcome.check_finite(values, number, done)
+  if step % job.config.run.chunk == 0 or last:
+    log.scalars(number, done, means.take(), before + done)
+  left = jobs.total_steps(job) - before - done
+  log.progress(number, len(job.plan), done, steps, values['match/loss'],
+               speed.speed, speed.left(left))
