@@ -5,6 +5,7 @@ from dasm_jax import (
   coreset,
   data,
   difficulty,
+  groups,
   intake,
   methods,
   segments,
@@ -50,7 +51,7 @@ def check_settings(c):
   _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
   _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
   _one_of('eval.together', c.eval.together, TOGETHER)
-  _one_of('run.batched', c.run.batched, TOGETHER)
+  groups.check(c.run.batched)
   methods.check(c.method)
   if c.syn.phases > 1 and not methods.apart(c.method):
     raise UserError(

@@ -16,25 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import buffers, card, config, intake, models, sweeps, work
+from dasm_jax import buffers, card, config, intake, sweeps, work
 from dasm_jax import job as jobs
 from dasm_jax.types import Synthetic
-
-FLOAT = 4  # bytes
-
-
-class Forward(NamedTuple):
-  """What one image costs on its way through a network.
-
-  flops: of products and convolutions. values: numbers that all operations
-  make. maps: those that products and convolutions make. operations: how many
-  there are. parameters: trained numbers.
-  """
-  flops: int
-  values: int
-  maps: int
-  operations: int
-  parameters: int
 
 
 class Rates(NamedTuple):
@@ -67,53 +51,6 @@ RATES = {
 def rates(backend):
   """The `Rates` of a backend; of unknown ones, those of a GPU."""
   return RATES.get(backend, RATES['gpu'])
-
-
-def forward(network, shape):
-  """The `Forward` of a network for images of `shape`; nothing is compiled."""
-  variables = jax.eval_shape(network.init, jax.random.key(0))
-  image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-  jaxpr = jax.make_jaxpr(lambda v, x: network.apply(v, x)[0])(variables, image)
-  return Forward(*count(jaxpr.jaxpr), models.count(variables))
-
-
-def count(jaxpr):
-  """`[flops, values, maps, operations]` of a jaxpr, those within it too."""
-  total = np.zeros(4, object)
-  for equation in jaxpr.eqns:
-    inner = list(_inner(list(equation.params.values())))
-    if inner:
-      times = equation.params.get('length', 1)  # of a scan
-      total += times * sum(count(other) for other in inner)
-      continue
-    made = sum(math.prod(x.aval.shape) for x in equation.outvars)
-    flops = _flops(equation)
-    total += [flops, made, made if flops else 0, 1]
-  return total
-
-
-def _inner(value):
-  if hasattr(value, 'eqns'):
-    yield value
-  elif hasattr(value, 'jaxpr'):
-    yield from _inner(value.jaxpr)
-  elif isinstance(value, tuple | list):
-    for one in value:
-      yield from _inner(one)
-
-
-def _flops(equation):
-  """Two for each multiplication of a product or a convolution."""
-  made = math.prod(equation.outvars[0].aval.shape)
-  if equation.primitive.name == 'dot_general':
-    (summed, _), _ = equation.params['dimension_numbers']
-    left = equation.invars[0].aval.shape
-    return 2 * made * math.prod(left[axis] for axis in summed)
-  if equation.primitive.name == 'conv_general_dilated':
-    kernel = equation.invars[1].aval.shape
-    out, *rest = equation.params['dimension_numbers'].rhs_spec
-    return 2 * made * math.prod(kernel[axis] for axis in rest)
-  return 0
 
 
 def phases(job, machine):
@@ -153,39 +90,35 @@ def memory(job, works, once, machine):
   chunk. frozen: finished images. rows: of experts. networks: that others
   begin as. activations: of the largest step, with its copies of parameters.
   """
-  found = {'data': _data(job), 'state': _state(job, machine.devices),
-           'frozen': 0, 'rows': 0, 'networks': 0,
-           'activations': max(activations(one, once) for one in works)}
+  half = job.config.network.dtype != 'float32'
+  found = {'data': _data(job, machine.memory),
+           'state': _state(job, machine.devices), 'frozen': 0, 'rows': 0,
+           'networks': 0, 'activations': max(
+               work.activations(one, once, half) for one in works)}
   last = job.plan[-1]
   found['frozen'] = last.slots.start * _stored(job, machine.devices)
   c, trained = job.config, config.experts(job.config)
   if trained is not None:
     what, rows = ('networks', trained.number) if 'last' in trained else (
         'rows', 2 * c.run.chunk * c.method.starts)
-    found[what] = rows * once.parameters * FLOAT
+    found[what] = rows * once.parameters * work.FLOAT
   return found
 
 
-def activations(one, once):
-  """Bytes of a `Work`'s largest step: feature maps, and trees of weights."""
-  maps = one.at_once * work.KINDS[one.kind].kept * once.maps
-  return int(FLOAT * (maps + one.trees * once.parameters))
-
-
-def _data(job):
+def _data(job, memory_):
   """uint8, or float32 if whitened; the matrix then; indices of the classes."""
   splits, whitened = (job.dataset.train, job.dataset.test), (
       job.config.dataset.zca > 0)
   pixels, images = math.prod(job.shape), sum(len(x.labels) for x in splits)
-  if intake.streams(job.config, job.dataset):
+  if intake.streams(job.config, job.dataset, memory_):
     # Those of one call and of the next.
     images -= max(0, len(splits[0].labels) - 2 * (
         job.config.run.buffer_mb * 2 ** 20 // pixels))
   indices = sum(
       job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
   matrix = pixels ** 2 if whitened else 0
-  return int(images * pixels * (FLOAT if whitened else 1)
-             + FLOAT * (images + 2 * indices + matrix))
+  return int(images * pixels * (work.FLOAT if whitened else 1)
+             + work.FLOAT * (images + 2 * indices + matrix))
 
 
 def _filled(job):
@@ -196,7 +129,7 @@ def _filled(job):
 def _stored(job, devices):
   """Bytes of one stored image of each class, and its labels, on a device."""
   classes = -(-_filled(job) // devices)
-  return classes * (math.prod(job.shape) + job.classes) * FLOAT
+  return classes * (math.prod(job.shape) + job.classes) * work.FLOAT
 
 
 def _state(job, devices):

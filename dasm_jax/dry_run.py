@@ -1,12 +1,14 @@
 """What a job would take: shapes, bytes, hours. Nothing is written or trained.
 
-No image is read, but for digits; the machine is measured for half a second.
+No image is read, but for digits; where no machine is given this one is measured
+for half a second.
 """
 
 from dasm_jax import (
   checks,
   cost,
   data,
+  flops,
   machine,
   outcome,
   report,
@@ -40,14 +42,15 @@ def dry_run(config, workdir, machine_=None, say=print):
   """
   job = outline(config)
   machine_ = machine_ or machine.measure()
-  once = cost.forward(job.network, job.shape)
+  once = flops.forward(job.network, job.shape)
   phases = cost.phases(job, machine_)
   found = {
       'memory': cost.memory(job, sum(phases.values(), []), once, machine_),
       'disk': cost.disk(job, once),
       'seconds': {phase: cost.seconds(works, once, machine_)
                   for phase, works in phases.items()}}
-  outcome.describe(job, workdir, _Lines(say))
+  outcome.describe(job, workdir, _Lines(say),
+                   f'{machine_.devices} {machine_.kind} ({machine_.backend})')
   for line in _lines(job, once, machine_, found):
     say(line)
   return found

@@ -46,11 +46,15 @@ def fits(config, given):
   return not streams(config, outline)
 
 
-def streams(config, dataset_):
-  """Whether the train images of a `Dataset` are read as they are used."""
+def streams(config, dataset_, memory=None):
+  """Whether the train images of a `Dataset` are read as they are used.
+
+  memory: bytes of a device; None: of those here.
+  """
   if config.dataset.stream != 'auto':
     return config.dataset.stream == 'always'
-  return size(dataset_, config.dataset.zca) > SHARE * parallel.memory()
+  return size(dataset_, config.dataset.zca) > SHARE * (
+      memory or parallel.memory())
 
 
 def size(dataset_, zca=0.0):

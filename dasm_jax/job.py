@@ -8,6 +8,7 @@ from dasm_jax import (
   checks,
   coreset,
   data,
+  groups,
   intake,
   methods,
   models,
@@ -17,6 +18,7 @@ from dasm_jax import (
   segments,
   synthetic,
   train,
+  work,
   zca,
 )
 from dasm_jax import source as sources
@@ -167,7 +169,16 @@ def method(job, segment):
       correction(c, job, segment),
       images=images, replay=replay, union=union and segment.slots.start > 0,
       steps=steps(job, segment),
-      batched=checks.TOGETHER[c.run.batched], axis_name=parallel.AXIS)
+      batched=_batched(job, segment), axis_name=parallel.AXIS)
+
+
+def _batched(job, segment):
+  """How many classes are matched at once here."""
+  if job.config.method.match in ('none', 'trajectory'):
+    return None
+  mine = -(-len(job.rows(segment)) // parallel.count())
+  return groups.of(job, segment, mine, work.Split(
+      parallel.count(), parallel.in_turn(), parallel.memory()))
 
 
 def correction(c, job, segment):

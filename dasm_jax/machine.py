@@ -1,5 +1,6 @@
-"""What this machine can do, measured in a second."""
+"""What a machine can do: this one, measured in a second, or as it is told."""
 
+import math
 import time
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax import parallel
+from dasm_jax.errors import UserError
 
 
 class Machine(NamedTuple):
@@ -32,6 +34,30 @@ def measure():
   return Machine(backend, device.device_kind, devices, speed / share,
                  parallel.memory() // share)
 
+
+def parse(text):
+  """The `Machine` of `BACKEND:DEVICES:GB:TFLOPS`, such as `tpu:8:32:275`.
+
+  GB and TFLOPS (of a matrix product) are those of one device.
+
+  Raises:
+    UserError: a text that says nothing else than that.
+  """
+  backend, *numbers = text.split(':')
+  try:
+    devices, gigabytes, speed = int(numbers[0]), *map(float, numbers[1:])
+    if backend not in BACKENDS or not 0 < min(devices, gigabytes, speed) or (
+        not math.isfinite(gigabytes * speed)):
+      raise ValueError
+  except (ValueError, IndexError):
+    raise UserError(
+        f'--machine={text} is not BACKEND:DEVICES:GB:TFLOPS, memory and speed '
+        'of one device, such as tpu:8:32:275 or gpu:1:80:400 (backends: '
+        f'{", ".join(BACKENDS)})') from None
+  return Machine(backend, text, devices, speed * 1e12, int(gigabytes * 1e9))
+
+
+BACKENDS = 'cpu', 'gpu', 'tpu'
 
 # Sides of the products. The small one is done in a millisecond, within what a
 # shared machine gives at a time; a machine of many cores needs the large one.

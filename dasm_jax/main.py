@@ -36,6 +36,9 @@ _PROFILE = flags.DEFINE_boolean(
     'profile', False, 'Leave a trace of the second chunk in WORKDIR/profile.')
 _DRY_RUN = flags.DEFINE_boolean(
     'dry_run', False, 'Only say what the job would take: memory, disk, hours.')
+_MACHINE = flags.DEFINE_string(
+    'machine', '', 'With --dry_run: the machine to tell of, if not this one, '
+    'as BACKEND:DEVICES:GB:TFLOPS of one device, such as tpu:8:32:275.')
 
 
 class _Plain(std_logging.Formatter):
@@ -154,14 +157,17 @@ def main(argv):
   logging.get_absl_handler().setFormatter(_Plain())
   import jax
 
-  from dasm_jax import dry_run, hosts, run, stop
+  from dasm_jax import dry_run, hosts, machine, run, stop
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
+    named = machine.parse(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
-      dry_run.dry_run(_CONFIG.value, workdir)
+      dry_run.dry_run(_CONFIG.value, workdir, named)
+    elif named:
+      raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
     else:
       hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
       run.run(_CONFIG.value, workdir, _PROFILE.value)

@@ -184,26 +184,23 @@ def difficulty_only(loss_fn, *, penalty='sample_norm'):
 def per_class(objective, *, batched=None):
   """The sum of an objective over the classes of a class-major set.
 
-  Value and gradient of a class are computed together, so memory is that of
-  one class (of all, when batched). The result is a constant in everything
-  but `syn`.
+  Value and gradient of a class are computed together, so memory is that of as
+  many as are batched. The result is a constant in everything but `syn`.
 
   Args:
     objective: on flat batches.
-    batched: all classes at once (vmap) or in turn (`lax.map`); None takes
-      turns on CPU and batches elsewhere.
+    batched: how many classes at once: all (True), one (False), so many (int);
+      None is one on CPU and all elsewhere.
 
   Returns:
-    `total(syn, params, target, key, weights=None) -> (scalar, metrics)`:
-    every leaf of `target` begins with the classes, `key` is one key or one a
-    class, `weights` `[classes]` scales the classes (0 for padding); metrics
-    are summed alike.
+    `total(syn, params, target, key, weights=None) -> (scalar, metrics)`: the
+    leaves of `target` begin with classes, `key` is one or one a class, weights
+    `[classes]` scale them (0 for padding); metrics are summed alike.
   """
   def each(images, labels, lr, params, target, key, weight):
     def weighted(syn):
-      value, metrics = objective(syn, params, target, key)
-      scaled = jax.tree.map(lambda x: x * weight, metrics)
-      return value * weight, scaled
+      return jax.tree.map(lambda x: x * weight,
+                          objective(syn, params, target, key))
     return jax.value_and_grad(weighted, has_aux=True)(
         Synthetic(images, labels, lr))
 
@@ -212,9 +209,8 @@ def per_class(objective, *, batched=None):
       return each(images, labels, syn.lr, params, target, key, weight)
     (values, metrics), slopes = over_classes(one, batched)(
         syn.images, syn.labels, target, keys, weights)
-    slopes = slopes._replace(lr=slopes.lr.sum())
     total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
-    return total, slopes
+    return total, slopes._replace(lr=slopes.lr.sum())
 
   @jax.custom_vjp
   def run(syn, params, target, keys, weights):
@@ -234,10 +230,14 @@ def per_class(objective, *, batched=None):
 
 def over_classes(function, batched=None):
   """`function` mapped over the classes, see `per_class`."""
-  turns = (jax.default_backend() == 'cpu') if batched is None else not batched
-  if turns:
-    return lambda *args: jax.lax.map(lambda x: function(*x), args)
-  return jax.vmap(function)
+  batched = jax.default_backend() != 'cpu' if batched is None else batched
+  if batched is True:
+    return jax.vmap(function)
+  def run(*args):
+    size = min(batched, len(jax.tree.leaves(args)[0]))
+    return jax.lax.map(lambda x: function(*x), args,
+                       batch_size=size if size > 1 else None)
+  return run
 
 
 def each_class(syn, key, weights=None):

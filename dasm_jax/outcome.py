@@ -33,8 +33,11 @@ def finished(workdir):
     return None
 
 
-def describe(job, workdir, log):
-  """Says the shape of the job before it starts."""
+def describe(job, workdir, log, devices=''):
+  """Says the shape of the job before it starts.
+
+  devices: what they are called, if not those that are here.
+  """
   c, count = job.config, len(job.dataset.train.labels)
   variables = jax.eval_shape(job.network.init, jax.random.key(0))
   size = 'x'.join(map(str, job.shape))
@@ -52,11 +55,15 @@ def describe(job, workdir, log):
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {c.eval.epochs} epochs, '
           f'{c.eval.networks} networks')
+  log.say(f'devices   {devices or _devices()}')
+  log.say(f'workdir   {workdir}')
+
+
+def _devices():
   devices = jax.devices()
   shared = f', of {hosts.count()} processes' if hosts.count() > 1 else ''
-  log.say(f'devices   {len(devices)} {devices[0].device_kind} '
-          f'({devices[0].platform}){shared}')
-  log.say(f'workdir   {workdir}')
+  return (f'{len(devices)} {devices[0].device_kind} ({devices[0].platform})'
+          f'{shared}')
 
 
 def _where(job):

@@ -6,6 +6,7 @@ know an axis name only, so the same ones run under `jit`, `vmap(axis_name=…)`
 and `shard_map`.
 """
 
+import functools
 import os
 
 import jax
@@ -23,13 +24,17 @@ def count():
   return jax.device_count()
 
 
+@functools.cache
 def memory():
-  """Bytes of a device; where it does not tell, of this machine's memory."""
+  """Bytes of a device; where it does not tell, of this machine's memory.
+
+  Of all processes the least, as they must come to the same conclusions.
+  """
   found = [(device.memory_stats() or {}).get('bytes_limit', 0)
            for device in jax.local_devices()]
-  if all(found):
-    return min(found)
-  return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  mine = min(found) if all(found) else (
+      os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  return mine if hosts.count() == 1 else int(-hosts.highest(-mine)[0])
 
 
 def _put(tree, *spec):

@@ -7,7 +7,7 @@ images, divide evenly, and no batch norm looks across them.
 
 import math
 
-from dasm_jax import difficulty, models
+from dasm_jax import difficulty, groups, models
 from dasm_jax import job as jobs
 from dasm_jax.methods import networks
 from dasm_jax.work import Work, block, decoded
@@ -25,47 +25,26 @@ def _phase(job, segment, split_):
     return []
   if c.match == 'trajectory':
     return _students(job, segment, n, split_)
-  matched = _matched(job, segment)
+  matched = groups.matched(job, segment)
   if c.match == 'statistics':
     return _recovery(job, segment, n, matched, split_)
   classes = split_.share(len(job.rows(segment)))
-  around = split_.together(classes)
+  around = groups.of(job, segment, classes, split_)
   works = [Work(kind, n * classes * images, around * images,
                 n * classes / around)
-           for kind, images in _of_class(c, matched) if images]
-  works += _corrected(job, n, matched, classes, split_)
+           for kind, images in groups.of_class(c, matched) if images]
+  works += _corrected(job, segment, n, matched, classes, split_)
   return works + _between(job, segment, n, split_)
 
 
-def _matched(job, segment):
-  """Decoded images a class that one sweep matches."""
-  c, union = job.config, job.config.segments.match == 'union'
-  parts = [segment.width] + [segment.slots.start] * union
-  most = c.method.get('limit') or math.inf
-  return sum(min(decoded(job, part), most) for part in parts)
-
-
-def _of_class(c, matched):
-  """(kind, images) of one class in one sweep."""
-  return {
-      'gradient': [('gradient', c.get('batch')), ('second', matched)],
-      # The stage before has gradients of both, see `coupled.contrastive`.
-      'contrast': [('gradient', c.get('batch')), ('gradient', matched),
-                   ('second', matched)],
-      'feature': [('forward', c.get('batch')), ('inward', matched)],
-      # Two stages look at the real and one at the synthetic images.
-      'discriminate': [('forward', 2 * c.get('batch')), ('forward', matched),
-                       ('inward', matched)]}[c.match]
-
-
-def _corrected(job, n, matched, classes, split_):
+def _corrected(job, segment, n, matched, classes, split_):
   """SDC: gradient norms of the matched images, and their derivative."""
   c = job.config.sdc
   if not max(c.weight, c.ratio, c.end_weight, c.end_ratio) > 0:
     return []
   single = c.penalty.startswith('sample')
   chunk = min(difficulty.CHUNK_GRADIENTS if single else matched, matched)
-  at_once = split_.together(classes) * chunk
+  at_once = groups.of(job, segment, classes, split_) * chunk
   return [Work('second', n * classes * matched, at_once,
                n * math.ceil(classes * matched / at_once),
                4 + 3 * at_once * single)]
@@ -109,7 +88,7 @@ def _recovery(job, segment, n, matched, split_):
   """SRe2L: the teacher, the images, their labels."""
   c = job.config.method
   size, classes = c.net_batch, split_.share(job.classes)
-  around = split_.together(classes)
+  around = groups.of(job, segment, classes, split_)
   sweeps, labelled = n - c.teach + 1, decoded(job, segment.width)
   return [
       Work('gradient', c.teach * c.net_steps * size, size,
@@ -119,7 +98,8 @@ def _recovery(job, segment, n, matched, split_):
       Work('inward', sweeps * classes * matched, around * matched,
            sweeps * classes / around),
       Work('forward', classes * labelled * max(c.label_views, 1), labelled,
-           classes)] + _corrected(job, sweeps, matched, classes, split_)
+           classes)] + _corrected(
+               job, segment, sweeps, matched, classes, split_)
 
 
 def _students(job, segment, n, split_):

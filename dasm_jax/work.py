@@ -46,6 +46,7 @@ KINDS = {
 }
 
 
+FLOAT = 4  # bytes
 TREES = 4  # of parameters: themselves, momentum, gradient, change
 
 
@@ -62,10 +63,24 @@ class Work(NamedTuple):
   trees: int = TREES
 
 
+def activations(one, once, half=False):
+  """Bytes of a `Work`'s largest step: feature maps, and trees of weights.
+
+  half: whether the maps take two bytes a number.
+  """
+  maps = one.at_once * KINDS[one.kind].kept * once.maps
+  return int(FLOAT * (maps * (0.5 if half else 1)
+                      + one.trees * once.parameters))
+
+
 class Split(NamedTuple):
-  """How work is divided: `devices`, and `turns`: a CPU takes items in turn."""
+  """How work is divided.
+
+  devices: their number. turns: a CPU takes items in turn. memory: bytes of one.
+  """
   devices: int
   turns: bool
+  memory: int
 
   def share(self, n):
     """Of n items, those of the busiest device."""
@@ -78,7 +93,7 @@ class Split(NamedTuple):
 
 def split(machine):
   """The `Split` of a `machine.Machine`."""
-  return Split(machine.devices, machine.backend == 'cpu')
+  return Split(machine.devices, machine.backend == 'cpu', machine.memory)
 
 
 def decoded(job, n, training=False):

@@ -13,6 +13,7 @@ from dasm_jax import (
   cost,
   dry_run,
   experts,
+  flops,
   models,
   sweeps,
   train,
@@ -38,7 +39,7 @@ def passes(job_, machine=ONE, phase='distillation'):
 def test_one_layer_by_hand():
   network = models.build('convnet', shape=(5, 5, 3), classes=7, depth=1,
                          width=4, norm='none', pooling='none')
-  once = cost.forward(network, (5, 5, 3))
+  once = flops.forward(network, (5, 5, 3))
   kernel = 3 * 3 * 3 * 4
   assert once.flops == 2 * (25 * kernel + 100 * 7)
   assert once.maps == 25 * 4 + 7
@@ -51,13 +52,13 @@ def test_loops_count_as_often_as_they_run():
   def five(x, w):
     return jax.lax.scan(lambda x, _: (jax.jit(jnp.matmul)(x, w), None), x,
                         None, length=5)[0]
-  once = cost.count(jax.make_jaxpr(five)(
+  once = flops.count(jax.make_jaxpr(five)(
       jnp.zeros((2, 3)), jnp.zeros((3, 3))).jaxpr)
   assert list(once[[0, 2, 3]]) == [5 * 2 * 2 * 3 * 3, 5 * 2 * 3, 5]
 
 
 def test_seconds_by_hand():
-  once = cost.Forward(flops=1000, values=10, maps=5, operations=3,
+  once = flops.Forward(flops=1000, values=10, maps=5, operations=3,
                       parameters=1)
   effort = 1000 + cost.RATES['cpu'].value * 10
   one = work.Work('gradient', 8, 2, 4)
@@ -111,7 +112,7 @@ def test_students_by_hand():
   # Networks that others begin as: of dc's, 2 of 3 epochs, the last one kept.
   first = job(method__pretrained=2, method__pretrained_epochs=3)
   assert passes(first, phase='experts') == 2 * 3 * 1438 * 3
-  once = cost.forward(first.network, first.shape)
+  once = flops.forward(first.network, first.shape)
   assert cost.disk(first, once)['experts'] == 2 * once.parameters * 4
   assert cost.memory(first, [work.Work('forward', 1, 1, 1)], once, ONE)[
       'networks'] == 2 * once.parameters * 4
@@ -166,7 +167,7 @@ def test_accelerators_take_all_classes_at_once():
 def test_experts_on_disk(dtype, tmp_path):
   job_ = job('mtt', experts__number=2, experts__epochs=3, experts__dtype=dtype,
              method__last_epoch=1)
-  once = cost.forward(job_.network, job_.shape)
+  once = flops.forward(job_.network, job_.shape)
   row, = experts.flat(job_.network)[0](
       job_.network.init(jax.random.key(0)))[None]
   buffer = buffers.claim(tmp_path, {}, 2, 3, len(row), dtype)
@@ -185,7 +186,7 @@ def test_bytes_of_a_set(method, kind):
   labels = np.full((10, 2, 10), 0.1) if kind == 'soft' else np.broadcast_to(
       np.eye(10)[:, None], (10, 2, 10))
   size = card.size(Synthetic(np.zeros((10, 2, 8, 8, 1)), labels, 0))
-  found = cost.disk(job_, cost.forward(job_.network, job_.shape))
+  found = cost.disk(job_, flops.forward(job_.network, job_.shape))
   assert found == {'set': size['images'], 'labels': size['labels']}
   assert found['labels'] == {'hard': 20, 'soft': 2 * 200}[kind]
 
@@ -197,7 +198,7 @@ def test_state_is_what_is_checkpointed(method):
                  method == 'mtt') else {}))
   state = beginning.like(job_, job_.plan[0], jax.random.key(0)).state
   whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-  once = cost.forward(job_.network, job_.shape)
+  once = flops.forward(job_.network, job_.shape)
   works = [work.Work('forward', 1, 1, 1)]
   assert cost.memory(job_, works, once, ONE)['state'] == 2 * whole
 
@@ -209,14 +210,17 @@ def test_activations_are_those_of_the_program():
   batch = Batch(jnp.zeros((size, *shape)), jnp.zeros((size, 10)))
   step = jax.jit(jax.grad(train.loss_fn(network)))
   real = step.lower(variables, batch).compile().memory_analysis()
-  found = cost.activations(work.Work('gradient', size, size, 1),
-                           cost.forward(network, shape))
+  step, once = work.Work('gradient', size, size, 1), flops.forward(
+      network, shape)
+  found = work.activations(step, once)
+  weights = step.trees * once.parameters * 4
+  assert work.activations(step, once, half=True) == (found + weights) / 2
   assert found / 2 < real.temp_size_in_bytes < 2 * found
 
 
 def test_memory_of_real_images():
   job_ = job()
-  once = cost.forward(job_.network, job_.shape)
+  once = flops.forward(job_.network, job_.shape)
   works = [work.Work('forward', 1, 1, 1)]
   plain = cost.memory(job_, works, once, ONE)['data']
   assert plain > 1797 * 64
@@ -233,7 +237,7 @@ def test_sweeps_of_a_selection_are_none():
 def test_streamed_images_take_their_buffers_alone():
   def data(stream):
     return cost._data(job(dataset__name='mnist', dataset__stream=stream,
-                          run__buffer_mb=1))
+                          run__buffer_mb=1), 10 ** 9)
   kept = 2 * (2 ** 20 // 784)  # images of two calls
   assert data('never') - data('always') == (60_000 - kept) * (784 + 4)
 

@@ -49,6 +49,25 @@ def test_warns_where_memory_is_short(changes, word):
   assert word in lines[-1] and lines[-1].endswith('or take devices with more')
 
 
+def test_a_machine_that_is_not_here():
+  found = machine.parse('gpu:4:80:400')
+  assert found == ('gpu', 'gpu:4:80:400', 4, 400e12, 80 * 10 ** 9)
+  lines = []
+  c = small.tiny()
+  slow, fast = (dry_run.dry_run(c, 'x', machine.parse(f'tpu:1:16:{speed}'),
+                                lines.append)['seconds'] for speed in (1, 2))
+  assert sum(slow.values()) > sum(fast.values())
+  assert any('1 tpu:1:16:1 (tpu)' in line for line in lines)
+
+
+@pytest.mark.parametrize('text', [
+    'h100', 'gpu:8', 'gpu:0:80:400', 'gpu:1:80:-4', 'gpu:1:inf:4', 'npu:1:1:1',
+    'gpu:1:1:1:1', 'gpu:1.5:1:1'])
+def test_no_such_machine(text):
+  with pytest.raises(UserError, match=f'machine={text} is not .*gpu:1:80:400'):
+    machine.parse(text)
+
+
 def everything(machine=ONE, **changes):
   found = dry_run.dry_run(small.tiny(**changes), 'x', machine, say=str)
   return (sum(found['seconds'].values()), sum(found['memory'].values()),

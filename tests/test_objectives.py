@@ -104,7 +104,8 @@ def class_major(classes=3, ipc=2):
 
 
 @pytest.mark.parametrize('batched, weights', [
-    (False, [1., 0., 2.]), (True, [1., 0., 2.]), (None, None)])
+    (False, [1., 0., 2.]), (True, [1., 0., 2.]), (2, [1., 0., 2.]),
+    (9, None), (None, None)])
 def test_per_class_is_a_loop(batched, weights):
   syn, real = class_major()
   def noisy(syn, params, target, key):  # as if it drew something, and used lr

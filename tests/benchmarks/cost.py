@@ -19,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from dasm_jax import config, cost, dry_run, machine, run
+from dasm_jax import config, cost, dry_run, flops, machine, measuring, run
 
 CHUNK = 10
 # Short enough for minutes in all: the sweeps are what is measured.
@@ -53,14 +53,14 @@ def measure(name):
   """`(predicted, measured, core)` of a case, seconds of its sweeps."""
   c, here = settings(*CASES[name]), machine.measure()
   job = dry_run.outline(c)
-  once = cost.forward(job.network, job.shape)
+  once = flops.forward(job.network, job.shape)
   sweeps = cost.phases(job, here)['distillation']
   share = 1 - CHUNK / c.method.steps
   predicted = share * cost.seconds(sweeps, once, here)
   with tempfile.TemporaryDirectory() as folder:
     began, busy = time.perf_counter(), time.process_time()
     with (contextlib.redirect_stdout(io.StringIO()),
-          mock.patch.object(run, 'measure', _nothing)):
+          mock.patch.object(measuring, 'measure', _nothing)):
       run.run(c, pathlib.Path(folder) / 'run')
     core = (time.process_time() - busy) / (time.perf_counter() - began)
     rows = (pathlib.Path(folder) / 'run/metrics.jsonl').read_text()

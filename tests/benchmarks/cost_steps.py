@@ -18,6 +18,7 @@ from dasm_jax import (
   cost,
   difficulty,
   experts,
+  flops,
   losses,
   machine,
   models,
@@ -110,13 +111,13 @@ def main():
   for name in given.only.split(','):
     shape, settings = NETWORKS[name]
     network = models.build('convnet', shape=shape, classes=10, **settings)
-    once = cost.forward(network, shape)
+    once = flops.forward(network, shape)
     variables = network.init(jax.random.key(0))
     for what, (function, arguments, works) in programs(
         network, variables, shape).items():
       taken, memory = measure(function, arguments, given.seconds)
       guess = cost.seconds(works, once, here)
-      room = max(cost.activations(one, once) for one in works)
+      room = max(work.activations(one, once) for one in works)
       print(f'| {name} | {what} | {taken:.3f} | {taken / guess:.2f} | '
             f'{memory / 1e6:.1f} MB | {memory / room:.2f} |', flush=True)
 

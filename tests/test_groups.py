@@ -1,0 +1,60 @@
+"""How many classes are matched at once: what was asked for, or what fits."""
+
+import pytest
+import small
+
+from dasm_jax import dry_run, groups, methods, work
+from dasm_jax.errors import UserError
+
+CPU = work.Split(1, True, 10 ** 12)
+CHIP = CPU._replace(turns=False)
+
+
+def number(split, method='dc', **changes):
+  job = dry_run.outline(small.tiny(method, **changes))
+  return groups.of(job, job.plan[0], job.classes, split)
+
+
+@pytest.mark.parametrize('wanted, cpu, chip', [
+    ('auto', 1, 10), ('yes', 10, 10), ('no', 1, 1), ('4', 4, 4),
+    ('400', 10, 10)])
+def test_what_is_asked_for(wanted, cpu, chip):
+  assert number(CPU, run__batched=wanted) == cpu
+  assert number(CHIP, run__batched=wanted) == chip
+
+
+@pytest.mark.parametrize('method', ['dc', 'dsac', 'idc', 'dm', 'cafe', 'sre2l'])
+def test_as_many_as_fit(method):
+  changes = {'method__teach': 1} if method == 'sre2l' else {}
+  job = dry_run.outline(small.tiny(method, **changes))
+  room = groups._bytes(job, job.plan[0]) / groups.SHARE
+  for times, wanted in ((0.1, 1), (1.5, 1), (3.5, 3), (99, 10)):
+    split = CHIP._replace(memory=int(times * room))
+    assert groups.of(job, job.plan[0], 10, split) == wanted
+
+
+def test_larger_steps_go_in_smaller_groups():
+  job = dry_run.outline(small.tiny())
+  each = groups._bytes(job, job.plan[0]) / groups.SHARE
+  room = CHIP._replace(memory=int(4.5 * each))
+  some = number(room)
+  assert some == 4
+  assert number(room, network__dtype='bfloat16') > some
+  assert number(room, network__width=16) < some
+  assert number(room, syn__factor=2, syn__ipc=6) < some
+  assert number(room, syn__ipc=6, segments__match='union') <= some
+
+
+@pytest.mark.parametrize('wanted', ['0', '-1', 'all', '1.5', ''])
+def test_no_such_group(wanted):
+  with pytest.raises(UserError, match=f'batched={wanted} is neither of auto'):
+    number(CPU, run__batched=wanted)
+
+
+def test_the_group_reaches_the_method(monkeypatch):
+  from dasm_jax import job as jobs
+  job, seen = dry_run.outline(small.tiny(run__batched='3')), []
+  monkeypatch.setattr(methods, 'build', lambda *_, batched, **__: seen.append(
+      batched))
+  jobs.method(job, job.plan[0])
+  assert seen == [2]  # ten classes on eight devices: two on each
