@@ -50,8 +50,8 @@ def check_settings(c):
   _one_of('segments.score', c.segments.score, difficulty.SCORES)
   _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
   _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
-  _one_of('eval.together', c.eval.together, TOGETHER)
-  groups.check(c.run.batched)
+  groups.check('eval.together', c.eval.together)
+  groups.check('run.batched', c.run.batched)
   methods.check(c.method)
   if c.syn.phases > 1 and not methods.apart(c.method):
     raise UserError(
@@ -100,9 +100,6 @@ def _check_experts(c):
 def _one_of(path, value, choices):
   if value not in choices:
     raise unknown(f'--config.{path}', value, choices)
-
-
-TOGETHER = {'auto': None, 'yes': True, 'no': False}
 
 
 def plan(c):

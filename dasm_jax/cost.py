@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import buffers, card, config, intake, sweeps, work
+from dasm_jax import buffers, card, config, intake, load, sweeps, work
 from dasm_jax import job as jobs
 from dasm_jax.types import Synthetic
 
@@ -58,7 +58,7 @@ def phases(job, machine):
 
   A phase that has nothing to do is left out.
   """
-  split = work.split(machine)
+  split = load.split(machine)
   found = {'experts': work.experts(job, split), 'segments': [],
            'distillation': [], 'evaluation': work.evaluation(job, split)}
   for segment in job.plan:
@@ -76,7 +76,7 @@ def seconds(works, once, machine):
 
 
 def _seconds(one, once, machine):
-  known, kind = rates(machine.backend), work.KINDS[one.kind]
+  known, kind = rates(machine.backend), load.KINDS[one.kind]
   effort = once.flops + known.value * once.values
   launches = one.calls * kind.passes * once.operations * known.launch
   return launches + one.images * kind.passes * effort / (
@@ -94,14 +94,14 @@ def memory(job, works, once, machine):
   found = {'data': _data(job, machine.memory),
            'state': _state(job, machine.devices), 'frozen': 0, 'rows': 0,
            'networks': 0, 'activations': max(
-               work.activations(one, once, half) for one in works)}
+               load.activations(one, once, half) for one in works)}
   last = job.plan[-1]
   found['frozen'] = last.slots.start * _stored(job, machine.devices)
   c, trained = job.config, config.experts(job.config)
   if trained is not None:
     what, rows = ('networks', trained.number) if 'last' in trained else (
         'rows', 2 * c.run.chunk * c.method.starts)
-    found[what] = rows * once.parameters * work.FLOAT
+    found[what] = rows * once.parameters * load.FLOAT
   return found
 
 
@@ -117,8 +117,8 @@ def _data(job, memory_):
   indices = sum(
       job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
   matrix = pixels ** 2 if whitened else 0
-  return int(images * pixels * (work.FLOAT if whitened else 1)
-             + work.FLOAT * (images + 2 * indices + matrix))
+  return int(images * pixels * (load.FLOAT if whitened else 1)
+             + load.FLOAT * (images + 2 * indices + matrix))
 
 
 def _filled(job):
@@ -129,7 +129,7 @@ def _filled(job):
 def _stored(job, devices):
   """Bytes of one stored image of each class, and its labels, on a device."""
   classes = -(-_filled(job) // devices)
-  return classes * (math.prod(job.shape) + job.classes) * work.FLOAT
+  return classes * (math.prod(job.shape) + job.classes) * load.FLOAT
 
 
 def _state(job, devices):

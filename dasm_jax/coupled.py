@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import losses, objectives
+from dasm_jax import losses, objectives, parallel
 from dasm_jax.types import Array, Batch, Synthetic
 
 
@@ -79,7 +79,7 @@ def together(objective, wrap, *, batched=None, axis_name=None):
       return wrap(seen)(Synthetic(images, labels, syn.lr), params, target,
                         key)[1]
     keys, weights = objectives.each_class(syn, key, weights)
-    made = objectives.over_classes(prepare, batched)(
+    made = parallel.mapped(prepare, batched)(
         syn.images, syn.labels, target, keys)
     inputs, target = jax.tree.map(
         lambda x: gather(x, syn.labels.shape[-1]), made)

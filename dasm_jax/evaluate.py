@@ -4,12 +4,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import batches, difficulty, parallel, real, train
+from dasm_jax import batches, difficulty, groups, parallel, real, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
 SCORING = 200  # images a block of the scoring pass
 PIECE = 10  # batches, or blocks a device, that are read at once from a disk
+
+
+def together_here(network, recipe, shape):
+  """How many networks of images of a shape a device trains at once."""
+  return groups.networks(network, shape, recipe.batch, groups.here())
+
+
+def _spread(one, network, recipe, together):
+  """`parallel.spread` of networks; the last argument has images."""
+  made = {}
+  def call(items, *shared):
+    size = together
+    if size is None:
+      shape = shared[-1].images.shape[-3:]
+      size = together_here(network, recipe, shape)
+    if size not in made:
+      made[size] = parallel.spread(one, together=size)
+    return made[size](items, *shared)
+  return call
 
 
 def accuracies(network, recipe, together=None):
@@ -18,7 +37,8 @@ def accuracies(network, recipe, together=None):
   Args:
     network: a `Network`.
     recipe: a `train.Recipe`.
-    together: see `parallel.spread`.
+    together: how many a device trains at once, see `parallel.mapped`; None is
+      as many as it has room for.
 
   Returns:
     `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
@@ -28,7 +48,7 @@ def accuracies(network, recipe, together=None):
   def one(key, batch, test):
     variables, _ = train.fit(network, recipe, key, batch)
     return train.accuracy(network, variables, test)
-  return parallel.spread(one, together=together)
+  return _spread(one, network, recipe, together)
 
 
 def accuracies_of_subsets(network, recipe, together=None):
@@ -42,7 +62,7 @@ def accuracies_of_subsets(network, recipe, together=None):
     key, indices = item
     variables, _ = train.fit(network, recipe, key, sources.take(data, indices))
     return train.accuracy(network, variables, test)
-  return parallel.spread(one, together=together)
+  return _spread(one, network, recipe, together)
 
 
 def keys(seed, networks):
@@ -67,7 +87,7 @@ def probes(network, recipe, together=None):
   """Networks that judge difficulty, `(keys, batch) -> Variables [P, …]`."""
   def one(key, batch):
     return train.fit(network, recipe, key, batch)[0]
-  return parallel.spread(one, together=together)
+  return _spread(one, network, recipe, together)
 
 
 def probes_on_real(network, recipe, steps, together=None):
@@ -82,7 +102,7 @@ def probes_on_real(network, recipe, steps, together=None):
     carry, keys = item
     return jax.lax.scan(
         lambda carry, key: (step(carry, key, data), None), carry, keys)[0]
-  run = parallel.spread(some, together=together)
+  run = _spread(some, network, recipe, together)
 
   def call(keys, data):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)

@@ -1,4 +1,4 @@
-"""How many classes a device matches at once.
+"""How many classes, or networks, a device works on at once.
 
 An accelerator waits where it has little to do at a time, and fails where it has
 too much: it takes as many classes as fit. A CPU takes one after the other.
@@ -6,18 +6,21 @@ too much: it takes as many classes as fit. A CPU takes one after the other.
 
 import math
 
-from dasm_jax import flops, work
+import jax
+
+from dasm_jax import flops, load, parallel, synthetic
 from dasm_jax.errors import UserError
 
 SHARE = 0.3  # of a device's memory; the estimate may be off by a factor of two
+TESTED = 250  # images that `train.accuracy` looks at together
 NAMES = ('auto', 'yes', 'no')
 
 
-def check(text):
-  """Raises `UserError` for what `--config.run.batched` cannot be."""
+def check(path, text):
+  """Raises `UserError` for what an entry that says how many cannot be."""
   if text not in NAMES and not (text.isdecimal() and int(text)):
-    raise UserError(f'--config.run.batched={text} is neither of '
-                    f'{", ".join(NAMES)} nor a number of classes, such as 4')
+    raise UserError(f'--config.{path}={text} is neither of '
+                    f'{", ".join(NAMES)} nor a number, such as 4')
 
 
 def of(job, segment, classes, split):
@@ -27,26 +30,67 @@ def of(job, segment, classes, split):
     job: a `Job`.
     segment: a `Segment`.
     classes: on one device.
-    split: a `work.Split`.
+    split: a `load.Split`.
 
   Returns:
     A number from 1 to `classes`.
   """
-  wanted = job.config.run.batched
-  if wanted == 'auto':
-    wanted = 'no' if split.turns else split.memory * SHARE // _bytes(
-        job, segment)
-  most = {'no': 1, 'yes': classes}.get(wanted) or int(wanted)
-  return min(max(most, 1), classes)
+  def fit():
+    return 1 if split.turns else split.memory * SHARE // _bytes(job, segment)
+  return number(job.config.run.batched, classes, fit)
+
+
+def number(wanted, most, fit):
+  """What `wanted` means: a number from 1 to `most`.
+
+  fit: `() -> number` that there is room for.
+  """
+  known = {'auto': fit, 'no': lambda: 1, 'yes': lambda: most}
+  found = known[wanted]() if wanted in known else int(wanted)
+  return min(max(int(found), 1), most)
+
+
+def networks(network, shape, batch, split):
+  """Of networks on a device, those that are trained at once.
+
+  Args:
+    network: a `Network`.
+    shape: of its images.
+    batch: images of a training step.
+    split: a `load.Split`.
+
+  Returns:
+    A number, however many there are.
+  """
+  if split.turns:
+    return 1
+  once = flops.forward(network, shape)
+  each = max(load.activations(load.Work(kind, 0, images, 0), once)
+             for kind, images in (('gradient', batch), ('forward', TESTED)))
+  return max(1, int(split.memory * SHARE / each))
+
+
+def here():
+  """The `load.Split` of this machine."""
+  return load.Split(parallel.count(), jax.default_backend() == 'cpu',
+                    parallel.memory())
 
 
 def _bytes(job, segment):
   """Of a step of one class."""
   once = flops.forward(job.network, job.shape)
   half = job.config.network.dtype != 'float32'
-  return max(work.activations(work.Work(kind, 0, images, 0), once, half)
+  return max(load.activations(load.Work(kind, 0, images, 0), once, half)
              for kind, images in of_class(
                  job.config.method, matched(job, segment)) if images)
+
+
+def decoded(job, n, training=False):
+  """Images a class that n stored ones decode to, in matching or training."""
+  codec = job.codec
+  if training and codec.kind == 'bound':
+    codec = codec._replace(kind='single')
+  return len(synthetic.sources(codec, n)) if n else 0
 
 
 def matched(job, segment):
@@ -54,7 +98,7 @@ def matched(job, segment):
   c, union = job.config, job.config.segments.match == 'union'
   parts = [segment.width] + [segment.slots.start] * union
   most = c.method.get('limit') or math.inf
-  return sum(min(work.decoded(job, part), most) for part in parts)
+  return sum(min(decoded(job, part), most) for part in parts)
 
 
 def of_class(c, matched_):

@@ -18,7 +18,6 @@ from dasm_jax import (
   segments,
   synthetic,
   train,
-  work,
   zca,
 )
 from dasm_jax import source as sources
@@ -177,8 +176,7 @@ def _batched(job, segment):
   if job.config.method.match in ('none', 'trajectory'):
     return None
   mine = -(-len(job.rows(segment)) // parallel.count())
-  return groups.of(job, segment, mine, work.Split(
-      parallel.count(), parallel.in_turn(), parallel.memory()))
+  return groups.of(job, segment, mine, groups.here())
 
 
 def correction(c, job, segment):

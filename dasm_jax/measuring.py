@@ -5,7 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import checks, evaluate, hosts, parallel, synthetic
+from dasm_jax import evaluate, groups, hosts, parallel, synthetic
 from dasm_jax.types import Batch
 from dasm_jax.workdir import write
 
@@ -28,12 +28,13 @@ def measure(job, syn, real, test, workdir, log, stopping):
     stop.Stopped: asked to stop.
   """
   c = job.config.eval
+  together = _together(job)
   found = hosts.once(lambda: _read(workdir / KEPT))
   log.say(f'evaluating: {c.networks} fresh networks on the synthetic set, then '
           'as many on random real images')
   for name, run in _runs(job, syn, real, test).items():
     have = found.setdefault(name, [])
-    size = parallel.at_once(c.networks, checks.TOGETHER[c.together])
+    size = min(c.networks, parallel.count() * together)
     while len(have) < c.networks:
       part = slice(len(have), min(len(have) + size, c.networks))
       have.extend(float(x) for x in run(part))
@@ -46,10 +47,17 @@ def measure(job, syn, real, test, workdir, log, stopping):
   return {name: np.array(values) for name, values in found.items()}
 
 
+def _together(job):
+  """How many networks a device trains at once."""
+  c = job.config.eval
+  return groups.number(c.together, c.networks, lambda: evaluate.together_here(
+      job.network, job.recipe, job.shape))
+
+
 def _runs(job, syn, real, test):
   """`{name: slice of networks -> accuracies}`."""
   c = job.config.eval
-  together = checks.TOGETHER[c.together]
+  together = _together(job)
   keys = evaluate.keys(job.config.seed, c.networks)
   subsets = evaluate.random_subsets(
       job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,

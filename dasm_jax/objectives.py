@@ -12,7 +12,7 @@ Wrappers read from the outside in:
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import difficulty, losses, synthetic
+from dasm_jax import difficulty, losses, parallel, synthetic
 from dasm_jax.types import Batch, Synthetic
 
 KERNELS = (2, 3, 4)
@@ -189,8 +189,7 @@ def per_class(objective, *, batched=None):
 
   Args:
     objective: on flat batches.
-    batched: how many classes at once: all (True), one (False), so many (int);
-      None is one on CPU and all elsewhere.
+    batched: how many classes at once, see `parallel.mapped`.
 
   Returns:
     `total(syn, params, target, key, weights=None) -> (scalar, metrics)`: the
@@ -207,7 +206,7 @@ def per_class(objective, *, batched=None):
   def forward(syn, params, target, keys, weights):
     def one(images, labels, target, key, weight):
       return each(images, labels, syn.lr, params, target, key, weight)
-    (values, metrics), slopes = over_classes(one, batched)(
+    (values, metrics), slopes = parallel.mapped(one, batched)(
         syn.images, syn.labels, target, keys, weights)
     total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
     return total, slopes._replace(lr=slopes.lr.sum())
@@ -226,18 +225,6 @@ def per_class(objective, *, batched=None):
     return run(syn, params, target, *each_class(syn, key, weights))
 
   return total
-
-
-def over_classes(function, batched=None):
-  """`function` mapped over the classes, see `per_class`."""
-  batched = jax.default_backend() != 'cpu' if batched is None else batched
-  if batched is True:
-    return jax.vmap(function)
-  def run(*args):
-    size = min(batched, len(jax.tree.leaves(args)[0]))
-    return jax.lax.map(lambda x: function(*x), args,
-                       batch_size=size if size > 1 else None)
-  return run
 
 
 def each_class(syn, key, weights=None):

@@ -138,14 +138,20 @@ def chunk(method):
   return call
 
 
-def in_turn(together=None):
-  """Whether a device takes items one by one, see `spread`."""
-  return jax.default_backend() == 'cpu' if together is None else not together
+def mapped(function, together=None):
+  """`function` over the leading axes of its arguments, so many at once.
 
-
-def at_once(n, together=None):
-  """How many of `n` items are computed at the same time."""
-  return min(n, count()) if in_turn(together) else n
+  together: True for all (vmap), False for one, or a number; None is one on a
+    CPU and all elsewhere.
+  """
+  together = jax.default_backend() != 'cpu' if together is None else together
+  if together is True:
+    return jax.vmap(function)
+  def run(*args):
+    size = min(together, len(jax.tree.leaves(args)[0]))
+    return jax.lax.map(lambda x: function(*x), args,
+                       batch_size=size if size > 1 else None)
+  return run
 
 
 def total(n, function, axis_name=None):
@@ -181,16 +187,13 @@ def spread(function, *, together=None):
 
   Args:
     function: of one item (a pytree without the leading axis).
-    together: whether a device maps its items at once (vmap) or in turn
-      (`lax.map`); None takes turns on CPU and vmaps elsewhere.
+    together: how many a device takes at once, see `mapped`.
 
   Returns:
     `(items, *shared) -> results`, both with a leading axis of any length.
   """
   def run(items, *shared):
-    one = lambda item: function(item, *shared)  # noqa: E731
-    return jax.lax.map(one, items) if in_turn(together) else (
-        jax.vmap(one)(items))
+    return mapped(lambda item: function(item, *shared), together)(items)
 
   compiled = {}
 

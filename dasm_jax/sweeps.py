@@ -9,8 +9,10 @@ import math
 
 from dasm_jax import difficulty, groups, models
 from dasm_jax import job as jobs
+from dasm_jax.groups import decoded
+from dasm_jax.load import Work
 from dasm_jax.methods import networks
-from dasm_jax.work import Work, block, decoded
+from dasm_jax.work import block
 
 
 def distil(job, segment, split_):

@@ -7,7 +7,6 @@ blocks of images that are scored.
 """
 
 import math
-from typing import NamedTuple
 
 from dasm_jax import (
   blocks,
@@ -15,93 +14,13 @@ from dasm_jax import (
   coreset,
   difficulty,
   evaluate,
+  groups,
   models,
   segments,
   selection,
-  synthetic,
 )
-
-
-class Kind(NamedTuple):
-  """passes: forward passes that an image's work equals.
-
-  kept: how often an image's feature maps are in memory at once.
-  """
-  passes: float
-  kept: float
-
-
-# In forward passes, measured on ConvNet-3 (XLA's count of FLOPs: 0.10, 0.30,
-# 0.70, 0.79 GFLOP an image): parameter gradient; its derivative in the image;
-# in image and weights, a step back through a student.
-GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
-# Kept: fitted to the temporaries of the programs in tests/benchmarks/steps.py.
-KINDS = {
-    'forward': Kind(1, 2),
-    'inward': Kind(2, 4),           # features, and their gradient in the image
-    'gradient': Kind(GRADIENT, 4),
-    'norms': Kind(GRADIENT, 4),     # of each image alone
-    'second': Kind(GRADIENT + SECOND, 8),
-    'student': Kind(GRADIENT + BACK, 8),
-}
-
-
-FLOAT = 4  # bytes
-TREES = 4  # of parameters: themselves, momentum, gradient, change
-
-
-class Work(NamedTuple):
-  """`images` on one device, `at_once` of them in memory; `kind` in `KINDS`.
-
-  calls: how often a program of the network begins, one after the other.
-  trees: copies of the network's parameters that are alive meanwhile.
-  """
-  kind: str
-  images: float
-  at_once: int
-  calls: float
-  trees: int = TREES
-
-
-def activations(one, once, half=False):
-  """Bytes of a `Work`'s largest step: feature maps, and trees of weights.
-
-  half: whether the maps take two bytes a number.
-  """
-  maps = one.at_once * KINDS[one.kind].kept * once.maps
-  return int(FLOAT * (maps * (0.5 if half else 1)
-                      + one.trees * once.parameters))
-
-
-class Split(NamedTuple):
-  """How work is divided.
-
-  devices: their number. turns: a CPU takes items in turn. memory: bytes of one.
-  """
-  devices: int
-  turns: bool
-  memory: int
-
-  def share(self, n):
-    """Of n items, those of the busiest device."""
-    return -(-n // self.devices)
-
-  def together(self, n):
-    """Of n items on a device, those that it has in memory at once."""
-    return 1 if self.turns else n
-
-
-def split(machine):
-  """The `Split` of a `machine.Machine`."""
-  return Split(machine.devices, machine.backend == 'cpu', machine.memory)
-
-
-def decoded(job, n, training=False):
-  """Images a class that n stored ones decode to, in matching or training."""
-  codec = job.codec
-  if training and codec.kind == 'bound':
-    codec = codec._replace(kind='single')
-  return len(synthetic.sources(codec, n)) if n else 0
+from dasm_jax.groups import decoded
+from dasm_jax.load import TREES, Work
 
 
 def block(job, images, split_):
@@ -156,7 +75,7 @@ LOGITS = 200  # images that `experts.logits` takes at a time
 def training(job, count, epochs, every, size, split_):
   """`Work` of `count` networks on `every` images, batches of `size`."""
   mine, size = split_.share(count), min(size, every)
-  around = split_.together(mine)
+  around = min(mine, groups.networks(job.network, job.shape, size, split_))
   return Work('gradient', mine * epochs * every,
               around * block(job, size, split_),
               mine / around * epochs * math.ceil(every / size), TREES * around)
@@ -164,7 +83,9 @@ def training(job, count, epochs, every, size, split_):
 
 def _looking(job, count, n, split_, chunk):
   """`Work` of `count` networks that classify n images, a device the same."""
-  around, chunk = split_.together(count), min(chunk, n)
+  chunk = min(chunk, n)
+  around = min(count, groups.networks(
+      job.network, job.shape, job.recipe.batch, split_))
   return Work('forward', count * n, around * chunk,
               count / around * math.ceil(n / chunk), around)
 
@@ -207,8 +128,5 @@ def evaluation(job, split_):
   works = [training(job, c.eval.networks, recipe.epochs + recipe.extra, every,
                     recipe.batch, split_) for every in sets]
   tested = _looking(job, split_.share(c.eval.networks),
-                    len(job.dataset.test.labels), split_, TESTED)
+                    len(job.dataset.test.labels), split_, groups.TESTED)
   return [*works, tested, tested]
-
-
-TESTED = 250  # images that `train.accuracy` takes at a time

@@ -14,10 +14,10 @@ from dasm_jax import (
   dry_run,
   experts,
   flops,
+  load,
   models,
   sweeps,
   train,
-  work,
 )
 from dasm_jax.machine import Machine
 from dasm_jax.types import Batch, Synthetic
@@ -32,7 +32,7 @@ def job(method='dc', **changes):
 
 def passes(job_, machine=ONE, phase='distillation'):
   """Forward passes of all images of a phase."""
-  return sum(one.images * work.KINDS[one.kind].passes
+  return sum(one.images * load.KINDS[one.kind].passes
              for one in cost.phases(job_, machine).get(phase, []))
 
 
@@ -61,7 +61,7 @@ def test_seconds_by_hand():
   once = flops.Forward(flops=1000, values=10, maps=5, operations=3,
                       parameters=1)
   effort = 1000 + cost.RATES['cpu'].value * 10
-  one = work.Work('gradient', 8, 2, 4)
+  one = load.Work('gradient', 8, 2, 4)
   assert cost.seconds([one], once, ONE) == pytest.approx(
       8 * 3 * effort / 1e9 / cost.RATES['cpu'].at('gradient'))
   gpu = cost.RATES['gpu']
@@ -114,7 +114,7 @@ def test_students_by_hand():
   assert passes(first, phase='experts') == 2 * 3 * 1438 * 3
   once = flops.forward(first.network, first.shape)
   assert cost.disk(first, once)['experts'] == 2 * once.parameters * 4
-  assert cost.memory(first, [work.Work('forward', 1, 1, 1)], once, ONE)[
+  assert cost.memory(first, [load.Work('forward', 1, 1, 1)], once, ONE)[
       'networks'] == 2 * once.parameters * 4
   four = dict(c, method__starts=4)
   assert passes(job('mtt', **four)) == 4 * passes(job('mtt', **four), MANY)
@@ -199,7 +199,7 @@ def test_state_is_what_is_checkpointed(method):
   state = beginning.like(job_, job_.plan[0], jax.random.key(0)).state
   whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
   once = flops.forward(job_.network, job_.shape)
-  works = [work.Work('forward', 1, 1, 1)]
+  works = [load.Work('forward', 1, 1, 1)]
   assert cost.memory(job_, works, once, ONE)['state'] == 2 * whole
 
 
@@ -210,18 +210,18 @@ def test_activations_are_those_of_the_program():
   batch = Batch(jnp.zeros((size, *shape)), jnp.zeros((size, 10)))
   step = jax.jit(jax.grad(train.loss_fn(network)))
   real = step.lower(variables, batch).compile().memory_analysis()
-  step, once = work.Work('gradient', size, size, 1), flops.forward(
+  step, once = load.Work('gradient', size, size, 1), flops.forward(
       network, shape)
-  found = work.activations(step, once)
+  found = load.activations(step, once)
   weights = step.trees * once.parameters * 4
-  assert work.activations(step, once, half=True) == (found + weights) / 2
+  assert load.activations(step, once, half=True) == (found + weights) / 2
   assert found / 2 < real.temp_size_in_bytes < 2 * found
 
 
 def test_memory_of_real_images():
   job_ = job()
   once = flops.forward(job_.network, job_.shape)
-  works = [work.Work('forward', 1, 1, 1)]
+  works = [load.Work('forward', 1, 1, 1)]
   plain = cost.memory(job_, works, once, ONE)['data']
   assert plain > 1797 * 64
   white = job(dataset__zca=0.1)
@@ -231,7 +231,7 @@ def test_memory_of_real_images():
 
 def test_sweeps_of_a_selection_are_none():
   job_ = job('random', method__steps=0, segments__number=1)
-  assert sweeps.distil(job_, job_.plan[0], work.split(ONE)) == []
+  assert sweeps.distil(job_, job_.plan[0], load.split(ONE)) == []
 
 
 def test_streamed_images_take_their_buffers_alone():

@@ -1,12 +1,15 @@
 """How many classes are matched at once: what was asked for, or what fits."""
 
+import jax
+import numpy as np
 import pytest
 import small
+import toy
 
-from dasm_jax import dry_run, groups, methods, work
+from dasm_jax import dry_run, evaluate, groups, load, methods, parallel
 from dasm_jax.errors import UserError
 
-CPU = work.Split(1, True, 10 ** 12)
+CPU = load.Split(1, True, 10 ** 12)
 CHIP = CPU._replace(turns=False)
 
 
@@ -47,8 +50,34 @@ def test_larger_steps_go_in_smaller_groups():
 
 @pytest.mark.parametrize('wanted', ['0', '-1', 'all', '1.5', ''])
 def test_no_such_group(wanted):
-  with pytest.raises(UserError, match=f'batched={wanted} is neither of auto'):
-    number(CPU, run__batched=wanted)
+  for entry in ('run__batched', 'eval__together'):
+    with pytest.raises(UserError, match=f'={wanted} is neither of auto'):
+      dry_run.outline(small.tiny(**{entry: wanted}))
+
+
+def test_networks_that_fit_are_trained_at_once():
+  job = dry_run.outline(small.tiny())
+  def trained(memory, batch=64):
+    return groups.networks(job.network, job.shape, batch,
+                           CHIP._replace(memory=memory))
+  assert groups.networks(job.network, job.shape, 64, CPU) == 1
+  assert trained(1) == 1 < trained(10 ** 7) < trained(10 ** 8)
+  assert trained(10 ** 8, 1024) < trained(10 ** 8)
+
+
+def test_a_spread_takes_as_many_as_it_is_told(monkeypatch):
+  """However many at once, the networks are the same."""
+  net, data = toy.network(classes=4), toy.source(classes=4)
+  recipe = toy.train.recipe(1, batch=8)
+  keys = jax.random.split(jax.random.key(0), 11)  # on eight devices
+  found = []
+  for fits in (1, 2, 9):
+    monkeypatch.setattr(groups, 'networks', lambda *_, fits=fits: fits)
+    found.append(np.asarray(evaluate.accuracies(net, recipe)(
+        keys, parallel.replicate(data), parallel.replicate(data))))
+  np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+  np.testing.assert_allclose(found[0], found[2], atol=1e-6)
+  assert len(set(found[0].tolist())) > 1
 
 
 def test_the_group_reaches_the_method(monkeypatch):

@@ -79,7 +79,10 @@ def _chosen(train, test, names, classes):
       rows, labels, chosen = subset.choose(split.labels, names, classes)
       # What was read for them alone need not be copied.
       whole = len(rows) == len(split.labels)
-      split = Split(split.images if whole else split.images[rows], labels)
+      # An outline's images are one that is repeated: indices would copy it.
+      alike = split.images.strides[0] == 0
+      split = Split(split.images if whole else split.images[
+          :len(rows) if alike else rows], labels)
     out.append(split)
   return *out, chosen
 

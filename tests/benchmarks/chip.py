@@ -19,7 +19,7 @@ import sys
 
 import jax
 
-from dasm_jax import cost, dry_run, flops, machine, work
+from dasm_jax import cost, dry_run, flops, load, machine
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHORT = {'eval.networks': 1, 'eval.epochs': 1, 'segments.number': 1}
@@ -91,7 +91,7 @@ def row(name, case, a, here):
   c, published = settings(config, entries, a)
   job = dry_run.outline(c)
   once = flops.forward(job.network, job.shape)
-  total = sum(one.images * work.KINDS[one.kind].passes
+  total = sum(one.images * load.KINDS[one.kind].passes
               for one in cost.phases(job, here)['distillation']) * once.flops
   each = found['step_seconds']
   speed = total / c.method.steps / each

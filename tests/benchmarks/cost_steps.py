@@ -19,13 +19,13 @@ from dasm_jax import (
   difficulty,
   experts,
   flops,
+  load,
   losses,
   machine,
   models,
   objectives,
   train,
   trajectories,
-  work,
 )
 from dasm_jax.types import Batch, Synthetic
 
@@ -70,20 +70,20 @@ def programs(network, variables, shape):
   return {
       'training': (functools.partial(train.fit, network, recipe),
                    (key, _flat(shape, 1280), variables),
-                   [work.Work('gradient', 1280, chunk, 1)]),
+                   [load.Work('gradient', 1280, chunk, 1)]),
       'forward': (look, (variables, _flat(shape, 2560)),
-                  [work.Work('forward', 2560, 256, 1, 1)]),
+                  [load.Work('forward', 2560, 256, 1, 1)]),
       'gradient matching': (gradient, (syn.images, real, variables, key), [
-          work.Work('gradient', 640, 64, 1), work.Work('second', 100, 10, 1)]),
+          load.Work('gradient', 640, 64, 1), load.Work('second', 100, 10, 1)]),
       'feature matching': (feature, (syn.images, real, variables, key), [
-          work.Work('forward', 640, 64, 1), work.Work('inward', 100, 10, 1)]),
+          load.Work('forward', 640, 64, 1), load.Work('inward', 100, 10, 1)]),
       'trajectory': (jax.value_and_grad(chase, has_aux=True),
                      (flat, variables, target, key),
-                     [work.Work('student', 500, 50, 1, 16)]),
+                     [load.Work('student', 500, 50, 1, 16)]),
       'gradient norms': (functools.partial(
           difficulty.gradient_norms, train.loss_fn(network)),
                          (variables, _flat(shape, 640)),
-                         [work.Work('norms', 640, 8, 1, 9)])}
+                         [load.Work('norms', 640, 8, 1, 9)])}
 
 
 def measure(function, arguments, least):
@@ -117,7 +117,7 @@ def main():
         network, variables, shape).items():
       taken, memory = measure(function, arguments, given.seconds)
       guess = cost.seconds(works, once, here)
-      room = max(work.activations(one, once) for one in works)
+      room = max(load.activations(one, once) for one in works)
       print(f'| {name} | {what} | {taken:.3f} | {taken / guess:.2f} | '
             f'{memory / 1e6:.1f} MB | {memory / room:.2f} |', flush=True)
 

@@ -31,7 +31,7 @@ from dasm_jax import (
   train,
   trajectories,
 )
-from dasm_jax import work as passes
+from dasm_jax import load as passes
 from dasm_jax.types import Batch, Synthetic
 
 CLASSES, SHAPE = 10, (32, 32, 3)
