@@ -5,6 +5,8 @@ a batch) or `logits_fn(params, images) -> [n, classes]`, from any library on
 JAX. Memory is bounded by `chunk`, whatever the number of samples.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -192,15 +194,21 @@ SCORES = {
     'el2n': lambda loss_fn, logits_fn: _bind(el2n, logits_fn),
     'margin': lambda loss_fn, logits_fn: _bind(margin, logits_fn),
     'fisher': lambda loss_fn, logits_fn: _bind(fisher, logits_fn),
+    'influence': lambda loss_fn, logits_fn: functools.partial(
+        influence, loss_fn),
 }
+REFERRING = ('influence',)  # those that read the reference
 
 
 def _bind(score, function):
-  return lambda params, batch: score(function, params, batch)
+  return lambda params, batch, reference=None: score(function, params, batch)
 
 
 def score(name, loss_fn, logits_fn):
-  """The score called `name` as `(params, batch) -> [n]`.
+  """The score called `name` as `(params, batch, reference) -> [n]`.
+
+  reference: for `REFERRING` scores a `mean_gradient` at the same params; the
+  others do without.
 
   Raises:
     UserError: an unknown name.

@@ -9,6 +9,7 @@ from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
 SCORING = 200  # images a block of the scoring pass
+REFERENCE = 1000  # real images, at most, whose loss influence is upon
 PIECE = 10  # batches, or blocks a device, that are read at once from a disk
 
 
@@ -158,21 +159,39 @@ def scores(network, name):
   score = difficulty.score(name, train.loss_fn(network),
                            train.logits_fn(network))
 
-  def block(indices, probes, data):
+  def block(indices, networks, data):
     batch = sources.take(data, indices)
-    def of(variables):
-      return score(variables, batch), train.correct(
+    def of(item):
+      variables, reference = item
+      return score(variables, batch, reference), train.correct(
           network, variables, data, indices)
-    return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, probes))
+    return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, networks))
 
-  run = by_blocks(block)
+  run, refer = by_blocks(block), _references(network)
 
   def call(probes, data):
     labels = np.asarray(data.labels)
-    values, hits = run(probes, data)
+    reference = refer(probes, data) if name in difficulty.REFERRING else None
+    values, hits = run((probes, reference), data)
     classes = sources.classes_of(data)
     accuracy = np.array([hits[labels == c].mean() for c in range(classes)])
     return values, accuracy
+  return call
+
+
+def _references(network):
+  """`(probes, data) -> gradients [P, …]` of the loss on some real images."""
+  loss_fn = train.loss_fn(network)
+
+  def one(variables, indices, data):
+    return difficulty.mean_gradient(
+        loss_fn, variables, sources.take(data, indices))
+  run = parallel.spread(one, together=False)
+
+  def call(probes, data):
+    chosen = np.random.default_rng(0).permutation(len(data.labels))[:REFERENCE]
+    return parallel.replicate(run(
+        probes, jnp.asarray(chosen, jnp.int32), real.fetch(data, chosen)))
   return call
 
 

@@ -97,6 +97,7 @@ def _scoring(job, score, count, split_):
   calls = count * math.ceil(n / size)
   kind, times, at_once = {
       'gradient_norm': ('norms', 1, difficulty.CHUNK_GRADIENTS),
+      'influence': ('norms', 1, difficulty.CHUNK_GRADIENTS),
       'fisher': ('norms', job.classes, difficulty.CHUNK_GRADIENTS)}.get(
           score, ('forward', 1, size))
   trees = count + at_once * (kind == 'norms')

@@ -149,7 +149,10 @@ def test_harder_is_higher(name):
     return params * images
   def loss(params, part):
     return losses.cross_entropy(scaled(params, part.images), part.labels)
-  low, high = difficulty.score(name, loss, scaled)(jnp.float32(1), easy)
+  one = jnp.float32(1)
+  reference = difficulty.mean_gradient(
+      loss, one, jax.tree.map(lambda x: x[:1], easy))
+  low, high = difficulty.score(name, loss, scaled)(one, easy, reference)
   assert low < high
 
 

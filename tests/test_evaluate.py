@@ -71,6 +71,24 @@ def test_scores_of_more_images_than_a_block(sets, monkeypatch):
   np.testing.assert_allclose(again, share)
 
 
+def test_influence_is_on_real_images(sets, monkeypatch):
+  data, everywhere = sets
+  variables = jax.vmap(NETWORK.init)(KEYS)
+  values, _ = evaluate.scores(NETWORK, 'influence')(
+      parallel.replicate(variables), everywhere)
+  whole, loss = sources.take(data, jnp.arange(36)), train.loss_fn(NETWORK)
+  each = []
+  for i in range(3):
+    one = jax.tree.map(lambda x: x[i], variables)  # noqa: B023
+    reference = jax.grad(loss)(one, whole)  # 36 are fewer than are asked
+    each.append(difficulty.influence(loss, one, whole, reference))
+  np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-3, atol=1e-4)
+  monkeypatch.setattr(evaluate, 'REFERENCE', 5)
+  fewer, _ = evaluate.scores(NETWORK, 'influence')(
+      parallel.replicate(variables), everywhere)
+  assert not np.allclose(fewer, values, rtol=.05)
+
+
 def test_running_averages_are_no_parameters(sets):
   data, everywhere = sets
   network = toy.network(norm='batch')
