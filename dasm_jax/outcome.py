@@ -71,7 +71,7 @@ def _where(job):
   if not job.streamed:
     return ''
   return (f', read as they are used: {report.size(intake.size(job.dataset))} '
-          f'of images, {report.size(parallel.memory())} a device')
+          f'of images; a device has {report.size(parallel.memory())} of memory')
 
 
 def say_resumed(job, segment, step, log):
