@@ -8,6 +8,9 @@ the reader has. Prints images/s, rounds interleaved, medians, and their ratio.
 With --minutes the reader alone goes on, reading ahead of a consumer that does
 nothing, and tells its resident memory (its processes' too): that must stay
 where it is. To one core: taskset -c 1.
+
+With --step=0.5 the consumer is busy elsewhere for that long after each --images
+(as an accelerator is), and how long it then waits for the next ones is told.
 """
 
 import argparse
@@ -19,6 +22,8 @@ import numpy as np
 import psutil
 
 from dasm_jax.data import ahead, lazy, pool
+
+STEPS = 60  # of --step
 
 
 def bare(split, rows, threads):
@@ -104,6 +109,26 @@ def watch(split, given):
         return
 
 
+def wait(split, given):
+  """Prints how long steps of some seconds waited for their images."""
+  random = np.random.RandomState(0)
+  waits = []
+  with ahead.Ahead(split, lambda step: random.randint(
+      0, len(split), given.images), range(STEPS)) as found:
+    for _ in range(STEPS):
+      began = time.perf_counter()
+      next(found)
+      waits.append(time.perf_counter() - began)
+      time.sleep(given.step)
+    rate = found.rate
+  print(f'steps of {given.step:g} s ask for {given.images / given.step:.0f} '
+        f'images/s, the reader gives {rate:.0f}')
+  print(f'waited {waits[0]:.3f} s for the first; of the other {STEPS - 1} '
+        f'{statistics.median(waits[1:]):.4f} s (median), '
+        f'{max(waits[1:]):.4f} s at most, '
+        f'{sum(x > .001 for x in waits[1:])} longer than a millisecond')
+
+
 def main():
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('name')
@@ -115,6 +140,7 @@ def main():
   parser.add_argument('--images', type=int, default=1000)
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--minutes', type=float, default=0.0)
+  parser.add_argument('--step', type=float, default=0.0)
   given = parser.parse_args()
   split = lazy.open(
       given.name, data_dir=given.data_dir, size=given.size,
@@ -122,7 +148,7 @@ def main():
       say=print).train
   print(f'{given.name}: {len(split)} images at {split.shape}, '
         f'{pool.cores()} cores')
-  (watch if given.minutes else compare)(split, given)
+  (watch if given.minutes else wait if given.step else compare)(split, given)
   split.close()
 
 
