@@ -20,6 +20,16 @@ pytestmark = pytest.mark.filterwarnings('error')
 @pytest.fixture(scope='session')
 def store(tmp_path_factory):
   """A data directory with small sets, written by TFDS as array_record."""
+  if not WRITTEN:  # TFDS registers a name once, and other files ask too
+    WRITTEN.append(written(tmp_path_factory))
+  return WRITTEN[0]
+
+
+WRITTEN = []
+
+
+def written(tmp_path_factory):
+  """`(directory, images)` of them."""
   root = tmp_path_factory.mktemp('tfds')
   images = np.random.RandomState(0).randint(0, 256, (6, 5, 7, 3), np.uint8)
 

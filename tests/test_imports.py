@@ -53,18 +53,19 @@ def test_only_parallel_knows_devices():
 ORDER = [
     {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
                           'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca', 'photo', 'published', 'hosts', 'hush'},
+                          'zca', 'photo', 'published', 'hosts', 'hush', 'load'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
      'mute', 'meters', 'mirror'},
+    {'parallel', 'flops'}, {'groups'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
-    {'coupled', 'moments', 'batches'}, {'parallel'}, {'experts', 'machine'},
+    {'coupled', 'moments', 'batches'}, {'experts', 'machine'},
     {'methods'},
     {'real', 'intake'}, {'evaluate', 'ageing', 'selection'},
     {'config', 'checks', 'job', 'imagenet'},
     {'card', 'school', 'work'}, {'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding',
-     'measuring'},
+     'measuring'}, {'distil'},
     {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
 
 

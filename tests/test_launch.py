@@ -131,6 +131,7 @@ def test_ctrl_c_leaves_the_job_alone_and_the_next_call_watches_it(project):
   flags = ('--bucket=gs://b', '--zone=z', '--poll=0.05', 'configs/digits.py')
   process = start(project, 'tpu_vm.sh', *flags)
   until(lambda: len(noted(project, 'started')) == 2)
+  until(lambda: verbs(project)[-1] == 'describe')  # it watches
   os.killpg(process.pid, signal.SIGINT)
   out, _ = finish(process)
   assert process.returncode == 130 and 'delete dasm --zone=z' in out

@@ -5,17 +5,18 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from dasm_jax import outcome, run, segments
+from dasm_jax import measuring, outcome, parallel, run, segments
 from dasm_jax.errors import UserError
 from dasm_jax.methods.table import METHODS, apart, settings_of
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 def config(**changes):
-  """DC, but for networks that real images train: 3 and 4 sweeps."""
+  """DC, but for networks that real images train: 3 sweeps a segment."""
   return small.tiny(
-      'dc', method__train_on='real', method__inner=2, method__steps=7,
-      run__save_seconds=0.0, run__chunk=2, **changes)
+      'dc', method__train_on='real', method__inner=2, method__steps=6,
+      segments__window='everything', run__save_seconds=0.0, run__chunk=2,
+      **changes)
 
 
 def images(workdir):
@@ -23,32 +24,54 @@ def images(workdir):
     return file['images'], file['labels']
 
 
-def test_phases_distil_the_same_set(tmp_path, monkeypatch, capsys):
-  """A class knows nothing of others; read from the disk, and killed, too."""
-  run.run(config(), tmp_path / 'whole')
-  calls = []
+@pytest.fixture
+def unmeasured(monkeypatch):
+  """No network is trained on the sets."""
+  monkeypatch.setattr(measuring, 'measure', lambda *_: {
+      'synthetic': np.ones(2), 'random': np.zeros(2)})
+
+
+def test_phases_distil_the_same_set(unmeasured, tmp_path):
+  """A class knows nothing of others, and is read from the disk."""
+  run.run(config(segments__number=1), tmp_path / 'whole')
+  run.run(config(segments__number=1, syn__phases=3, dataset__stream='always'),
+          tmp_path / 'parts')
+  whole, parts = images(tmp_path / 'whole'), images(tmp_path / 'parts')
+  np.testing.assert_allclose(whole[0], parts[0], rtol=0, atol=2e-5)
+  assert parts[1].tolist() == [[c] * 2 for c in range(10)]
+
+
+def test_a_killed_phase_goes_on(unmeasured, tmp_path, monkeypatch, capsys):
+  calls, moved = [], []
+  def chunk(method):  # steps that only count
+    def call(state, data, pool, key, steps):
+      rows = np.asarray(pool.classes).ravel()[:int(np.sum(pool.present))]
+      moved.append((rows.tolist(), int(steps)))
+      return state._replace(step=state.step + steps), {
+          'match/loss': np.float32(1)}
+    return call
   def die(*_):
     calls.append(0)
     if len(calls) == 5:  # after 2, 1 and again 2, 1 sweeps
       raise RuntimeError('killed')
-  parts = config(syn__phases=3, dataset__stream='always')
-  path = tmp_path / 'parts'
+  monkeypatch.setattr(parallel, 'chunk', chunk)
   with monkeypatch.context() as m, pytest.raises(RuntimeError, match='killed'):
     m.setattr(outcome, 'check_finite', die)
-    run.run(parts, path)
-  assert (path / 'segment_1_phase_3').is_dir()
-  assert not (path / 'segment_2_phase_1').exists()
+    run.run(config(syn__phases=3), tmp_path)
+  assert (tmp_path / 'segment_1_phase_3').is_dir()
+  assert not (tmp_path / 'segment_2_phase_1').exists()
   capsys.readouterr()
-  run.run(parts, path)
+  del moved[:]
+  run.run(config(syn__phases=3), tmp_path)
+  parts = [0, 1, 2], [3, 4, 5], [6, 7, 8, 9]
+  assert moved == [(part, steps) for part in (parts[2], *parts)
+                   for steps in (2, 1)]
   text = capsys.readouterr().out
   assert 'segment 1/2  step 9/9' in text and 'step 3/9' not in text
-  whole, again = images(tmp_path / 'whole'), images(path)
-  np.testing.assert_allclose(whole[0], again[0], rtol=0, atol=2e-5)
-  assert again[1].tolist() == [[c] * 2 for c in range(10)]
-  rows = [(row['segment'], row['step']) for row in small.rows_of(path)]
+  rows = [(row['segment'], row['step']) for row in small.rows_of(tmp_path)]
   # A step counts in each phase.
-  assert rows == [(1, k) for k in (2, 3, 5, 6, 8, 9)] + [
-      (2, 2 * k) for k in range(1, 7)] + [(None, 21)]
+  assert rows == [(segment, k) for segment in (1, 2)
+                  for k in (2, 3, 5, 6, 8, 9)] + [(None, 18)]
 
 
 @pytest.mark.parametrize('number', [0, 11])

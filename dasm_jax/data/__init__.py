@@ -81,8 +81,8 @@ def _chosen(train, test, names, classes):
       whole = len(rows) == len(split.labels)
       # An outline's images are one that is repeated: indices would copy it.
       alike = split.images.strides[0] == 0
-      split = Split(split.images if whole else split.images[
-          :len(rows) if alike else rows], labels)
+      which = slice(len(rows)) if whole or alike else rows
+      split = Split(split.images[which], labels)
     out.append(split)
   return *out, chosen
 
