@@ -14,6 +14,7 @@ from dasm_jax import (
   experts,
   feeding,
   job,
+  measuring,
   mirror,
   parallel,
   report,
@@ -157,7 +158,9 @@ def test_only_missing_ones_are_trained_again(trained):
       job.build(tiny()))
 
 
-def test_whole_run(tmp_path):
+def test_whole_run(tmp_path, monkeypatch):
+  monkeypatch.setattr(measuring, 'measure', lambda *_: {
+      'synthetic': np.ones(2), 'random': np.zeros(2)})
   c = tiny(method__pretrained=2, method__pretrained_epochs=1,
            network__norm='batch', segments__number=1)
   results = run.run(c, tmp_path / 'run')
