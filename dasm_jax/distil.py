@@ -39,15 +39,14 @@ class Tools(NamedTuple):
   traced: pathlib.Path | None
 
 
-def pool(job, segment, done, progress, real):
-  """The `Pool` of the classes of a segment's phase."""
+def pool(job, segment, done, every):
+  """The `Pool` of the classes of a segment's phase; every: that of all."""
   rows, n = job.rows(segment), job.classes
-  blank = jnp.zeros((n, 0, *job.shape)), jnp.zeros((n, 0, n))
+  blank = (jnp.zeros((len(rows), 0, *job.shape)),
+           jnp.zeros((len(rows), 0, n)))
   before = beginning.join(done, rows) if done else None
-  frozen = (Batch(before.images, before.labels) if before else
-            Batch(*(x[rows] for x in blank)))
-  return jax.tree.map(lambda x: x[rows], whole(job, progress, real))._replace(
-      frozen=frozen)
+  return jax.tree.map(lambda x: x[rows], every)._replace(
+      frozen=Batch(before.images, before.labels) if before else Batch(*blank))
 
 
 def whole(job, progress, real):
@@ -89,11 +88,11 @@ def distil(job, segment, done, progress, real, experts, key, saved,
   images = jobs.images_per_step(job, segment)
   speed, means = pace.Pace(images), meters.Means()
   saved_at, most = time.time(), c.run.chunk
-  with feeding.feeder(job, segment, progress, method,
-                      whole(job, progress, real), real, experts, key,
-                      range(step, steps), meter) as feed:
+  every = whole(job, progress, real)
+  with feeding.feeder(job, segment, progress, method, every, real, experts,
+                      key, range(step, steps), meter) as feed:
     around = parallel.shard(
-        pool(job, segment, done, progress, real), 0, count)._replace(
+        pool(job, segment, done, every), 0, count)._replace(
             present=parallel.present(count))
     while step < steps:
       began = time.time()
@@ -105,7 +104,7 @@ def distil(job, segment, done, progress, real, experts, key, saved,
       speed.add(size)
       values = {name: float(value) for name, value in metrics.items()}
       means.add(values, size)
-      _tell(job, segment, step, values, means, speed, log)
+      so_far = _tell(job, segment, step, values, means, speed, log)
       since, each = stopping.hear(
           time.time() - saved_at, (time.time() - began) / size)
       most = meters.most(each)
@@ -115,7 +114,6 @@ def distil(job, segment, done, progress, real, experts, key, saved,
         saved.save(step, progress)
         hosts.once(place.push)
         saved_at = time.time()
-      _, so_far, _ = jobs.counted(job, segment, step)
       stopping.leave_if_asked(f'segment {segment.index + 1}, step {so_far}')
   return progress
 
@@ -138,7 +136,11 @@ def _program(job, segment, method, compiled):
 
 
 def _tell(job, segment, step, values, means, speed, log):
-  """Says how far it is, and at the end of a chunk adds a row."""
+  """Says how far it is, and at the end of a chunk adds a row.
+
+  Returns:
+    The sweeps of the segment that are done, see `job.counted`.
+  """
   number, last = segment.index + 1, step == jobs.steps(job, segment)
   before, done, steps = jobs.counted(job, segment, step)
   outcome.check_finite(values, number, done)
@@ -147,3 +149,4 @@ def _tell(job, segment, step, values, means, speed, log):
   left = jobs.total_steps(job) - before - done
   log.progress(number, len(job.plan), done, steps, values['match/loss'],
                speed.speed, speed.left(left))
+  return done
