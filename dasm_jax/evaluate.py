@@ -114,7 +114,7 @@ def probes_on_real(network, recipe, steps, together=None):
       part = rest[:, at:at + size]
       drawn = jax.vmap(jax.vmap(
           lambda key: batches.drawn(recipe, n, key)))(part)
-      carry = run((carry, part), real.fetch(data, drawn, drawn.size))
+      carry = run((carry, part), real.fetch_own(data, drawn))
     return carry[0]
   return call
 
@@ -138,7 +138,7 @@ def by_blocks(function):
     parts = -(-n // (size * some))
     blocks = np.resize(np.arange(n), (parts, some, size)).astype(np.int32)
     found = [jax.tree.map(np.asarray, run(
-        jnp.asarray(part), networks, real.fetch(data, part, part.size)))
+        jnp.asarray(part), networks, real.fetch_own(data, part)))
         for part in blocks]
     return jax.tree.map(lambda *x: np.concatenate(
         [y.reshape(-1, *y.shape[2:]) for y in x])[:n], *found)

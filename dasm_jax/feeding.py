@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import parallel, school
+from dasm_jax import hosts, parallel, school
 from dasm_jax.data.ahead import Ahead
 from dasm_jax.errors import UserError
 
@@ -87,8 +87,9 @@ def plan(looks, n, steps, chunk, image_bytes, budget):
     image_bytes: of one image.
     budget: bytes that the images of one piece may take.
   """
-  # Shapes tell how many; they cost nothing.
-  counts = np.array([_count(looks, step) for step in steps])
+  # Shapes tell how many; they cost nothing. A process may have fewer than
+  # another, but all run one program.
+  counts = np.array(hosts.highest(*(_count(looks, step) for step in steps)))
   piece = int(np.clip(budget // (counts.max() * image_bytes), 1, chunk))
   sums = np.convolve(counts, np.ones(min(piece, len(counts)), int), 'valid')
   return Plan(piece, min(n, int(sums.max())))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import evaluate, groups, hosts, parallel, synthetic
+from dasm_jax.real import fetch_own
 from dasm_jax.types import Batch
 from dasm_jax.workdir import write
 
@@ -32,9 +33,9 @@ def measure(job, syn, real, test, workdir, log, stopping):
   found = hosts.once(lambda: _read(workdir / KEPT))
   log.say(f'evaluating: {c.networks} fresh networks on the synthetic set, then '
           'as many on random real images')
-  for name, run in _runs(job, syn, real, test).items():
+  size = min(c.networks, parallel.count() * together)
+  for name, run in _runs(job, syn, real, test, together, size).items():
     have = found.setdefault(name, [])
-    size = min(c.networks, parallel.count() * together)
     while len(have) < c.networks:
       part = slice(len(have), min(len(have) + size, c.networks))
       have.extend(float(x) for x in run(part))
@@ -54,10 +55,9 @@ def _together(job):
       job.network, job.recipe, job.shape))
 
 
-def _runs(job, syn, real, test):
-  """`{name: slice of networks -> accuracies}`."""
+def _runs(job, syn, real, test, together, size):
+  """`{name: slice of networks -> accuracies}`, `size` of them at most."""
   c = job.config.eval
-  together = _together(job)
   keys = evaluate.keys(job.config.seed, c.networks)
   subsets = evaluate.random_subsets(
       job.dataset.train.labels, job.classes, job.config.syn.ipc, c.networks,
@@ -69,7 +69,7 @@ def _runs(job, syn, real, test):
 
   def random(part):
     chosen = subsets[part]
-    images = real.fetch(chosen, subsets.size)
+    images = fetch_own(real, chosen, size)
     return theirs((keys[part], jnp.asarray(chosen, jnp.int32)), images, test)
   return {'synthetic': lambda part: ours(keys[part], batch, test),
           'random': random}

@@ -61,7 +61,12 @@ def _mine():
 def own(n):
   """Which of `n` items this process has devices for, `[m]` int, each once."""
   fill = np.arange(padded(n)).reshape(count(), -1)[_mine()].reshape(-1)
-  return fill[fill < n] if (fill < n).any() else np.arange(1)
+  return fill[fill < n] if (fill < n).any() else np.arange(min(n, 1))
+
+
+def most(n):
+  """How many of `n` items the process with the most of them has."""
+  return padded(n) // count() * jax.local_device_count()
 
 
 def shard(tree, axes, n):

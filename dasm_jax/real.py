@@ -21,6 +21,21 @@ def fetch(data, indices, capacity=None):
   return data.fetch(indices, capacity)
 
 
+def fetch_own(data, items, room=None):
+  """`fetch` of what this process's part of some items looks at.
+
+  Args:
+    data: as of `fetch`.
+    items: `[n, …]` int, indices of images for each of `n` items that
+      `parallel.spread` is given.
+    room: items that there is to be room for, at least n; None for n.
+  """
+  items = np.asarray(items)
+  each = items[0].size
+  return fetch(data, items[parallel.own(len(items))],
+               parallel.most(room or len(items)) * each)
+
+
 def pieces(data, whole, piece):
   """How many of `whole` things to do at once: `piece` if it is streamed."""
   return min(whole, piece) if getattr(data, 'streamed', False) else whole

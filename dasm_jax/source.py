@@ -78,10 +78,25 @@ def classes_of(data):
   return data.everything.counts.shape[0]
 
 
-def take(data, indices):
-  """The `Batch` at `indices` (any shape), normalised, one-hot."""
-  images = data.images[
-      indices if data.slots is None else data.slots[indices]]
+def take(data, indices, axis_name=None):
+  """The `Batch` at `indices`, normalised, one-hot.
+
+  Args:
+    data: a `Source`.
+    indices: of any shape; with `axis_name` `[n]`, the same on every device.
+    axis_name: where images are streamed, a device has only its share of them,
+      `parallel.own`; all have all after the exchange.
+  """
+  if axis_name is None or data.slots is None:
+    at = indices if data.slots is None else data.slots[indices]
+    images = data.images[at]
+  else:
+    n = jax.lax.axis_size(axis_name)
+    share = -(-len(indices) // n)
+    rows = jnp.resize(data.slots[indices], (n, share))
+    images = jax.lax.all_gather(
+        data.images[rows[jax.lax.axis_index(axis_name)]], axis_name,
+        tiled=True)[:len(indices)]
   if images.dtype == jnp.uint8:
     images = (images.astype(jnp.float32) / 255 - data.mean) / data.std
   return Batch(images, jax.nn.one_hot(data.labels[indices], classes_of(data)))

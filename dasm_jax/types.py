@@ -77,9 +77,9 @@ class Method(NamedTuple):
     classes; may be jitted, scanned or pmapped by anybody.
   axes: `state` with 0 where a leaf begins with the classes, else None.
   looks: `(pool, mine, n, key, step) -> [indices, …]`, which of the `n` real
-    images a step looks at, int32 of any shapes; `pool` is of all classes,
-    `mine` the rows that are matched here; `n` and `step` are plain ints. None:
-    only the state tells, so all must be there.
+    images this process needs for a step, int32 of any shapes; `pool` is of all
+    classes, `mine` the rows that are matched here; `n` and `step` are plain
+    ints. None: only the state tells, so all must be there.
   """
   init: Callable
   step: Callable

@@ -58,6 +58,48 @@ def test_a_process_looks_at_its_own_classes():
   assert labels([1, 3]) == {1, 3} and labels([0]) == {0}
 
 
+@pytest.mark.parametrize('n', [8, 5, 3])
+def test_images_of_other_devices_are_exchanged(n, monkeypatch):
+  """Two processes of two devices, of which each has its part alone."""
+  data, devices = toy.source(), 4
+  wanted = np.random.default_rng(0).permutation(len(data.labels))[:n]
+  monkeypatch.setattr(parallel, 'count', lambda: devices)
+  parts = []
+  for process in range(2):
+    monkeypatch.setattr(
+        parallel, '_mine', lambda k=process: slice(2 * k, 2 * k + 2))
+    mine = wanted[parallel.own(n)]
+    assert len(mine) < n
+    parts += 2 * [only(data, [mine])._replace(everything=data.everything)]
+  room = max(len(part.images) for part in parts)
+  parts = [part._replace(images=jnp.resize(
+      part.images, (room, *part.images.shape[1:]))) for part in parts]
+  found = jax.vmap(lambda part: sources.take(part, jnp.array(wanted), 'd'),
+                   axis_name='d')(jax.tree.map(lambda *x: jnp.stack(x), *parts))
+  for k in range(devices):
+    toy.leaves_equal(jax.tree.map(lambda x: x[k], found),
+                     sources.take(data, wanted))
+
+
+def test_a_process_reads_its_own_items(stream, monkeypatch):
+  """Blocks that are scored, batches of probes, subsets of other networks."""
+  _, streamed = stream
+  items = np.arange(30).reshape(5, 3, 2)
+  monkeypatch.setattr(parallel, 'count', lambda: 4)
+  monkeypatch.setattr(jax, 'local_device_count', lambda: 2)
+  read, rooms = [], []
+  monkeypatch.setattr(streamed, 'fetch', lambda indices, room: (
+      read.append(np.ravel(indices).tolist()), rooms.append(room)))
+  for process in range(2):
+    monkeypatch.setattr(
+        parallel, '_mine', lambda k=process: slice(2 * k, 2 * k + 2))
+    real.fetch_own(streamed, items)
+  real.fetch_own(streamed, items[:1], 5)
+  # Two items a device; the last two devices have the fifth and a repetition.
+  assert read[:2] == [list(range(24)), list(range(24, 30))]
+  assert rooms == [24, 24, 24]  # the same program in each
+
+
 def test_cafe_cannot_be_read_ahead(tmp_path):
   config = small.tiny('cafe', dataset__stream='always')
   with pytest.raises(UserError, match="method 'cafe' .*dataset.stream=never"):

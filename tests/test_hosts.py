@@ -66,7 +66,7 @@ def _start(workdir, cache, count, devices, steps):
   """A run of several processes; of one with as many devices in all."""
   return [kill.start(
       workdir, cache, 'configs/digits.py:ipc=2,method=dm,segments=2',
-      flags=given, devices=devices // count,
+      flags=given, devices=devices // count, dataset__stream='always',
       method__steps=steps, network__width=2, eval__networks=1)
       for given in _flags(count)]
 
@@ -80,7 +80,7 @@ def _wait_for_rows(workdir, more, running):
     time.sleep(.05)
 
 
-def test_one_is_told_to_stop_and_all_do_and_any_number_goes_on(tmp_path):
+def test_stopped_and_killed_together_they_go_on_in_any_number(tmp_path):
   cache, steps = tmp_path / 'cache', 30
   workdir = tmp_path / 'run'
   running = _start(workdir, cache, 2, 2, steps)
@@ -92,6 +92,11 @@ def test_one_is_told_to_stop_and_all_do_and_any_number_goes_on(tmp_path):
     assert 'SIGTERM: saved segment 1, step ' in err
   assert 'segment 1/2' in said[0][0]
   assert 'segment' not in said[1][0]  # one of them talks
+  running = _start(workdir, cache, 2, 2, steps)
+  _wait_for_rows(workdir, 1, running)
+  for process in running[::-1]:
+    process.kill()
+    process.communicate(timeout=60)
   assert not (workdir / 'results.json').exists()
   kill.finish(*_start(workdir, cache, 1, 2, steps))
   kill.finish(*_start(tmp_path / 'straight', cache, 1, 2, steps))

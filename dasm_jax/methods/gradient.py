@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import coupled, objectives, synthetic, train
+from dasm_jax import coupled, objectives, parallel, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.methods import lives, networks, slope
 from dasm_jax.methods.slope import Correction
@@ -125,7 +125,8 @@ def method(network, settings, axis_name=None):
     variables, net_moments = jax.lax.cond(
         life.over(state.memory, state.step), renew, keep,
         state.variables, state.net_moments, data, k_net)
-    at = networks.with_statistics(network, variables, data, k_stats)
+    at = networks.with_statistics(
+        network, variables, data, k_stats, axis_name)
     direction, strength, metrics = image_slope(
         state, at, data, pool, k_match)
     change, moments = tx.update(direction, state.moments)
@@ -160,17 +161,20 @@ def _looks(settings, statistics):
   training = jax.jit(networks.of_training, static_argnums=(0, 1, 2))
   averages = jax.jit(networks.of_statistics)
 
+  def mine_of(found):  # `take` exchanges them
+    return found[..., parallel.own(found.shape[-1])]
+
   def looks(pool, mine, n, key, step):
     k_net, k_stats, k_match, k_train = jax.random.split(
         jax.random.fold_in(key, step), 4)
     found = [of_classes(pool, mine, k_match)]
     if statistics:
-      found.append(averages(pool.everything, k_stats))
+      found.append(mine_of(averages(pool.everything, k_stats)))
     if settings.warmup and step % inner == 0:
       warm = jax.random.split(k_net)[1]
-      found.append(training(n, size, settings.warmup, warm))
+      found.append(mine_of(training(n, size, settings.warmup, warm)))
     if settings.train_on == 'real' and step % inner < inner - 1:
-      found.append(training(n, size, settings.steps, k_train))
+      found.append(mine_of(training(n, size, settings.steps, k_train)))
     return found
 
   return looks

@@ -21,11 +21,12 @@ def fresh(network, data, key):
   return experts.flat(network)[1](data.starts[row])
 
 
-def with_statistics(network, variables, data, key):
+def with_statistics(network, variables, data, key, axis_name=None):
   """Batch norm's running averages from real images, as DC does; else none."""
   if not jax.tree.leaves(variables.stats):
     return variables
-  images = sources.take(data, of_statistics(data.everything, key)).images
+  images = sources.take(
+      data, of_statistics(data.everything, key), axis_name).images
   return variables._replace(stats=network.apply(variables, images, True)[1])
 
 
@@ -45,7 +46,7 @@ def from_real(network, tx, settings, axis_name, data, key, steps, variables,
 
   def one(carry, plan):
     chosen, key = plan
-    batch = change(key, sources.take(data, chosen))
+    batch = change(key, sources.take(data, chosen, axis_name))
     return train.step(network, tx, *carry, batch, settings.net.lr,
                       axis_name)[:2], None
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import models, moments, objectives, synthetic, train
+from dasm_jax import models, moments, objectives, parallel, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
 from dasm_jax.methods import relabel, slope
@@ -142,10 +142,11 @@ def _looks(settings):
         jax.random.split(key, settings.net_steps))
 
   def looks(pool, mine, n, key, step):
-    del mine, n  # every device trains the same teacher
+    del mine, n  # all devices train the same teacher
     if step >= settings.teach:
       return [jnp.zeros(1, jnp.int32)]
-    return [drawn(pool, jax.random.split(jax.random.fold_in(key, step), 4)[1])]
+    found = drawn(pool, jax.random.split(jax.random.fold_in(key, step), 4)[1])
+    return [found[:, parallel.own(settings.net.batch)]]
 
   return looks
 
@@ -192,7 +193,7 @@ def _teacher(network, tx, settings, axis_name):
       pick, alter = jax.random.split(key)
       batch = change(alter, sources.take(data, _drawn(
           settings.net.batch, settings.replay, pick, data.everything,
-          Window(*window))))
+          Window(*window)), axis_name))
       *carry, loss = train.step(network, tx, *carry, batch, lr, axis_name)
       return tuple(carry), loss
     carry, found = jax.lax.scan(
