@@ -3,8 +3,7 @@
 import os
 
 # A lost collective must fail the suite, not hang it. The older emitters, on one
-# thread, compile these many small programs twice as fast; the runs that tests
-# start as processes have the usual ones.
+# thread, compile these many small programs twice as fast.
 os.environ['XLA_FLAGS'] = ' '.join([
     os.environ.get('XLA_FLAGS', ''),
     '--xla_cpu_use_fusion_emitters=false',

@@ -33,9 +33,9 @@ TINY = {
 
 def environment(cache, devices=1):
   """Of a process that compiles quickly, and only what is not in `cache`."""
-  quick = os.environ.get('XLA_FLAGS', '') if devices > 1 else ''
   return toy.environment(
-      XLA_FLAGS=quick, JAX_COMPILATION_CACHE_DIR=str(cache),
+      XLA_FLAGS=os.environ.get('XLA_FLAGS', ''),
+      JAX_COMPILATION_CACHE_DIR=str(cache),
       JAX_NUM_CPU_DEVICES=str(devices), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
       JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2')
 

@@ -67,7 +67,8 @@ def _start(workdir, cache, count, devices, steps):
   return [kill.start(
       workdir, cache, 'configs/digits.py:ipc=2,method=dm,segments=2',
       flags=given, devices=devices // count, dataset__stream='always',
-      method__steps=steps, network__width=2, eval__networks=1)
+      method__steps=steps, method__augment='', eval__augment='',
+      network__width=2, eval__networks=1)
       for given in _flags(count)]
 
 
