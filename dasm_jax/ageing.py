@@ -20,7 +20,7 @@ def gradient_norms(network, recipe, together=None):
 
   Args:
     network: a `Network`.
-    recipe: a `train.Recipe`; its epochs are not read.
+    recipe: a `recipes.Recipe`; its epochs are not read.
     together: see `parallel.spread`.
 
   Returns:

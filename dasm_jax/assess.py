@@ -15,15 +15,7 @@ import sys
 import jax
 
 import dasm_jax
-from dasm_jax import (
-  card,
-  coreset,
-  evaluate,
-  models,
-  report,
-  train,
-  workdir,
-)
+from dasm_jax import card, coreset, evaluate, models, recipes, report, workdir
 from dasm_jax import subject as subjects
 from dasm_jax.errors import UserError
 
@@ -60,7 +52,7 @@ def _parser():
       'evaluation.json beside the set if not given')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the run if not given, else TFDS_DATA_DIR')
-  add('--recipe', default='idc', choices=sorted(train.RECIPES),
+  add('--recipe', default='idc', choices=sorted(recipes.RECIPES),
       help='of a real subset (default idc)')
   add('--size', type=int, default=0, metavar='N', help='of a real subset: make '
       'images squares of this many pixels')

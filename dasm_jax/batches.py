@@ -13,7 +13,7 @@ def on_random(network, recipe_):
     `begin`, `key -> carry`, and `step`, `(carry, key, data) -> carry`, where
     `data` is a `Source` and a carry is `(variables, moments)`.
   """
-  tx = train.optimizer(recipe_.momentum, recipe_.weight_decay)
+  tx = train.optimizer_of(recipe_)
   change = train.augmentation(recipe_)
 
   def begin(key):

@@ -17,7 +17,7 @@ from dasm_jax import (
 )
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
-from dasm_jax.types import Array, Batch, Synthetic, Window
+from dasm_jax.types import Array, Batch, Synthetic, Variables, Window
 
 
 class Progress(NamedTuple):
@@ -35,18 +35,24 @@ class Progress(NamedTuple):
 
 
 class Frozen(NamedTuple):
-  """What stays of a method's state when its segment is done."""
+  """What stays of a method's state when its segment is done.
+
+  teacher: `Variables` of who tells labels (`lessons`), or None.
+  """
   syn: Synthetic
+  teacher: Variables | None = None
 
 
-def freeze(phases):
+def freeze(job, phases):
   """The finished phases of a segment, each a `Progress`, as one of all classes.
 
   Of several the images leave the device.
   """
   parts = [progress.state.syn for progress in phases]
   if len(parts) == 1:
-    return phases[0]._replace(state=Frozen(parts[0]))
+    relabel = job.config.method.get('relabel', False)
+    return phases[0]._replace(state=Frozen(
+        parts[0], phases[0].state.variables if relabel else None))
   images, labels = (np.concatenate([np.asarray(x) for x in leaves])
                     for leaves in list(zip(*parts, strict=True))[:2])
   return phases[-1]._replace(

@@ -1,66 +1,42 @@
 """What makes a distilled set usable without the run that made it."""
 
 import json
-import math
 import pathlib
 import zipfile
 import zlib
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import synthetic, train, workdir, zca
+from dasm_jax import recipes, storage, synthetic, workdir, zca
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.types import Batch, Synthetic
+from dasm_jax.types import Batch, Synthetic, Taught
+from dasm_jax.use import USE
 
 FORMAT = 1  # of the card; a program reads no other
-KINDS = ('hard', 'soft')  # class numbers, probabilities
-
-USE = ' '.join('''
-images [classes, ipc, height, width, channels]. storage.space pixels: on [0,
-1], subtract mean and divide by std before training; normalised: use as they
-are. Where there is a zca_matrix, (x - zca_mean) @ zca_matrix of each flattened
-image takes the place of mean and std, for real images too. factor f > 1: cut
-each image into f x f cells, row by row, and enlarge each bilinearly
-(half-pixel centres) to the whole size first. labels [classes, ipc] are class
-numbers, or label_kind soft: [classes, ipc, classes], probabilities. Real
-images enter as value / 255, minus mean, divided by std (digits: 0 to 16 is
-first brought to 0 to 255). recipe: SGD with momentum and weight_decay (on all
-parameters) on cross-entropy, a new order each epoch, epochs + extra in all;
-the rate lr is multiplied by decay after each epoch of drops (restart: momentum
-is zeroed there). Augmentation (strategy, on normalised images, one draw an
-image; strengths as in DSA, 2102.08259): mode single, one operation drawn for
-each batch; idc, flip and color always, then one of crop, scale and rotate;
-before it, where named: rrc, rrc08, torchvision's RandomResizedCrop from 0.5,
-0.08 of the area; on pixels (image * std + mean) jitter3, brightness, contrast
-and saturation by 0.4 in any order, and lighting, AlexNet's, of strength 0.1;
-then CutMix (1905.04899) with probability cutmix for each batch. network:
-convnet is depth blocks of 3x3 convolution (width channels, bias, padding 1; 3
-in the first for 28x28x1), norm with scale and bias, activation, 2x2 pooling;
-then one linear layer; PyTorch default initialisation. accuracy: fresh networks
-after the last epoch on split, mean and population std.
-'''.split())
-
 
 class Set(NamedTuple):
   """A saved set, as `load` returns it: NumPy, no device is touched yet.
 
   syn: `Synthetic` as stored; codec: how networks read it.
   network: settings of `models.build`; recipe: how it is meant to be trained,
-    called recipe_name in `train.RECIPES`.
+    called recipe_name in `recipes.RECIPES`.
   data: settings of `data.load` for what it is of; class_names: one per label.
   card: all that is known of it.
+  told: `[epochs, n, classes]` logits for the decoded images, or None.
   """
   syn: Synthetic
   codec: synthetic.Codec
   network: dict
-  recipe: train.Recipe
+  recipe: recipes.Recipe
   recipe_name: str
   data: dict
   class_names: tuple
   card: dict
+  told: np.ndarray | None = None
 
   @property
   def shape(self):
@@ -74,8 +50,16 @@ class Set(NamedTuple):
 
   @property
   def batch(self):
-    """All images decoded, as networks see them: `Batch` `[n, …]` of JAX."""
-    return Batch(*map(jnp.asarray, synthetic.inputs(self.codec, self.syn)))
+    """All images decoded, as networks see them, `[n, …]` of JAX.
+
+    A `Batch`, or a `Taught` if a teacher told labels for each epoch.
+    """
+    plain = map(jnp.asarray, synthetic.inputs(self.codec, self.syn))
+    if self.told is None:
+      return Batch(*plain)
+    lessons = self.card['lessons']
+    return Taught(*plain, jnp.asarray(self.told), jnp.uint32(lessons['seed']),
+                  jnp.float32(lessons['temperature']))
 
   def real(self, images):
     """Real images, 8-bit integers, as networks trained on the set see them."""
@@ -83,41 +67,19 @@ class Set(NamedTuple):
     return synthetic.normalise(plain, np.asarray(images, np.float32) / 255)
 
 
-def _class_numbers(labels):
-  """`[classes, ipc]` int32 of labels that are one-hot, else None."""
-  labels = np.asarray(labels)
-  numbers = labels.argmax(-1).astype(np.int32)
-  one_hot = (np.eye(labels.shape[-1])[numbers] == labels).all()
-  return numbers if one_hot else None
+def save(job, syn, results, path, batch=None):
+  """Saves a set that is usable without its run, as an npz without pickles.
 
-
-def label_kind(labels):
-  """`hard` if every row of `[…, classes]` is one-hot, else `soft`."""
-  return 'soft' if _class_numbers(labels) is None else 'hard'
-
-
-def size(syn):
-  """Bytes of the set as 8-bit pixels, and with its labels: one byte each.
-
-  Soft labels take two bytes a class (fp16).
+  batch: the set as networks are trained on it, where that is a `Taught`.
   """
-  return counted(np.shape(syn.images), label_kind(syn.labels))
-
-
-def counted(shape, kind):
-  """`size` of images `[classes, ipc, …]` of a shape, and their labels."""
-  classes, ipc, *_ = shape
-  hard = kind == 'hard'
-  return {'images': math.prod(shape),
-          'labels': classes * ipc * (1 if hard else 2 * classes),
-          'counted': 'one byte a pixel and channel, ' + (
-              'one byte a label' if hard else 'two bytes a label and class')}
-
-
-def save(job, syn, results, path):
-  """Saves a set that is usable without its run, as an npz without pickles."""
   c, codec, settings = job.config, job.codec, json.loads(job.config.to_json())
-  labels, kind = _class_numbers(syn.labels), label_kind(syn.labels)
+  labels, kind = storage.class_numbers(syn.labels), storage.label_kind(
+      syn.labels, batch)
+  lessons, told = {}, {}
+  if isinstance(batch, Taught):
+    lessons = {'lessons': {'seed': int(batch.seed),
+                           'temperature': float(batch.temperature)}}
+    told = {'told': np.asarray(batch.told)}
   card = {
       'format': FORMAT, 'dataset': job.dataset.name, 'data': {
           'name': c.dataset.name, 'size': c.dataset.size,
@@ -133,7 +95,8 @@ def save(job, syn, results, path):
                   'formation': codec.kind,
                   'zca': job.config.dataset.zca},
       'split': f'{len(job.dataset.test.labels)} test images',
-      'label_kind': kind, 'use': USE, 'version': dasm_jax.__version__}
+      'label_kind': kind, 'use': USE, 'version': dasm_jax.__version__,
+      **lessons}
   with open(path, 'wb') as file:
     np.savez(
         file, images=np.asarray(syn.images, np.float32),
@@ -142,7 +105,7 @@ def save(job, syn, results, path):
         class_names=np.array(job.dataset.class_names),
         mean=np.array(codec.mean, np.float32),
         std=np.array(codec.std, np.float32),
-        factor=np.int32(codec.factor), space=np.array(codec.space), **(
+        factor=np.int32(codec.factor), space=np.array(codec.space), **told, **(
             {} if codec.zca is None else {
                 'zca_mean': np.float32(codec.zca.mean),
                 'zca_matrix': np.float32(codec.zca.matrix)}),
@@ -212,9 +175,9 @@ def _read(arrays, card):
   if images.ndim != 5 or len(images) != len(names):
     raise ValueError(f'images of shape {images.shape} for {len(names)} classes')
   labels, kind = arrays['labels'], str(arrays['label_kind'])
-  if kind not in KINDS:
-    raise unknown('kind of labels', kind, KINDS)
-  if kind == 'hard':
+  if kind not in storage.KINDS:
+    raise unknown('kind of labels', kind, storage.KINDS)
+  if labels.ndim == 2:
     labels = np.eye(len(names), dtype=np.float32)[labels]
   if labels.shape != (*images.shape[:2], len(names)):
     raise ValueError(f'{kind} labels of shape {labels.shape} for images of '
@@ -222,14 +185,25 @@ def _read(arrays, card):
   labels = labels.astype(np.float32)
   labels /= labels.sum(-1, keepdims=True)  # half precision has rounded them
   recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
-  recipe, name = train.recipe(**recipe), card['recipe_name']
-  if name not in train.RECIPES:
-    raise unknown('recipe', name, train.RECIPES)
+  recipe, name = recipes.recipe(**recipe), card['recipe_name']
+  if name not in recipes.RECIPES:
+    raise unknown('recipe', name, recipes.RECIPES)
   data = {key: card['data'][key] for key in ('name', 'size', 'holdout', 'seed')}
   data['classes'] = card['data'].get('classes', '')  # not in old ones
-  return Set(Synthetic(images, labels, np.float32(recipe.lr)),
-             _codec(arrays, card['storage']), card['network'], recipe, name,
-             data, names, card)
+  syn = Synthetic(images, labels, np.float32(recipe.lr))
+  codec = _codec(arrays, card['storage'])
+  told = _told(arrays['told'], codec, syn, card) if kind == 'told' else None
+  return Set(syn, codec, card['network'], recipe, name, data, names, card, told)
+
+
+def _told(told, codec, syn, card):
+  """The logits of a set of which a teacher told labels for each epoch."""
+  want = jax.eval_shape(lambda syn: synthetic.inputs(codec, syn), syn)[1].shape
+  if told.ndim != 3 or told.shape[1:] != want:
+    raise ValueError(f'labels told of shape {told.shape} for {want[0]} images '
+                     f'and {want[1]} classes')
+  card['lessons']['seed'], card['lessons']['temperature']
+  return told
 
 
 def _codec(arrays, storage):

@@ -8,8 +8,8 @@ from dasm_jax import (
   groups,
   intake,
   methods,
+  recipes,
   segments,
-  train,
 )
 from dasm_jax.config import check_finite
 from dasm_jax.errors import UserError, unknown
@@ -49,7 +49,7 @@ def check_settings(c):
   _one_of('segments.window', c.segments.window, segments.WINDOWS)
   _one_of('segments.score', c.segments.score, difficulty.SCORES)
   _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
-  _one_of('eval.recipe', c.eval.recipe, train.RECIPES)
+  _one_of('eval.recipe', c.eval.recipe, recipes.RECIPES)
   groups.check('eval.together', c.eval.together)
   groups.check('run.batched', c.run.batched)
   methods.check(c.method)

@@ -77,7 +77,9 @@ def _besides(method, match):
       # A student is trained on all that there is, and its rate is learned.
       'trajectory': {'segments.match': 'union', 'eval.lr': 0.0,
                      'sdc.penalty': 'batch_norm'},
-      'statistics': {'syn.init': 'noise', 'network.norm': 'batch'},
+      'statistics': {
+          'syn.init': 'noise', 'network.norm': 'batch', 'eval.recipe': 'sre2l',
+          'eval.lr': 1e-3, 'eval.weight_decay': 0.01, 'eval.batch': 128},
       'discriminate': {'syn.init': 'noise'}}
   of_method = {
       'idc': like_idc, 'aligned': like_idc,
@@ -162,7 +164,7 @@ SINGLE = {
              'eval.epochs': 600},
     # The teacher: 200 steps of 200 batches, 100 epochs of 50,000 images.
     'sre2l': {'method.steps': 1199, 'method.lr': 0.25, 'method.teach': 200,
-              'method.net_steps': 200},
+              'method.net_steps': 200, 'eval.epochs': 300},
 }
 
 

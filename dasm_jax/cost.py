@@ -16,7 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import buffers, card, config, intake, load, sweeps, work
+from dasm_jax import (
+  buffers,
+  config,
+  groups,
+  intake,
+  load,
+  storage,
+  sweeps,
+  work,
+)
 from dasm_jax import job as jobs
 from dasm_jax.types import Synthetic
 
@@ -161,6 +170,11 @@ def disk(job, once):
         'last' in trained).bytes
   soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
           or c.method.get('lr_label', 0) > 0)
-  size = card.counted((job.classes, c.syn.ipc, *job.shape),
-                      'soft' if soft else 'hard')
+  kind, told = 'soft' if soft else 'hard', ()
+  if c.method.get('relabel'):
+    kind, told = 'told', (
+        job.recipe.epochs + job.recipe.extra,
+        job.classes * groups.decoded(job, c.syn.ipc, training=True),
+        job.classes)
+  size = storage.counted((job.classes, c.syn.ipc, *job.shape), kind, told)
   return found | {'set': size['images'], 'labels': size['labels']}

@@ -28,6 +28,7 @@ from dasm_jax import (
 )
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
+from dasm_jax.types import Batch
 
 
 def origin(found):
@@ -94,7 +95,7 @@ def measure(sets, ages, networks, real, seed, data_dir=None):
       dataset.train, classes, one.codec.mean, one.codec.std, one.codec.zca))
   (chosen,) = evaluate.random_subsets(
       dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
-  batches = [x.batch for x in sets.values()]
+  batches = [Batch(*x.batch[:2]) for x in sets.values()]
   batches = parallel.replicate([*batches, sources.take(source, chosen)])
   run = ageing.gradient_norms(network, one.recipe)
   values = run(jax.random.split(jax.random.key(seed), networks), source,

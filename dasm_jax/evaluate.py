@@ -37,7 +37,7 @@ def accuracies(network, recipe, together=None):
 
   Args:
     network: a `Network`.
-    recipe: a `train.Recipe`.
+    recipe: a `recipes.Recipe`.
     together: how many a device trains at once, see `parallel.mapped`; None is
       as many as it has room for.
 

@@ -52,7 +52,7 @@ def epoch(network, recipe, step=train.step, together=None):
 
   Args:
     network: a `Network`.
-    recipe: a `train.Recipe`; its rate stays the same all the time.
+    recipe: a `recipes.Recipe`; its rate stays the same all the time.
     step: takes the arguments of `train.step`; FTD's is another.
     together: see `parallel.spread`.
 

@@ -36,8 +36,9 @@ def settings(a, classes):
   """The configuration of a set of ImageNet's classes.
 
   Trajectory methods: MTT's, 128x128 and ConvNet-5, evaluated by DSA's recipe.
-  SRe2L: ResNet-18 with batch norm. The others: ResNet-AP-10, evaluated by
-  IDC's recipe. `a.size` of 128 or less means ConvNet-5 for them too.
+  SRe2L: ResNet-18 with batch norm, its own recipe. The others: ResNet-AP-10,
+  evaluated by IDC's recipe. `a.size` of 128 or less means ConvNet-5 for them
+  too.
 
   Args:
     a: `config.arguments` with ipc, method, segments, factor, schedule, seed
@@ -64,7 +65,8 @@ def settings(a, classes):
   if a.method in TRAJECTORIES:
     return c
   if a.method == 'sre2l':
-    _sre2l(c.method, short)
+    _sre2l(c, count, short)
+    return c
   if a.method == 'idc':
     _idc(c.method, count, short)
   _evaluation(c, count, short)
@@ -108,9 +110,14 @@ def _idc(m, count, short):
     m.warmup = before * (count * PER_CLASS // m.net_batch)
 
 
-def _sre2l(m, short):
-  """4000 steps of recovery, of which the last one that teaches is the first."""
+def _sre2l(c, count, short):
+  """4000 steps of recovery, of which the last one that teaches is the first.
+
+  Its own evaluation, on labels that are told for each of 300 epochs.
+  """
+  m = c.method
   m.augment = m.net_augment = CROP
+  c.eval.networks, c.eval.batch = 3, 1024 if count > 100 else 128
   if not short:
     m.steps = 4000 + m.teach - 1
 

@@ -15,9 +15,9 @@ from dasm_jax import (
   parallel,
   photo,
   real,
+  recipes,
   segments,
   synthetic,
-  train,
   zca,
 )
 from dasm_jax import source as sources
@@ -40,8 +40,8 @@ class Job(NamedTuple):
   codec: synthetic.Codec
   choice: segments.Choice
   plan: list
-  recipe: train.Recipe
-  probe: train.Recipe
+  recipe: recipes.Recipe
+  probe: recipes.Recipe
 
   @property
   def classes(self):
@@ -105,10 +105,10 @@ def build(config, dataset=None):
 
 
 def _recipe(c, epochs, dataset):
-  build_ = train.RECIPES[c.eval.recipe]
+  build_ = recipes.RECIPES[c.eval.recipe]
   strategy = c.eval.augment
   if strategy == 'auto':
-    strategy = c.method.augment if c.eval.recipe == 'dc' else (
+    strategy = c.method.augment if c.eval.recipe != 'idc' else (
         'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
   cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}

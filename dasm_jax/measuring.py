@@ -5,15 +5,14 @@ import json
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, groups, hosts, parallel, synthetic
+from dasm_jax import evaluate, groups, hosts, parallel
 from dasm_jax.real import fetch_own
-from dasm_jax.types import Batch
 from dasm_jax.workdir import write
 
 KEPT = 'accuracies.json'  # of the networks trained so far
 
 
-def measure(job, syn, real, test, workdir, log, stopping):
+def measure(job, syn, batch, real, test, workdir, log, stopping):
   """Accuracies of the synthetic set and of random real images, `{name: […]}`.
 
   Both under the same recipe and with the same number of networks; a rate that
@@ -21,7 +20,7 @@ def measure(job, syn, real, test, workdir, log, stopping):
   from which the same call goes on.
 
   Args:
-    job: a `Job`; syn: its `Synthetic`.
+    job: a `Job`; syn: its `Synthetic`; batch: as networks see it.
     real: one of `real`; test: a `Source` on every device.
     workdir, log, stopping: of the run.
 
@@ -34,7 +33,8 @@ def measure(job, syn, real, test, workdir, log, stopping):
   log.say(f'evaluating: {c.networks} fresh networks on the synthetic set, then '
           'as many on random real images')
   size = min(c.networks, parallel.count() * together)
-  for name, run in _runs(job, syn, real, test, together, size).items():
+  for name, run in _runs(
+      job, syn, batch, real, test, together, size).items():
     have = found.setdefault(name, [])
     while len(have) < c.networks:
       part = slice(len(have), min(len(have) + size, c.networks))
@@ -55,7 +55,7 @@ def _together(job):
       job.network, job.recipe, job.shape))
 
 
-def _runs(job, syn, real, test, together, size):
+def _runs(job, syn, batch, real, test, together, size):
   """`{name: slice of networks -> accuracies}`, `size` of them at most."""
   c = job.config.eval
   keys = evaluate.keys(job.config.seed, c.networks)
@@ -65,7 +65,7 @@ def _runs(job, syn, real, test, together, size):
   ours = evaluate.accuracies(job.network, job.at_rate(job.recipe, syn),
                              together)
   theirs = evaluate.accuracies_of_subsets(job.network, job.recipe, together)
-  batch = parallel.replicate(Batch(*synthetic.inputs(job.codec, syn)))
+  batch = parallel.replicate(batch)
 
   def random(part):
     chosen = subsets[part]

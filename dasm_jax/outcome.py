@@ -18,6 +18,7 @@ from dasm_jax import (
   parallel,
   pictures,
   report,
+  storage,
   synthetic,
 )
 from dasm_jax import job as jobs
@@ -111,9 +112,10 @@ def _window(progress):
   return np.asarray(progress.scores), inside
 
 
-def finish(job, syn, done, accuracy, costs, workdir, name, log):
+def finish(job, syn, batch, done, accuracy, costs, workdir, name, log):
   """Writes the set, the pictures, the page and, last, results.json.
 
+  batch: the set as networks were trained on it.
   workdir: where to. name: what the user calls it.
   """
   c = job.config
@@ -126,10 +128,11 @@ def finish(job, syn, done, accuracy, costs, workdir, name, log):
       'devices': jax.device_count(), 'processes': hosts.count(),
       'device': jax.local_devices()[0].device_kind,
       'costs': costs,
-      'label_kind': card.label_kind(syn.labels), 'bytes': card.size(syn),
+      'label_kind': storage.label_kind(syn.labels, batch),
+      'bytes': storage.size(syn, batch),
       'version': dasm_jax.__version__,
       'jax': jax.__version__}
-  card.save(job, syn, results, workdir / 'synthetic.npz')
+  card.save(job, syn, results, workdir / 'synthetic.npz', batch)
   shown = np.asarray(synthetic.pixels(job.codec, syn.images))
   pictures.grid(shown, workdir / 'images.png', job.dataset.class_names)
   pictures.all_windows([_window(p) for p in done], workdir / 'windows.png',

@@ -16,6 +16,7 @@ from dasm_jax import (
   checks,
   distil,
   hosts,
+  lessons,
   measuring,
   meters,
   mirror,
@@ -96,15 +97,17 @@ def _walk(job, fingerprint, name, tools):
         _rewind(job, phase, step, log)
         phases.append(distil.distil(job, phase, done, progress, real, experts,
                                     key, saved, tools))
-    done.append(beginning.freeze(phases))
+    done.append(beginning.freeze(job, phases))
     hosts.once(functools.partial(
         outcome.show_segment, job, segment, done, place.path))
   if meter.line():
     log.say(f'distilled {meter.line()}')
   syn = beginning.join(done)
-  accuracy = measuring.measure(job, syn, real, test, place.path, log, stopping)
+  batch = lessons.of(job, syn, done)
+  accuracy = measuring.measure(
+      job, syn, batch, real, test, place.path, log, stopping)
   return hosts.once(lambda: outcome.finish(
-      job, syn, done, accuracy, meter.summary(), place.path, name, log))
+      job, syn, batch, done, accuracy, meter.summary(), place.path, name, log))
 
 
 def _folder(job, phase):

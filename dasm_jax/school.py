@@ -18,10 +18,10 @@ from dasm_jax import (
   hosts,
   parallel,
   photo,
+  recipes,
   report,
   segments,
   sharpness,
-  train,
   workdir,
 )
 from dasm_jax.methods import trajectory
@@ -87,8 +87,8 @@ def _about(job):
 
 
 def recipe(c, codec):
-  """The `train.Recipe` of experts, from what `config.experts` gives."""
-  return train.recipe(
+  """The `recipes.Recipe` of experts, from what `config.experts` gives."""
+  return recipes.recipe(
       1, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay,
       batch=c.batch, strategy=c.augment, mode=c.get('mode', 'single'),
       cutmix=c.get('cutmix', 0.0), statistics=photo.statistics(

@@ -15,7 +15,7 @@ def trained(network, recipe, epochs, history=False, together=None):
 
   Args:
     network: a `Network`.
-    recipe: a `train.Recipe`, of which the rate, batches and augmentation
+    recipe: a `recipes.Recipe`, of which the rate, batches and augmentation
       count; the rate stays, the momentum starts anew with each epoch.
     epochs: passes over the data.
     history: whether to look after each of them, without augmentation.

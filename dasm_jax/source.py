@@ -103,10 +103,10 @@ def take(data, indices, axis_name=None):
 
 
 def part(data, indices):
-  """The `Batch` at `indices` of a `Source`, or of a `Batch`."""
+  """The `Batch` at `indices` of a `Source`, a `Batch` or a `Taught`."""
   if isinstance(data, Source):
     return take(data, indices)
-  return jax.tree.map(lambda x: x[indices], data)
+  return Batch(data.images[indices], data.labels[indices])
 
 
 def draw(key, row, count, size):

@@ -19,7 +19,7 @@ from dasm_jax import (
   evaluate,
   models,
   parallel,
-  train,
+  recipes,
 )
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
@@ -86,7 +86,7 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   Args:
     text: real:DATASET:SELECTION:IPC, such as real:mnist:herding:10.
     seed: of the selection.
-    recipe: a key of `train.RECIPES`.
+    recipe: a key of `recipes.RECIPES`.
     data_dir, size: see `data.load`.
     say: takes a line before networks are trained.
 
@@ -144,7 +144,7 @@ def recipe(set_, epochs=0):
   old = set_.recipe
   if not epochs:
     return old
-  return train.RECIPES[set_.recipe_name](
+  return recipes.RECIPES[set_.recipe_name](
       epochs, lr=old.lr, batch=old.batch, strategy=old.strategy,
       cutmix=old.cutmix, weight_decay=old.weight_decay,
       statistics=old.statistics)
@@ -155,7 +155,7 @@ def measures(subject, recipe_, count, seed):
 
   Args:
     subject: a `Subject`.
-    recipe_: a `train.Recipe`.
+    recipe_: a `recipes.Recipe`.
     count: networks of each kind.
     seed: of weights, order and random subsets; with that of the run it
       measures what the run has measured.

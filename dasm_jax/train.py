@@ -1,101 +1,39 @@
 """Training networks by scan: one recipe for matching, probes, evaluation."""
 
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from dasm_jax import augment, descent, difficulty, losses, mixing, photo
-from dasm_jax.errors import UserError
+from dasm_jax import (
+  augment,
+  descent,
+  difficulty,
+  losses,
+  mixing,
+  recipes,
+)
 from dasm_jax.source import part, take
-
-
-class Recipe(NamedTuple):
-  """How a network is trained on a fixed set of images.
-
-  epochs: as published; `extra` more are run (the reference's loop of DC).
-  drops: epochs after which the rate is multiplied by `decay`.
-  restart: the optimizer starts anew at a drop (DC).
-  strategy, mode, cutmix: augmentation, a draw for each image.
-  statistics: (mean, std) of the images, if the strategy asks for them.
-  """
-  epochs: int
-  lr: float
-  momentum: float
-  weight_decay: float
-  batch: int
-  drops: tuple
-  decay: float
-  restart: bool
-  strategy: str
-  mode: str
-  cutmix: float
-  extra: int
-  statistics: tuple = ()
-
-
-def dc_recipe(epochs, *, strategy='', lr=0.01, batch=256, cutmix=0.0, **more):
-  """The DC, DSA and DM evaluation: x0.1 once at the middle, fresh momentum.
-
-  Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 1) on
-  the rate is a tenth. Source: the reference program of 2006.05929.
-  """
-  return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
-                decay=0.1, restart=True, strategy=strategy, mode='single',
-                cutmix=cutmix, extra=1, **more)
-
-
-def idc_recipe(epochs, *, strategy='color_crop_scale_rotate', lr=0.01,
-               batch=64, cutmix=0.5, **more):
-  """The IDC evaluation: x0.2 at 2/3 and 5/6 of the epochs, with CutMix."""
-  return recipe(epochs, lr=lr, batch=batch,
-                drops=(2 * epochs // 3, 5 * epochs // 6), decay=0.2,
-                restart=False, strategy=strategy, mode='idc', cutmix=cutmix,
-                extra=0, **more)
-
-
-RECIPES = {'dc': dc_recipe, 'idc': idc_recipe}
-
-
-def recipe(epochs, *, lr=0.01, momentum=0.9, weight_decay=5e-4, batch=64,
-           drops=(), decay=0.1, restart=False, strategy='', mode='single',
-           cutmix=0.0, extra=0, statistics=()):
-  """A checked `Recipe`.
-
-  Raises:
-    UserError: fewer than one epoch or image a batch, a rate that is not
-      positive, a CutMix probability outside [0, 1], unknown augmentations, one
-      that asks for statistics where there are none.
-  """
-  for name, value in (('epochs', epochs), ('batch', batch)):
-    if value < 1:
-      raise UserError(f'{name}={value} of a training recipe must be at least 1')
-  if lr <= 0:
-    raise UserError(f'lr={lr} of a training recipe must be positive')
-  if not 0 <= cutmix <= 1:
-    raise UserError(f'cutmix={cutmix} is a probability, from 0 to 1')
-  augment.build(strategy, mode)
-  photo.check(strategy, statistics)
-  return Recipe(epochs, lr, momentum, weight_decay, batch, tuple(drops), decay,
-                restart, strategy, mode, cutmix, extra,
-                tuple(map(tuple, statistics)))
-
-
-def rates(recipe_):
-  """Learning rate and restart flag of each epoch, NumPy arrays `[epochs]`."""
-  epoch = np.arange(recipe_.epochs + recipe_.extra)
-  passed = sum((epoch >= drop).astype(int) for drop in recipe_.drops)
-  passed = np.zeros_like(epoch) + passed
-  restart = np.isin(epoch, recipe_.drops) & recipe_.restart
-  return recipe_.lr * recipe_.decay ** passed.astype(float), restart
+from dasm_jax.types import Taught
 
 
 def optimizer(momentum=0.9, weight_decay=5e-4):
   """SGD as in PyTorch, before the rate: decay enters the momentum."""
   return optax.chain(optax.add_decayed_weights(weight_decay),
                      optax.trace(momentum))
+
+
+def optimizer_of(recipe_):
+  """A recipe's optimizer, before the rate; AdamW's decay passes it by."""
+  if recipe_.optimizer == 'sgd':
+    return optimizer(recipe_.momentum, recipe_.weight_decay)
+  return optax.chain(optax.scale_by_adam(recipe_.momentum),
+                     optax.add_decayed_weights(recipe_.weight_decay))
+
+
+def stream(seed):
+  """The key of order, augmentation and CutMix of a `Taught` set."""
+  return jax.random.fold_in(jax.random.key(seed), 2 ** 21)
 
 
 def loss_fn(network):
@@ -179,15 +117,23 @@ def fit(network, recipe_, key, batch, variables=None):
     network: a `Network`.
     recipe_: a `Recipe`.
     key: a key: initial weights, order, augmentation.
-    batch: `Batch` of all images `[n, …]`, or a `Source`.
+    batch: `Batch` of all images `[n, …]`, a `Source`, or a `Taught`, whose
+      seed takes the place of the key for all but the initial weights, and the
+      loss is KL at its temperature, less the teacher's entropy.
     variables: a start; None draws one.
 
   Returns:
     `(variables, loss)` after the last epoch; the loss is its last batch's.
   """
   start, order = jax.random.split(key)
-  tx = optimizer(recipe_.momentum, recipe_.weight_decay)
-  change = augmentation(recipe_)
+  tx, change = optimizer_of(recipe_), augmentation(recipe_)
+  lessons = batch.told if isinstance(batch, Taught) else None
+  if lessons is not None:
+    order, apply = stream(batch.seed), network.apply
+    def cooled(*given, **named):
+      logits, stats = apply(*given, **named)
+      return logits / batch.temperature, stats
+    network = network._replace(apply=cooled)
   if variables is None:
     variables = network.init(start)
   fresh = tx.init(variables.params)
@@ -200,13 +146,18 @@ def fit(network, recipe_, key, batch, variables=None):
     def do(carry, indices, key):
       variables, moments, _ = carry
       some = change(key, part(batch, indices))
+      if lessons is not None:
+        told = lessons[index, indices].astype(some.labels.dtype)
+        some = some._replace(labels=jax.nn.softmax(told / batch.temperature))
       return step(network, tx, variables, moments, some, lr)
+    if lessons is not None:
+      index = index % len(lessons)
     carry = epoch(do, (variables, moments, loss),
                   jax.random.fold_in(order, index), len(batch.labels),
                   recipe_.batch)
     return carry, None
 
-  lrs, restarts = rates(recipe_)
+  lrs, restarts = recipes.rates(recipe_)
   dtype = jax.eval_shape(part, batch, jnp.arange(1)).images.dtype
   plan = (jnp.arange(len(lrs)), jnp.asarray(lrs, dtype), jnp.asarray(restarts))
   carry = (variables, fresh, jnp.zeros((), dtype))

@@ -18,6 +18,21 @@ class Batch(NamedTuple):
   labels: Array
 
 
+class Taught(NamedTuple):
+  """A `Batch` `[n, …]` whose labels are told anew in every epoch.
+
+  told: `[epochs, n, classes]` float16, logits of a teacher for each image as
+    that epoch shows it; after the last epoch comes the first again.
+  seed: `[]` uint32, of what an epoch shows: order, augmentation, CutMix.
+  temperature: `[]`, by which a network's logits are divided, and these.
+  """
+  images: Array
+  labels: Array
+  told: Array
+  seed: Array
+  temperature: Array
+
+
 class Synthetic(NamedTuple):
   """What is learned. Class-major: a class is an index, a segment a slice.
 

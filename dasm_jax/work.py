@@ -130,4 +130,9 @@ def evaluation(job, split_):
                     recipe.batch, split_) for every in sets]
   tested = _looking(job, split_.share(c.eval.networks),
                     len(job.dataset.test.labels), split_, groups.TESTED)
+  if c.method.get('relabel'):  # one epoch after the other, by each teacher
+    mine = split_.share(recipe.epochs + recipe.extra)
+    size = min(recipe.batch, sets[0])
+    calls = len(job.plan) * mine * math.ceil(sets[0] / size)
+    works.append(Work('forward', len(job.plan) * mine * sets[0], size, calls))
   return [*works, tested, tested]

@@ -5,7 +5,7 @@ import numpy as np
 from golden_files import GoldenError
 from golden_nets import SETTINGS, Net
 
-from dasm_jax import train
+from dasm_jax import recipes, train
 from dasm_jax.types import Batch
 
 DATA = {**SETTINGS, 'lr': (int, float), 'nclass': int, 'shape': list}
@@ -48,11 +48,11 @@ def check_evaluation(golden):
                 golden.onehot(golden['in/labels'], meta['nclass']))
   if len(batch.images) != meta['n']:
     raise GoldenError(f'{golden.name}: {len(batch.images)} images, not n')
-  recipe = train.dc_recipe(meta['epochs'], lr=meta['lr'], batch=meta['n'])
-  other = train.idc_recipe(meta['idc_epochs'], lr=meta['lr'])._replace(
+  recipe = recipes.dc_recipe(meta['epochs'], lr=meta['lr'], batch=meta['n'])
+  other = recipes.idc_recipe(meta['idc_epochs'], lr=meta['lr'])._replace(
       weight_decay=meta['idc_wd'])
-  golden.equal('lr_per_epoch', train.rates(recipe)[0])
-  golden.equal('idc_lr_per_epoch', train.rates(other)[0])
+  golden.equal('lr_per_epoch', recipes.rates(recipe)[0])
+  golden.equal('idc_lr_per_epoch', recipes.rates(other)[0])
 
   @golden.jit
   def run(variables, batch, test):

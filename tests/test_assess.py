@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import assess, card, evaluate, subject, train
+from dasm_jax import assess, card, evaluate, recipes, subject
 from dasm_jax import job as jobs
 from dasm_jax.config import defaults
 from dasm_jax.types import Synthetic
@@ -172,7 +172,7 @@ def test_recipes_of_another_length(workdir):
   set_ = card.load(workdir)
   assert subject.recipe(set_) == set_.recipe
   assert subject.recipe(set_, 6) == set_.recipe  # its own length
-  assert subject.recipe(set_, 40) == train.dc_recipe(
+  assert subject.recipe(set_, 40) == recipes.dc_recipe(
       40, strategy='color_crop_cutout_flip_scale_rotate')
 
 

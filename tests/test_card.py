@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from dasm_jax import card, synthetic
+from dasm_jax import card, storage, synthetic
 from dasm_jax import job as jobs
 from dasm_jax.config import defaults
 from dasm_jax.errors import UserError
@@ -94,7 +94,7 @@ def test_soft_labels(job, tmp_path):
 @pytest.mark.parametrize('labels, count', [
     (HARD, 20), (SOFT, 400), (np.where(HARD == 1, .9, .1 / 9), 400)])
 def test_bytes(labels, count):
-  got = card.size(Synthetic(IMAGES, labels, 0))
+  got = storage.size(Synthetic(IMAGES, labels, 0))
   assert (got['images'], got['labels']) == (10 * 2 * 8 * 8, count)
 
 
@@ -131,7 +131,7 @@ BAD = {
              ['soft labels of shape (10, 2, 9)', '10 classes']),
     'labels': (dict(labels=np.full((10, 2), 10)), ['no usable set']),
     'recipe': (dict(recipe={'drops': []}), ['no usable set']),
-    'kind': (dict(label_kind='logits'), ["'logits'", 'from hard, soft']),
+    'kind': (dict(label_kind='logits'), ["'logits'", 'from hard, soft, told']),
     'missing': (dict(images=None), ["it has no 'images'"]),
     'images': (dict(images=IMAGES[0]), ['shape (2, 8, 8, 1)']),
 }

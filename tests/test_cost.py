@@ -9,13 +9,13 @@ import small
 from dasm_jax import (
   beginning,
   buffers,
-  card,
   cost,
   dry_run,
   experts,
   flops,
   load,
   models,
+  storage,
   sweeps,
   train,
 )
@@ -182,10 +182,10 @@ def test_experts_on_disk(dtype, tmp_path):
 
 @pytest.mark.parametrize('method, kind', [('dc', 'hard'), ('sre2l', 'soft')])
 def test_bytes_of_a_set(method, kind):
-  job_ = job(method, method__teach=1)
+  job_ = job(method, method__teach=1, method__relabel=False)
   labels = np.full((10, 2, 10), 0.1) if kind == 'soft' else np.broadcast_to(
       np.eye(10)[:, None], (10, 2, 10))
-  size = card.size(Synthetic(np.zeros((10, 2, 8, 8, 1)), labels, 0))
+  size = storage.size(Synthetic(np.zeros((10, 2, 8, 8, 1)), labels, 0))
   found = cost.disk(job_, flops.forward(job_.network, job_.shape))
   assert found == {'set': size['images'], 'labels': size['labels']}
   assert found['labels'] == {'hard': 20, 'soft': 2 * 200}[kind]

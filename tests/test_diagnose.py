@@ -19,6 +19,7 @@ from dasm_jax import (
   losses,
   parallel,
   pictures,
+  recipes,
   train,
 )
 from dasm_jax import job as jobs
@@ -28,7 +29,7 @@ from dasm_jax.types import Batch, Synthetic
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEYS = jax.random.split(jax.random.key(1), 2)
-RECIPE = train.recipe(1, lr=.1, batch=12, momentum=.5)
+RECIPE = recipes.recipe(1, lr=.1, batch=12, momentum=.5)
 
 
 @pytest.fixture(scope='module')

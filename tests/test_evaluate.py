@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import difficulty, evaluate, parallel, train
+from dasm_jax import difficulty, evaluate, parallel, recipes, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
 NETWORK = toy.network()
-RECIPE = train.recipe(2, lr=.05, batch=8)
+RECIPE = recipes.recipe(2, lr=.05, batch=8)
 KEYS = jax.random.split(jax.random.key(0), 3)
 
 
@@ -105,7 +105,7 @@ def test_running_averages_are_no_parameters(sets):
 
 def test_probes_learn(sets):
   data, everywhere = sets
-  recipe = train.recipe(12, lr=.05, batch=12)
+  recipe = recipes.recipe(12, lr=.05, batch=12)
   batch = parallel.replicate(sources.take(data, jnp.arange(36)))
   score = evaluate.scores(NETWORK, 'loss')
   start = score(parallel.replicate(jax.vmap(NETWORK.init)(KEYS)), everywhere)

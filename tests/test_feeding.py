@@ -65,9 +65,8 @@ def test_images_of_other_devices_are_exchanged(n, monkeypatch):
   wanted = np.random.default_rng(0).permutation(len(data.labels))[:n]
   monkeypatch.setattr(parallel, 'count', lambda: devices)
   parts = []
-  for process in range(2):
-    monkeypatch.setattr(
-        parallel, '_mine', lambda k=process: slice(2 * k, 2 * k + 2))
+  for held in (slice(0, 2), slice(2, 4)):
+    monkeypatch.setattr(parallel, '_mine', lambda held=held: held)
     mine = wanted[parallel.own(n)]
     assert len(mine) < n
     parts += 2 * [only(data, [mine])._replace(everything=data.everything)]
@@ -76,9 +75,9 @@ def test_images_of_other_devices_are_exchanged(n, monkeypatch):
       part.images, (room, *part.images.shape[1:]))) for part in parts]
   found = jax.vmap(lambda part: sources.take(part, jnp.array(wanted), 'd'),
                    axis_name='d')(jax.tree.map(lambda *x: jnp.stack(x), *parts))
-  for k in range(devices):
-    toy.leaves_equal(jax.tree.map(lambda x: x[k], found),
-                     sources.take(data, wanted))
+  want = sources.take(data, wanted)
+  toy.leaves_equal(found, jax.tree.map(
+      lambda x: jnp.broadcast_to(x, (devices, *x.shape)), want))
 
 
 def test_a_process_reads_its_own_items(stream, monkeypatch):
@@ -90,9 +89,8 @@ def test_a_process_reads_its_own_items(stream, monkeypatch):
   read, rooms = [], []
   monkeypatch.setattr(streamed, 'fetch', lambda indices, room: (
       read.append(np.ravel(indices).tolist()), rooms.append(room)))
-  for process in range(2):
-    monkeypatch.setattr(
-        parallel, '_mine', lambda k=process: slice(2 * k, 2 * k + 2))
+  for mine in (slice(0, 2), slice(2, 4)):
+    monkeypatch.setattr(parallel, '_mine', lambda mine=mine: mine)
     real.fetch_own(streamed, items)
   real.fetch_own(streamed, items[:1], 5)
   # Two items a device; the last two devices have the fifth and a repetition.
@@ -162,7 +160,7 @@ def test_fetch_takes_what_is_asked_for(stream):
 def test_scores_and_probes_are_the_same(stream, monkeypatch):
   monkeypatch.setattr(evaluate, 'PIECE', 1)  # several pieces
   net = toy.network(classes=10)
-  recipe = toy.train.recipe(1, batch=16)
+  recipe = toy.recipes.recipe(1, batch=16)
   keys = jax.random.split(jax.random.key(0), 2)
   found = []
   for data in stream:

@@ -67,7 +67,7 @@ def test_networks_that_fit_are_trained_at_once():
 def test_a_spread_takes_as_many_as_it_is_told(monkeypatch):
   """However many at once, the results are the same; it asks what fits."""
   data, asked = parallel.replicate(toy.source(classes=4)), []
-  recipe = toy.train.recipe(1, batch=8)
+  recipe = toy.recipes.recipe(1, batch=8)
   items = np.arange(11.)  # on eight devices
   def one(item, data):
     return item * data.images.shape[0]

@@ -51,17 +51,18 @@ def test_only_parallel_knows_devices():
 
 # Each room may look only at those to its left.
 ORDER = [
-    {'errors', 'types'}, {'losses', 'resample', 'workdir', 'leaves', 'stop',
-                          'pace', 'mixing', 'blocks', 'forgetting', 'ranking',
-                          'zca', 'photo', 'published', 'hosts', 'hush', 'load'},
+    {'errors', 'types', 'use'},
+    {'losses', 'resample', 'workdir', 'leaves', 'stop', 'pace', 'mixing',
+     'blocks', 'forgetting', 'ranking', 'zca', 'photo', 'published', 'hosts',
+     'hush', 'load', 'storage'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
      'mute', 'meters', 'mirror'},
-    {'parallel', 'flops'}, {'groups'},
+    {'parallel', 'flops', 'recipes'}, {'groups'},
     {'objectives', 'train', 'trajectories', 'buffers', 'sharpness'},
     {'coupled', 'moments', 'batches'}, {'experts', 'machine'},
     {'methods'},
-    {'real', 'intake'}, {'evaluate', 'ageing', 'selection'},
+    {'real', 'intake'}, {'evaluate', 'ageing', 'selection', 'lessons'},
     {'config', 'checks', 'job', 'imagenet'},
     {'card', 'school', 'work'}, {'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding',

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from dasm_jax import augment, photo, train
+from dasm_jax import augment, photo, recipes
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -124,7 +124,7 @@ def test_a_recipe_takes_the_pixels_of_its_statistics():
   statistics = photo.statistics(STRATEGY, MEAN, STD)
   assert statistics == (tuple(MEAN), tuple(STD))
   assert photo.statistics('rrc_flip_color', MEAN, STD) == ()
-  recipe = train.idc_recipe(9, strategy=STRATEGY, cutmix=0.,
+  recipe = recipes.idc_recipe(9, strategy=STRATEGY, cutmix=0.,
                             statistics=statistics, weight_decay=1e-4)
   assert recipe.statistics == statistics and recipe.weight_decay == 1e-4
   groups = augment.MODES['idc'](augment.parse('lighting_flip_cutout_rrc_crop'))
@@ -141,7 +141,7 @@ def test_a_recipe_takes_the_pixels_of_its_statistics():
                              atol=1e-5)
   assert .1 < got.min() and got.max() < 1 and len(np.unique(got[:, 0, 0])) > 6
   with pytest.raises(UserError, match='asks for the mean'):
-    train.idc_recipe(9, strategy=STRATEGY)
+    recipes.idc_recipe(9, strategy=STRATEGY)
   with pytest.raises(UserError, match='jitter3 .*whitened .*zca=0'):
     photo.statistics(STRATEGY, MEAN, STD, whitened=True)
 

@@ -12,6 +12,7 @@ from dasm_jax import (
   evaluate,
   measuring,
   parallel,
+  recipes,
   run,
   selection,
   train,
@@ -22,7 +23,7 @@ from dasm_jax.config import defaults
 from dasm_jax.errors import UserError
 
 NETWORK = toy.network(depth=1, width=3)
-RECIPE = train.recipe(7, lr=.05, batch=12, drops=(3,), extra=1)
+RECIPE = recipes.recipe(7, lr=.05, batch=12, drops=(3,), extra=1)
 KEYS = jax.random.split(jax.random.key(0), 2)
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -33,7 +34,7 @@ def test_history_against_epochs_one_by_one():
   variables, history = selection.trained(NETWORK, RECIPE, 3, history=True)(
       KEYS, parallel.replicate(data))
   assert history.shape == (2, 3, 36) and history.dtype == bool
-  recipe = train.recipe(1, lr=.05, batch=12)
+  recipe = recipes.recipe(1, lr=.05, batch=12)
   whole = jnp.arange(36)
   step = jax.jit(lambda key, v: train.fit(
       NETWORK, recipe, key, sources.take(data, whole), v)[0])

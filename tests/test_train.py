@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import descent, losses, parallel, train
+from dasm_jax import descent, losses, parallel, recipes, train
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
 
@@ -16,18 +16,18 @@ KEY = jax.random.key(0)
 def test_rates_of_dc():
   # Theirs: epochs 0 … 300 (301 of them); after epoch 151 a tenth, and a new
   # optimizer: the first of the lower rate is number 152.
-  rate, restart = train.rates(train.dc_recipe(300))
+  rate, restart = recipes.rates(recipes.dc_recipe(300))
   assert len(rate) == 301
   np.testing.assert_allclose(rate, [.01] * 152 + [.001] * 149)
   assert np.flatnonzero(restart).tolist() == [152]
 
 
 def test_rates_of_idc():
-  rate, restart = train.rates(train.idc_recipe(12))
+  rate, restart = recipes.rates(recipes.idc_recipe(12))
   np.testing.assert_allclose(
       rate, [.01] * 8 + [.002] * 2 + [.0004] * 2, rtol=1e-6)
   assert not restart.any()
-  assert len(train.rates(train.recipe(3))[0]) == 3
+  assert len(recipes.rates(recipes.recipe(3))[0]) == 3
 
 
 @pytest.mark.parametrize('n, batch', [(10, 4), (8, 4), (3, 5), (7, 1)])
@@ -71,7 +71,7 @@ def fitted(recipe, data, **options):
 def test_fit_learns():
   data = toy.source()
   network, variables, loss = fitted(
-      train.recipe(30, lr=.05, batch=10), data)
+      recipes.recipe(30, lr=.05, batch=10), data)
   assert loss < .3
   assert train.accuracy(network, variables, data, chunk=10) > .9
   fresh = network.init(jax.random.key(3))
@@ -85,7 +85,7 @@ def test_fit_learns():
 def test_restart_forgets_the_momentum():
   data = toy.source()
   options = dict(lr=.05, batch=36, drops=(1,), decay=1.0)
-  ends = [fitted(train.recipe(2, restart=restart, **options), data)[1]
+  ends = [fitted(recipes.recipe(2, restart=restart, **options), data)[1]
           for restart in (False, True)]
   one, two = (np.asarray(x.params['Dense_0']['kernel']) for x in ends)
   assert abs(one - two).max() > 1e-4
@@ -133,4 +133,4 @@ def test_statistics_get_no_gradient():
     ({'strategy': 'blur'}, "'blur'"), ({'mode': 'x'}, "mode 'x'")])
 def test_impossible_recipes(options, words):
   with pytest.raises(UserError, match=words):
-    train.recipe(**{'epochs': 1, **options})
+    recipes.recipe(**{'epochs': 1, **options})

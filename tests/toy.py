@@ -16,8 +16,8 @@ from dasm_jax import (
   methods,
   models,
   parallel,
+  recipes,
   synthetic,
-  train,
 )
 from dasm_jax import source as sources
 from dasm_jax.methods import gradient, trajectory
@@ -28,7 +28,7 @@ TRAJECTORY = ('mtt', 'ftd', 'tesla', 'datm')
 METHODS = BY_CLASS + TRAJECTORY
 # What small networks and images want besides.
 OWN = {'cafe': dict(watch_images=8, watch_window=2, net_steps=4),
-       'sre2l': dict(teach=1, statistics=0.3)}
+       'sre2l': dict(teach=1, statistics=0.3, relabel=False)}
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -93,7 +93,7 @@ def settings(name, **changes):
 def pairs(classes, norm, rows=24):
   """Starts and ends of an expert of two epochs, the same in every row."""
   net, data = network(classes, norm=norm), source(classes)
-  recipe = train.recipe(1, lr=0.1, momentum=0.0, weight_decay=0.0, batch=12)
+  recipe = recipes.recipe(1, lr=0.1, momentum=0.0, weight_decay=0.0, batch=12)
   keys = jax.random.split(jax.random.key(3), 1)
   variables, moments = experts.begin(net, recipe)(keys)
   ravel = jax.vmap(experts.flat(net)[0])

@@ -10,6 +10,7 @@ from dasm_jax import (
   models,
   objectives,
   photo,
+  recipes,
   train,
 )
 from dasm_jax.errors import unknown
@@ -75,7 +76,7 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
       augment=augment.build(c.augment, c.augment_mode,
                             statistics=pixels(c.augment)), lr=lr,
       momentum=momentum, limit=c.limit or None, replay=replay,
-      net=train.recipe(
+      net=recipes.recipe(
           1, lr=c.net_lr, momentum=c.net_momentum,
           weight_decay=c.net_weight_decay, batch=c.net_batch,
           strategy=c.net_augment, mode=c.augment_mode, cutmix=c.net_cutmix,
@@ -83,7 +84,8 @@ def build(network, classes, codec, c, correction, *, images, replay=0.0,
   if c.match == 'statistics':
     return statistics.method(network, statistics.Settings(
         **given, weight=c.statistics, first=c.first_layer, teach=c.teach,
-        steps=steps, net_steps=c.net_steps, views=c.label_views), axis_name)
+        steps=steps, net_steps=c.net_steps, views=c.label_views,
+        relabel=c.relabel), axis_name)
   watch = lives.Watch(c.watch_images, c.watch_window, c.watch_rest,
                       c.watch_move) if c.get('watch_images') else None
   return gradient.method(network, gradient.Settings(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import coupled, objectives, parallel, synthetic, train
+from dasm_jax import coupled, objectives, parallel, recipes, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.methods import lives, networks, slope
 from dasm_jax.methods.slope import Correction
@@ -53,7 +53,7 @@ class Settings(NamedTuple):
   warmup: int
   train_on: str
   steps: int
-  net: train.Recipe
+  net: recipes.Recipe
   drops: tuple = ()
   decay: float = 1.0
   watch: lives.Watch | None = None

@@ -17,7 +17,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import models, moments, objectives, parallel, synthetic, train
+from dasm_jax import (
+  models,
+  moments,
+  objectives,
+  parallel,
+  recipes,
+  synthetic,
+  train,
+)
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
 from dasm_jax.methods import relabel, slope
@@ -40,6 +48,7 @@ class Settings(NamedTuple):
   net: `Recipe` of the teacher, whose rate falls to 0 as a cosine.
   replay: share of the teacher's images from the whole class.
   views: augmented views that labels are means of; 0 is the image as it is.
+  relabel: labels stay hard, as the teacher will tell others (`lessons`).
   batched: classes at once or in turn, see `objectives.per_class`.
   """
   augment: Callable
@@ -53,9 +62,10 @@ class Settings(NamedTuple):
   teach: int
   steps: int
   net_steps: int
-  net: train.Recipe
+  net: recipes.Recipe
   replay: float
   views: int
+  relabel: bool = False
   batched: bool | None = None
 
 
@@ -122,7 +132,7 @@ def method(network, settings, axis_name=None):
     state, metrics = jax.lax.cond(
         state.step >= settings.teach - 1, recover, wait, state, pool, k_match)
     labels = jax.lax.cond(
-        state.step == settings.steps - 1, label,
+        (state.step == settings.steps - 1) & (not settings.relabel), label,
         lambda variables, syn, *_: syn.labels,
         variables, state.syn, pool, k_label)
     state = state._replace(syn=state.syn._replace(labels=labels),

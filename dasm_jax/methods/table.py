@@ -49,8 +49,9 @@ METHODS = {
     'sre2l': dict(
         match='statistics', augment='flip_crop', augment_mode='idc',
         train_on='real', statistics=0.01, first_layer=10.0, teach=20,
-        label_views=0, net_lr=0.05, net_momentum=0.9, net_weight_decay=5e-4,
-        net_steps=100, net_batch=128, net_augment='flip_crop'),
+        relabel=True, temperature=20.0, label_views=0, net_lr=0.05,
+        net_momentum=0.9, net_weight_decay=5e-4, net_steps=100, net_batch=128,
+        net_augment='flip_crop'),
     'idc': dict(
         PRETRAINED, match='gradient', distance='mse', parameters='convolutions',
         augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
@@ -92,7 +93,7 @@ LEAST = dict(
     label_views=0, pretrained=0, pretrained_epochs=1, student_steps=1,
     expert_epochs=1, first_epoch=0, batch_syn=0, starts=1, expand=0,
     lr_label=0, skip_above=0)
-POSITIVE = 'lr', 'net_lr', 'lr_start', 'lr_lr'
+POSITIVE = 'lr', 'net_lr', 'lr_start', 'lr_lr', 'temperature'
 MOMENTA = 'momentum', 'net_momentum', 'label_momentum', 'average'
 
 

@@ -24,6 +24,7 @@ from dasm_jax import (
   machine,
   models,
   objectives,
+  recipes,
   train,
   trajectories,
 )
@@ -49,7 +50,7 @@ def _flat(shape, n):
 
 def programs(network, variables, shape):
   """`{name: (function, arguments, [Work])}`."""
-  recipe = train.recipe(1, batch=64)
+  recipe = recipes.recipe(1, batch=64)
   chunk = max(1, min(64, BLOCK // (shape[0] * shape[1])))
   syn = Synthetic(*_set(shape, 10), jnp.float32(0))
   real, key = Batch(*_set(shape, 64)), jax.random.key(3)

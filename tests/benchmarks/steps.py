@@ -27,6 +27,7 @@ from dasm_jax import (
   machine,
   models,
   objectives,
+  recipes,
   synthetic,
   train,
   trajectories,
@@ -145,7 +146,7 @@ def mtt_step(steps=10):
 def evaluation_epoch():
   """One epoch of evaluation training on 500 images with DSA, batch 256."""
   net, variables = network()
-  recipe = train.dc_recipe(
+  recipe = recipes.dc_recipe(
       1, strategy='color_crop_cutout_flip_scale_rotate')._replace(extra=0)
   images, _ = _set(1, 500, 1)
   batch = Batch(images[0], jnp.eye(CLASSES)[jnp.arange(500) % CLASSES])

@@ -1,0 +1,49 @@
+"""What a set takes to store: bytes of its images and of its labels."""
+
+import math
+
+import numpy as np
+
+from dasm_jax.types import Taught
+
+# Class numbers, probabilities, logits for each epoch.
+KINDS = ('hard', 'soft', 'told')
+
+
+def class_numbers(labels):
+  """`[classes, ipc]` int32 of labels that are one-hot, else None."""
+  labels = np.asarray(labels)
+  numbers = labels.argmax(-1).astype(np.int32)
+  one_hot = (np.eye(labels.shape[-1])[numbers] == labels).all()
+  return numbers if one_hot else None
+
+
+def label_kind(labels, batch=None):
+  """`hard` if every row of `[…, classes]` is one-hot, else `soft`.
+
+  `told` if `batch`, what networks are trained on, is a `Taught`.
+  """
+  if isinstance(batch, Taught):
+    return 'told'
+  return 'soft' if class_numbers(labels) is None else 'hard'
+
+
+def size(syn, batch=None):
+  """Bytes of the set as 8-bit pixels, and with its labels, see `counted`."""
+  return counted(np.shape(syn.images), label_kind(syn.labels, batch),
+                 batch.told.shape if isinstance(batch, Taught) else ())
+
+
+def counted(shape, kind, told=()):
+  """Bytes of images `[classes, ipc, …]` of a shape, and of their labels.
+
+  One byte a pixel and a class number; soft labels, and those told for each
+  epoch (`told`: their shape), take two bytes a class (fp16).
+  """
+  classes, ipc, *_ = shape
+  labels, how = {
+      'hard': (classes * ipc, 'one byte a label'),
+      'soft': (2 * classes ** 2 * ipc, 'two bytes a label and class'),
+      'told': (2 * math.prod(told), 'two bytes a label, class and epoch')}[kind]
+  return {'images': math.prod(shape), 'labels': labels,
+          'counted': f'one byte a pixel and channel, {how}'}

@@ -1,0 +1,172 @@
+"""Labels told for every epoch: who told them has nothing to learn from them."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+import toy
+
+from dasm_jax import (
+  card,
+  cost,
+  flops,
+  lessons,
+  parallel,
+  recipes,
+  run,
+  subject,
+  train,
+)
+from dasm_jax import job as jobs
+from dasm_jax import source as sources
+from dasm_jax.errors import UserError
+from dasm_jax.types import Synthetic, Taught
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+KEY = jax.random.key(0)
+# Every draw there is: a short last batch, augmentation, CutMix.
+RECIPE = recipes.recipe(3, lr=.5, momentum=.5, weight_decay=0., batch=5,
+                        strategy='flip_crop', mode='idc', cutmix=.8, extra=1)
+
+
+def stacked(*trees):
+  return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+@pytest.fixture(scope='module')
+def teacher():
+  """`(network, its variables, batch of 12 images)`."""
+  network = toy.network()
+  batch = sources.take(toy.source(), jnp.arange(12) * 3)
+  return network, network.init(KEY), batch
+
+
+def moved(network, variables, taught, recipe=RECIPE):
+  """How far a network that is the teacher walks; a key that is not the seed."""
+  after, loss = jax.jit(lambda taught: train.fit(
+      network, recipe, jax.random.key(7), taught, variables))(taught)
+  assert np.isfinite(loss)
+  return max(float(abs(a - b).max()) for a, b in zip(
+      jax.tree.leaves(after.params), jax.tree.leaves(variables.params),
+      strict=True))
+
+
+def test_a_teacher_learns_nothing_from_its_own_lessons(teacher):
+  network, variables, batch = teacher
+  taught = lessons.tell(
+      network, RECIPE, stacked(variables), batch, 3, 2.)
+  assert taught.told.shape == (4, 12, 3) and taught.told.dtype == jnp.float16
+  rest = moved(network, variables, taught)  # float16 has rounded them
+  assert rest < 1e-3
+  # Any other draw is another lesson.
+  other = moved(network, variables, taught._replace(seed=jnp.uint32(4)))
+  assert other > 30 * rest
+  # So is another epoch's.
+  turned = taught._replace(told=jnp.roll(taught.told, 1, axis=0))
+  assert moved(network, variables, turned) > 30 * rest
+  # More epochs than were told begin again with the first.
+  assert moved(network, variables, taught, RECIPE._replace(epochs=7)) < 1e-3
+
+
+def test_loss_is_that_of_the_temperature(teacher):
+  """KL of both over T, up to the entropy: its slope by hand."""
+  network, variables, batch = teacher
+  recipe = recipes.recipe(1, lr=.1, momentum=0., weight_decay=0., batch=12)
+  told = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 3)) * 4,
+                     jnp.float16)
+  taught = Taught(*batch, told, jnp.uint32(0), jnp.float32(5))
+  after, _ = train.fit(network, recipe, KEY, taught, variables)
+  def loss(params):
+    logits = network.apply(variables._replace(params=params), batch.images)[0]
+    p = jax.nn.softmax(told[0].astype('float32') / 5)
+    return (p * (jnp.log(p) - jax.nn.log_softmax(logits / 5))).sum(-1).mean()
+  slope = jax.grad(loss)(variables.params)
+  want = jax.tree.map(lambda p, g: p - .1 * g, variables.params, slope)
+  toy.leaves_close(after.params, want, rtol=1e-4, atol=1e-6)
+
+
+def test_several_teachers_tell_their_mean(teacher):
+  network, one, batch = teacher
+  two = network.init(jax.random.key(1))
+  def told(*teachers):
+    return np.asarray(lessons.tell(
+        network, RECIPE, stacked(*teachers), batch, 3, 2.).told, np.float32)
+  np.testing.assert_allclose(
+      told(one, two), (told(one) + told(two)) / 2, atol=2e-3)
+
+
+def test_adamw_and_cosine():
+  recipe = recipes.sre2l_recipe(4, batch=8)
+  rates, restart = recipes.rates(recipe)
+  np.testing.assert_allclose(rates, 1e-3 * np.array(
+      [1, .5 + 2 ** .5 / 4, .5, .5 - 2 ** .5 / 4]))
+  assert not restart.any()
+  mine, theirs = train.optimizer_of(recipe), optax.adamw(.1, weight_decay=.01)
+  params = {'w': jnp.array([1., -2., 3.])}
+  a, b = params, params
+  s, t = mine.init(a), theirs.init(b)
+  for k in range(3):
+    slope = {'w': jnp.array([.5, k - 1., 2.])}
+    change, s = mine.update(slope, s, a)
+    a = jax.tree.map(lambda p, c: p - .1 * c, a, change)
+    change, t = theirs.update(slope, t, b)
+    b = optax.apply_updates(b, change)
+  toy.leaves_close(a, b, rtol=1e-5)
+  with pytest.raises(UserError, match="optimizer 'lion'; choose from adamw"):
+    recipes.recipe(1, optimizer='lion')
+
+
+CHANGES = dict(method__steps=4, method__teach=2, method__net_steps=2,
+               method__net_batch=32, network__width=8, eval__epochs=3,
+               eval__networks=2, eval__batch=7)
+
+
+def test_whole_run_and_its_set(tmp_path):
+  """Both segments' teachers tell; the saved set measures as the run did."""
+  c = small.tiny('sre2l', **CHANGES)
+  found = run.run(c, tmp_path / 'run')
+  assert found['label_kind'] == 'told'
+  assert found['bytes']['labels'] == 2 * 3 * 20 * 10  # epochs, images, classes
+  job = jobs.build(c)
+  disk = cost.disk(job, flops.forward(job.network, job.shape))
+  assert disk['labels'] == found['bytes']['labels']
+  one = subject.saved(tmp_path / 'run')
+  assert one.set.told.shape == (3, 20, 10) and abs(one.set.told).max() > 0
+  assert np.isin(one.set.syn.labels, (0, 1)).all()  # hard in themselves
+  network, = subject.networks(['convnet'], one.set).values()
+  again = subject.measures(one, subject.recipe(one.set), 2, c.seed)(
+      'sre2l', network[1])
+  np.testing.assert_array_equal(
+      again, found['accuracy']['synthetic']['networks'])
+  # Without lessons a set is soft labels, one an image.
+  c = small.tiny('sre2l', **CHANGES, method__relabel=False)
+  plain = run.run(c, tmp_path / 'plain')
+  assert plain['label_kind'] == 'soft'
+  assert plain['bytes']['labels'] == 2 * 20 * 10
+  _refuses_other_logits(tmp_path)
+
+
+def _refuses_other_logits(tmp_path):
+  with np.load(tmp_path / 'run' / 'synthetic.npz') as file:
+    arrays = dict(file)
+  for told, text in ((arrays['told'][:, :7], 'for 20 images and 10 classes'),
+                     (arrays['told'][..., :9], '(3, 20, 9)'), (None, "'told'")):
+    bad = arrays | {'told': told} if told is not None else {
+        k: v for k, v in arrays.items() if k != 'told'}
+    np.savez(tmp_path / 'bad.npz', **bad)
+    with pytest.raises(UserError) as error:
+      card.load(tmp_path / 'bad.npz')
+    assert text in str(error.value)
+
+
+def test_a_set_without_teachers_is_itself():
+  job = jobs.build(small.tiny('dc'))
+  syn = Synthetic(jnp.zeros((10, 2, 8, 8, 1)), jnp.zeros((10, 2, 10)), 0.)
+  done = [types.SimpleNamespace(state=types.SimpleNamespace(teacher=None))]
+  found = lessons.of(job, syn, done)
+  assert not isinstance(found, Taught) and found.images.shape == (20, 8, 8, 1)
+  assert parallel.count() == 8  # told by epochs, split over all of them
