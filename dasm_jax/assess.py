@@ -6,33 +6,30 @@ A set says itself what it is of and how it is trained. The same command again
 computes only what its evaluation.json does not hold yet.
 """
 
-import argparse
 import json
 import pathlib
-import re
-import sys
 
 import jax
 
 import dasm_jax
-from dasm_jax import card, coreset, evaluate, models, recipes, report, workdir
+from dasm_jax import (
+  card,
+  commands,
+  coreset,
+  evaluate,
+  models,
+  recipes,
+  report,
+  workdir,
+)
 from dasm_jax import subject as subjects
 from dasm_jax.errors import UserError
 
 HEADER = ('model', 'set', 'ipc', 'test accuracy', 'std', 'networks')
 
 
-class _Parser(argparse.ArgumentParser):
-  """One whose mistakes are `UserError`."""
-
-  def error(self, message):
-    raise UserError(f'{message}; --help lists the arguments')
-
-
 def _parser():
-  parser = _Parser(
-      prog='python -m dasm_jax.evaluate', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+  parser = commands.Parser('evaluate', __doc__)
   add = parser.add_argument
   add('--set', required=True, metavar='PATH', help='workdir of a finished run, '
       'its synthetic.npz, or real:DATASET:SELECTION:IPC, such as '
@@ -61,17 +58,8 @@ def _parser():
 
 def main(argv=None):
   """The command; returns its exit status."""
-  try:
-    run(_parser().parse_args(argv))
-  except UserError as error:
-    # What a run calls --config.dataset.size is called size here.
-    text = re.sub(r'--config\.(\w+\.)*', '', str(error))
-    print(f'error: {text}', file=sys.stderr)
-    return 2
-  except KeyboardInterrupt:
-    print('\nstopped; the same command goes on', file=sys.stderr)
-    return 130
-  return 0
+  return commands.end(lambda: run(_parser().parse_args(argv)),
+                      'the same command goes on')
 
 
 def run(options, say=print):

@@ -169,7 +169,7 @@ def disk(job, once):
         None, trained.number, trained.epochs, once.parameters, trained.dtype,
         'last' in trained).bytes
   soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
-          or c.method.get('lr_label', 0) > 0)
+          or c.method.get('lr_label', 0) > 0 or c.method.get('assign', False))
   kind, told = 'soft' if soft else 'hard', ()
   if c.method.get('relabel'):
     kind, told = 'told', (

@@ -7,7 +7,6 @@ same data and network can be compared, by the first one's recipe:
 --set=runs/a,runs/b. Writes diagnose.json and diagnose.png.
 """
 
-import argparse
 import json
 import pathlib
 import sys
@@ -27,6 +26,7 @@ from dasm_jax import (
   workdir,
 )
 from dasm_jax import source as sources
+from dasm_jax.commands import Parser, at_least, end
 from dasm_jax.errors import UserError
 from dasm_jax.types import Batch
 
@@ -140,40 +140,22 @@ def _brief(value):
   return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-class _Parser(argparse.ArgumentParser):
-  """Every mistake is one line."""
-
-  def error(self, message):
-    raise UserError(f'{message}; see --help')
-
-
 def _ages(text):
-  return sorted({_at_least(0)(part) for part in text.split(',')})
-
-
-def _at_least(low):
-  def number(text):
-    if not text.strip().isdecimal() or int(text) < low:
-      raise argparse.ArgumentTypeError(
-          f'{text!r} is no whole number of at least {low}')
-    return int(text)
-  return number
+  return sorted({at_least(0)(part) for part in text.split(',')})
 
 
 def _parser():
-  parser = _Parser('python -m dasm_jax.diagnose', description=__doc__,
-                   allow_abbrev=False,
-                   formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser = Parser('diagnose', __doc__)
   add = parser.add_argument
   add('--set', required=True, metavar='PATH[,PATH…]',
       help='synthetic.npz files, or workdirs of finished runs')
   add('--ages', type=_ages, default='0,10,30,100,300,1000',
       help='steps on real images at which to measure (%(default)s)')
-  add('--networks', type=_at_least(1), default=3,
+  add('--networks', type=at_least(1), default=3,
       help='fresh networks to take the mean over (%(default)s)')
-  add('--real', type=_at_least(1), default=1000,
+  add('--real', type=at_least(1), default=1000,
       help='real images to measure, as many of each class (%(default)s)')
-  add('--seed', type=_at_least(0), default=0,
+  add('--seed', type=at_least(0), default=0,
       help='of networks and real images')
   add('--data_dir', default='', help='where prepared data are, else '
       'TFDS_DATA_DIR, else the default of TFDS')
@@ -181,22 +163,22 @@ def _parser():
   return parser
 
 
+def run(a):
+  """Measures and draws what the parsed arguments ask for."""
+  paths = [pathlib.Path(path) for path in a.set.split(',')]
+  sets = dict(zip(names_of(paths), map(card.load, paths), strict=True))
+  agree(sets)
+  first = paths[0] if paths[0].is_dir() else paths[0].parent
+  out = _writable(pathlib.Path(a.out or first))
+  values = measure(sets, a.ages, a.networks, a.real, a.seed, a.data_dir)
+  print(write(sets, paths, a.ages, values, out))
+  print(f'see {out / "diagnose.png"}, diagnose.json there')
+
+
 def main(argv=None):
-  """Runs the command; a mistake of the user ends it with status 2."""
-  try:
-    a = _parser().parse_args(argv)
-    paths = [pathlib.Path(path) for path in a.set.split(',')]
-    sets = dict(zip(names_of(paths), map(card.load, paths), strict=True))
-    agree(sets)
-    first = paths[0] if paths[0].is_dir() else paths[0].parent
-    out = _writable(pathlib.Path(a.out or first))
-    values = measure(sets, a.ages, a.networks, a.real, a.seed, a.data_dir)
-    print(write(sets, paths, a.ages, values, out))
-    print(f'see {out / "diagnose.png"}, diagnose.json there')
-  except UserError as error:
-    print(f'error: {error}', file=sys.stderr)
-    sys.exit(2)
+  """The command; returns its exit status."""
+  return end(lambda: run(_parser().parse_args(argv)), 'nothing was written')
 
 
 if __name__ == '__main__':
-  main()
+  sys.exit(main())

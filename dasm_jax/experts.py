@@ -36,10 +36,15 @@ def loss_fn(network):
   Batch norm takes the statistics of the batch, so that students need no
   running averages.
   """
-  def loss(variables, batch):
-    logits, _ = network.apply(variables, batch.images, train=True)
-    return losses.cross_entropy(logits, batch.labels)
-  return loss
+  logits = seen(network)
+  return lambda variables, batch: losses.cross_entropy(
+      logits(variables, batch.images), batch.labels)
+
+
+def seen(network):
+  """`(variables, images) -> logits` by the statistics of the images."""
+  return lambda variables, images: network.apply(
+      variables, images, train=True)[0]
 
 
 def begin(network, recipe):
@@ -80,7 +85,6 @@ def logits(network, chunk=200):
   """
   def run(variables, data, indices):
     def part(variables, indices):
-      images = sources.take(data, indices).images
-      return network.apply(variables, images, train=True)[0]
+      return seen(network)(variables, sources.take(data, indices).images)
     return difficulty.chunked(part, variables, indices, chunk)
   return jax.jit(run)

@@ -16,6 +16,8 @@ TRAJECTORIES = {
     'tesla': {1: published.tesla(*_MTT, .01)},
     'datm': {1: published.datm(*_MTT, lr_label=10., zca=False)}}
 
+# TESLA's on ImageNet-1K, 64x64 and ConvNet-4, with soft labels.
+THOUSAND = published.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100, number=50)
 AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
 CROP = 'rrc08_flip'  # SRe2L's, of recovery and teacher
 PER_CLASS = 1300  # real images, at most
@@ -35,7 +37,8 @@ def epochs(decoded, classes=10):
 def settings(a, classes):
   """The configuration of a set of ImageNet's classes.
 
-  Trajectory methods: MTT's, 128x128 and ConvNet-5, evaluated by DSA's recipe.
+  Trajectory methods: MTT's, 128x128 and ConvNet-5, evaluated by DSA's recipe;
+  TESLA's on all 1000 classes, 64x64 and ConvNet-4 with labels by its experts.
   SRe2L: ResNet-18 with batch norm, its own recipe. The others: ResNet-AP-10,
   evaluated by IDC's recipe. `a.size` of 128 or less means ConvNet-5 for them
   too.
@@ -50,18 +53,22 @@ def settings(a, classes):
   """
   count = len(LISTS[classes]) if classes else 1000
   many, short = count >= 100, a.schedule == 'short'
-  size = a.size or (128 if a.method in TRAJECTORIES else 224)
+  tesla = a.method == 'tesla' and count > 100
+  size = a.size or (
+      64 if tesla else 128 if a.method in TRAJECTORIES else 224)
   a.factor = a.factor or (3 if a.method == 'idc' else 1)
   c = config.published(
       a, name='imagenet2012', size=size, idc=dict(
           distance='l1', lr=1e-3 if many else 3e-3, base_size=224,
           net_steps=4 if many else 8, short_lr=3e-2),
-      trajectories=TRAJECTORIES)
+      trajectories=TRAJECTORIES | ({'tesla': {1: THOUSAND}} if tesla else {}))
   c.dataset.size, c.dataset.classes = size, classes
   if a.factor > 2 and a.ipc >= 20:
     c.syn.formation = 'bound'
   _network(c, size, short)
   c.network.dtype = 'bfloat16' if many else 'float32'
+  if tesla:
+    c.method.assign, c.network.depth = True, 4
   if a.method in TRAJECTORIES:
     return c
   if a.method == 'sre2l':

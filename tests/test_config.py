@@ -143,6 +143,11 @@ def test_imagenet_is_as_published():
   assert c.dataset.classes == '' and c.network.norm == 'batch'
   assert c.method.augment == 'rrc08_flip'
   assert c.method.steps - c.method.teach + 1 == 4000
+  c = load('imagenet', 'classes=1000,method=tesla,ipc=1')
+  assert (c.dataset.size, c.network.depth, c.method.assign) == (64, 4, True)
+  assert (c.method.student_steps, c.method.lr) == (10, 1e4)
+  assert c.experts.number == 50
+  assert not load('imagenet', 'classes=10,method=tesla').method.assign
   c = load('imagewoof', 'method=mtt,ipc=1')
   assert (c.dataset.size, c.dataset.classes, c.network.depth) == (
       128, 'imagewoof', 5)

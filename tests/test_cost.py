@@ -180,13 +180,17 @@ def test_experts_on_disk(dtype, tmp_path):
   assert cost.disk(job_, once)['experts'] == written
 
 
-@pytest.mark.parametrize('method, kind', [('dc', 'hard'), ('sre2l', 'soft')])
-def test_bytes_of_a_set(method, kind):
-  job_ = job(method, method__teach=1, method__relabel=False)
+@pytest.mark.parametrize('method, changes, kind', [
+    ('dc', {}, 'hard'), ('sre2l', dict(teach=1, relabel=False), 'soft'),
+    ('mtt', dict(last_epoch=1), 'hard'),
+    ('tesla', dict(last_epoch=1, assign=True), 'soft')])
+def test_bytes_of_a_set(method, changes, kind):
+  job_ = job(method, **{f'method__{k}': v for k, v in changes.items()})
   labels = np.full((10, 2, 10), 0.1) if kind == 'soft' else np.broadcast_to(
       np.eye(10)[:, None], (10, 2, 10))
   size = storage.size(Synthetic(np.zeros((10, 2, 8, 8, 1)), labels, 0))
   found = cost.disk(job_, flops.forward(job_.network, job_.shape))
+  found.pop('experts', None)
   assert found == {'set': size['images'], 'labels': size['labels']}
   assert found['labels'] == {'hard': 20, 'soft': 2 * 200}[kind]
 

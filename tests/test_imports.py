@@ -54,7 +54,7 @@ ORDER = [
     {'errors', 'types', 'use'},
     {'losses', 'resample', 'workdir', 'leaves', 'stop', 'pace', 'mixing',
      'blocks', 'forgetting', 'ranking', 'zca', 'photo', 'published', 'hosts',
-     'hush', 'load', 'storage'},
+     'hush', 'load', 'storage', 'commands'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
      'mute', 'meters', 'mirror'},

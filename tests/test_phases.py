@@ -5,7 +5,7 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from dasm_jax import measuring, outcome, parallel, run, segments
+from dasm_jax import outcome, parallel, run, segments
 from dasm_jax.errors import UserError
 from dasm_jax.methods.table import METHODS, apart, settings_of
 
@@ -27,8 +27,7 @@ def images(workdir):
 @pytest.fixture
 def unmeasured(monkeypatch):
   """No network is trained on the sets."""
-  monkeypatch.setattr(measuring, 'measure', lambda *_: {
-      'synthetic': np.ones(2), 'random': np.zeros(2)})
+  small.unmeasured(monkeypatch)
 
 
 def test_phases_distil_the_same_set(unmeasured, tmp_path):

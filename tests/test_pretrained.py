@@ -14,7 +14,6 @@ from dasm_jax import (
   experts,
   feeding,
   job,
-  measuring,
   mirror,
   parallel,
   report,
@@ -159,8 +158,7 @@ def test_only_missing_ones_are_trained_again(trained):
 
 
 def test_whole_run(tmp_path, monkeypatch):
-  monkeypatch.setattr(measuring, 'measure', lambda *_: {
-      'synthetic': np.ones(2), 'random': np.zeros(2)})
+  small.unmeasured(monkeypatch)
   c = tiny(method__pretrained=2, method__pretrained_epochs=1,
            network__norm='batch', segments__number=1)
   results = run.run(c, tmp_path / 'run')

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import kill
 import numpy as np
 import pytest
+import small
 import toy
 
 from dasm_jax import (
   coreset,
   evaluate,
-  measuring,
   parallel,
   recipes,
   run,
@@ -95,8 +95,7 @@ def tiny(method, **entries):
 
 
 def test_a_coreset_is_a_run(tmp_path, monkeypatch):
-  monkeypatch.setattr(measuring, 'measure', lambda *_: {
-      'synthetic': np.ones(2), 'random': np.zeros(2)})
+  small.unmeasured(monkeypatch)
   # Their training is tested above, and waits for the compiler.
   monkeypatch.setattr(selection, 'trained', lambda network, *_: (
       lambda keys, data: (jax.vmap(network.init)(keys), None)))

@@ -8,7 +8,7 @@ import pytest
 import small
 import toy
 
-from dasm_jax import evaluate, measuring, methods, parallel, run, segments
+from dasm_jax import evaluate, methods, parallel, run, segments
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
@@ -70,8 +70,7 @@ def hollow(monkeypatch):
   monkeypatch.setattr(evaluate, 'scores', scores)
   monkeypatch.setattr(evaluate, 'probes', trained)
   monkeypatch.setattr(evaluate, 'probes_on_real', trained)
-  monkeypatch.setattr(measuring, 'measure', lambda *_: {
-      'synthetic': np.ones(2), 'random': np.zeros(2)})
+  small.unmeasured(monkeypatch)
 
 
 @pytest.mark.parametrize('fall, ends', [(0., (.2, .2)), (1., (.2, 0.))])
@@ -127,8 +126,7 @@ def test_aligned_coreset(hollow, tmp_path):
 
 
 def test_real_steps_of_idc_with_union(tmp_path, monkeypatch):
-  monkeypatch.setattr(measuring, 'measure', lambda *_: {
-      'synthetic': np.ones(2), 'random': np.zeros(2)})
+  small.unmeasured(monkeypatch)
   config = small.tiny(
       'idc', segments__match='union', segments__window='everything',
       syn__factor=2, sdc__ratio=.2, method__steps=4)

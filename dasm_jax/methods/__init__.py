@@ -101,6 +101,7 @@ def _trajectory(network, c, given, axis_name):
   return trajectory.method(trajectory.Settings(**{
       **plain, **given, 'unravel': experts.flat(network)[1],
       'loss_fn': experts.loss_fn(network), 'batch': c.batch_syn,
+      'assign': experts.seen(network) if c.assign else None,
       'augment': augment.build(c.augment, align_corners=True)}), axis_name)
 
 

@@ -18,7 +18,7 @@ TRAJECTORY = dict(
     expert_epochs=2, first_epoch=0, start_last_epoch=-1, last_epoch=19,
     expand=0, batch_syn=0, starts=1, lr=100.0, momentum=0.5, lr_start=0.01,
     lr_lr=1e-5, lr_label=0.0, label_momentum=0.9, average=0.0, skip_above=0.0,
-    steps=5000, augment=DSA)
+    assign=False, steps=5000, augment=DSA)
 
 # Of methods whose network is renewed: how many are trained before and kept, of
 # which each new one is; none: each is drawn as it is initialised.
@@ -120,6 +120,9 @@ def check(c):
     if not 0 <= share <= 1:
       raise UserError(f'--config.method.drops={c.drops} are shares of the '
                       'steps, from 0 to 1')
+  if c.get('assign') and c.lr_label:
+    raise UserError('--config.method.assign and .lr_label are two ways to have '
+                    'soft labels; set --config.method.lr_label=0')
   if 'weights' in c and not c.weights:
     raise UserError('--config.method.weights=() must have at least one')
   if c.get('train_on', 'real') not in TRAIN_ON:

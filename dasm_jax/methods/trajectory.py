@@ -11,15 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import (
-  difficulty,
-  losses,
-  parallel,
-  sharpness,
-  synthetic,
-  trajectories,
-)
-from dasm_jax.methods import slope
+from dasm_jax import difficulty, losses, parallel, sharpness, synthetic
+from dasm_jax import trajectories as paths
+from dasm_jax.methods import relabel, slope
 from dasm_jax.types import Array, Method, Synthetic
 
 SURE = 1e-20  # the least probability a learned label starts from
@@ -45,11 +39,13 @@ class Settings(NamedTuple):
   correction: a `slope.Correction`; its penalty is averaged over the steps.
   codec: a `synthetic.Codec`.
   student_steps, batch: of the student; batch 0 is all images.
-  frozen, image_factor: see `trajectories.trajectory_matching`.
+  frozen, image_factor: see `paths.trajectory_matching`.
   union: the student sees finished segments too.
   starts: expert starts a step.
   lr, momentum: of SGD on the stored images; of the student's rate: lr_lr.
   lr_label, label_momentum: of SGD on the labels' logits; 0 keeps them.
+  assign: `(params, images) -> logits`, or None; labels are what a step's first
+    expert makes of the images where it went (TESLA).
   average: decay of the images' moving average, which is the result (FTD).
   skip_above: a start with a larger loss, or none, changes nothing; 0 is off.
   """
@@ -71,6 +67,7 @@ class Settings(NamedTuple):
   label_momentum: float
   average: float
   skip_above: float
+  assign: Callable | None = None
 
 
 class State(NamedTuple):
@@ -115,6 +112,7 @@ def method(settings, axis_name=None):
   def step(state, data, pool, key):
     key = jax.random.fold_in(key, state.step)
     frozen = _finished(settings, pool, axis_name)
+    state = _assign(settings, state, data)
     slopes, strength, metrics = slope(state, data, frozen, key)
     changes, moments = zip(*(tx.update(g, m) for tx, g, m in zip(
         txs, slopes, state.moments, strict=True)), strict=True)
@@ -130,8 +128,8 @@ def method(settings, axis_name=None):
 
 
 def _optimizers(settings):
-  momenta = settings.momentum, settings.label_momentum, settings.momentum
-  return [optax.trace(momentum) for momentum in momenta]
+  return [optax.trace(momentum) for momentum in (
+      settings.momentum, settings.label_momentum, settings.momentum)]
 
 
 def _move(settings, state, change):
@@ -150,13 +148,22 @@ def _move(settings, state, change):
   return Synthetic(shown, labels, rate), learned
 
 
+def _assign(settings, state, data):
+  """The state with labels of this step's expert, or as it is."""
+  if settings.assign is None:
+    return state
+  row = data.target[(state.step - data.first) * settings.starts]
+  labels = relabel.assigned(settings.assign, settings.codec)(
+      settings.unravel(row.astype(jnp.float32)), state.learned)
+  return state._replace(syn=state.syn._replace(labels=labels))
+
+
 def _finished(settings, pool, axis_name):
   """Finished stored images of all classes, a `Batch`, or None."""
   if not settings.union:
     return None
-  frozen = pool.frozen
-  if axis_name is not None:
-    frozen = jax.lax.all_gather(frozen, axis_name, tiled=True)
+  frozen = pool.frozen if axis_name is None else jax.lax.all_gather(
+      pool.frozen, axis_name, tiled=True)
   # Rows that only fill a device stand at the end.
   classes = frozen.labels.shape[-1]
   return jax.tree.map(lambda x: x[:classes], frozen)
@@ -168,7 +175,7 @@ def _slope(settings, axis_name):
   active = bool(correction.start or correction.end)
   hardness = difficulty.penalty(
       settings.loss_fn, correction.penalty) if active else None
-  both = trajectories.with_hardness(
+  both = paths.with_hardness(
       settings.loss_fn, settings.student_steps, hardness,
       batch=settings.batch, augment=settings.augment, frozen=settings.frozen,
       image_factor=settings.image_factor)
@@ -176,9 +183,9 @@ def _slope(settings, axis_name):
 
   def one(state, start, target, frozen, key):
     """`(loss, hardness)`, and the gradients of their weighted sum, or each."""
+    labels = state.syn.labels
     def of(learned):
-      return both(inputs(learned, state.syn.labels, frozen), start, target,
-                  key)
+      return both(inputs(learned, labels, frozen), start, target, key)
     values, pull = jax.vjp(of, state.learned)
     one, none = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
     if active and correction.relative:
@@ -211,12 +218,11 @@ def _inputs(settings):
   def inputs(learned, labels, frozen):
     if settings.lr_label:
       labels = jax.nn.softmax(learned.labels)
-    images = learned.images
+    both = learned.images, labels
     if frozen is not None:
-      images = jnp.concatenate([frozen.images, images], axis=1)
-      labels = jnp.concatenate([frozen.labels, labels], axis=1)
-    flat = synthetic.inputs(settings.codec, Synthetic(
-        images, labels, learned.lr))
+      both = (jnp.concatenate(x, axis=1) for x in zip(
+          frozen, both, strict=True))
+    flat = synthetic.inputs(settings.codec, Synthetic(*both, learned.lr))
     return Synthetic(*flat, learned.lr)
   return inputs
 
