@@ -97,8 +97,7 @@ def method(settings, axis_name=None):
     A `Method` whose data are `Pairs` that hold the rows of the step. One step
     matches each start once and moves images, labels and the student's rate.
   """
-  txs = _optimizers(settings)
-  slope = _slope(settings, axis_name)
+  txs, slope = _optimizers(settings), _slope(settings, axis_name)
 
   def init(key, syn):
     del key
