@@ -20,6 +20,7 @@ from dasm_jax import (
   models,
   recipes,
   report,
+  storage,
   workdir,
 )
 from dasm_jax import subject as subjects
@@ -77,7 +78,7 @@ def run(options, say=print):
   set_ = subject.set
   networks = subjects.networks(_models(options, set_), set_)
   recipe = subjects.recipe(set_, options.epochs)
-  size = card.size(set_.syn)
+  size = storage.size(set_.syn, set_.batch)
   say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
       f'{set_.ipc} images a class, '
       f'{report.size(size["images"] + size["labels"])} with labels; '
