@@ -1,5 +1,6 @@
 """Labels told for every epoch: who told them has nothing to learn from them."""
 
+import json
 import types
 
 import jax
@@ -11,6 +12,7 @@ import small
 import toy
 
 from dasm_jax import (
+  assess,
   card,
   cost,
   flops,
@@ -125,7 +127,7 @@ CHANGES = dict(method__steps=4, method__teach=2, method__net_steps=2,
                eval__networks=2, eval__batch=7)
 
 
-def test_whole_run_and_its_set(tmp_path):
+def test_whole_run_and_its_set(tmp_path, capsys):
   """Both segments' teachers tell; the saved set measures as the run did."""
   c = small.tiny('sre2l', **CHANGES)
   found = run.run(c, tmp_path / 'run')
@@ -137,11 +139,11 @@ def test_whole_run_and_its_set(tmp_path):
   one = subject.saved(tmp_path / 'run')
   assert one.set.told.shape == (3, 20, 10) and abs(one.set.told).max() > 0
   assert np.isin(one.set.syn.labels, (0, 1)).all()  # hard in themselves
-  network, = subject.networks(['convnet'], one.set).values()
-  again = subject.measures(one, subject.recipe(one.set), 2, c.seed)(
-      'sre2l', network[1])
-  np.testing.assert_array_equal(
-      again, found['accuracy']['synthetic']['networks'])
+  assert assess.main([f'--set={tmp_path / "run"}', '--networks=2']) == 0
+  rows = json.loads((tmp_path / 'run/evaluation.json').read_text())['rows']
+  for row, name in zip(rows, ('synthetic', 'random'), strict=True):
+    assert row['networks'] == found['accuracy'][name]['networks']
+  assert '2.5 kB with labels' in capsys.readouterr().out  # 8x8 pixels each
   # Without lessons a set is soft labels, one an image.
   c = small.tiny('sre2l', **CHANGES, method__relabel=False)
   plain = run.run(c, tmp_path / 'plain')
