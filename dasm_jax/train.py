@@ -119,7 +119,7 @@ def fit(network, recipe_, key, batch, variables=None):
     key: a key: initial weights, order, augmentation.
     batch: `Batch` of all images `[n, …]`, a `Source`, or a `Taught`, whose
       seed takes the place of the key for all but the initial weights, and the
-      loss is KL at its temperature, less the teacher's entropy.
+      loss is KL at its temperature, plus the teacher's entropy.
     variables: a start; None draws one.
 
   Returns:
@@ -127,31 +127,22 @@ def fit(network, recipe_, key, batch, variables=None):
   """
   start, order = jax.random.split(key)
   tx, change = optimizer_of(recipe_), augmentation(recipe_)
-  lessons = batch.told if isinstance(batch, Taught) else None
-  if lessons is not None:
-    order, apply = stream(batch.seed), network.apply
-    def cooled(*given, **named):
-      logits, stats = apply(*given, **named)
-      return logits / batch.temperature, stats
-    network = network._replace(apply=cooled)
+  lessons = _taught if isinstance(batch, Taught) else _plain
+  network, order, shown, tell = lessons(network, batch, order)
   if variables is None:
     variables = network.init(start)
   fresh = tx.init(variables.params)
 
   def one(carry, plan):
     index, lr, restart = plan
+    index = shown(index)
     variables, moments, loss = carry
     moments = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
                            fresh, moments)
     def do(carry, indices, key):
       variables, moments, _ = carry
-      some = change(key, part(batch, indices))
-      if lessons is not None:
-        told = lessons[index, indices].astype(some.labels.dtype)
-        some = some._replace(labels=jax.nn.softmax(told / batch.temperature))
+      some = tell(change(key, part(batch, indices)), index, indices)
       return step(network, tx, variables, moments, some, lr)
-    if lessons is not None:
-      index = index % len(lessons)
     carry = epoch(do, (variables, moments, loss),
                   jax.random.fold_in(order, index), len(batch.labels),
                   recipe_.batch)
@@ -163,6 +154,33 @@ def fit(network, recipe_, key, batch, variables=None):
   carry = (variables, fresh, jnp.zeros((), dtype))
   (variables, _, loss), _ = jax.lax.scan(one, carry, plan)
   return variables, loss
+
+
+def _plain(network, batch, order):
+  """`(network, order, epoch -> epoch shown, (Batch, epoch, indices) -> Batch)`.
+
+  What `fit` trains, the key of what it shows, and how it labels that: all as
+  given.
+  """
+  del batch
+  return network, order, lambda epoch: epoch, lambda some, *_: some
+
+
+def _taught(network, batch, order):
+  """The same for a `Taught`."""
+  del order
+  told, temperature = batch.told, batch.temperature
+
+  def cooled(*given, **named):
+    logits, stats = network.apply(*given, **named)
+    return logits / temperature, stats
+
+  def tell(some, epoch, indices):
+    logits = told[epoch, indices].astype(some.labels.dtype)
+    return some._replace(labels=jax.nn.softmax(logits / temperature))
+
+  return (network._replace(apply=cooled), stream(batch.seed),
+          lambda epoch: epoch % len(told), tell)
 
 
 def accuracy(network, variables, source, chunk=250):
