@@ -114,6 +114,13 @@ def memory(job, works, once, machine):
   return found
 
 
+def widest(job, phases_, once):
+  """Which of some `phases` has the step with the most activations."""
+  half = job.config.network.dtype != 'float32'
+  return max(phases_, key=lambda phase: max(
+      load.activations(one, once, half) for one in phases_[phase]))
+
+
 def _data(job, memory_):
   """uint8, or float32 if whitened; the matrix then; indices of the classes."""
   splits, whitened = (job.dataset.train, job.dataset.test), (

@@ -10,6 +10,7 @@ from dasm_jax import (
   data,
   flops,
   machine,
+  methods,
   outcome,
   report,
 )
@@ -19,9 +20,14 @@ from dasm_jax.config import entries
 # What may be lowered where a device has too little memory, by what fills it.
 SMALLER = {
     'data': ('dataset.size',), 'state': ('syn.ipc',), 'frozen': ('syn.ipc',),
-    'rows': ('run.chunk', 'method.starts'), 'networks': ('method.pretrained',),
-    'activations': ('method.batch', 'method.limit', 'method.batch_syn',
-                    'method.net_batch', 'eval.batch', 'experts.batch')}
+    'rows': ('run.chunk', 'method.starts'), 'networks': ('method.pretrained',)}
+# And if it is most for activations, in the phase that has the most of them.
+OF_PHASE = {
+    'experts': ('experts.batch', 'method.net_batch'),
+    'distillation': ('method.batch', 'method.limit', 'method.batch_syn',
+                     'method.net_batch'),
+    'segments': ('segments.probes', 'eval.batch'),
+    'evaluation': ('eval.batch',)}
 
 
 def dry_run(config, workdir, machine_=None, say=print):
@@ -46,6 +52,7 @@ def dry_run(config, workdir, machine_=None, say=print):
   phases = cost.phases(job, machine_)
   found = {
       'memory': cost.memory(job, sum(phases.values(), []), once, machine_),
+      'widest': cost.widest(job, phases, once),
       'disk': cost.disk(job, once),
       'seconds': {phase: cost.seconds(works, once, machine_)
                   for phase, works in phases.items()}}
@@ -94,8 +101,12 @@ def _lines(job, once, machine_, found):
   if whole > machine_.memory:
     most = max(used, key=used.get)
     known = dict(entries(c))
-    lower = ', '.join(f'--config.{name}' for name in SMALLER[most]
-                      if name in known)
+    names, phase = SMALLER.get(most), found['widest']
+    if not names:
+      names, most = OF_PHASE[phase], f'the activations of {phase}'
+    lower = ', '.join(f'--config.{name}' for name in names if name in known)
+    if names == OF_PHASE['distillation'] and methods.apart(c.method):
+      lower += ', raise --config.syn.phases'
     yield (f'warning: a device has {report.size(machine_.memory)}, and the job '
            f'needs {report.size(whole)}, most of it for {most}; lower {lower}, '
            'or take devices with more')

@@ -26,11 +26,13 @@ from dasm_jax.errors import UserError
 
 
 def finished(workdir):
-  """results.json of a finished run, or None."""
+  """results.json of a finished run whose set can be read, or None."""
   path = pathlib.Path(workdir) / 'results.json'
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
+    results = json.loads(path.read_text())
+    card.load(workdir)
+    return results
+  except (OSError, ValueError, UserError):
     return None
 
 

@@ -94,6 +94,8 @@ def _walk(job, fingerprint, name, tools):
         outcome.say_resumed(job, phase, step, log)
         if not found:
           saved.save(0, progress)
+          stopping.hear()
+          stopping.leave_if_asked(f'segment {phase.index + 1}, step 0')
         _rewind(job, phase, step, log)
         phases.append(distil.distil(job, phase, done, progress, real, experts,
                                     key, saved, tools))

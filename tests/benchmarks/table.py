@@ -26,8 +26,9 @@ EPOCHS = {1: 300, 10: 75}  # of the evaluation
 CLASSES = {'steps': 100, 'batch': 32}
 EXPERTS = {'steps': 60, 'student_steps': 5, 'expert_epochs': 2,
            'first_epoch': 0, 'last_epoch': 1}
-SMALL = {'cafe': CLASSES | {'steps': 40}, 'sre2l': {'steps': 300, 'relabel': False},
-         'herding': {}, **dict.fromkeys(('mtt', 'tesla', 'ftd'), EXPERTS),
+SMALL = {'cafe': CLASSES | {'steps': 40}, 'herding': {},
+         'sre2l': {'steps': 300, 'relabel': False},
+         **dict.fromkeys(('mtt', 'tesla', 'ftd'), EXPERTS),
          'datm': EXPERTS | {'start_last_epoch': -1, 'expand': 0}}
 BUFFER = {'experts.number': 1, 'experts.epochs': 4}
 
