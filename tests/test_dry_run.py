@@ -40,11 +40,10 @@ def test_dry_run_of_every_method(method, tmp_path, monkeypatch):
     ({'dataset__zca': 0.1, 'network__width': 1},
      'most of it for data; lower --config.dataset.size, or'),
     ({'network__width': 64},
-     'for the activations of distillation; lower --config.method.batch, '
+     'for the activations of evaluation; lower --config.eval.batch, or'),
+    ({'network__width': 64, 'syn__ipc': 100, 'segments__number': 1},
+     'activations of distillation; lower --config.method.batch, '
      '--config.method.limit'),
-    ({'network__width': 64, 'eval__batch': 20_000, 'syn__ipc': 100,
-      'segments__number': 1}, 'activations of evaluation; lower '
-     '--config.eval.batch, or'),
     ({'network__width': 64, 'method__batch': 100, 'method__train_on': 'real',
       'segments__probes': 1}, 'raise --config.syn.phases')])
 def test_warns_where_memory_is_short(changes, word):
