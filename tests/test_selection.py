@@ -1,5 +1,8 @@
 """Coresets by networks: against networks trained one by one, and as a run."""
 
+import os
+import signal
+
 import jax
 import jax.numpy as jnp
 import kill
@@ -9,12 +12,15 @@ import small
 import toy
 
 from dasm_jax import (
+  beginning,
+  card,
   coreset,
   evaluate,
   parallel,
   recipes,
   run,
   selection,
+  stop,
   train,
 )
 from dasm_jax import job as jobs
@@ -137,3 +143,30 @@ def test_mistakes(method, entries, words, tmp_path):
   for word in words:
     assert word in str(caught.value)
   assert not (tmp_path / 'new').exists()
+
+
+def test_a_set_that_is_damaged_is_left_again(tmp_path, monkeypatch):
+  small.unmeasured(monkeypatch)
+  c = tiny('random')
+  run.run(c, tmp_path / 'run')
+  path = tmp_path / 'run' / 'synthetic.npz'
+  want = card.load(path).syn.images
+  for spoil in (lambda: path.write_bytes(path.read_bytes()[:900]), path.unlink):
+    spoil()
+    run.run(c, tmp_path / 'run')
+    np.testing.assert_array_equal(card.load(path).syn.images, want)
+
+
+def test_a_signal_before_the_first_step_is_heard(tmp_path, monkeypatch):
+  small.unmeasured(monkeypatch)
+  c = tiny('random')
+  start = beginning.start
+  def told(*given):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return start(*given)
+  with monkeypatch.context() as during:
+    during.setattr(beginning, 'start', told)
+    with pytest.raises(stop.Stopped, match='SIGTERM: saved segment 1, step 0'):
+      run.run(c, tmp_path / 'run')
+  assert not (tmp_path / 'run' / 'results.json').exists()
+  assert run.run(c, tmp_path / 'run')['method'] == 'random'
