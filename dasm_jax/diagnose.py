@@ -116,11 +116,12 @@ def write(sets, paths, ages, values, out):
       'what': 'mean per-sample gradient norm', 'ages': list(ages),
       'data': origin(one), 'network': one.network, 'lines': lines,
       'version': dasm_jax.__version__}, indent=2) + '\n')
-  pictures.curves(ages, {name: (x.mean(1), x.std(1))
+  labels = dict(zip(values, _labels(list(values)), strict=True))
+  pictures.curves(ages, {labels[name]: (x.mean(1), x.std(1))
                          for name, x in values.items()},
                   out / 'diagnose.png', 'network age, steps on real images',
                   'mean gradient norm of an image')
-  rows = [(name, *(f'{x:.3g}' for x in line['mean']))
+  rows = [(labels[name], *(f'{x:.3g}' for x in line['mean']))
           for name, line in lines.items()]
   return report.table(rows, ('age', *map(str, ages)))
 
@@ -133,6 +134,13 @@ def _writable(out):
     raise UserError(f'cannot write to --out {str(out)!r} as a directory: '
                     f'{error.strerror}; choose another') from error
   return out
+
+
+def _labels(names):
+  """Names that a legend has room for, as long as they stay different."""
+  short = [name if len(name) <= 32 else f'{name[:18]}…{name[-12:]}'
+           for name in names]
+  return short if len(set(short)) == len(names) else names
 
 
 def _brief(value):

@@ -146,6 +146,14 @@ def test_names():
   assert diagnose.names_of(['x/a', 'y/a', 'real']) == ['x/a', 'y/a', 'real']
 
 
+def test_labels_are_short_while_they_differ():
+  long = 'digits-ipc=2-method.steps=100-network.width=8'
+  want = 'digits-ipc=2-metho…work.width=8'
+  assert diagnose._labels(['a', long]) == ['a', want]
+  same = [long, long.replace('steps=100', 'steps=999')]
+  assert diagnose._labels(same) == same
+
+
 MISTAKES = {
     '': '--set', '--set=nowhere': "'nowhere'", '--set=x --ages=1,b': "'b'",
     '--set=x --networks=0': "'0'", '--set=README.md': 'README.md',

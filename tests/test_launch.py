@@ -182,3 +182,11 @@ def test_gpu_passes_a_signal_on_and_then_stops(project):
   finish(process)
   assert process.returncode == 128 + signal.SIGTERM
   assert '.[cuda12]' in (project.parent / 'fake' / 'installed').read_text()
+
+
+@pytest.mark.parametrize('script', ['local.sh', 'gpu.sh', 'test.sh'])
+def test_help_installs_nothing(project, script):
+  code, text = run(project, script, '--help')
+  assert code == 0 and f'launch/{script}' in text and '#' not in text
+  assert 'installing' not in text and not (
+      project.parent / 'fake' / 'installed').exists()
