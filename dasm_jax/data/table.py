@@ -47,7 +47,7 @@ def row_of(name):
 
 def unknown_name(name, looked):
   """`UserError` for a data set that is nowhere; `looked`: where, in words."""
-  known = ['digits', *DATASETS]
+  known = [one for one in ('digits', *DATASETS) if one != name]
   close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
   hint = f'did you mean {" or ".join(close)}? ' if close else ''
   if name.startswith('tiny_imagenet'):
