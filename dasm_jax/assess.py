@@ -78,7 +78,7 @@ def run(options, say=print):
   set_ = subject.set
   networks = subjects.networks(_models(options, set_), set_)
   recipe = subjects.recipe(set_, options.epochs)
-  size = storage.size(set_.syn, set_.batch)
+  size = storage.size(set_.syn, set_.told)
   say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
       f'{set_.ipc} images a class, '
       f'{report.size(size["images"] + size["labels"])} with labels; '

@@ -18,6 +18,7 @@ from dasm_jax.use import USE
 
 FORMAT = 1  # of the card; a program reads no other
 
+
 class Set(NamedTuple):
   """A saved set, as `load` returns it: NumPy, no device is touched yet.
 
@@ -74,7 +75,7 @@ def save(job, syn, results, path, batch=None):
   """
   c, codec, settings = job.config, job.codec, json.loads(job.config.to_json())
   labels, kind = storage.class_numbers(syn.labels), storage.label_kind(
-      syn.labels, batch)
+      syn.labels, getattr(batch, 'told', None))
   lessons, told = {}, {}
   if isinstance(batch, Taught):
     lessons = {'lessons': {'seed': int(batch.seed),

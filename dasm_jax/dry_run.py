@@ -101,11 +101,12 @@ def _lines(job, once, machine_, found):
   if whole > machine_.memory:
     most = max(used, key=used.get)
     known = dict(entries(c))
-    names, phase = SMALLER.get(most), found['widest']
+    names, phase, apart = SMALLER.get(most), found['widest'], False
     if not names:
       names, most = OF_PHASE[phase], f'the activations of {phase}'
+      apart = phase == 'distillation' and methods.apart(c.method)
     lower = ', '.join(f'--config.{name}' for name in names if name in known)
-    if names == OF_PHASE['distillation'] and methods.apart(c.method):
+    if apart:
       lower += ', raise --config.syn.phases'
     yield (f'warning: a device has {report.size(machine_.memory)}, and the job '
            f'needs {report.size(whole)}, most of it for {most}; lower {lower}, '

@@ -4,8 +4,6 @@ import math
 
 import numpy as np
 
-from dasm_jax.types import Taught
-
 # Class numbers, probabilities, logits for each epoch.
 KINDS = ('hard', 'soft', 'told')
 
@@ -18,20 +16,20 @@ def class_numbers(labels):
   return numbers if one_hot else None
 
 
-def label_kind(labels, batch=None):
+def label_kind(labels, told=None):
   """`hard` if every row of `[…, classes]` is one-hot, else `soft`.
 
-  `told` if `batch`, what networks are trained on, is a `Taught`.
+  `told` if there are such logits for each epoch.
   """
-  if isinstance(batch, Taught):
+  if told is not None:
     return 'told'
   return 'soft' if class_numbers(labels) is None else 'hard'
 
 
-def size(syn, batch=None):
+def size(syn, told=None):
   """Bytes of the set as 8-bit pixels, and with its labels, see `counted`."""
-  return counted(np.shape(syn.images), label_kind(syn.labels, batch),
-                 batch.told.shape if isinstance(batch, Taught) else ())
+  return counted(np.shape(syn.images), label_kind(syn.labels, told),
+                 np.shape(told))
 
 
 def counted(shape, kind, told=()):

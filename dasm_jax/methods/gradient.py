@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import coupled, objectives, parallel, recipes, synthetic, train
+from dasm_jax import coupled, objectives, recipes, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.methods import lives, networks, slope
 from dasm_jax.methods.slope import Correction
@@ -161,20 +161,17 @@ def _looks(settings, statistics):
   training = jax.jit(networks.of_training, static_argnums=(0, 1, 2))
   averages = jax.jit(networks.of_statistics)
 
-  def mine_of(found):  # `take` exchanges them
-    return found[..., parallel.own(found.shape[-1])]
-
   def looks(pool, mine, n, key, step):
     k_net, k_stats, k_match, k_train = jax.random.split(
         jax.random.fold_in(key, step), 4)
     found = [of_classes(pool, mine, k_match)]
     if statistics:
-      found.append(mine_of(averages(pool.everything, k_stats)))
+      found.append(networks.own(averages(pool.everything, k_stats)))
     if settings.warmup and step % inner == 0:
       warm = jax.random.split(k_net)[1]
-      found.append(mine_of(training(n, size, settings.warmup, warm)))
+      found.append(networks.own(training(n, size, settings.warmup, warm)))
     if settings.train_on == 'real' and step % inner < inner - 1:
-      found.append(mine_of(training(n, size, settings.steps, k_train)))
+      found.append(networks.own(training(n, size, settings.steps, k_train)))
     return found
 
   return looks

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import experts, synthetic, train
+from dasm_jax import experts, parallel, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
@@ -28,6 +28,14 @@ def with_statistics(network, variables, data, key, axis_name=None):
   images = sources.take(
       data, of_statistics(data.everything, key), axis_name).images
   return variables._replace(stats=network.apply(variables, images, True)[1])
+
+
+def own(found):
+  """Of images `[…, n]` that all devices look at those this process reads.
+
+  `source.take` exchanges them between the devices.
+  """
+  return found[..., parallel.own(found.shape[-1])]
 
 
 def of_statistics(everything, key):

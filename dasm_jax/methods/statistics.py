@@ -21,14 +21,13 @@ from dasm_jax import (
   models,
   moments,
   objectives,
-  parallel,
   recipes,
   synthetic,
   train,
 )
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
-from dasm_jax.methods import relabel, slope
+from dasm_jax.methods import networks, relabel, slope
 from dasm_jax.types import Array, Method, Synthetic, Variables, Window
 
 SECOND = 0.9  # Adam's, of the squares
@@ -100,7 +99,7 @@ def method(network, settings, axis_name=None):
   net_tx = train.optimizer(settings.net.momentum, settings.net.weight_decay)
   teach = _teacher(network, net_tx, settings, axis_name)
   recover = _recovery(network, tx, settings, axis_name)
-  label = relabel.labels(network, settings)
+  label = _keep if settings.relabel else relabel.labels(network, settings)
 
   def init(key, syn):
     variables = network.init(key)
@@ -132,14 +131,18 @@ def method(network, settings, axis_name=None):
     state, metrics = jax.lax.cond(
         state.step >= settings.teach - 1, recover, wait, state, pool, k_match)
     labels = jax.lax.cond(
-        (state.step == settings.steps - 1) & (not settings.relabel), label,
-        lambda variables, syn, *_: syn.labels,
+        state.step == settings.steps - 1, label, _keep,
         variables, state.syn, pool, k_label)
     state = state._replace(syn=state.syn._replace(labels=labels),
                            step=state.step + 1)
     return state, {**metrics, 'teacher/loss': taught}
 
   return Method(init, step, AXES, _looks(settings))
+
+
+def _keep(variables, syn, pool, key):
+  """The labels as they are: an evaluation's recipe tells its own."""
+  return syn.labels
 
 
 def _looks(settings):
@@ -156,7 +159,7 @@ def _looks(settings):
     if step >= settings.teach:
       return [jnp.zeros(1, jnp.int32)]
     found = drawn(pool, jax.random.split(jax.random.fold_in(key, step), 4)[1])
-    return [found[:, parallel.own(settings.net.batch)]]
+    return [networks.own(found)]
 
   return looks
 
