@@ -11,12 +11,16 @@ from dasm_jax import (
   recipes,
   segments,
 )
-from dasm_jax.config import check_finite
+from dasm_jax.config import check_finite, entries
 from dasm_jax.errors import UserError, unknown
 
 INITS = ('real', 'noise', 'known', *coreset.CORESETS)
-LABELS = ('hard', 'experts')
-MATCHES = ('new', 'union')
+CHOICES = {
+    'dataset.stream': intake.STREAM, 'syn.init': INITS,
+    'syn.labels': ('hard', 'experts'), 'segments.match': ('new', 'union'),
+    'segments.window': segments.WINDOWS, 'segments.score': difficulty.SCORES,
+    'sdc.penalty': difficulty.PENALTIES, 'eval.recipe': recipes.RECIPES,
+    'experts.dtype': buffers.DTYPES}
 
 
 def check(config):
@@ -39,17 +43,12 @@ def check_settings(c):
     raise UserError(f'--config.seed={c.seed} must be 0 or more')
   if c.syn.ipc < 1:
     raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
-  _one_of('dataset.stream', c.dataset.stream, intake.STREAM)
+  for path, value in entries(c):
+    if path in CHOICES and value not in CHOICES[path]:
+      raise unknown(f'--config.{path}', value, CHOICES[path])
   if c.dataset.workers < 0:
     raise UserError(f'--config.dataset.workers={c.dataset.workers} processes '
                     'must be 0 (threads of this one) or more')
-  _one_of('syn.init', c.syn.init, INITS)
-  _one_of('syn.labels', c.syn.labels, LABELS)
-  _one_of('segments.match', c.segments.match, MATCHES)
-  _one_of('segments.window', c.segments.window, segments.WINDOWS)
-  _one_of('segments.score', c.segments.score, difficulty.SCORES)
-  _one_of('sdc.penalty', c.sdc.penalty, difficulty.PENALTIES)
-  _one_of('eval.recipe', c.eval.recipe, recipes.RECIPES)
   groups.check('eval.together', c.eval.together)
   groups.check('run.batched', c.run.batched)
   methods.check(c.method)
@@ -87,7 +86,6 @@ def check_settings(c):
 def _check_experts(c):
   if 'experts' in c:
     methods.check_experts(c.method, c.experts)
-    _one_of('experts.dtype', c.experts.dtype, buffers.DTYPES)
     return
   for path, value, other in (('syn.init', 'known', 'real'),
                              ('syn.labels', 'experts', 'hard')):
@@ -95,11 +93,6 @@ def _check_experts(c):
     if c[group][name] == value:
       raise UserError(f'--config.{path}={value} asks experts, which method '
                       f'{c.method.name} has none of; use {other}')
-
-
-def _one_of(path, value, choices):
-  if value not in choices:
-    raise unknown(f'--config.{path}', value, choices)
 
 
 def plan(c):

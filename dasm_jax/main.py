@@ -11,7 +11,9 @@ import logging as std_logging
 import os
 import pathlib
 import re
+import shutil
 import sys
+import textwrap
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -78,15 +80,17 @@ def _parse(argv):
 
 def _help(files):
   """Prints flags and every entry with its value, and leaves."""
-  from dasm_jax import config
+  from dasm_jax import config, meanings
   tree = (_tree(files[-1].removeprefix('--config=')) if files
           else config.defaults())
+  width = shutil.get_terminal_size().columns
   print('\n'.join([
-      __doc__, *(f'--{name}: {flags.FLAGS[name].help}\n'
-                 for name in ('workdir', 'dry_run', 'profile', 'coordinator',
-                              'processes', 'process_id')),
-      'Entries, with the values of the --config given, else the defaults:\n',
-      *(f'  --config.{name}={value}' for name, value in config.entries(tree))]))
+      __doc__, *(textwrap.fill(f'--{name}: {flags.FLAGS[name].help}', width,
+                               subsequent_indent='  ')
+                 for name in ('workdir', 'dry_run', 'machine', 'profile',
+                              'coordinator', 'processes', 'process_id')),
+      '\nEntries, with the values of the --config given, else the defaults:\n',
+      *meanings.lines(config.entries(tree), width)]))
   sys.exit(0)
 
 

@@ -143,13 +143,13 @@ def test_help_needs_no_backend(flag):
   assert 'python -m dasm_jax.main --config=configs/digits.py' in done.stdout
   for name in ('--config', '--workdir'):
     assert name in done.stdout
-  assert '\n  --config.method.lr=0.1\n' in done.stdout
+  assert '\n  --config.method.lr=0.1 ' in done.stdout
   assert not done.stderr and done.returncode == 0
 
 
 def test_help_with_a_config_shows_its_values():
   done = call(['--help', f'{DIGITS}:ipc=7'])
-  assert '\n  --config.syn.ipc=7\n' in done.stdout and done.returncode == 0
+  assert '\n  --config.syn.ipc=7 ' in done.stdout and done.returncode == 0
 
 
 def test_broken_config_files(tmp_path):
