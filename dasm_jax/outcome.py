@@ -10,6 +10,7 @@ import numpy as np
 import dasm_jax
 from dasm_jax import (
   card,
+  config,
   evaluate,
   hosts,
   intake,
@@ -120,7 +121,7 @@ def finish(job, syn, batch, done, accuracy, costs, workdir, name, log):
   batch: the set as networks were trained on it.
   workdir: where to. name: what the user calls it.
   """
-  c = job.config
+  c, told = job.config, getattr(batch, 'told', None)
   summary = {name: evaluate.summary(v) for name, v in accuracy.items()}
   results = {
       'dataset': job.dataset.name, 'classes': c.dataset.classes,
@@ -130,8 +131,8 @@ def finish(job, syn, batch, done, accuracy, costs, workdir, name, log):
       'devices': jax.device_count(), 'processes': hosts.count(),
       'device': jax.local_devices()[0].device_kind,
       'costs': costs,
-      'label_kind': storage.label_kind(syn.labels, batch),
-      'bytes': storage.size(syn, batch),
+      'label_kind': storage.label_kind(syn.labels, told),
+      'bytes': storage.size(syn, told),
       'version': dasm_jax.__version__,
       'jax': jax.__version__}
   card.save(job, syn, results, workdir / 'synthetic.npz', batch)
@@ -144,9 +145,13 @@ def finish(job, syn, batch, done, accuracy, costs, workdir, name, log):
   names = [(f'{made(c.method.name)} images, one row a class', 'images.png'),
            ('difficulty of the real images, and each segment’s window',
             'windows.png')]
+  if len(job.plan) > 1:
+    names += [(f'images of segment {segment.index + 1}',
+               f'images_{segment.index + 1}.png') for segment in job.plan]
   pictures.report_html(
       workdir / 'report.html', title, results, text,
-      [(caption, workdir / name) for caption, name in names])
+      [(caption, workdir / name) for caption, name in names],
+      list(config.entries(c)))
   steps = jobs.total_steps(job)
   log.scalars(None, steps, {
       f'eval/{name}/top1_{key}': summary[name][key]

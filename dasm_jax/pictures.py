@@ -67,7 +67,7 @@ def windows(scores, inside, path, segment, segments, score_name):
   scores: `[n]`, all 0 where nobody scored. inside: `[n]` bool. segment:
   counted from one.
   """
-  figure = _figure(7, 3.4)
+  figure = _figure(7, 3.4 if np.any(scores) else .5)
   _panel(figure.subplots(), scores, inside, segment, segments, score_name)
   figure.savefig(path, dpi=120)
 
@@ -118,15 +118,13 @@ def curves(x, lines, path, x_name, y_name):
   figure.savefig(path, dpi=120)
 
 
-def report_html(path, title, results, table_text, images):
+def report_html(path, title, results, table_text, images, settings=()):
   """Writes one page that needs no other file and no network.
 
   results: a dict, nested or not. table_text: as `report.table` returns it.
   images: `[(caption, path of a PNG)]`, in the order shown.
+  settings: `[(name, value)]` of the configuration, folded at the end.
   """
-  rows = ''.join(
-      f'<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>\n'
-      for name, value in _entries(results))
   figures = ''.join(_embed(caption, image) for caption, image in images)
   parts = [
       '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -136,9 +134,19 @@ def report_html(path, title, results, table_text, images):
   if table_text:
     parts.append(f'<pre>{html.escape(table_text)}</pre>\n')
   parts.append(figures)
-  if rows:
-    parts.append(f'<h2>Results</h2>\n<table>\n{rows}</table>\n')
+  if results:
+    parts.append(f'<h2>Results</h2>\n{_rows(_entries(results))}')
+  if settings:
+    parts.append('<h2>Configuration</h2>\n<details><summary>All entries'
+                 f'</summary>\n{_rows(settings)}</details>\n')
   write(path, ''.join(parts) + '</body>\n</html>\n')
+
+
+def _rows(pairs):
+  rows = ''.join(
+      f'<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td>'
+      '</tr>\n' for name, value in pairs)
+  return f'<table>\n{rows}</table>\n'
 
 
 def _thumb(image, shrink, grow):

@@ -91,11 +91,14 @@ def test_page(tmp_path):
   path = tmp_path / 'report.html'
   pictures.report_html(
       path, 'a <b> & c', {'eval': {'top1': 42.123456}, 'note': '<script>'},
-      'x < y', [('the "set"', tmp_path / 'g.png')])
+      'x < y', [('the "set"', tmp_path / 'g.png')],
+      [('method.augment', '<a>'), ('seed', 3)])
   text = path.read_text()
   assert 'a &lt;b&gt; &amp; c' in text and 'x &lt; y' in text
   assert 'eval.top1</td><td>42.123<' in text
   assert 'alt="the &quot;set&quot;"' in text
+  assert 'method.augment</td><td>&lt;a&gt;<' in text
+  assert 'seed</td><td>3<' in text
   assert '<script' not in text and '&lt;script&gt;' in text
   assert not re.search(r'https?:|//|<link|url\(|@import|src="(?!data:)',
                        re.sub(r'base64,[^"]*', '', text))
