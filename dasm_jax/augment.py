@@ -176,17 +176,16 @@ def parse(strategy):
   return ops
 
 
-def build(strategy, mode='single', *, align_corners=False,
-          statistics=()):
+def build(strategy, mode='single', *, statistics=()):
   """An augmentation `(key, images, shared=False) -> images`.
 
   Args:
     strategy: operations joined by `_`, of `OPS`; '' or 'none' changes nothing.
-    mode: `single` applies one operation drawn for the whole batch (DC, DSA,
-      MTT); `idc` resizes, flips and colours when named, then one drawn of
-      crop, scale, rotate and jitter, then cuts out; `all` applies all in the
-      order named.
-    align_corners: of the resampling grid; MTT's family sets it.
+    mode: `single` applies one operation drawn for the whole batch (DC, DSA),
+      `mtt` the same, resampled with `align_corners` as MTT's family does;
+      `idc` resizes, flips and colours when named, then one drawn of crop,
+      scale, rotate and jitter, then cuts out; `all` applies all in the order
+      named.
     statistics: (mean, std) that the images are normalised with, which jitter3
       and lighting ask for; (): they are on [0, 1].
 
@@ -205,7 +204,7 @@ def build(strategy, mode='single', *, align_corners=False,
 
   def one(op, key, images, shared):
     n, height, width, _ = images.shape
-    settings = {'align_corners': align_corners} if op in GEOMETRIC else {}
+    settings = {'align_corners': mode in ALIGNED} if op in GEOMETRIC else {}
     if op in photo.PIXELS:
       mean, std = statistics or ((0.0,), (1.0,))
       settings = {'mean': mean, 'std': std}
@@ -224,9 +223,17 @@ def build(strategy, mode='single', *, align_corners=False,
 
 
 ALWAYS = ('rrc', 'rrc08', 'flip', 'color', 'jitter3', 'lighting')
+ALIGNED = ('mtt',)  # modes that resample with `align_corners`
+
+
+def _single(ops):
+  return [ops] if ops else []
+
+
 # Each mode is a sequence of groups; one operation of every group is applied.
 MODES = {
-    'single': lambda ops: [ops] if ops else [],
+    'single': _single,
+    'mtt': _single,
     'all': lambda ops: [(op,) for op in ops],
     'idc': lambda ops: [
         group for group in (

@@ -42,7 +42,8 @@ def defaults(method='idc'):
     c.experts = ConfigDict(dict(
         dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
         weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
-        dtype='float32', augment=c.method.augment))
+        dtype='float32', augment=c.method.augment,
+        mode=c.method.augment_mode))
   c.run = ConfigDict(dict(
       chunk=10, save_seconds=30.0, buffer_mb=512, batched='auto'))
   c.update_from_flattened_dict(_besides(method, c.method.match))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dasm_jax import (
+  augment,
   checks,
   coreset,
   data,
@@ -111,13 +112,15 @@ def _recipe(c, epochs, dataset):
     strategy = c.method.augment if c.eval.recipe != 'idc' else (
         'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
-  cutmix = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
+  given = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
+  if c.eval.recipe == 'dc' and c.method.augment_mode in augment.ALIGNED:
+    given['mode'] = c.method.augment_mode
   # A learned rate is not known before it is learned, see `Job.at_rate`.
   return build_(epochs, lr=c.eval.lr or LEARNED, batch=c.eval.batch,
                 strategy=strategy, weight_decay=c.eval.weight_decay,
                 statistics=photo.statistics(
                     strategy, dataset.mean, dataset.std, c.dataset.zca),
-                **cutmix)
+                **given)
 
 
 LEARNED = 0.01  # of whatever is trained on real images when eval.lr is 0

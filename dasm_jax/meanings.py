@@ -13,6 +13,7 @@ CHOICES = {
     'network.activation': layers.ACTIVATIONS,
     'syn.space': synthetic.SPACES, 'syn.formation': synthetic.KINDS,
     'method.distance': losses.DISTANCES, 'method.augment_mode': augment.MODES,
+    'experts.mode': augment.MODES,
     'method.parameters': methods.PARAMETERS}
 
 INDENT = 36  # of meanings
@@ -76,7 +77,8 @@ MEANINGS = {
     'method.per_class_steps': 'as if images stepped after each class, not once '
                               'a sweep',
     'method.augment': f'of what is matched: {OPS}',
-    'method.augment_mode': 'one operation at a time, all, or IDC\'s way',
+    'method.augment_mode': 'one operation at a time (mtt: with aligned '
+                           'corners), all, or IDC\'s way',
     'method.train_on': 'what networks are trained on between sweeps',
     'method.net_steps': 'batches between two sweeps (passes, if synthetic)',
     'method.net_lr': 'rate of networks between sweeps',
@@ -168,6 +170,7 @@ MEANINGS = {
     'experts.at_once': 'trained together on a device',
     'experts.dtype': 'that they are kept in',
     'experts.augment': OPS,
+    'experts.mode': 'how operations are put together',
 
     'run.chunk': 'most sweeps of one call',
     'run.save_seconds': 'between two checkpoints',

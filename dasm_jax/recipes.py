@@ -36,14 +36,15 @@ class Recipe(NamedTuple):
   cosine: bool = False
 
 
-def dc_recipe(epochs, *, strategy='', lr=0.01, batch=256, cutmix=0.0, **more):
+def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
+              cutmix=0.0, **more):
   """The DC, DSA and DM evaluation: x0.1 once at the middle, fresh momentum.
 
   Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 1) on
   the rate is a tenth. Source: the reference program of 2006.05929.
   """
   return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
-                decay=0.1, restart=True, strategy=strategy, mode='single',
+                decay=0.1, restart=True, strategy=strategy, mode=mode,
                 cutmix=cutmix, extra=1, **more)
 
 

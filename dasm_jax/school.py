@@ -90,7 +90,7 @@ def recipe(c, codec):
   """The `recipes.Recipe` of experts, from what `config.experts` gives."""
   return recipes.recipe(
       1, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay,
-      batch=c.batch, strategy=c.augment, mode=c.get('mode', 'single'),
+      batch=c.batch, strategy=c.augment, mode=c.mode,
       cutmix=c.get('cutmix', 0.0), statistics=photo.statistics(
           c.augment, codec.mean, codec.std, codec.zca))
 

@@ -147,7 +147,7 @@ def recipe(set_, epochs=0):
   return recipes.RECIPES[set_.recipe_name](
       epochs, lr=old.lr, batch=old.batch, strategy=old.strategy,
       cutmix=old.cutmix, weight_decay=old.weight_decay,
-      statistics=old.statistics)
+      statistics=old.statistics)._replace(mode=old.mode)
 
 
 def measures(subject, recipe_, count, seed):

@@ -174,6 +174,8 @@ def test_recipes_of_another_length(workdir):
   assert subject.recipe(set_, 6) == set_.recipe  # its own length
   assert subject.recipe(set_, 40) == recipes.dc_recipe(
       40, strategy='color_crop_cutout_flip_scale_rotate')
+  other = set_._replace(recipe=set_.recipe._replace(mode='mtt'))
+  assert subject.recipe(other, 40).mode == 'mtt'
 
 
 def test_measures_train_on_what_they_say(workdir, monkeypatch):

@@ -108,6 +108,18 @@ def test_modes_apply_what_they_say():
     assert augment.build('', mode)(KEY, IMAGES) is IMAGES
 
 
+def test_mtt_aligns_corners_and_else_is_single():
+  for op, aligned in (('scale', True), ('rotate', True), ('crop', False)):
+    (one,), (other,) = ({np.asarray(augment.build(op, mode)(KEY, IMAGES, True)
+                                    ).tobytes()} for mode in ('single', 'mtt'))
+    assert (one != other) == aligned
+  key = jax.random.split(jax.random.fold_in(KEY, 0))[1]
+  values = augment.draws('rotate', key, 1, 16, 16)
+  np.testing.assert_allclose(
+      augment.build('rotate', 'mtt')(KEY, IMAGES, True),
+      augment.rotate(IMAGES, *values, align_corners=True), rtol=1e-6)
+
+
 def test_single_draws_each_operation():
   flat = jnp.ones((1, 16, 16, 1))
   apply = jax.jit(augment.build('flip_color_cutout'))
@@ -131,7 +143,7 @@ def test_impossible_strategies():
     augment.build('color_blur')
   with pytest.raises(UserError, match='twice'):
     augment.build('flip_crop_flip')
-  with pytest.raises(UserError, match="mode 'x'; choose from all, idc, single"):
+  with pytest.raises(UserError, match="'x'; choose from all, idc, mtt, single"):
     augment.build('flip', 'x')
 
 

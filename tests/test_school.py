@@ -52,6 +52,16 @@ def trained(tmp_path_factory):
   return opened(tmp_path_factory.mktemp('trained'))
 
 
+def test_augmentations_of_a_family_align_corners_everywhere():
+  """Experts, students and the evaluation, as published."""
+  made = job.build(tiny())
+  assert made.config.method.augment_mode == made.recipe.mode == 'mtt'
+  assert school.recipe(made.config.experts, made.codec).mode == 'mtt'
+  assert school._about(made)['experts.mode'] == 'mtt'
+  assert job.build(tiny(eval__recipe='idc')).recipe.mode == 'idc'
+  assert job.build(small.tiny('dm')).recipe.mode == 'single'
+
+
 def test_experts_learn_and_differ(trained):
   made, data, buffer = trained
   assert buffer.missing() == [] and buffer.folder.parent.name == 'experts'

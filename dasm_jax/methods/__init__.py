@@ -102,7 +102,7 @@ def _trajectory(network, c, given, axis_name):
       **plain, **given, 'unravel': experts.flat(network)[1],
       'loss_fn': experts.loss_fn(network), 'batch': c.batch_syn,
       'assign': experts.seen(network) if c.assign else None,
-      'augment': augment.build(c.augment, align_corners=True)}), axis_name)
+      'augment': augment.build(c.augment, c.augment_mode)}), axis_name)
 
 
 def matching(network, c):

@@ -18,7 +18,7 @@ TRAJECTORY = dict(
     expert_epochs=2, first_epoch=0, start_last_epoch=-1, last_epoch=19,
     expand=0, batch_syn=0, starts=1, lr=100.0, momentum=0.5, lr_start=0.01,
     lr_lr=1e-5, lr_label=0.0, label_momentum=0.9, average=0.0, skip_above=0.0,
-    assign=False, steps=5000, augment=DSA)
+    assign=False, steps=5000, augment=DSA, augment_mode='mtt')
 
 # Of methods whose network is renewed: how many are trained before and kept, of
 # which each new one is; none: each is drawn as it is initialised.
