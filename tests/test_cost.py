@@ -48,6 +48,13 @@ def test_one_layer_by_hand():
   assert once.values >= 3 * 100 + 2 * 7
 
 
+def test_half_precision_makes_as_many_numbers():
+  one, other = (flops.forward(
+      models.build('convnet', shape=(8, 8, 3), classes=7, dtype=dtype),
+      (8, 8, 3)) for dtype in ('float32', 'bfloat16'))
+  assert one == other  # its casts are not counted
+
+
 def test_loops_count_as_often_as_they_run():
   def five(x, w):
     return jax.lax.scan(lambda x, _: (jax.jit(jnp.matmul)(x, w), None), x,
