@@ -88,6 +88,9 @@ def _lines(job, once, machine_, found):
   yield (f'sweeps    {" + ".join(map(str, steps))} of {len(job.plan)} '
          f'segment(s); {report.count(once.flops)} FLOP an image and forward '
          'pass')
+  if not data.here(c.dataset.name, c.dataset.data_dir or None):
+    yield (f'note      {c.dataset.name} is not here: these are its known '
+           'numbers, and a run will first ask TFDS to prepare it')
   whole = sum(used.values())
   yield f'memory    {_sizes(used)}; {report.size(whole)} a device of ' + (
       report.size(machine_.memory))

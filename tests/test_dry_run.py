@@ -128,6 +128,16 @@ def test_outline_of_what_is_not_there(tmp_path):
   assert len(large.class_names) == 1000
 
 
+def test_says_that_a_set_is_not_there(tmp_path):
+  there, away = [], []
+  dry_run.dry_run(small.tiny(), 'x', ONE, there.append)
+  dry_run.dry_run(small.tiny(dataset__name='mnist',
+                             dataset__data_dir=str(tmp_path)), 'x', ONE,
+                  away.append)
+  assert any('mnist is not here' in line for line in away)
+  assert not any('not here' in line for line in there)
+
+
 @pytest.mark.parametrize('name, words', [
     ('imagenet2012', ['differ in size', '--config.dataset.size=']),
     ('nothing', ["'nothing'", 'choose from']),

@@ -8,10 +8,11 @@ from dasm_jax.data import (
   refusals,
   subset,
 )
+from dasm_jax.data.directory import locate
 from dasm_jax.data.splits import Dataset, Split, hold_out, statistics
 from dasm_jax.data.table import DATASETS, Row
 
-__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'load',
+__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'here', 'load',
            'outline']
 
 
@@ -85,6 +86,12 @@ def _chosen(train, test, names, classes):
       split = Split(split.images[which], labels)
     out.append(split)
   return *out, chosen
+
+
+def here(name, data_dir=None):
+  """Whether a data set lies here, ready to be read."""
+  return name == 'digits' or name.startswith(folder.PREFIX) or (
+      locate(name, data_dir) is not None)
 
 
 def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
