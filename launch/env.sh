@@ -1,5 +1,16 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: a virtual environment with the package in it.
+# Sourced by the other scripts.
+
+# answer_help SCRIPT ARGUMENTS prints what SCRIPT says of itself if asked to.
+answer_help() {
+  case ${2:-} in -h | --help)
+    sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "$1"
+    exit
+    ;;
+  esac
+}
+
+# A virtual environment with the package in it.
 # setup EXTRAS installs once; the stamp holds what was installed.
 setup() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1

@@ -4,11 +4,9 @@
 #   EXTRAS=cuda12 launch/gpu.sh …   for drivers from 525 to 579
 #   RESTART=1 launch/gpu.sh …       goes on if the program was sent SIGTERM
 set -euo pipefail
-case ${1:-} in -h | --help)
-  sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-  exit
-  ;;
-esac
+# shellcheck source=launch/env.sh
+. "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+answer_help "${BASH_SOURCE[0]}" "$@"
 local=$(dirname "${BASH_SOURCE[0]}")/local.sh
 export EXTRAS=${EXTRAS:-cuda13} JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
 [ -n "${RESTART:-}" ] || exec "$local" "$@"

@@ -3,14 +3,10 @@
 #   launch/local.sh [CONFIG] [flags]     CONFIG: configs/digits.py if not given
 #   EXTRAS=cuda13 launch/local.sh …      with a GPU (or cuda12, tpu)
 set -euo pipefail
-case ${1:-} in -h | --help)
-  sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-  exit
-  ;;
-esac
 here=$PWD
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+answer_help "${BASH_SOURCE[0]}" "$@"
 setup "${EXTRAS:-}"
 root=$PWD
 config=configs/digits.py

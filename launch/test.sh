@@ -2,13 +2,9 @@
 # Installs with the test extras if need be, and runs the tests.
 #   launch/test.sh [pytest arguments]
 set -euo pipefail
-case ${1:-} in -h | --help)
-  sed -n '/^#!/d; /^#/!q; s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-  exit
-  ;;
-esac
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+answer_help "${BASH_SOURCE[0]}" "$@"
 setup dev
 .venv/bin/ruff check .
 # Two workers: most of the time goes into compiling, on one core each.

@@ -4,7 +4,7 @@
 set -euo pipefail
 
 usage() {
-  cat >&2 <<'END'
+  cat <<'END'
 usage: launch/tpu_vm.sh --bucket=gs://BUCKET --zone=ZONE [options] \
          CONFIG [flags of dasm_jax.main]
 
@@ -24,12 +24,11 @@ stops watching; the same command watches again.
   --poll=SECONDS        between two looks; 60                         (TPU_POLL)
   --failures=N          give up at the Nth that is no preemption; 3
 END
-  exit "$1"
 }
 
 wrong() {
-  printf 'error: %s\n\n' "$1" >&2
-  usage 2
+  printf 'error: %s; launch/tpu_vm.sh --help lists the options\n' "$1" >&2
+  exit 2
 }
 
 bucket=${BUCKET:-} zone=${TPU_ZONE:-} name=${TPU_NAME:-dasm}
@@ -47,7 +46,10 @@ while [ $# -gt 0 ]; do
     --env=?*=*) environment="$environment $(printf '%q' "${1#*=}")" ;;
     --poll=*) poll=${1#*=} ;;
     --failures=*) allowed=${1#*=} ;;
-    -h | --help) usage 0 ;;
+    -h | --help)
+      usage
+      exit
+      ;;
     -*) wrong "unknown option $1 before CONFIG" ;;
     *) break ;;
   esac
@@ -57,15 +59,15 @@ done
 config=$1
 shift
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-like() {  # VALUE PATTERN OPTION: which needs such a value
-  [[ $1 =~ ^$2$ ]] || wrong "--$3='$1' should look like $2"
+like() {  # VALUE PATTERN OPTION EXAMPLE: which needs such a value
+  [[ $1 =~ ^$2$ ]] || wrong "--$3='$1' should look like $4"
 }
-like "$bucket" 'gs://[^ ]+' bucket
-like "${data:-$bucket}" 'gs://[^ ]+' data
-like "$zone" '[a-z0-9-]+' zone
-like "$name" '[a-z][a-z0-9-]*' name
-like "$poll" '[0-9.]+' poll
-like "$allowed" '[1-9][0-9]*' failures
+like "$bucket" 'gs://[^ ]+' bucket gs://my-bucket
+like "${data:-$bucket}" 'gs://[^ ]+' data gs://my-bucket/tfds
+like "$zone" '[a-z0-9-]+' zone us-east5-b
+like "$name" '[a-z][a-z0-9-]*' name lower-case-1
+like "$poll" '[0-9.]+' poll 60
+like "$allowed" '[1-9][0-9]*' failures 3
 [ -e "$root/${config%%:*}" ] ||
   wrong "no config '${config%%:*}' in $root, which is what is copied"
 command -v gcloud > /dev/null || {
@@ -77,7 +79,9 @@ if [ -z "$runtime" ]; then
     v6e-*) runtime=v2-alpha-tpuv6e ;;
     v5p-*) runtime=v2-alpha-tpuv5 ;;
     v5litepod-*) runtime=v2-alpha-tpuv5-lite ;;
-    *) runtime=tpu-ubuntu2204-base ;;
+    v[234]-*) runtime=tpu-ubuntu2204-base ;;
+    *) wrong "--type=$type: the Cloud TPU API serves v2 to v6e, such as v6e-4; \
+see launch/gke.md for others, or give --runtime" ;;
   esac
 fi
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import textwrap
 import tomllib
 
 import jsonschema
@@ -39,6 +40,23 @@ def test_the_schema_is_one():
 @pytest.mark.parametrize('name', FILES)
 def test_it_is_a_jobset(name):
   assert errors(jobset(name)) == []
+
+
+@pytest.mark.parametrize('change, fits', [
+    (lambda text: text, True),
+    (lambda text: text.replace('csi:', 'csy:'), False),
+    (lambda text: text.replace('mountPath', 'path'), False)])
+def test_the_page_says_how_to_mount_a_bucket(change, fits):
+  (text,) = re.findall(r'```yaml\n(.*?)```', (LAUNCH / 'gke.md').read_text(),
+                       re.DOTALL)
+  more = yaml.safe_load(textwrap.dedent(change(text)))['template']
+  document = jobset('gke.yaml')
+  pod = job_of(document)['template']
+  (container,), (added,) = (part['spec']['containers'] for part in (pod, more))
+  assert added['name'] == container['name']
+  pod['metadata'] = more['metadata']
+  pod['spec'] |= {**more['spec'], 'containers': [container | added]}
+  assert (errors(document) == []) == fits
 
 
 @pytest.mark.parametrize('old, new', [

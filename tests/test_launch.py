@@ -153,11 +153,13 @@ def test_ctrl_c_leaves_the_job_alone_and_the_next_call_watches_it(project):
     (['--env=A', 'configs/digits.py'], '--env=A'),
     (['--data=tfds', 'configs/digits.py'], "--data='tfds'"),
     (['--name=A b', 'configs/digits.py'], "--name='A b'"),
-    (['--poll=soon', 'configs/digits.py'], "--poll='soon'")])
-def test_wrong_arguments_show_the_usage(project, arguments, says):
+    (['--poll=soon', 'configs/digits.py'], "--poll='soon'"),
+    (['--type=tpu7x-8', 'configs/digits.py'], '--type=tpu7x-8: the Cloud TPU')])
+def test_wrong_arguments_show_the_way_out(project, arguments, says):
   code, text = run(project, 'tpu_vm.sh', '--bucket=gs://b', '--zone=z',
                    *arguments)
-  assert code == 2 and says in text.splitlines()[0] and 'usage: ' in text
+  assert code == 2 and says in text and text.count('\n') == 1
+  assert '--help lists the options' in text
   assert not noted(project, 'calls')
 
 
@@ -184,7 +186,8 @@ def test_gpu_passes_a_signal_on_and_then_stops(project):
   assert '.[cuda12]' in (project.parent / 'fake' / 'installed').read_text()
 
 
-@pytest.mark.parametrize('script', ['local.sh', 'gpu.sh', 'test.sh'])
+@pytest.mark.parametrize('script', ['local.sh', 'gpu.sh', 'test.sh',
+                                    'tpu_vm.sh'])
 def test_help_installs_nothing(project, script):
   code, text = run(project, script, '--help')
   assert code == 0 and f'launch/{script}' in text and '#' not in text
