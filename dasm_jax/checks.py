@@ -53,11 +53,14 @@ def check_settings(c):
   groups.check('run.batched', c.run.batched)
   methods.check(c.method)
   if c.syn.phases > 1 and not methods.apart(c.method):
+    reason, way = 'looks at all of them at once', 'idc or dm'
+    if c.method.match in ('gradient', 'feature'):
+      reason, way = 'trains its networks on them', (
+          f'{way}, --config.method.train_on=real')
     raise UserError(
         f'--config.syn.phases={c.syn.phases} distils classes one part after '
-        f'the other, but method {c.method.name} looks at all of them at once, '
-        'or trains its networks on them; choose idc, dm, or '
-        '--config.method.train_on=real, or set 1')
+        f'the other, but method {c.method.name} {reason}; choose {way}, or set '
+        '1')
   _check_experts(c)
   plan(c)
   for name in ('gamma', 'hardest', 'share', 'first', 'replay'):

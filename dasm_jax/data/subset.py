@@ -80,5 +80,5 @@ def _of_part(part, known):
     raise UserError(
         f'{ENTRY}={part}: the data set has not {len(lacking)} of its '
         f'{len(LISTS[part])} classes, {shorten(lacking)}; it has '
-        f'{shorten(known)}')
+        f'{shorten(known)}; {ENTRY}= takes all of them')
   return [known[name] for name in LISTS[part]]
