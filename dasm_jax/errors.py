@@ -6,6 +6,12 @@ class UserError(ValueError):
 
   The message is one line and names the value, the choices and the way out.
   """
+  code = 2  # exit status
+
+
+class Unavailable(UserError):
+  """What failed may work again: the same command goes on, if started again."""
+  code = 75
 
 
 def unknown(kind, value, choices):

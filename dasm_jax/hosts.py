@@ -10,7 +10,7 @@ import json
 import jax
 import numpy as np
 
-from dasm_jax.errors import UserError
+from dasm_jax.errors import Unavailable, UserError
 
 # A pod may take long to start all its workers.
 STARTING = 1800  # seconds
@@ -107,7 +107,7 @@ def once(function):
     try:
       said = {'value': function()}
     except UserError as error:
-      said = {'error': str(error)}
+      said = {'error': str(error), 'code': error.code}
     except Exception as error:
       _tell({'failure': f'{type(error).__name__}: {error}'})
       raise
@@ -115,7 +115,8 @@ def once(function):
   if 'failure' in said:
     raise RuntimeError(f'the first process failed: {said["failure"]}')
   if 'error' in said:
-    raise UserError(said['error'])
+    kind = Unavailable if said['code'] == Unavailable.code else UserError
+    raise kind(said['error'])
   return said['value']
 
 

@@ -126,9 +126,9 @@ def _tree(given):
   return module.get_config(arguments)
 
 
-def _fail(error):
+def _fail(error, code=2):
   print(f'error: {error}', file=sys.stderr)
-  sys.exit(2)
+  sys.exit(code)
 
 
 def default_workdir(given, entries=()):
@@ -176,7 +176,7 @@ def main(argv):
       hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
       run.run(_CONFIG.value, workdir, _PROFILE.value)
   except UserError as error:
-    _fail(error)
+    _fail(error, error.code)
   except stop.Stopped as stopped:
     print(f'\n{stopped}', file=sys.stderr)
     sys.exit(stopped.code)

@@ -12,7 +12,7 @@ from dasm_jax.workdir import write
 KEPT = 'accuracies.json'  # of the networks trained so far
 
 
-def measure(job, syn, batch, real, test, workdir, log, stopping):
+def measure(job, syn, batch, real, test, place, log, stopping):
   """Accuracies of the synthetic set and of random real images, `{name: […]}`.
 
   Both under the same recipe and with the same number of networks; a rate that
@@ -22,14 +22,18 @@ def measure(job, syn, batch, real, test, workdir, log, stopping):
   Args:
     job: a `Job`; syn: its `Synthetic`; batch: as networks see it.
     real: one of `real`; test: a `Source` on every device.
-    workdir, log, stopping: of the run.
+    place: a `mirror.Place`; log, stopping: of the run.
 
   Raises:
     stop.Stopped: asked to stop.
   """
   c = job.config.eval
   together = _together(job)
-  found = hosts.once(lambda: _read(workdir / KEPT))
+  kept = place.path / KEPT
+  def keep():
+    write(kept, json.dumps(found))
+    place.push()
+  found = hosts.once(lambda: _read(kept))
   log.say(f'evaluating: {c.networks} fresh networks on the synthetic set, then '
           'as many on random real images')
   size = min(c.networks, parallel.count() * together)
@@ -39,7 +43,7 @@ def measure(job, syn, batch, real, test, workdir, log, stopping):
     while len(have) < c.networks:
       part = slice(len(have), min(len(have) + size, c.networks))
       have.extend(float(x) for x in run(part))
-      hosts.once(lambda: write(workdir / KEPT, json.dumps(found)))
+      hosts.once(keep)
       log.progress(1 + (name == 'random'), 2, len(have), c.networks,
                    what='evaluation', unit='network')
       stopping.hear()

@@ -9,25 +9,31 @@ import hashlib
 import os
 import pathlib
 import shutil
+import time
 
-from dasm_jax.errors import UserError
+from dasm_jax.errors import Unavailable, UserError
 
 LAST = 'results.json'  # says that all else is there
+WAITS = 1, 5, 25  # seconds before a push is tried again
 
 
 class Place:
   """A workdir.
 
-  path: where the run works. experts: where its experts are, unless told: beside
-  it, so that runs share them. push: call it after a change.
+  path: where the run works. home: what it locks. experts: where its experts
+  are, unless told: beside it, so that runs share them. pull: call it once home
+  is locked. push: call it after a change.
   """
 
   def __init__(self, path):
-    self.path = pathlib.Path(path)
+    self.path = self.home = pathlib.Path(path)
     self.experts = self.path.parent / 'experts'
 
-  def push(self):
+  def pull(self):
     """Nothing: the run works where its workdir is."""
+
+  def push(self):
+    """Nothing, as `pull`."""
 
 
 class Mirror(Place):
@@ -36,42 +42,68 @@ class Mirror(Place):
   def __init__(self, far, near):
     """far: an `epath.Path`, or any path. near: a directory of this machine."""
     super().__init__(near)
+    self.home = self.path.with_name(f'{self.path.name}.home')
     self.experts = self.path / 'experts'  # or they would not be copied
     self._far, self._sent = far, {}
-    with _telling(far):
-      self._pull()
 
-  def _pull(self):
-    far = dict(_files(self._far))
-    for name in set(dict(_files(self.path))) - set(far):
-      (self.path / name).unlink()
-    for name, file in far.items():
-      near = self.path / name
-      near.parent.mkdir(parents=True, exist_ok=True)
-      near.write_bytes(file.read_bytes())
-      self._sent[name] = _state(near)
+  def pull(self):
+    """Makes `path` what the far place is.
+
+    Raises:
+      UserError: it cannot be read or written to.
+    """
+    try:
+      probe = self._far / '.probe'
+      self._far.mkdir(parents=True, exist_ok=True)
+      probe.write_text('')
+      probe.unlink()
+      shutil.rmtree(self.path, ignore_errors=True)
+      self.path.mkdir(parents=True)
+      for name, file in _files(self._far):
+        near = self.path / name
+        near.parent.mkdir(parents=True, exist_ok=True)
+        near.write_bytes(file.read_bytes())
+        self._sent[name] = _state(near)
+    except Exception as error:  # Whatever a far place raises.
+      raise UserError(f'{_told(self._far, error)}; check its name, your rights '
+                      'there and the extra of its kind (gs:// needs '
+                      'dasm-jax[gcs])') from error
 
   def push(self):
-    """Copies what is new, then removes what is gone."""
-    with _telling(self._far):
-      near = dict(_files(self.path))
-      for name in sorted(near, key=lambda name: (name == LAST, name)):
-        state = _state(near[name])
-        if self._sent.get(name) != state and name != '.lock':
-          there = self._far / name
-          there.parent.mkdir(parents=True, exist_ok=True)
-          there.write_bytes(near[name].read_bytes())
-          self._sent[name] = state
-      for name in set(self._sent) - set(near):
-        (self._far / name).unlink(missing_ok=True)
-        del self._sent[name]
+    """Copies what is new, then removes what is gone; tries some times.
+
+    Raises:
+      Unavailable: the far place has not answered in half a minute.
+    """
+    for wait in (*WAITS, None):
+      try:
+        return self._push()
+      except Exception as error:  # Whatever a far place raises.
+        if wait is None:
+          raise Unavailable(
+              f'{_told(self._far, error)}; the same command goes on from what '
+              'is there') from error
+        time.sleep(wait)
+
+  def _push(self):
+    near = dict(_files(self.path))
+    for name in sorted(near, key=lambda name: (name == LAST, name)):
+      state = _state(near[name])
+      if self._sent.get(name) != state and name != '.lock':
+        there = self._far / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(near[name].read_bytes())
+        self._sent[name] = state
+    for name in set(self._sent) - set(near):
+      (self._far / name).unlink(missing_ok=True)
+      del self._sent[name]
 
 
 def place(workdir):
   """The `Place` of a workdir: its own directory, or that of its mirror.
 
   Raises:
-    UserError: a far place that cannot be reached or written to.
+    UserError: a far place of no known kind.
   """
   name = str(workdir)
   if '://' not in name:
@@ -80,32 +112,17 @@ def place(workdir):
   digest = hashlib.sha256(name.encode()).hexdigest()[:16]
   cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   near = pathlib.Path(cache) / 'dasm_jax' / 'workdirs' / digest
-  shutil.rmtree(near, ignore_errors=True)
-  with _telling(name):
-    far = epath.Path(name)
-    probe = far / '.probe'
-    far.mkdir(parents=True, exist_ok=True)
-    probe.write_text('')
-    probe.unlink()
-  near.mkdir(parents=True)
-  return Mirror(far, near)
+  try:
+    return Mirror(epath.Path(name), near)
+  except Exception as error:  # No such kind of place, a package that lacks.
+    raise UserError(f'{_told(name, error)}; gs:// needs dasm-jax[gcs]'
+                    ) from error
 
 
-class _telling:
+def _told(far, error):
   """Any failure of a far place, in one line."""
-
-  def __init__(self, far):
-    self._far = far
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    if isinstance(error, Exception) and not isinstance(error, UserError):
-      text = ' '.join(str(error).split())[:200] or kind.__name__
-      raise UserError(f'cannot use --workdir {str(self._far)!r}: {text}; check '
-                      'its name, your rights there and the extra of its kind '
-                      '(gs:// needs dasm-jax[gcs])') from error
+  text = ' '.join(str(error).split())[:200] or type(error).__name__
+  return f'cannot use --workdir {str(far)!r}: {text}'
 
 
 def _files(root, prefix=''):

@@ -50,7 +50,8 @@ def run(config, workdir, profile=False):
     def hold():
       nonlocal place
       place = mirror.place(workdir)
-      held.enter_context(checkpoint.lock(place.path))
+      held.enter_context(checkpoint.lock(place.home))
+      place.pull()
       held.callback(place.push)
       return (place.path / 'config.json').exists()
     # A job that cannot be built must not claim a new workdir.
@@ -94,6 +95,7 @@ def _walk(job, fingerprint, name, tools):
         outcome.say_resumed(job, phase, step, log)
         if not found:
           saved.save(0, progress)
+          hosts.once(place.push)
           stopping.hear()
           stopping.leave_if_asked(f'segment {phase.index + 1}, step 0')
         _rewind(job, phase, step, log)
@@ -107,7 +109,7 @@ def _walk(job, fingerprint, name, tools):
   syn = beginning.join(done)
   batch = lessons.of(job, syn, done)
   accuracy = measuring.measure(
-      job, syn, batch, real, test, place.path, log, stopping)
+      job, syn, batch, real, test, place, log, stopping)
   return hosts.once(lambda: outcome.finish(
       job, syn, batch, done, accuracy, meter.summary(), place.path, name, log))
 

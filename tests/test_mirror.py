@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small
 
-from dasm_jax import mirror, run, stop
+from dasm_jax import checkpoint, mirror, run, stop
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -21,8 +21,8 @@ def tree(root):
 
 def test_pushes_what_changed_and_drops_what_went(tmp_path):
   far, near = tmp_path / 'far', tmp_path / 'near'
-  near.mkdir()
   place = mirror.Mirror(far, near)
+  place.pull()
   (near / 'a' / 'b').mkdir(parents=True)
   (near / 'a' / 'b' / 'c').write_text('one')
   (near / '.lock').write_text('1')
@@ -43,7 +43,7 @@ def test_brings_back_what_is_there_and_nothing_else(tmp_path):
     (folder / 'x').mkdir(parents=True)
     (folder / 'x' / 'both').write_text(text)
   (near / 'stale').write_text('')
-  mirror.Mirror(far, near)
+  mirror.Mirror(far, near).pull()
   assert tree(near) == {'x/both': 'far'}
 
 
@@ -61,7 +61,8 @@ def test_results_come_last(tmp_path, monkeypatch):
   assert sent[-1] == 'results.json' and len(sent) == 4
 
 
-def test_failures_are_one_line(tmp_path):
+def test_failures_are_one_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(mirror, 'WAITS', (0, 0))
   (tmp_path / 'file').write_text('')
   near = tmp_path / 'near'
   near.mkdir()
@@ -69,14 +70,46 @@ def test_failures_are_one_line(tmp_path):
   (near / 'a').write_text('')
   with pytest.raises(UserError, match='cannot use --workdir') as error:
     place.push()
-  assert '\n' not in str(error.value)
+  assert '\n' not in str(error.value) and error.value.code == 75  # try again
+  with pytest.raises(UserError, match='cannot use --workdir') as error:
+    place.pull()
+  assert error.value.code == 2 and (near / 'a').exists()
   with pytest.raises(UserError, match=r"--workdir 'nosuch://x/y'"):
-    mirror.place('nosuch://x/y')
+    mirror.place('nosuch://x/y').pull()
+
+
+def test_a_push_is_tried_again(tmp_path, monkeypatch):
+  monkeypatch.setattr(mirror, 'WAITS', (0, 0))
+  place, failures = mirror.Mirror(tmp_path / 'far', tmp_path / 'near'), [1, 1]
+  place.pull()
+  (tmp_path / 'near' / 'a').write_text('one')
+  write = pathlib.Path.write_bytes
+  def flaky(path, data):
+    if failures:
+      raise OSError(f'lost {failures.pop()}')
+    return write(path, data)
+  monkeypatch.setattr(pathlib.Path, 'write_bytes', flaky)
+  place.push()
+  assert tree(tmp_path / 'far') == {'a': 'one'} and not failures
+
+
+def test_a_second_run_leaves_the_first_alone(tmp_path, monkeypatch):
+  far, near = tmp_path / 'far', tmp_path / 'near'
+  monkeypatch.setattr(mirror, 'place', lambda name: mirror.Mirror(far, near))
+  first = mirror.Mirror(far, near)
+  with checkpoint.lock(first.home):
+    first.pull()
+    (near / 'mine').write_text('')
+    with pytest.raises(UserError, match='in use by process'):
+      run.run(small.tiny('dm'), 'gs://bucket/run')
+    assert (near / 'mine').exists()
 
 
 def test_own_directories_are_themselves(tmp_path):
   place = mirror.place(tmp_path / 'runs' / 'one')
+  place.pull()
   place.push()
+  assert place.home == place.path
   assert place.path == tmp_path / 'runs' / 'one'
   assert place.experts == tmp_path / 'runs' / 'experts'
   assert not (tmp_path / 'runs').exists()
@@ -88,7 +121,6 @@ def test_a_lost_machine_goes_on_from_the_far_place(tmp_path, monkeypatch):
 
   def place(name):
     assert name == 'gs://bucket/run'
-    near.mkdir()
     return mirror.Mirror(far, near)
   config = small.tiny('dm', eval__networks=9, eval__epochs=1,
                       segments__number=1)
