@@ -129,7 +129,7 @@ def _program(job, segment, method, compiled):
   """The compiled chunk of a segment: one for all segments that are alike."""
   union = job.config.segments.match == 'union'
   alike = (segment.width, segment.slots.start if union else 0,
-           jobs.steps(job, segment))
+           jobs.steps(job, segment), jobs.correction(job.config, job, segment))
   if alike not in compiled:
     compiled[alike] = parallel.chunk(method)
   return compiled[alike]

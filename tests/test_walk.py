@@ -8,7 +8,7 @@ import pytest
 import small
 import toy
 
-from dasm_jax import evaluate, methods, parallel, run, segments
+from dasm_jax import distil, evaluate, methods, parallel, run, segments
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
@@ -79,6 +79,22 @@ def test_correction_may_fall_over_segments(fall, ends):
   found = [jobs.correction(job.config, job, part) for part in job.plan]
   assert [(one.start, one.end) for one in found] == [(x, x) for x in ends]
   assert all(one.relative for one in found)
+  # Each segment's program has its own strength, resumed or not.
+  compiled = {}
+  for part in job.plan:
+    distil._program(job, part, jobs.method(job, part), compiled)
+  assert len(compiled) == len(set(ends))
+
+
+@pytest.mark.parametrize('change, want', [
+    ({'ratio': .1}, (.1, .1, True)), ({'end_ratio': .1}, (0, .1, True)),
+    ({'weight': .1, 'end_weight': 0.}, (.1, 0, False)),
+    ({'end_weight': .1}, (0, .1, False))])
+def test_correction_may_rise_within_a_segment(change, want):
+  job = jobs.build(small.tiny('dc', **{
+      f'sdc__{name}': value for name, value in change.items()}))
+  assert jobs.correction(job.config, job, job.plan[0])[:2] == want[:2]
+  assert jobs.correction(job.config, job, job.plan[0]).relative == want[2]
 
 
 @pytest.mark.parametrize('window, match', [
