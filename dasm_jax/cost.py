@@ -127,14 +127,22 @@ def _data(job, memory_):
       job.config.dataset.zca > 0)
   pixels, images = math.prod(job.shape), sum(len(x.labels) for x in splits)
   if intake.streams(job.config, job.dataset, memory_):
-    # Those of one call and of the next.
-    images -= max(0, len(splits[0].labels) - 2 * (
-        job.config.run.buffer_mb * 2 ** 20 // pixels))
+    # Those of one call and of the next, of one step at least.
+    held = max(job.config.run.buffer_mb * 2 ** 20 // pixels, _looked_at(job))
+    images -= max(0, len(splits[0].labels) - 2 * held)
   indices = sum(
       job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
   matrix = pixels ** 2 if whitened else 0
   return int(images * pixels * (load.FLOAT if whitened else 1)
              + load.FLOAT * (images + 2 * indices + matrix))
+
+
+def _looked_at(job):
+  """Real images that the largest step looks at, with a network's warm-up."""
+  m = job.config.method
+  trained = m.get('warmup', 0) + (
+      m.get('net_steps', 0) if m.get('train_on') == 'real' else 0)
+  return job.classes * m.get('batch', 0) + trained * m.get('net_batch', 0)
 
 
 def _filled(job):

@@ -9,9 +9,11 @@ from dasm_jax import (
   cost,
   data,
   flops,
+  intake,
   machine,
   methods,
   outcome,
+  real,
   report,
 )
 from dasm_jax import job as jobs
@@ -48,6 +50,7 @@ def dry_run(config, workdir, machine_=None, say=print):
   """
   job = outline(config)
   machine_ = machine_ or machine.measure()
+  _check_streamed(job, machine_)
   once = flops.forward(job.network, job.shape)
   phases = cost.phases(job, machine_)
   found = {
@@ -61,6 +64,19 @@ def dry_run(config, workdir, machine_=None, say=print):
   for line in _lines(job, once, machine_, found):
     say(line)
   return found
+
+
+def _check_streamed(job, machine_):
+  """Refuses what needs all images where they do not fit on the device."""
+  c = job.config
+  if not intake.streams(c, job.dataset, machine_.memory):
+    return
+  if 'experts' in c:
+    raise real.refused('training experts')
+  if c.method.get('pretrained'):
+    raise real.refused(f'--config.method.pretrained={c.method.pretrained}')
+  if c.method.match == 'discriminate':
+    raise real.refused(f'method {c.method.name}')
 
 
 class _Lines:

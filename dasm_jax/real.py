@@ -64,6 +64,15 @@ class Resident:
     return self._source
 
 
+def refused(what):
+  """A `UserError`: `what` cannot be done with images that are streamed."""
+  return UserError(
+      f'{what} goes through all real images again and again, which are read '
+      'from the disk as they do not fit on the device; set a smaller '
+      '--config.dataset.size=, fewer --config.dataset.classes=, or '
+      '--config.dataset.stream=never if they do fit')
+
+
 class Streamed:
   """Read from the disk; as `Resident` otherwise."""
   streamed = True
@@ -80,11 +89,7 @@ class Streamed:
 
   def whole(self, what):
     """Raises `UserError`: `what` needs all images at once."""
-    raise UserError(
-        f'{what} goes through all real images again and again, which are read '
-        'from the disk as they do not fit on the device; set a smaller '
-        '--config.dataset.size=, fewer --config.dataset.classes=, or '
-        '--config.dataset.stream=never if they do fit')
+    raise refused(what)
 
   def fetch(self, indices, capacity=None):
     """A `Source` on every device that has the images at `indices`.

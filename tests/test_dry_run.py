@@ -128,6 +128,26 @@ def test_outline_of_what_is_not_there(tmp_path):
   assert len(large.class_names) == 1000
 
 
+def test_refuses_what_cannot_be_streamed():
+  for method, changes, words in (
+      ('mtt', {'method__last_epoch': 1, 'experts__epochs': 3}, 'training exp'),
+      ('dm', {'method__pretrained': 2}, 'method.pretrained=2'),
+      ('cafe', {}, 'method cafe')):
+    with pytest.raises(UserError, match=words):
+      dry_run.dry_run(small.tiny(method, dataset__stream='always', **changes),
+                      'x', ONE)
+
+
+def test_an_outline_passes_over_broken_images(tmp_path):
+  for name in ('ant', 'bee'):
+    (tmp_path / name).mkdir()
+    for index in range(6):
+      Image.new('RGB', (9, 8)).save(tmp_path / name / f'{index}.png')
+  (tmp_path / 'ant' / '0.png').write_bytes(b'broken')
+  found = data.outline(f'folder:{tmp_path}')
+  assert found.train.images.shape[1:] == (8, 9, 3)
+
+
 def test_says_that_a_set_is_not_there(tmp_path):
   there, away = [], []
   dry_run.dry_run(small.tiny(), 'x', ONE, there.append)

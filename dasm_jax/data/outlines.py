@@ -63,12 +63,19 @@ def _folder(path, size, holdout):
     labels, test = labels[kept], labels[held]
   else:
     test = labels[:0]
-  try:
-    shape = images.decode(files[0][0], size).shape
-  except Exception as error:  # A broken file makes its decoder raise anything.
-    raise UserError(f'cannot read {str(files[0][0])!r}: {brief(error)}; remove '
-                    'it') from error
-  return labels, test, layout.class_names, shape
+  return labels, test, layout.class_names, _first_shape(
+      [path for path, _ in files], size)
+
+
+def _first_shape(paths, size):
+  """Of the first image that can be read, as a run will leave the others out."""
+  for path in paths:
+    try:
+      return images.decode(path, size).shape
+    except Exception as error:  # A decoder raises anything.
+      last = error
+  raise UserError(f'none of {len(paths)} images can be read, such as '
+                  f'{str(paths[-1])!r}: {brief(last)}')
 
 
 def _tfds(name, data_dir, holdout):

@@ -1,6 +1,7 @@
 """Making a TFDS set that is not on disk yet, with or without TensorFlow."""
 
 import contextlib
+import fcntl
 import importlib.util
 import io
 import logging
@@ -99,6 +100,16 @@ def prepare(name, builder, data_dir=None):
       builder.download_and_prepare()
   except Exception as error:  # Network, disk, archives, the builder itself.
     raise _refused(name, root, brief(error)) from error
+
+
+@contextlib.contextmanager
+def alone(data_dir=None):
+  """Keeps other processes from preparing sets in the same directory."""
+  root = data_root(data_dir)
+  root.mkdir(parents=True, exist_ok=True)
+  with open(root / '.dasm_jax.lock', 'w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it in the end
+    yield
 
 
 def _refused(name, root, reason):

@@ -104,7 +104,10 @@ def prepared(name, data_dir=None, holdout=0.0):
   builder = check(name, data_dir, holdout)
   with prepare.quiet():
     if not builder.info.splits:
-      prepare.prepare(name, builder, data_dir)
+      with prepare.alone(data_dir):
+        builder = check(name, data_dir, holdout)  # another may have been here
+        if not builder.info.splits:
+          prepare.prepare(name, builder, data_dir)
     return builder, test_split(name, builder, holdout)
 
 
