@@ -62,6 +62,11 @@ class Set(NamedTuple):
     return Taught(*plain, jnp.asarray(self.told), jnp.uint32(lessons['seed']),
                   jnp.float32(lessons['temperature']))
 
+  @property
+  def real_lr(self):
+    """Rate for real images, where that of the recipe was learned for these."""
+    return self.card.get('real_lr', self.recipe.lr)
+
   def real(self, images):
     """Real images, 8-bit integers, as networks trained on the set see them."""
     plain = self.codec._replace(space='pixels')
@@ -90,7 +95,8 @@ def save(job, syn, results, path, batch=None):
       'segments': len(job.plan), 'seed': c.seed,
       'network': settings['network'],
       'recipe': job.at_rate(job.recipe, syn)._asdict(),
-      'recipe_name': c.eval.recipe, 'accuracy': results['accuracy'],
+      'recipe_name': c.eval.recipe, 'real_lr': job.recipe.lr,
+      'accuracy': results['accuracy'],
       'config_hash': workdir.fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,
                   'formation': codec.kind,
@@ -183,8 +189,7 @@ def _read(arrays, card):
   if labels.shape != (*images.shape[:2], len(names)):
     raise ValueError(f'{kind} labels of shape {labels.shape} for images of '
                      f'{images.shape[:2]} and {len(names)} classes')
-  labels = labels.astype(np.float32)
-  labels /= labels.sum(-1, keepdims=True)  # half precision has rounded them
+  labels = storage.rounded(labels)
   recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
   recipe, name = recipes.recipe(**recipe), card['recipe_name']
   if name not in recipes.RECIPES:

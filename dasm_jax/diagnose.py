@@ -62,6 +62,8 @@ def names_of(paths):
     alone = path.suffix == '.npz' and path.name != 'synthetic.npz'
     return path.stem if alone else (
         path.parent if path.suffix == '.npz' else path).resolve().name
+  if len(set(map(str, paths))) < len(paths):
+    raise UserError(f'--set={",".join(map(str, paths))} names one twice')
   found = [short(path) for path in paths]
   return [name if found.count(name) == 1 and name != 'real' else str(path)
           for name, path in zip(found, paths, strict=True)]
@@ -97,7 +99,7 @@ def measure(sets, ages, networks, real, seed, data_dir=None):
       dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
   batches = [Batch(*x.batch[:2]) for x in sets.values()]
   batches = parallel.replicate([*batches, sources.take(source, chosen)])
-  run = ageing.gradient_norms(network, one.recipe)
+  run = ageing.gradient_norms(network, one.recipe._replace(lr=one.real_lr))
   values = run(jax.random.split(jax.random.key(seed), networks), source,
                batches, ages,
                lambda age: print(f'age {age} measured', flush=True))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import parallel, synthetic, train
+from dasm_jax import parallel, storage, synthetic, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch, Taught
 
@@ -29,7 +29,8 @@ def of(job, syn, done):
     The set as networks see it: a `Batch`, or `Taught` by the mean of the
     teachers.
   """
-  batch = Batch(*synthetic.inputs(job.codec, syn))
+  stored = syn._replace(labels=storage.rounded(syn.labels))
+  batch = Batch(*synthetic.inputs(job.codec, stored))
   teachers = [progress.state.teacher for progress in done]
   if teachers[0] is None:
     return batch

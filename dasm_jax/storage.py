@@ -16,6 +16,12 @@ def class_numbers(labels):
   return numbers if one_hot else None
 
 
+def rounded(labels):
+  """Soft labels as they are read back from half precision, float32."""
+  labels = np.asarray(labels, np.float16).astype(np.float32)
+  return labels / labels.sum(-1, keepdims=True)
+
+
 def label_kind(labels, told=None):
   """`hard` if every row of `[…, classes]` is one-hot, else `soft`.
 

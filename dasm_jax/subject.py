@@ -101,8 +101,11 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   if selection not in coreset.CORESETS:
     raise unknown('selection', selection, coreset.CORESETS)
   c = config.defaults(selection)
-  c.seed, c.syn.ipc, c.eval.recipe = seed, int(ipc), recipe
-  c.dataset.name, c.dataset.size = name, size
+  # The recipes bear the names of methods that are evaluated by them.
+  c.eval = config.defaults(recipe).eval
+  c.seed, c.syn.ipc = seed, int(ipc)
+  # All images are looked at when networks are trained on them.
+  c.dataset.name, c.dataset.size, c.dataset.stream = name, size, 'never'
   c.dataset.data_dir = data_dir or ''
   checks.check(c)
   job = jobs.build(c)
@@ -165,6 +168,7 @@ def measures(subject, recipe_, count, seed):
     real images, `full` for all of them, else the subject.
   """
   dataset, set_ = subject.dataset, subject.set
+  plain = recipe_._replace(lr=set_.real_lr)
   keys = evaluate.keys(seed, count)
 
   @functools.cache
@@ -180,8 +184,10 @@ def measures(subject, recipe_, count, seed):
       subsets = evaluate.random_subsets(
           dataset.train.labels, len(dataset.class_names), set_.ipc, count,
           [seed, 2])
-      return evaluate.accuracies_of_subsets(network, recipe_)(
+      return evaluate.accuracies_of_subsets(network, plain)(
           (keys, jnp.asarray(subsets, jnp.int32)), train_, test)
-    images = train_ if name == 'full' else parallel.replicate(set_.batch)
-    return evaluate.accuracies(network, recipe_)(keys, images, test)
+    if name == 'full':
+      return evaluate.accuracies(network, plain)(keys, train_, test)
+    batch = parallel.replicate(set_.batch)
+    return evaluate.accuracies(network, recipe_)(keys, batch, test)
   return measure

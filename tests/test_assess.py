@@ -168,6 +168,13 @@ def test_a_real_subset_is_what_a_run_would_start_from():
   assert (other.set.syn.images != found.set.syn.images).any()
 
 
+def test_a_real_subset_has_the_rates_of_its_recipe():
+  for name, want in (('dc', (.01, 5e-4, 256)), ('idc', (.01, 5e-4, 64)),
+                     ('sre2l', (1e-3, .01, 128))):
+    recipe = subject.real('real:digits:random:2', recipe=name).set.recipe
+    assert (recipe.lr, recipe.weight_decay, recipe.batch) == want
+
+
 def test_recipes_of_another_length(workdir):
   set_ = card.load(workdir)
   assert subject.recipe(set_) == set_.recipe
@@ -180,14 +187,17 @@ def test_recipes_of_another_length(workdir):
 
 def test_measures_train_on_what_they_say(workdir, monkeypatch):
   found = subject.saved(workdir)
-  seen = []
+  seen, rates = [], []
   def accuracies(network, recipe):
+    rates.append(recipe.lr)
     return lambda keys, images, test: seen.append((keys, images, test))
   monkeypatch.setattr(evaluate, 'accuracies', accuracies)
   monkeypatch.setattr(evaluate, 'accuracies_of_subsets', accuracies)
-  measure = subject.measures(found, found.set.recipe, 3, 7)
+  learned = found.set.recipe._replace(lr=.7)
+  measure = subject.measures(found, learned, 3, 7)
   for name in ('dsa', 'random', 'full'):
     measure(name, None)
+  assert rates == [.7, .01, .01]  # real images do not have a learned rate
   (keys, batch, test), (pair, data, _), (_, whole, _) = seen
   assert len(test.labels) == 359 and len(data.labels) == 1438
   assert whole is data

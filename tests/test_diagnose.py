@@ -144,6 +144,8 @@ def test_names():
   assert diagnose.names_of(['x/a', 'y/b/synthetic.npz', 'c.npz']) == [
       'a', 'b', 'c']
   assert diagnose.names_of(['x/a', 'y/a', 'real']) == ['x/a', 'y/a', 'real']
+  with pytest.raises(UserError, match='names one twice'):
+    diagnose.names_of(['x/a', 'x/a'])
 
 
 def test_labels_are_short_while_they_differ():

@@ -167,8 +167,12 @@ def _refuses_other_logits(tmp_path):
 
 def test_a_set_without_teachers_is_itself():
   job = jobs.build(small.tiny('dc'))
-  syn = Synthetic(jnp.zeros((10, 2, 8, 8, 1)), jnp.zeros((10, 2, 10)), 0.)
+  soft = np.random.default_rng(0).dirichlet(np.ones(10), (10, 2))
+  syn = Synthetic(jnp.zeros((10, 2, 8, 8, 1)), jnp.asarray(soft, 'f4'), 0.)
   done = [types.SimpleNamespace(state=types.SimpleNamespace(teacher=None))]
   found = lessons.of(job, syn, done)
   assert not isinstance(found, Taught) and found.images.shape == (20, 8, 8, 1)
+  # As whoever loads the set will train on them: saved in half precision.
+  half = soft.reshape(20, 10).astype(np.float16).astype(np.float32)
+  np.testing.assert_array_equal(found.labels, half / half.sum(1, keepdims=True))
   assert parallel.count() == 8  # told by epochs, split over all of them
