@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax import difficulty, losses, parallel, synthetic
+from dasm_jax.errors import UserError
 from dasm_jax.types import Batch, Synthetic
 
 KERNELS = (2, 3, 4)
@@ -75,9 +76,19 @@ def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
 
 
 def blocks(features, first=0, last=None):
-  """The features from `first` to `last`, see `feature_matching`."""
+  """The features from `first` to `last`, see `feature_matching`.
+
+  Raises:
+    UserError: there are no such blocks.
+  """
+  count = len(features)
   last = first if last is None else last
-  return [features[block] for block in range(first, last + 1)]
+  start, stop = (x + count if x < 0 else x for x in (first, last))
+  if not 0 <= start <= stop < count:
+    raise UserError(f'features of blocks {first} to {last} are to be matched, '
+                    f'but the network has {count}, from 0 to {count - 1} or '
+                    f'-{count} to -1')
+  return list(features[start:stop + 1])
 
 
 def augmented(objective, augment):

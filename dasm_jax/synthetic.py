@@ -138,11 +138,17 @@ def pixels(codec_, images):
   return jnp.clip(images, 0, 1)
 
 
-def inputs(codec_, syn):
-  """All classes decoded and normalised for training, as `(images, labels)`.
+def in_training(codec_):
+  """The `Codec` by which networks are trained.
 
   `bound` is a measure against memory during matching only: for training every
   image is decoded by the full factor.
+  """
+  return codec_._replace(kind='single') if codec_.kind == 'bound' else codec_
+
+
+def inputs(codec_, syn):
+  """All classes decoded and normalised for training, as `(images, labels)`.
 
   Args:
     codec_: a `Codec`.
@@ -151,8 +157,7 @@ def inputs(codec_, syn):
   Returns:
     images `[classes * decoded, h, w, c]`, labels `[…, classes]`, class-major.
   """
-  kind = 'single' if codec_.kind == 'bound' else codec_.kind
-  codec_ = codec_._replace(kind=kind)
+  codec_ = in_training(codec_)
   images = jax.vmap(lambda x: normalise(codec_, decode(codec_, x)))(syn.images)
   labels = syn.labels[:, sources(codec_, syn.images.shape[1])]
   return (images.reshape(-1, *images.shape[2:]),
@@ -207,6 +212,8 @@ def within(codec_, images):
   """Stored images whose pixels are cut to [0, 1], in any space."""
   if codec_.space == 'pixels':
     return jnp.clip(images, 0, 1)
+  if codec_.zca is not None:
+    return zca.whiten(codec_.zca, pixels(codec_, images))
   low, high = (normalise(codec_._replace(space='pixels'), jnp.full(
       images.shape[-1:], x, images.dtype)) for x in (0, 1))
   return jnp.clip(images, low, high)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import checkpoint, methods, objectives, parallel
+from dasm_jax import checkpoint, methods, models, objectives, parallel
+from dasm_jax.errors import UserError
 from dasm_jax.methods import gradient
 
 each_method = pytest.mark.parametrize('name', toy.METHODS)
@@ -222,6 +223,12 @@ def test_joint_step_is_a_step_for_each_class():
     y = y - rate * u
     np.testing.assert_allclose(y, theirs[sweep + 1], rtol=1e-12)
   assert gradient.equivalent(lr, 0.0, 3) == (lr, 0)
+
+
+def test_nothing_to_match_is_refused():
+  with pytest.raises(UserError, match='parameters=convolutions names none'):
+    methods.matching(models.build('mlp', shape=(8, 8, 1), classes=3),
+                     toy.settings('idc'))
 
 
 def test_settings_that_cannot_work():

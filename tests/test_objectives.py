@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from dasm_jax import difficulty, losses, objectives, synthetic
+from dasm_jax.errors import UserError
 from dasm_jax.types import Batch, Synthetic
 
 RNG = np.random.default_rng(0)
@@ -64,6 +65,16 @@ def test_feature_matching():
   first = objectives.feature_matching(features, losses.mse)
   np.testing.assert_allclose(
       first(syn, 2.0, real)[0], ((a.mean(0) - b.mean(0)) ** 2).sum(), rtol=1e-5)
+
+
+def test_blocks():
+  features = tuple('abcd')
+  for (first, last), want in (((0, -1), 'abcd'), ((-1, -1), 'd'),
+                              ((1, None), 'b'), ((-3, 2), 'bc')):
+    assert objectives.blocks(features, first, last) == list(want)
+  for first, last in ((0, 4), (3, 1), (-5, -1)):
+    with pytest.raises(UserError, match='the network has 4, from 0 to 3'):
+      objectives.blocks(features, first, last)
 
 
 REAL_SPLIT = objectives.gradient_matching(loss_fn, losses.mse, axis_name='d')

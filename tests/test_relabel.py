@@ -8,6 +8,8 @@ import toy
 
 from dasm_jax import experts, methods, synthetic
 from dasm_jax.errors import UserError
+from dasm_jax.methods import relabel
+from dasm_jax.types import Synthetic
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -46,6 +48,18 @@ def test_labels_are_the_experts(factor):
   last, _ = jax.jit(made.method.step)(after, made.data, made.pool, made.key)
   np.testing.assert_allclose(last.syn.labels, told(made, after, factor),
                              atol=1e-5)
+
+
+def test_every_image_is_told_however_many_are_matched():
+  whole = synthetic.codec((.5,), (.3,), space='normalised', factor=2,
+                          shape=(8, 8, 1))
+  syn = Synthetic(jax.random.normal(jax.random.key(0), (3, 4, 8, 8, 1)),
+                  jnp.full((3, 4, 3), 1 / 3), jnp.float32(0))
+  def logits(params, images):
+    return images[:, :3, 0, 0] * params
+  one, other = (relabel.assigned(logits, codec)(2., syn) for codec in (
+      whole, whole._replace(kind='bound', bound=9)))
+  np.testing.assert_array_equal(one, other)
 
 
 def test_one_way_to_have_soft_labels():

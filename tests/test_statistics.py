@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import coupled, methods, moments, objectives, synthetic
+from dasm_jax import coupled, methods, moments, objectives, synthetic, zca
 from dasm_jax.errors import UserError
 from dasm_jax.methods import relabel
 from dasm_jax.types import Synthetic, Window
@@ -192,6 +192,14 @@ def test_pixels_stay_possible():
       got.reshape(2, 2), [[-5 / 3, -2], [5 / 3, 8]], rtol=1e-6)
   np.testing.assert_allclose(synthetic.within(
       codec._replace(space='pixels'), images).reshape(2, 2), [[0, 0], [1, 1]])
+  # Whitened ones are cut as pixels, too.
+  real = np.random.default_rng(0).random((20, 2, 2, 1), np.float32)
+  white = codec._replace(zca=zca.fit(real))
+  got = synthetic.within(white, 50 * zca.whiten(white.zca, real[:3]))
+  back = zca.colour(white.zca, got)
+  assert back.min() > -1e-4 and back.max() < 1 + 1e-4 and np.ptp(back) > .9
+  kept = zca.whiten(white.zca, real[:3])
+  np.testing.assert_allclose(synthetic.within(white, kept), kept, atol=1e-4)
 
 
 def test_settings_that_cannot_work():

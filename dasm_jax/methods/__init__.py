@@ -2,6 +2,8 @@
 
 import functools
 
+import jax
+
 from dasm_jax import (
   augment,
   coupled,
@@ -13,7 +15,7 @@ from dasm_jax import (
   recipes,
   train,
 )
-from dasm_jax.errors import unknown
+from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import gradient, lives, statistics, still, trajectory
 from dasm_jax.methods.table import (
   MATCHES,
@@ -120,6 +122,11 @@ def matching(network, c):
   if c.parameters not in PARAMETERS:
     raise unknown('parameters', c.parameters, PARAMETERS)
   loss, ndims = train.loss_fn(network), PARAMETERS[c.parameters]
+  shapes = jax.eval_shape(network.init, jax.random.key(0)).params
+  if not losses.select(shapes, ndims):
+    raise UserError(f'--config.method.parameters={c.parameters} names none of '
+                    'the network\'s parameters: there is nothing to match; '
+                    'take kernels or all')
   if c.match == 'gradient':
     return coupled.plain(
         objectives.gradient_matching(loss, distance, ndims=ndims))

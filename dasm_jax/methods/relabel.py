@@ -44,13 +44,15 @@ def assigned(logits, codec):
 
   Source: TESLA (2211.10586), section 3.3.
   """
+  whole = synthetic.in_training(codec)
+
   def run(params, syn):
     images, _ = synthetic.inputs(codec, syn)
     found = jax.nn.softmax(difficulty.chunked(
         lambda params, at: logits(params, images[at]), params,
         jnp.arange(len(images)), CHUNK))
     found = found.reshape(len(syn.images), -1, found.shape[-1])
-    return jax.vmap(lambda told: of_cells(codec, told, syn.images.shape[1]))(
+    return jax.vmap(lambda told: of_cells(whole, told, syn.images.shape[1]))(
         found).astype(syn.labels.dtype)
   return run
 
