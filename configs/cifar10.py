@@ -5,7 +5,8 @@ r"""CIFAR-10: DASM on IDC, and the trajectory methods.
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), seed.
+(published, or short: some 30 minutes on two CPU cores), network
+(another than the published), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 50.6 / 67.5 / 74.5; IDC factor 1: 36.7 / 58.3 / 69.5;
@@ -17,7 +18,7 @@ CAFE: 30.3 / 46.3 / 55.5; herding: 21.5 / 31.6 / 40.4; random: 14.4 / 26.0 /
 DATM's own tables). Measured: RESULTS.md.
 """
 
-from dasm_jax import config, published
+from dasm_jax import published, small_images
 
 # Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
 # ipc takes the row next to it. Two cells are not as printed: MTT's image rate
@@ -53,11 +54,10 @@ TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=dc`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
-                       schedule='published', seed=0)
-  c = config.published(a, name='cifar10', size=32, idc=dict(
+  a = small_images.arguments(text)
+  c = small_images.settings(a, name='cifar10', size=32, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
       trajectories=TRAJECTORIES)
-  if a.method == 'dm' and a.ipc >= 100:
+  if a.method == 'dm' and a.ipc >= 100 * small_images.count(c):
     c.method.lr = 10.0
   return c

@@ -4,7 +4,7 @@ r"""scikit-learn's digits (8x8): DASM on IDC, no download, two minutes on a CPU.
 
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc; 1: the
-plain method), seed. Expected result: see RESULTS.md.
+plain method), network (convnet), seed. Expected result: see RESULTS.md.
 """
 
 from dasm_jax import config
@@ -25,13 +25,15 @@ OWN = {
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,segments=1`."""
-  a = config.arguments(text, ipc=3, method='idc', segments=0, seed=0)
+  a = config.arguments(text, ipc=3, method='idc', segments=0,
+                       network='', seed=0)
   c = config.defaults(a.method)
   c.seed = a.seed
   c.dataset.name = 'digits'
   config.unflip(c)
   c.network.depth = 2
   c.network.width = 32
+  config.take_network(c, a.network)
   c.syn.ipc = a.ipc
   c.segments.number = a.segments or c.segments.number
   c.method.steps = min(c.method.steps, 300)

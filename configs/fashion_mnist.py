@@ -6,7 +6,8 @@ Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
 (published, or short: narrower and fewer networks; its rate is MNIST's, not
-tried here), seed.
+tried here), network
+(another than the published), seed.
 
 TFDS downloads and prepares the data (30 MB) in the data directory.
 
@@ -21,7 +22,7 @@ ipc, without whitening.
 import pathlib
 import runpy
 
-from dasm_jax import config, published
+from dasm_jax import published, small_images
 
 CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
 TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
@@ -29,8 +30,7 @@ TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=dc`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
-                       schedule='published', seed=0)
-  return config.published(a, name='fashion_mnist', size=28, idc=dict(
+  a = small_images.arguments(text)
+  return small_images.settings(a, name='fashion_mnist', size=28, idc=dict(
       distance='l1', lr=1e-4, base_size=32, net_steps=8, short_lr=3e-3),
       trajectories=TRAJECTORIES)

@@ -7,7 +7,8 @@ Arguments: classes (10, 100: IDC's; 1000), ipc, method (idc, dc, dsa, dsac, dm,
 cafe, sre2l, mtt, ftd, tesla, datm, or a coreset), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 3 is published), size (0: 224, or
 128 for trajectory methods, 64 for TESLA on all classes), schedule (published,
-or short: a narrow network and fewer sweeps, to see that it runs), seed.
+or short: a narrow network and fewer sweeps, to see that it runs), network
+(another than the published), seed.
 
 Data: TFDS's imagenet2012 in the data directory, or
 --config.dataset.name=folder:PATH with PATH/train/n01440764/*.JPEG and PATH/val;
@@ -30,12 +31,13 @@ the other: --config.syn.phases=5; all at once is the same set, sooner). Ours is
 not measured. IDC's networks: 500 of 100 sweeps, each trained before for 10
 epochs on real images. ImageNet-100's, as in its program, are drawn from ten
 that were trained for 5 epochs once (method.pretrained; they are kept beside the
-workdir, and need all images on the device: else --config.method.pretrained=0
---config.method.warmup=5075 trains each anew). ImageNet-100 and 1K compute in
-bfloat16 (--config.network.dtype=float32 is IDC's).
+workdir, and need all images on the device; --config.method.pretrained=0
+--config.method.warmup=5075 trains each anew, which holds all images that a
+network sees, 19 GB, even where they are streamed). ImageNet-100 and 1K compute
+in bfloat16 (--config.network.dtype=float32 is IDC's).
 """
 
-from dasm_jax import config, imagenet
+from dasm_jax import imagenet, small_images
 from dasm_jax.errors import unknown
 
 CLASSES = {10: 'imagenet10', 100: 'imagenet100', 1000: ''}
@@ -43,8 +45,7 @@ CLASSES = {10: 'imagenet10', 100: 'imagenet100', 1000: ''}
 
 def get_config(text=''):
   """The configuration for an argument string such as `classes=100,ipc=20`."""
-  a = config.arguments(text, classes=10, ipc=10, method='idc', segments=0,
-                       factor=0, size=0, schedule='published', seed=0)
+  a = small_images.arguments(text, classes=10, size=0)
   if a.classes not in CLASSES:
     raise unknown('number of classes', a.classes, CLASSES)
   return imagenet.settings(a, CLASSES[a.classes])

@@ -5,7 +5,8 @@ r"""MNIST: DASM on IDC, and the trajectory methods.
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), seed.
+(published, or short: some 30 minutes on two CPU cores), network
+(another than the published), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 94.2 / 98.4 / 99.1; IDC factor 1: 88.9 / 98.0 / 98.8;
@@ -18,7 +19,7 @@ CIFAR-10's of the nearest ipc, without whitening. Measured: RESULTS.md.
 import pathlib
 import runpy
 
-from dasm_jax import config, published
+from dasm_jax import published, small_images
 
 CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
 TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
@@ -26,9 +27,8 @@ TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=dc`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
-                       schedule='published', seed=0)
-  c = config.published(a, name='mnist', size=28, idc=dict(
+  a = small_images.arguments(text)
+  c = small_images.settings(a, name='mnist', size=28, idc=dict(
       distance='l1', lr=1e-4, base_size=28, net_steps=8, short_lr=3e-3),
       trajectories=TRAJECTORIES)
   if a.method == 'dc':

@@ -6,7 +6,8 @@ Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
 (published, or short: narrower and fewer networks; its rate is CIFAR-10's, not
-tried here), seed.
+tried here), network
+(another than the published), seed.
 
 TFDS downloads and prepares the data (1.5 GB) in the data directory.
 
@@ -21,7 +22,7 @@ ipc, without whitening.
 import pathlib
 import runpy
 
-from dasm_jax import config, published
+from dasm_jax import published, small_images
 
 CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
 TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
@@ -29,9 +30,8 @@ TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=dc`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
-                       schedule='published', seed=0)
-  c = config.published(a, name='svhn', size=32, idc=dict(
+  a = small_images.arguments(text)
+  c = small_images.settings(a, name='svhn', size=32, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=8, short_lr=5e-2),
       trajectories=TRAJECTORIES)
   if a.method == 'idc' and c.syn.factor == 1 and a.ipc == 1:

@@ -5,7 +5,8 @@ r"""Tiny ImageNet (64x64, 200 classes), ConvNet-4: DASM on IDC, trajectories.
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation), schedule (published, or short:
-narrower and fewer networks; its rate is CIFAR-10's, not tried here), seed.
+narrower and fewer networks; its rate is CIFAR-10's, not tried here), network
+(another than the published), seed.
 
 TFDS has no Tiny ImageNet. Prepare it as `tiny_imagenet` in the data directory,
 or say what it is called there, --config.dataset.name=tiny_imagenet_20, or
@@ -15,10 +16,10 @@ Published, ConvNet-4, ipc 1 / 10 / 50: DM: 3.9 / 12.9 / 24.1; MTT: 8.8 / 23.2 /
 28.0; FTD: 10.4 / 24.5 / -; DATM: 17.1 / 31.1 / 39.7 (trajectory methods: the
 best over a run, on the validation split). IDC, DC, DSA and TESLA published
 none: they have CIFAR-10's settings here, IDC's rate by its rule of size, and
-TESLA has MTT's.
+TESLA has MTT's. SRe2L, ResNet-18, ipc 50: 41.1.
 """
 
-from dasm_jax import config, published
+from dasm_jax import published, small_images
 
 # Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
 # ipc takes the row next to it. Nothing is whitened but DATM, as published.
@@ -44,10 +45,13 @@ TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 
 def get_config(text=''):
   """The configuration for an argument string such as `ipc=1,method=dm`."""
-  a = config.arguments(text, ipc=10, method='idc', segments=0, factor=0,
-                       schedule='published', seed=0)
-  c = config.published(a, name='tiny_imagenet', size=64, idc=dict(
+  a = small_images.arguments(text)
+  c = small_images.settings(a, name='tiny_imagenet', size=64, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
-      trajectories=TRAJECTORIES)
-  c.network.depth = 4
+      trajectories=TRAJECTORIES, sre2l={
+          'method.lr': 0.1, 'method.statistics': 1.0,
+          'method.augment': 'rrc08_flip', 'method.net_augment': 'rrc08_flip'},
+      recoveries=4000)
+  if not a.network:
+    c.network.depth = 4
   return c

@@ -85,7 +85,7 @@ def _blank(job, segment, key):
 
 
 def _init(job, segment, images, labels, key, lr=None):
-  lr = job.config.method.get('lr_start', job.config.eval.lr) if (
+  lr = job.config.method.get('lr_start', job.recipe.lr) if (
       lr is None) else lr
   syn = Synthetic(images, labels, jnp.float32(lr))
   return jax.jit(jobs.method(job, segment).init)(key, syn)

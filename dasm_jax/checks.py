@@ -8,6 +8,7 @@ from dasm_jax import (
   groups,
   intake,
   methods,
+  models,
   recipes,
   segments,
 )
@@ -39,6 +40,10 @@ def check(config):
 def check_settings(c):
   """As `check`, without a look at where the data are."""
   check_finite(c)
+  if not c.eval.lr and 'lr_start' not in c.method:
+    raise UserError('--config.eval.lr=0 takes the rate that was learned, but '
+                    f'method {c.method.name} learns none; set one, or -1 for '
+                    'that of the recipe')
   if c.seed < 0:
     raise UserError(f'--config.seed={c.seed} must be 0 or more')
   if c.syn.ipc < 1:
@@ -52,6 +57,7 @@ def check_settings(c):
   groups.check('eval.together', c.eval.together)
   groups.check('run.batched', c.run.batched)
   methods.check(c.method)
+  _check_network(c.network)
   if c.syn.phases > 1 and not methods.apart(c.method):
     reason, way = 'looks at all of them at once', 'idc or dm'
     if c.method.match in ('gradient', 'feature'):
@@ -75,9 +81,12 @@ def check_settings(c):
       raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
   if not 0 <= c.sdc.fall <= 1:
     raise UserError(f'--config.sdc.fall={c.sdc.fall} is a share, from 0 to 1')
-  if c.sdc.weight and c.sdc.ratio:
+  if max(c.sdc.weight, c.sdc.end_weight) > 0 and (
+      max(c.sdc.ratio, c.sdc.end_ratio) > 0):
     raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
-                    f'={c.sdc.ratio} are two ways to say one thing; set one')
+                    f'={c.sdc.ratio}, or .end_weight={c.sdc.end_weight} and '
+                    f'.end_ratio={c.sdc.end_ratio}, are two ways to say one '
+                    'thing; set one')
   if c.sdc.weight < 0 or c.sdc.ratio < 0:
     raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
                     f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
@@ -86,9 +95,22 @@ def check_settings(c):
                     f'{len(plan(c))} segments; give each at least one')
 
 
+def _check_network(network):
+  """A flag may change the network only within its settings."""
+  known = models.settings_of(network.name)
+  if set(network) - {'name', 'dtype', *known}:
+    raise UserError(f'--config.network.name={network.name} changes the name '
+                    'alone; ask for --config=FILE.py:network='
+                    f'{network.name}')
+
+
 def _check_experts(c):
   if 'experts' in c:
     methods.check_experts(c.method, c.experts)
+    if '://' in c.experts.dir:
+      raise UserError(f'--config.experts.dir={c.experts.dir} must be a '
+                      'directory here, whose files are read in parts; without '
+                      'it those of a gs:// workdir are kept there')
     return
   for path, value, other in (('syn.init', 'known', 'real'),
                              ('syn.labels', 'experts', 'hard')):

@@ -3,8 +3,8 @@
 import math
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
-from dasm_jax import published as rows
 from dasm_jax.errors import UserError, unknown
 
 
@@ -36,8 +36,8 @@ def defaults(method='idc'):
       probe_epochs=100, probe_real_steps=300))
   c.coreset = ConfigDict(dict(networks=1, epochs=10))
   c.eval = ConfigDict(dict(
-      recipe='dc', epochs=1000, networks=5, lr=0.01, weight_decay=5e-4,
-      batch=256, augment='auto', cutmix=-1.0, together='auto'))
+      recipe='dc', epochs=1000, networks=5, lr=-1.0, weight_decay=-1.0,
+      batch=0, augment='auto', cutmix=-1.0, together='auto'))
   if c.method.match == 'trajectory':
     c.experts = ConfigDict(dict(
         dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
@@ -71,7 +71,7 @@ def experts(c):
 
 def _besides(method, match):
   """What a method sets outside of its own entries."""
-  like_idc = {'syn.space': 'pixels', 'eval.recipe': 'idc', 'eval.batch': 64}
+  like_idc = {'syn.space': 'pixels', 'eval.recipe': 'idc'}
   of_match = {
       'none': {'syn.init': method, 'segments.number': 1,
                'segments.window': 'everything', **like_idc},
@@ -80,7 +80,7 @@ def _besides(method, match):
                      'sdc.penalty': 'batch_norm'},
       'statistics': {
           'syn.init': 'noise', 'network.norm': 'batch', 'eval.recipe': 'sre2l',
-          'eval.lr': 1e-3, 'eval.weight_decay': 0.01, 'eval.batch': 128},
+          'eval.batch': 128},
       'discriminate': {'syn.init': 'noise'}}
   of_method = {
       'idc': like_idc, 'aligned': like_idc,
@@ -153,73 +153,6 @@ def check_finite(config):
       raise UserError(f'--config.{name}={value} must be a finite number')
 
 
-# DC, DSA: image updates a network lives, and epochs between them, by ipc.
-LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15),
-         50: (50, 10)}
-
-
-# Methods whose loops do not depend on ipc.
-SINGLE = {
-    'dm': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 1.0},
-    'cafe': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 0.1,
-             'eval.epochs': 600},
-    # The teacher: 200 steps of 200 batches, 100 epochs of 50,000 images.
-    'sre2l': {'method.steps': 1199, 'method.lr': 0.25, 'method.teach': 200,
-              'method.net_steps': 200, 'eval.epochs': 300},
-}
-
-
-def published(a, *, name, size, idc, trajectories):
-  """The published settings of a small-image data set.
-
-  DC, DSA, DSAC: 1000 networks of T updates, batch 256, evaluation of 300 epochs
-  (DC) or 1000 with augmentation (DSA). DM: 20,000 networks of one update. CAFE:
-  2000 networks of 10 updates at least; here 20,000 updates, which end more
-  networks or fewer. SRe2L: 1000 updates. IDC: 2000 networks of 100 sweeps, rate
-  `lr * (ipc / 10) * (size / base_size)^2`, factor 2. Trajectory methods: the
-  row of the nearest ipc. `schedule=short` has narrower and fewer networks, for
-  two CPU cores.
-
-  Args:
-    a: `arguments` with ipc, method, segments, factor, schedule, seed.
-    name, size: of the data set and its images.
-    idc: IDC's distance, lr, base_size and net_steps for it, and the rate of
-      the short schedule, whose few sweeps must go further.
-    trajectories: `{method: {ipc: published.Row}}`.
-
-  Raises:
-    UserError: an unknown schedule or method.
-  """
-  if a.schedule not in ('published', 'short'):
-    raise unknown('schedule', a.schedule, ('published', 'short'))
-  c = defaults(a.method)
-  c.seed, c.dataset.name = a.seed, name
-  c.syn.ipc, c.segments.number = a.ipc, a.segments or c.segments.number
-  c.syn.factor = a.factor or (2 if a.method == 'idc' else 1)
-  m = c.method
-  if a.method == 'idc':
-    m.distance, m.net_steps = idc['distance'], idc['net_steps']
-    m.lr = idc['lr'] * (size / idc['base_size']) ** 2
-    m.inner, m.steps = 100, 200_000
-  elif a.method in trajectories:
-    row = rows.nearest(trajectories[a.method], a.ipc)
-    rows.apply(c, rows.short(row) if a.schedule == 'short' else row)
-  elif a.method in SINGLE:
-    c.update_from_flattened_dict(SINGLE[a.method])
-  elif m.match != 'none':
-    known = min(LOOPS, key=lambda ipc: abs(ipc - a.ipc))
-    m.inner, m.net_steps = LOOPS[known]
-    m.steps, m.batch = 1000 * m.inner, 256
-    c.eval.epochs = 300 if a.method == 'dc' else 1000
-  if name in UNFLIPPED:
-    unflip(c)
-  if a.schedule == 'short':
-    _shorten(c)
-    if a.method == 'idc':
-      m.lr = idc['short_lr']
-  return c
-
-
 UNFLIPPED = ('digits', 'mnist', 'svhn')  # a mirrored digit is another sign
 
 
@@ -231,13 +164,26 @@ def unflip(c):
       group[name] = '_'.join(op for op in ops if op != 'flip')
 
 
-def _shorten(c):
-  """For two CPU cores: fewer sweeps, a narrower network."""
-  c.network.width = 32
-  for name, most in (('steps', 300), ('inner', 25), ('net_steps', 8)):
-    if name in c.method:
-      c.method[name] = min(c.method[name], most)
-  if 'teach' in c.method:
-    c.method.teach, c.method.net_steps = 20, 40
-  c.segments.probe_epochs = 60
-  c.eval.epochs = 150
+def take_network(c, name):
+  """Puts another network, with its own settings, into a configuration.
+
+  What the method asks of norms stays. '' leaves the network as it is.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  from dasm_jax import models
+  if not name:
+    return
+  settings = models.settings_of(name)
+  if c.network.norm == 'batch' and 'norm' in settings:
+    settings['norm'] = 'batch'
+  kept = {'name': name, 'dtype': c.network.dtype}
+  c.network = ConfigDict({**kept, **{
+      key: PLACES.get(key) if value is None else value
+      for key, value in settings.items()}})
+
+
+# Settings of networks that are None unless they are set.
+PLACES = {'variant': placeholder(str), 'stem': placeholder(str),
+          'first_padding': placeholder(int)}

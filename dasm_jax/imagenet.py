@@ -4,7 +4,7 @@
 (2203.11932), SRe2L (2306.13092).
 """
 
-from dasm_jax import config, published
+from dasm_jax import published, small_images
 from dasm_jax.data.classes import LISTS
 
 # MTT's one row: 128x128, ConvNet-5, ten classes. Its followers published none
@@ -44,8 +44,7 @@ def settings(a, classes):
   too.
 
   Args:
-    a: `config.arguments` with ipc, method, segments, factor, schedule, seed
-      and size (0: by the method).
+    a: `small_images.arguments` with size (0: by the method).
     classes: of `config.dataset.classes`; '' is all 1000.
 
   Raises:
@@ -57,22 +56,27 @@ def settings(a, classes):
   size = a.size or (
       64 if tesla else 128 if a.method in TRAJECTORIES else 224)
   a.factor = a.factor or (3 if a.method == 'idc' else 1)
-  c = config.published(
+  c = small_images.settings(
       a, name='imagenet2012', size=size, idc=dict(
           distance='l1', lr=1e-3 if many else 3e-3, base_size=224,
           net_steps=4 if many else 8, short_lr=3e-2),
-      trajectories=TRAJECTORIES | ({'tesla': {1: THOUSAND}} if tesla else {}))
+      trajectories=TRAJECTORIES | ({'tesla': {1: THOUSAND}} if tesla else {}),
+      recoveries=4000)
   c.dataset.size, c.dataset.classes = size, classes
   if a.factor > 2 and a.ipc >= 20:
     c.syn.formation = 'bound'
-  _network(c, size, short)
+  if not a.network:
+    _network(c, size, short)
   c.network.dtype = 'bfloat16' if many else 'float32'
   if tesla:
-    c.method.assign, c.network.depth = True, 4
+    c.method.assign = True
+    c.network.depth = c.network.depth if a.network else 4
   if a.method in TRAJECTORIES:
     return c
   if a.method == 'sre2l':
-    _sre2l(c, count, short)
+    m, e = c.method, c.eval
+    m.augment = m.net_augment = CROP
+    e.networks, e.batch = 3, 1024 if count > 100 else 128
     return c
   if a.method == 'idc':
     _idc(c.method, count, short)
@@ -82,9 +86,7 @@ def settings(a, classes):
 
 def subset(text, classes):
   """`settings` of one list of classes, for a config file's argument string."""
-  return settings(config.arguments(
-      text, ipc=10, method='idc', segments=0, factor=0, size=0,
-      schedule='published', seed=0), classes)
+  return settings(small_images.arguments(text, size=0), classes)
 
 
 def _network(c, size, short):
@@ -115,18 +117,6 @@ def _idc(m, count, short):
   else:
     before = 5 if count > 100 else 10
     m.warmup = before * (count * PER_CLASS // m.net_batch)
-
-
-def _sre2l(c, count, short):
-  """4000 steps of recovery, of which the last one that teaches is the first.
-
-  Its own evaluation, on labels that are told for each of 300 epochs.
-  """
-  m = c.method
-  m.augment = m.net_augment = CROP
-  c.eval.networks, c.eval.batch = 3, 1024 if count > 100 else 128
-  if not short:
-    m.steps = 4000 + m.teach - 1
 
 
 def _evaluation(c, count, short):

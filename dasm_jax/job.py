@@ -112,15 +112,17 @@ def _recipe(c, epochs, dataset):
     strategy = c.method.augment if c.eval.recipe != 'idc' else (
         'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
-  given = {} if c.eval.cutmix < 0 else {'cutmix': c.eval.cutmix}
+  given = {name: c.eval[name] for name in ('cutmix', 'weight_decay')
+           if c.eval[name] >= 0}
+  if c.eval.batch:
+    given['batch'] = c.eval.batch
+  # A learned rate is not known before it is learned, see `Job.at_rate`.
+  if c.eval.lr >= 0:
+    given['lr'] = c.eval.lr or LEARNED
   if c.eval.recipe == 'dc' and c.method.augment_mode in augment.ALIGNED:
     given['mode'] = c.method.augment_mode
-  # A learned rate is not known before it is learned, see `Job.at_rate`.
-  return build_(epochs, lr=c.eval.lr or LEARNED, batch=c.eval.batch,
-                strategy=strategy, weight_decay=c.eval.weight_decay,
-                statistics=photo.statistics(
-                    strategy, dataset.mean, dataset.std, c.dataset.zca),
-                **given)
+  return build_(epochs, strategy=strategy, statistics=photo.statistics(
+      strategy, dataset.mean, dataset.std, c.dataset.zca), **given)
 
 
 LEARNED = 0.01  # of whatever is trained on real images when eval.lr is 0
@@ -184,7 +186,7 @@ def _batched(job, segment):
 
 def correction(c, job, segment):
   """SDC's strength over one segment; the last one has lost `fall` of it."""
-  relative = c.sdc.ratio > 0
+  relative = max(c.sdc.ratio, c.sdc.end_ratio) > 0
   start = c.sdc.ratio if relative else c.sdc.weight
   end = c.sdc.end_ratio if relative else c.sdc.end_weight
   end = start if end < 0 else end

@@ -50,7 +50,8 @@ def open_(job, place, real, log, stopping):
       f'--config.method.pretrained={c.number}', '--workdir')
   data = real.whole(what)
   about = _about(job)
-  digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+  digest = hashlib.sha256(json.dumps(
+      about | {'epochs': c.epochs}, sort_keys=True).encode())
   name = f'{pathlib.Path(job.dataset.name).name}_{digest.hexdigest()[:8]}'
   folder = pathlib.Path(c.dir or place.experts / name)
   with contextlib.ExitStack() as held:

@@ -142,7 +142,7 @@ def test_imagenet_is_as_published():
   c = load('imagenet', 'classes=1000,method=sre2l')
   assert c.dataset.classes == '' and c.network.norm == 'batch'
   assert c.method.augment == 'rrc08_flip'
-  assert c.method.steps - c.method.teach + 1 == 4000
+  assert c.method.steps - 2 * (c.method.teach - 1) == 4000
   c = load('imagenet', 'classes=1000,method=tesla,ipc=1')
   assert (c.dataset.size, c.network.depth, c.method.assign) == (64, 4, True)
   assert (c.method.student_steps, c.method.lr) == (10, 1e4)
@@ -168,7 +168,7 @@ def test_dm_is_as_published():
   c = load('cifar10', 'method=dm')
   assert (c.method.steps, c.method.inner, c.method.net_steps, c.method.batch,
           c.method.lr) == (20_000, 1, 0, 256, 1.)
-  assert load('cifar10', 'method=dm,ipc=100').method.lr == 10.
+  assert load('cifar10', 'method=dm,ipc=100,segments=1').method.lr == 10.
 
 
 def test_evaluation_of_svhn_without_factor():
@@ -188,6 +188,42 @@ def test_data_that_are_not_there(name, tmp_path, monkeypatch):
   way = 'folder:PATH' if 'tiny' in name else 'where there is network, run'
   with pytest.raises(UserError, match=f"{name}'.*{way}"):
     checks.check(c)
+def test_sre2l_is_as_published():
+  rows = {'cifar100': (.25, .01, 1000, 30., 400),
+          'tiny_imagenet': (.1, 1., 4000, 20., 300),
+          'imagenette': (.25, .01, 4000, 20., 300)}
+  for name, (lr, weight, moves, temperature, epochs) in rows.items():
+    for segments in (1, 5):
+      c = load(name, f'method=sre2l,ipc=50,segments={segments}')
+      m = c.method
+      assert (m.lr, m.statistics, m.temperature, c.eval.epochs) == (
+          lr, weight, temperature, epochs)
+      assert m.steps - segments * (m.teach - 1) == moves
+
+
+def test_images_that_are_matched_at_a_time():
+  for method in ('dc', 'dsa', 'dsac', 'dm', 'cafe'):
+    assert load('cifar10', f'method={method},ipc=500').method.limit == 0
+  assert load('cifar10', 'method=idc').method.limit == 128
+  # DM's rate is that of the images which are matched together.
+  assert load('cifar10', 'method=dm,ipc=100').method.lr == 1
+  assert load('cifar10', 'method=dm,ipc=100,segments=1').method.lr == 10
+
+
+@pytest.mark.parametrize('network', models.MODELS)
+def test_every_network_may_match(network):
+  for name in ('digits', 'mnist', 'tiny_imagenet', 'imagenet'):
+    for method in ('dm', 'mtt'):
+      c = load(name, f'method={method},network={network},seed=1')
+      assert c.network.name == network
+      checks.check_settings(c)
+      if name in ('mnist', 'tiny_imagenet'):
+        models.build(shape=(64, 64, 3), classes=10, **c.network)
+  if 'norm' in models.settings_of(network):
+    assert load('mnist', f'method=sre2l,network={network}'
+                ).network.norm == 'batch'
+
+
 def test_published_loops():
   # What the papers state; DC's come from ipc, the others' do not.
   for method, steps, inner, epochs in (
@@ -205,4 +241,4 @@ def test_published_loops():
   sre2l = load('cifar10', 'method=sre2l')
   assert sre2l.network.norm == 'batch' and sre2l.syn.init == 'noise'
   # Moved by the last step that teaches, and by each one after it.
-  assert sre2l.method.steps - sre2l.method.teach + 1 == 1000
+  assert sre2l.method.steps - 2 * (sre2l.method.teach - 1) == 1000

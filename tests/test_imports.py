@@ -63,7 +63,7 @@ ORDER = [
     {'coupled', 'moments', 'batches'}, {'experts', 'machine'},
     {'methods'},
     {'real', 'intake'}, {'evaluate', 'ageing', 'selection', 'lessons'},
-    {'config', 'checks', 'job', 'imagenet'},
+    {'config', 'checks', 'job', 'imagenet', 'small_images', 'meanings'},
     {'card', 'school', 'work'}, {'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding',
      'measuring'}, {'distil'},

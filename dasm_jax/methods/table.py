@@ -9,7 +9,7 @@ DSA = 'color_crop_cutout_flip_scale_rotate'
 # matches trajectories: what a method does not say below, it takes from here.
 GRADIENT = dict(
     first_block=0, last_block=0, alone_networks=0, alone_sweeps=0, batch=64,
-    limit=128, lr=0.1, lr_per_image=False, momentum=0.5, steps=1000, inner=100,
+    limit=0, lr=0.1, lr_per_image=False, momentum=0.5, steps=1000, inner=100,
     warmup=0, per_class_steps=False, augment='', augment_mode='single',
     train_on='synthetic', net_steps=32, net_lr=0.01, net_momentum=0.0,
     net_weight_decay=0.0, net_batch=256, net_augment='', net_cutmix=0.0)
@@ -54,7 +54,8 @@ METHODS = {
         net_augment='flip_crop'),
     'idc': dict(
         PRETRAINED, match='gradient', distance='mse', parameters='convolutions',
-        augment='color_crop_cutout', augment_mode='idc', per_class_steps=True,
+        limit=128, augment='color_crop_cutout', augment_mode='idc',
+        per_class_steps=True,
         lr_per_image=True, train_on='real', net_augment='color_crop',
         net_cutmix=0.5, net_momentum=0.9, net_weight_decay=5e-4, net_batch=64),
     'mtt': TRAJECTORY,
