@@ -209,6 +209,11 @@ def test_broken_images_are_replaced(tmp_path, caplog, monkeypatch):
     assert sum('006.png (not an image)' in line for line in lines) == 1
   np.testing.assert_array_equal(
       found.labels, np.repeat([0, 1], 10).astype(np.int32))
+  caplog.clear()
+  loaded = data.load(name, size=6).train  # all at once: the same images
+  np.testing.assert_array_equal(loaded.images, images[order])
+  np.testing.assert_array_equal(loaded.labels, found.labels)
+  assert '3 of 20 images' in caplog.text and '018.png' in caplog.text
 
 
 def test_a_class_of_broken_images(tmp_path):
@@ -218,6 +223,8 @@ def test_a_class_of_broken_images(tmp_path):
   # Mean and standard deviation are of images of both classes.
   with pytest.raises(UserError, match=r"none of the 4 .* 'bee' .*\.png"):
     lazy.open(name, size=4, threads=0)
+  with pytest.raises(UserError, match=r"none of the 4 .* 'bee' .*\.png"):
+    data.load(name, size=4)
 
 
 def test_a_second_look_is_enough(tmp_path, monkeypatch):

@@ -131,6 +131,11 @@ def test_broken_records(root, caplog):
   for broken, other in found.train.replaced.items():
     assert found.train.labels[broken] == found.train.labels[other]
     np.testing.assert_array_equal(images[broken], images[other])
+  caplog.clear()
+  loaded = data.load('lazy_broken', data_dir=str(root)).train  # all at once
+  np.testing.assert_array_equal(loaded.images, images)
+  np.testing.assert_array_equal(loaded.labels, found.train.labels)
+  assert '2 of 8 images' in caplog.text and 'truncated' in caplog.text
   # Now the disk spoils another record, and its time tells nothing.
   shard = next((root / 'lazy_broken' / '1.0.0').glob('lazy*-train*'))
   when = shard.stat().st_mtime_ns

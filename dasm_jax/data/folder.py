@@ -1,6 +1,5 @@
 """Folders of images, a folder a class."""
 
-import logging
 import os
 import warnings
 from pathlib import Path
@@ -9,7 +8,15 @@ from typing import NamedTuple
 import numpy as np
 
 from dasm_jax.data.images import SUFFIXES, decode
-from dasm_jax.data.splits import Split, brief, empty, shorten, stratify, take
+from dasm_jax.data.splits import (
+  Split,
+  brief,
+  empty,
+  mend,
+  shorten,
+  stratify,
+  take,
+)
 from dasm_jax.data.subset import indices
 from dasm_jax.errors import UserError
 
@@ -122,8 +129,9 @@ def load(path, size=None, holdout=0.0, classes=''):
   test: the folder's own, else a fifth of each class, always the same; None
     if the folder has none and `holdout` makes it unneeded.
   classes: only theirs are read, see `subset.choose`; labels stay the folder's.
-  Broken files are left out, with a warning. Raises `UserError` for what
-  `check` refuses, and where images differ in size and `size` is not given.
+  A broken file is replaced by the next of its class, with a warning. Raises
+  `UserError` for what `check` refuses, a class of broken files, and where
+  images differ in size and `size` is not given.
   """
   layout = check(path, holdout)
   wanted = set(indices(layout.class_names, classes))
@@ -134,31 +142,35 @@ def load(path, size=None, holdout=0.0, classes=''):
   count = len(files)
   if layout.test is not None:
     files += listed(layout.test)
-  whole, kept = _read(files, size)
-  split = int(np.searchsorted(kept, count))
+  whole, broken = _read(files, size)
   if layout.cut:
     rows, held = stratify(whole.labels, 0.2)
-    train, test = take(whole, rows), take(whole, held)
+    parts = (take(whole, rows), rows), (take(whole, held), held)
   else:
-    train = Split(whole.images[:split], whole.labels[:split])
-    test = Split(whole.images[split:], whole.labels[split:])
-    test = None if layout.test is None else test
-  return train, test, layout.class_names
+    parts = [(Split(whole.images[part], whole.labels[part]),
+              np.arange(len(files))[part])
+             for part in (slice(count), slice(count, None))]
+  for part, places in parts:
+    mend(part, {at: broken[row] for at, row in enumerate(places.tolist())
+                if row in broken}, f'folder {str(path)!r}', layout.class_names)
+  (train, _), (test, _) = parts
+  alone = layout.test is None and not layout.cut
+  return train, None if alone else test, layout.class_names
 
 
 def _read(files, size):
-  """`(split, kept)`: the readable images, and which of `files` they are."""
-  images, labels, kept, broken = None, [], [], []
+  """`(split, broken)`: all images, those in `broken` (`{row: path}`) empty."""
+  images, broken = None, {}
   # What Pillow warns of (odd EXIF, palettes, large images) it also reads.
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    for index, (path, label) in enumerate(files):
+    for index, (path, _) in enumerate(files):
       try:
         image = decode(path, size)
       except MemoryError:
         raise
       except Exception:  # A broken file makes its decoder raise anything.
-        broken.append(path)
+        broken[index] = path
         continue
       if images is None:
         images = empty((len(files), *image.shape))
@@ -167,17 +179,12 @@ def _read(files, size):
       if image.shape[-1] > images.shape[-1]:
         # All were gray so far; this one is not. Happens once at most.
         images = np.repeat(images, 3, axis=-1)
-      images[len(kept)] = image  # A gray one fills all three channels.
-      labels.append(label)
-      kept.append(index)
-  if broken:
-    logging.getLogger('dasm_jax').warning(
-        'skipped %d of %d image files that cannot be read: %s', len(broken),
-        len(files), shorten(broken))
-  if not kept:
+      images[index] = image  # A gray one fills all three channels.
+  if images is None:
     raise UserError(f'none of {len(files)} image files can be read: '
                     f'{shorten(path for path, _ in files)}')
-  return Split(images[:len(kept)], np.array(labels, np.int32)), kept
+  return Split(images, np.array([label for _, label in files], np.int32)), (
+      broken)
 
 
 def _several_sizes(files):

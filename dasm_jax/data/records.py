@@ -10,7 +10,7 @@ from dasm_jax.data import prepare
 from dasm_jax.data.directory import locate, tfds_name
 from dasm_jax.data.folder import several_sizes
 from dasm_jax.data.images import decode_bytes
-from dasm_jax.data.splits import Split, brief, empty, shorten
+from dasm_jax.data.splits import Split, brief, empty, mend, shorten
 from dasm_jax.data.subset import indices
 from dasm_jax.data.table import row_of
 from dasm_jax.errors import UserError
@@ -162,35 +162,51 @@ def refuse_missing(name, split, labels):
 
 def _read(name, builder, split, size, wanted):
   with opened(name, builder, split) as source:
-    found = _arrays(source, builder.info.features['image'].shape[-1], size,
-                    wanted)
+    found, broken = _arrays(
+        source, builder.info.features['image'].shape[-1], size, wanted)
   refuse_missing(name, split, found.labels)
+  mend(found, broken, f'split {split!r} of {name!r}',
+       class_names(builder, found.labels))
   return found
 
 
 def _arrays(source, channels, size, wanted=None):
-  """All of a data source as a `Split`, or its images of the `wanted` labels."""
-  count, images, labels = len(source), None, []
+  """All of a data source, or its images of the `wanted` labels.
+
+  Returns:
+    `(split, broken)`: a `Split`, and `{row: name}` of the images in it that
+    cannot be read.
+  """
+  count, images, labels, broken = len(source), None, [], {}
   with warnings.catch_warnings():
     warnings.simplefilter('ignore')  # Pillow's, of images it does read.
     for start in range(0, count, BLOCK):
       # Python integers: an array of indices is refused.
       rows = list(range(start, min(start + BLOCK, count)))
-      block = [example for example in source.__getitems__(rows)
+      block = [(row, example) for row, example in zip(
+          rows, source.__getitems__(rows), strict=True)
                if wanted is None or example['label'] in wanted]
-      for example in block:
-        image = decode_bytes(example['image'], channels, size)
+      for row, example in block:
+        try:
+          image = decode_bytes(example['image'], channels, size)
+        except MemoryError:
+          raise
+        except Exception as error:  # A decoder raises anything.
+          broken[len(labels)] = f'record {row} ({brief(error, 60)})'
+          labels.append(example['label'])
+          continue
         if images is None:
           images = empty((count if wanted is None else 0, *image.shape))
         if image.shape[:2] != images.shape[1:3]:
-          shapes = [decode_bytes(other['image'], 1).shape for other in block]
-          raise several_sizes({
-              images.shape[2:0:-1], *(shape[1::-1] for shape in shapes)})
-        if len(labels) == len(images):  # Only where a part is wanted.
-          more = empty((len(images) // 2 + BLOCK, *image.shape))
+          raise several_sizes({images.shape[2:0:-1], image.shape[1::-1]})
+        if len(labels) >= len(images):  # Only where a part is wanted.
+          more = empty((len(labels) // 2 + BLOCK, *image.shape))
           images = np.concatenate([images, more])
         images[len(labels)] = image
         labels.append(example['label'])
   if images is None:
     images = np.zeros((0, 1, 1, channels), np.uint8)
-  return Split(images[:len(labels)], np.array(labels, np.int32))
+  if len(labels) > len(images):  # the last ones are broken
+    images = np.concatenate([images, empty(
+        (len(labels) - len(images), *images.shape[1:]))])
+  return Split(images[:len(labels)], np.array(labels, np.int32)), broken

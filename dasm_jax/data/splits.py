@@ -1,5 +1,6 @@
 """What a data set is here, and how it is divided and measured."""
 
+import logging
 import os
 import re
 from typing import NamedTuple
@@ -82,6 +83,36 @@ def stratify(labels, fraction, seed=None):
       held.append(rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)])
   held = np.sort(np.concatenate(held)) if held else np.zeros(0, np.intp)
   return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def mend(split, broken, where, class_names):
+  """Puts in each broken image's place the next of its class that can be read.
+
+  The first follows the last, as in `lazy`: both ways of reading see the same.
+
+  Args:
+    split: a `Split`, whose images are changed.
+    broken: `{row: name}` of images that cannot be read.
+    where: what they are of. class_names: of the labels.
+
+  Raises:
+    UserError: none of a class can be read.
+  """
+  for at in broken:
+    rows = np.flatnonzero(split.labels == split.labels[at])
+    others = np.roll(rows, -np.searchsorted(rows, at))
+    good = next((row for row in others if row not in broken), None)
+    if good is None:
+      raise UserError(
+          f'none of the {len(rows)} images of class '
+          f'{class_names[split.labels[at]]!r} in {where} can be read, '
+          f'{broken[at]} for one')
+    split.images[at] = split.images[good]
+  if broken:
+    logging.getLogger('dasm_jax').warning(
+        '%d of %d images of %s cannot be read; the next of their class stand '
+        'in: %s', len(broken), len(split.labels), where,
+        shorten(broken.values()))
 
 
 def take(split, rows):
