@@ -53,9 +53,12 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
           'that they cannot be read ahead; choose another --config.method, or '
           '--config.dataset.stream=never if they fit on the device')
     rows = job.rows(segment)
-    mine = jnp.asarray(rows[parallel.own(len(rows))])
+    # What is looked at next is asked while the devices are at work.
+    given = parallel.on_host(
+        (pool, jnp.asarray(rows[parallel.own(len(rows))]), key))
     def looks(step):
-      return method.looks(pool, mine, len(real.labels), key, step)
+      pool_, mine, key_ = given
+      return method.looks(pool_, mine, len(real.labels), key_, step)
     # How many images a step looks at repeats with the networks, or falls.
     first = steps[:c.method.get('inner', 1) + c.run.chunk]
     plan_ = plan(looks, len(real.labels), first, c.run.chunk,

@@ -47,6 +47,20 @@ def replicate(tree):
   return _put(tree)
 
 
+def on_host(tree):
+  """`tree` where programs do not wait for those of the devices: on the CPU.
+
+  An accelerator runs one program after the other. Random bits, and what is
+  drawn by them, are the same on all. As it is where JAX was told to do without
+  a CPU.
+  """
+  try:
+    host = jax.local_devices(backend='cpu')[0]
+  except RuntimeError:
+    return tree
+  return jax.device_put(tree, host)
+
+
 def padded(n):
   """The least multiple of the number of devices that is not below `n`."""
   return -(-n // count()) * count()

@@ -1,5 +1,6 @@
 """Devices: splitting and joining, and mapping items over all of them."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -54,3 +55,14 @@ def test_spread_compiles_once():
   with toy.compilations() as seen:
     run(jnp.arange(9.), shared)
   assert not seen
+
+
+def test_on_host_is_the_same_elsewhere():
+  key = jax.random.key(3)
+  tree = parallel.replicate((jnp.arange(5), key))
+  numbers, other = parallel.on_host(tree)
+  cpu = jax.local_devices(backend='cpu')[0]
+  assert numbers.devices() == other.devices() == {cpu}
+  np.testing.assert_array_equal(numbers, np.arange(5))
+  np.testing.assert_array_equal(jax.random.permutation(other, 9),
+                                jax.random.permutation(key, 9))
