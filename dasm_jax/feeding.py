@@ -28,8 +28,8 @@ def feeder(job, segment, progress, method, pool, real, experts, key, steps,
            meter):
   """Yields `(step, most) -> (data, steps)`, what a method's steps are given.
 
-  `steps` is how many they are for: `most`, or where images are streamed as many
-  as were read together.
+  `steps` is how many they are for: `most`, or where images are streamed at most
+  as many as were read together.
 
   Args:
     job, segment, progress: of the run.
@@ -135,16 +135,17 @@ def _streamed(real, looks, steps, chunk, plan_, meter):
     def size_at(step):
       return min(plan_.piece, chunk - step % chunk, steps.stop - step)
 
-    coming = []
+    coming, data, end = [], None, steps.start
 
     def feed(step, most):
-      del most  # what is read together is used together
-      began = time.perf_counter()
-      size = size_at(step)
-      data = coming.pop().result() if coming else assemble(size)
-      meter.waited += time.perf_counter() - began
-      if step + size < steps.stop:
-        coming.append(pool_.submit(assemble, size_at(step + size)))
-      return data, size
+      nonlocal data, end
+      if step == end:
+        began = time.perf_counter()
+        end = step + size_at(step)
+        data = coming.pop().result() if coming else assemble(end - step)
+        meter.waited += time.perf_counter() - began
+        if end < steps.stop:
+          coming.append(pool_.submit(assemble, size_at(end)))
+      return data, min(most, end - step)  # a call may use a part of a piece
 
     yield feed

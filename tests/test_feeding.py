@@ -114,7 +114,9 @@ def test_what_needs_all_images_says_so(tmp_path, method, changes, text):
     run.run(config, tmp_path)
 
 
-def test_every_step_is_fed_once_and_in_order(stream):
+@pytest.mark.parametrize('most, want', [
+    (1, [1] * 11), (2, [2, 1, 2, 1, 1, 2, 1, 1]), (9, [3, 3, 1, 3, 1])])
+def test_every_step_is_fed_once_and_in_order(stream, most, want):
   """Whatever is asked for: a step that is slow must not lose what was read."""
   _, streamed = stream
   meter, fed = meters.Meter(), []
@@ -124,7 +126,7 @@ def test_every_step_is_fed_once_and_in_order(stream):
                          feeding.Plan(3, 6), meter) as feed:
     step = 1
     while step < 12:
-      data, size = feed(step, 1)
+      data, size = feed(step, most)
       for k in range(step, step + size):
         row = np.array([k, 2 * k])
         np.testing.assert_array_equal(
@@ -132,7 +134,7 @@ def test_every_step_is_fed_once_and_in_order(stream):
       assert len(data.images) == 6
       fed.append(size)
       step += size
-  assert fed == [3, 3, 1, 3, 1] and meter.waited > 0  # chunks end at 4 and 8
+  assert fed == want and meter.waited > 0  # chunks end at 4 and 8
 
 
 @pytest.fixture(scope='module')
