@@ -50,7 +50,7 @@ def run(config, workdir, profile=False):
     def hold():
       nonlocal place
       place = mirror.place(workdir)
-      held.enter_context(checkpoint.lock(place.home))
+      held.enter_context(checkpoint.lock(place.home, name=workdir))
       place.pull()
       held.callback(place.push)
       return (place.path / 'config.json').exists()

@@ -11,14 +11,14 @@ from dasm_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def lock(workdir, what='--workdir'):
+def lock(workdir, what='--workdir', name=None):
   """Creates `workdir` and keeps every other run out of it.
 
-  what: how a user gives another. The kernel lets go when the process ends,
-  however it ends. Raises `UserError` if another run holds it, or if the
-  directory cannot be written.
+  what: how a user gives another; name: what he calls this one. The kernel lets
+  go when the process ends, however it ends. Raises `UserError` if another run
+  holds it, or if the directory cannot be written.
   """
-  path = pathlib.Path(workdir) / '.lock'
+  path, workdir = pathlib.Path(workdir) / '.lock', name or workdir
   made = not path.parent.exists()
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

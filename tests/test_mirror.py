@@ -100,7 +100,7 @@ def test_a_second_run_leaves_the_first_alone(tmp_path, monkeypatch):
   with checkpoint.lock(first.home):
     first.pull()
     (near / 'mine').write_text('')
-    with pytest.raises(UserError, match='in use by process'):
+    with pytest.raises(UserError, match="'gs://bucket/run' is in use by"):
       run.run(small.tiny('dm'), 'gs://bucket/run')
     assert (near / 'mine').exists()
 
