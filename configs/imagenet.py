@@ -31,10 +31,10 @@ the other: --config.syn.phases=5; all at once is the same set, sooner). Ours is
 not measured. IDC's networks: 500 of 100 sweeps, each trained before for 10
 epochs on real images. ImageNet-100's, as in its program, are drawn from ten
 that were trained for 5 epochs once (method.pretrained; they are kept beside the
-workdir, and need all images on the device; --config.method.pretrained=0
---config.method.warmup=5075 trains each anew, which holds all images that a
-network sees, 19 GB, even where they are streamed). ImageNet-100 and 1K compute
-in bfloat16 (--config.network.dtype=float32 is IDC's).
+workdir, and need all images on the device, 19 GB; where these do not fit,
+--config.method.pretrained=0 --config.method.warmup=5075 trains each anew, on
+images that are read as they are used). ImageNet-100 and 1K compute in bfloat16
+(--config.network.dtype=float32 is IDC's).
 """
 
 from dasm_jax import imagenet, small_images

@@ -127,7 +127,7 @@ def _data(job, memory_):
       job.config.dataset.zca > 0)
   pixels, images = math.prod(job.shape), sum(len(x.labels) for x in splits)
   if intake.streams(job.config, job.dataset, memory_):
-    # Those of one call and of the next, of one step at least.
+    # Those of one call and of the next, of one sweep at least.
     held = max(job.config.run.buffer_mb * 2 ** 20 // pixels, _looked_at(job))
     images -= max(0, len(splits[0].labels) - 2 * held)
   indices = sum(
@@ -138,10 +138,10 @@ def _data(job, memory_):
 
 
 def _looked_at(job):
-  """Real images that the largest step looks at, with a network's warm-up."""
+  """Real images that a sweep looks at; a warm-up comes in smaller pieces."""
   m = job.config.method
-  trained = m.get('warmup', 0) + (
-      m.get('net_steps', 0) if m.get('train_on') == 'real' else 0)
+  real = m.get('train_on') == 'real' or m.match == 'statistics'
+  trained = m.get('net_steps', 0) * real
   return job.classes * m.get('batch', 0) + trained * m.get('net_batch', 0)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from dasm_jax import (
   beginning,
+  course,
   feeding,
   hosts,
   meters,
@@ -77,44 +78,47 @@ def distil(job, segment, done, progress, real, experts, key, saved,
     stop.Stopped: asked to stop, after a save.
   """
   c, (log, stopping, meter, compiled, place, traced) = job.config, tools
-  steps, step = jobs.steps(job, segment), int(progress.state.step)
-  if step >= steps:
-    return progress
   method = jobs.method(job, segment)
-  program = _program(job, segment, method, compiled)
+  order = course.of(method, jobs.steps(job, segment), c.run.chunk)
+  at = course.at(method, progress.state)
+  if at.step >= order.stop:
+    return progress
+  programs = _programs(job, segment, method, compiled)
   count = len(job.rows(segment))
   state = parallel.shard(progress.state, method.axes, count)
   key = jax.random.fold_in(key, segment.index)
   images = jobs.images_per_step(job, segment)
   speed, means = pace.Pace(images), meters.Means()
-  saved_at, most = time.time(), c.run.chunk
+  saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
   every = whole(job, progress, real)
   with feeding.feeder(job, segment, progress, method, every, real, experts,
-                      key, range(step, steps), meter) as feed:
+                      key, order, at, meter) as feed:
     around = parallel.shard(
         pool(job, segment, done, every), 0, count)._replace(
             present=parallel.present(count))
-    while step < steps:
-      began = time.time()
-      given, size = feed(step, min(
-          c.run.chunk - step % c.run.chunk, steps - step, most))
-      with meter.calls(size, images), _trace(traced, speed):
-        state, metrics = program(state, given, around, key, size)
-      step += size
-      speed.add(size)
-      values = {name: float(value) for name, value in metrics.items()}
-      means.add(values, size)
-      so_far = _tell(job, segment, step, values, means, speed, log)
+    while at.step < order.stop:
+      began, warms = time.time(), order.warms(at)
+      given, size = feed(at, min(order.left(at), most[warms]))
+      with meter.calls(0 if warms else size, images), (
+          _trace(None if warms else traced, speed)):
+        state, metrics = programs[warms](state, given, around, key, size)
+      at = order.after(at, size)
+      if warms:
+        so_far = _tell_warmup(job, segment, at, order, log)
+      else:
+        speed.add(size)
+        so_far = _tell(job, segment, at.step, metrics, size, means, speed, log)
       since, each = stopping.hear(
           time.time() - saved_at, (time.time() - began) / size)
-      most = meters.most(each)
-      if step == steps or since > c.run.save_seconds or stopping.asked:
+      most[warms] = meters.most(each)
+      if (at.step == order.stop or since > c.run.save_seconds
+          or stopping.asked):
         progress = progress._replace(
             state=parallel.unshard(state, method.axes, count))
-        saved.save(step, progress)
+        saved.save(order.number(at), progress)
         hosts.once(place.push)
         saved_at = time.time()
-      stopping.leave_if_asked(f'segment {segment.index + 1}, step {so_far}')
+      stopping.leave_if_asked(f'segment {segment.index + 1}, {so_far}')
   return progress
 
 
@@ -125,22 +129,29 @@ def _trace(folder, speed):
   return jax.profiler.trace(str(folder))
 
 
-def _program(job, segment, method, compiled):
-  """The compiled chunk of a segment: one for all segments that are alike."""
+def _programs(job, segment, method, compiled):
+  """The compiled chunks of a segment's sweeps and of their warm-ups.
+
+  The same for all segments that are alike.
+  """
   union = job.config.segments.match == 'union'
   alike = (segment.width, segment.slots.start if union else 0,
            jobs.steps(job, segment), jobs.correction(job.config, job, segment))
   if alike not in compiled:
-    compiled[alike] = parallel.chunk(method)
+    compiled[alike] = (
+        (parallel.chunk(method.warm.rest), parallel.warming(method))
+        if method.warm else (parallel.chunk(method),))
   return compiled[alike]
 
 
-def _tell(job, segment, step, values, means, speed, log):
+def _tell(job, segment, step, metrics, size, means, speed, log):
   """Says how far it is, and at the end of a chunk adds a row.
 
   Returns:
-    The sweeps of the segment that are done, see `job.counted`.
+    The sweeps of the segment that are done, see `job.counted`, in words.
   """
+  values = {name: float(value) for name, value in metrics.items()}
+  means.add(values, size)
   number, last = segment.index + 1, step == jobs.steps(job, segment)
   before, done, steps = jobs.counted(job, segment, step)
   outcome.check_finite(values, number, done)
@@ -149,4 +160,14 @@ def _tell(job, segment, step, values, means, speed, log):
   left = jobs.total_steps(job) - before - done
   log.progress(number, len(job.plan), done, steps, values['match/loss'],
                speed.speed, speed.left(left))
-  return done
+  return f'step {done}'
+
+
+def _tell_warmup(job, segment, at, order, log):
+  """The same of batches of a warm-up."""
+  _, done, steps = jobs.counted(job, segment, at.step)
+  whole = order.batches(at.step)
+  if at.batch < whole:  # the next sweep says that it is over
+    log.progress(segment.index + 1, len(job.plan), done, steps,
+                 note=f'warm-up {at.batch}/{whole}')
+  return f'step {done}, batch {at.batch} of {whole} of a warm-up'

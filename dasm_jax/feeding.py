@@ -1,6 +1,7 @@
 """What the steps of a segment are given, read ahead if it is streamed."""
 
 import contextlib
+import functools
 import time
 from concurrent import futures
 from typing import NamedTuple
@@ -10,61 +11,77 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import hosts, parallel, school
+from dasm_jax.course import At
 from dasm_jax.data.ahead import Ahead
 from dasm_jax.errors import UserError
 
 
 class Plan(NamedTuple):
-  """How a streamed segment is fed.
+  """How streamed sweeps, or batches of their warm-ups, are fed.
 
-  piece: steps that are given at once. capacity: images they have room for.
+  piece: how many are given at once. capacity: images they have room for.
   """
   piece: int
   capacity: int
 
 
 @contextlib.contextmanager
-def feeder(job, segment, progress, method, pool, real, experts, key, steps,
-           meter):
-  """Yields `(step, most) -> (data, steps)`, what a method's steps are given.
+def feeder(job, segment, progress, method, pool, real, experts, key, course,
+           at, meter):
+  """Yields `(at, most) -> (data, size)`, what a method is given next.
 
-  `steps` is how many they are for: `most`, or where images are streamed at most
-  as many as were read together.
+  `size` is how many sweeps, or batches of a warm-up, it is for: `most`, or
+  where images are streamed at most as many as were read together.
 
   Args:
     job, segment, progress: of the run.
     method: a `Method`; pool: a `Pool` of all classes; key: of the segment.
     real: one of `real`; experts: a `Buffer`, or None.
-    steps: the range of steps to go.
+    course: a `course.Course`; at: where to begin, an `At`.
     meter: a `meters.Meter`, which is told how long steps waited.
   """
   c = job.config
   if 'experts' in c:
     feed = school.feeder(job, segment, progress, experts)
-    yield lambda step, most: (feed(step, most), most)
+    yield lambda at, most: (feed(at.step, most), most)
   elif not real.streamed:
     source = real.whole(f'method {c.method.name}')._replace(
         starts=starts(experts))
-    yield lambda step, most: (source, most)
+    yield lambda at, most: (source, most)
   else:
-    if method.looks is None:
-      raise UserError(
-          f'method {c.method.name!r} looks at real images by what it finds, so '
-          'that they cannot be read ahead; choose another --config.method, or '
-          '--config.dataset.stream=never if they fit on the device')
-    rows = job.rows(segment)
-    # What is looked at next is asked while the devices are at work.
-    given = parallel.on_host(
-        (pool, jnp.asarray(rows[parallel.own(len(rows))]), key))
-    def looks(step):
-      pool_, mine, key_ = given
-      return method.looks(pool_, mine, len(real.labels), key_, step)
-    # How many images a step looks at repeats with the networks, or falls.
-    first = steps[:c.method.get('inner', 1) + c.run.chunk]
-    plan_ = plan(looks, len(real.labels), first, c.run.chunk,
-                 int(np.prod(job.shape)), c.run.buffer_mb * 2 ** 20)
-    with _streamed(real, looks, steps, c.run.chunk, plan_, meter) as feed:
+    looks = looked(job, segment, method, pool, len(real.labels), key)
+    plans = planned(looks, len(real.labels), course, at,
+                    c.method.get('inner', 1) + c.run.chunk,
+                    int(np.prod(job.shape)), c.run.buffer_mb * 2 ** 20)
+    with _streamed(real, looks, course, at, plans, meter) as feed:
       yield feed
+
+
+def looked(job, segment, method, pool, n, key):
+  """`(at, warms) -> [indices, …]`, what this process needs of n real images.
+
+  Of the sweep at a place; or with `warms` of all the batches before it, one
+  array, of which each row is a batch. Asked while the devices are at work.
+
+  Raises:
+    UserError: only the method's state tells.
+  """
+  if method.looks is None:
+    raise UserError(
+        f'method {job.config.method.name!r} looks at real images by what it '
+        'finds, so that they cannot be read ahead; choose another '
+        '--config.method, or --config.dataset.stream=never if they fit on the '
+        'device')
+  rows = job.rows(segment)
+  pool_, mine, key_ = parallel.on_host(
+      (pool, jnp.asarray(rows[parallel.own(len(rows))]), key))
+  sweeps = method.warm.rest if method.warm else method
+
+  def looks(at, warms):
+    if warms:
+      return [method.warm.looks(n, key_, at.step)]
+    return sweeps.looks(pool_, mine, n, key_, at.step)
+  return looks
 
 
 def starts(experts):
@@ -79,73 +96,89 @@ def starts(experts):
       school.weights(experts, who, [experts.epochs] * len(who))))
 
 
-def plan(looks, n, steps, chunk, image_bytes, budget):
-  """The `Plan` of a segment whose steps look at what `looks` tells.
+def planned(looks, n, course, at, steps, image_bytes, budget):
+  """`{warms: Plan}` of sweeps and of batches of their warm-ups.
 
   Args:
-    looks: `step -> [indices, …]`.
-    n: images there are.
-    steps: those to plan for.
-    chunk: steps after whose multiples a chunk ends.
+    looks: see `looked`; n: images there are.
+    course, at: see `feeder`.
+    steps: sweeps to plan for: how many images one looks at repeats with the
+      networks, or falls.
     image_bytes: of one image.
     budget: bytes that the images of one piece may take.
   """
   # Shapes tell how many; they cost nothing. A process may have fewer than
   # another, but all run one program.
-  counts = np.array(hosts.highest(*(_count(looks, step) for step in steps)))
-  piece = int(np.clip(budget // (counts.max() * image_bytes), 1, chunk))
-  sums = np.convolve(counts, np.ones(min(piece, len(counts)), int), 'valid')
-  return Plan(piece, min(n, int(sums.max())))
+  def count(step, warms):
+    found = jax.eval_shape(lambda: looks(At(step), warms))
+    return sum(int(np.prod(x.shape[warms:])) for x in found)
 
-
-def _count(looks, step):
-  return sum(int(np.prod(x.shape)) for x in jax.eval_shape(
-      lambda: looks(step)))
+  whole = range(at.step, min(at.step + steps, course.stop))
+  counts = {False: [count(step, False) for step in whole], True: [
+      count(step, True) for step in whole if course.batches(step)][:1]}
+  most = {False: course.chunk, True: max(map(course.batches, whole))}
+  plans = {}
+  for warms, mine in counts.items():
+    if mine:
+      mine = np.array(hosts.highest(*mine))
+      piece = int(np.clip(budget // (mine.max() * image_bytes), 1,
+                          most[warms]))
+      sums = piece * mine if warms else np.convolve(
+          mine, np.ones(min(piece, len(mine)), int), 'valid')
+      plans[warms] = Plan(piece, min(n, int(sums.max())))
+  return plans
 
 
 @contextlib.contextmanager
-def _streamed(real, looks, steps, chunk, plan_, meter):
-  """Yields `(step, most) -> (data, steps)`, the next piece read meanwhile.
+def _streamed(real, looks, course, at, plans, meter):
+  """Yields `(at, most) -> (data, size)`, the next piece read meanwhile.
 
   Args:
     real: a `real.Streamed`.
-    looks: `step -> [indices, …]`.
-    steps: the range of steps to go.
-    chunk: steps after whose multiples a chunk ends.
-    plan_: a `Plan`.
+    looks: see `looked`; course, at: see `feeder`; plans: see `planned`.
     meter: a `meters.Meter`.
   """
-  seen = {}
+  seen, last = {}, functools.lru_cache(1)(
+      lambda step: np.asarray(looks(At(step), True)[0]))
 
-  def indices(step):
-    seen[step] = np.unique(np.concatenate(
-        [np.asarray(x).ravel() for x in looks(step)]))
-    return seen[step]
+  def size_at(at):
+    return min(plans[course.warms(at)].piece, course.left(at))
+
+  def pieces(at):
+    while at.step < course.stop:
+      yield at
+      at = course.after(at, size_at(at))
+
+  def indices(at):
+    size = size_at(at)
+    if course.warms(at):
+      found = [last(at.step)[at.batch:at.batch + size]]
+    else:
+      found = [x for k in range(size) for x in looks(At(at.step + k), False)]
+    seen[at] = np.unique(np.concatenate([np.ravel(x) for x in found]))
+    return seen[at]
 
   with futures.ThreadPoolExecutor(1) as pool_, (
-      Ahead(real.split, indices, steps, depth=plan_.piece)) as ahead:
+      Ahead(real.split, indices, pieces(at))) as ahead:
 
-    def assemble(size):
-      parts = [next(ahead) for _ in range(size)]
-      rows = np.concatenate([seen.pop(step) for step, _ in parts])
-      unique, first = np.unique(rows, return_index=True)
-      images = np.concatenate([images for _, images in parts])[first]
-      return real.place(unique, images, plan_.capacity)
+    def place():
+      here, images = next(ahead)
+      return real.place(seen.pop(here), images,
+                        plans[course.warms(here)].capacity)
 
-    def size_at(step):
-      return min(plan_.piece, chunk - step % chunk, steps.stop - step)
+    coming, data, end = [pool_.submit(place)], None, at
 
-    coming, data, end = [], None, steps.start
-
-    def feed(step, most):
+    def feed(at, most):
       nonlocal data, end
-      if step == end:
+      if at == end:
         began = time.perf_counter()
-        end = step + size_at(step)
-        data = coming.pop().result() if coming else assemble(end - step)
+        data, end = None, course.after(at, size_at(at))
+        data = coming.pop().result()
         meter.waited += time.perf_counter() - began
-        if end < steps.stop:
-          coming.append(pool_.submit(assemble, size_at(end)))
-      return data, min(most, end - step)  # a call may use a part of a piece
+        if end.step < course.stop:
+          coming.append(pool_.submit(place))
+      left = (end.batch - at.batch if course.warms(at)
+              else end.step - at.step)
+      return data, min(most, left)  # a call may use a part of a piece
 
     yield feed

@@ -20,6 +20,8 @@ TRAJECTORIES = {
 THOUSAND = published.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100, number=50)
 AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
 CROP = 'rrc08_flip'  # SRe2L's, of recovery and teacher
+# The teacher's 40,000 batches in steps that hold few images, where streamed.
+SHORT_TEACHING = {'method.teach': 2000, 'method.net_steps': 20}
 PER_CLASS = 1300  # real images, at most
 
 
@@ -61,7 +63,7 @@ def settings(a, classes):
           distance='l1', lr=1e-3 if many else 3e-3, base_size=224,
           net_steps=4 if many else 8, short_lr=3e-2),
       trajectories=TRAJECTORIES | ({'tesla': {1: THOUSAND}} if tesla else {}),
-      recoveries=4000)
+      sre2l=SHORT_TEACHING, recoveries=4000)
   c.dataset.size, c.dataset.classes = size, classes
   if a.factor > 2 and a.ipc >= 20:
     c.syn.formation = 'bound'

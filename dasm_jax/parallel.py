@@ -144,10 +144,21 @@ def chunk(method):
       return state, jax.tree.map(jnp.add, total, metrics)
     state, total = jax.lax.fori_loop(0, steps, body, (state, zero))
     return state, jax.tree.map(lambda x: x / steps, total)
+  return _called(run, method.axes)
 
+
+def warming(method):
+  """The same for batches of its warm-up, `method.warm`; no metrics."""
+  def run(state, data, pool, key, batches):
+    del pool
+    return method.warm.run(state, data, key, batches), {}
+  return _called(run, method.axes)
+
+
+def _called(run, axes):
   mapped = jax.pmap(
-      run, axis_name=AXIS, in_axes=(method.axes, None, 0, None, None),
-      out_axes=(method.axes, None))
+      run, axis_name=AXIS, in_axes=(axes, None, 0, None, None),
+      out_axes=(axes, None))
 
   def call(state, data, pool, key, steps):
     out = mapped(state, data, pool, replicate(key),

@@ -62,18 +62,18 @@ class Log:
 
   def progress(self, segment, segments, step, steps, loss=None,
                images_per_second=None, seconds_left=None, what='segment',
-               unit='step'):
+               unit='step', note=''):
     """Shows how far it is: a line redrawn, or now and then a plain line.
 
     Not on a terminal: one line each 10 s and the last of a segment. what,
-    unit: what is counted, if not segments and their steps.
+    unit: what is counted, if not segments and their steps. note: of more.
     """
     last = step >= steps
     now = self._clock()
     if not last and 0 <= now - self._shown < (.1 if self._terminal else 10):
       return
     self._shown = now
-    tail = _tail(loss, images_per_second, seconds_left)
+    tail = _tail(note, loss, images_per_second, seconds_left)
     head = f'{what} {segment}/{segments}  {unit} {step}/{steps}'
     if not self._terminal:
       self._print(f'{head}{tail}\n')
@@ -209,8 +209,8 @@ def _scaled(value, base, units):
   return digits.removesuffix('.0') + units[place]
 
 
-def _tail(loss, speed, left):
-  parts = []
+def _tail(note, loss, speed, left):
+  parts = [note] if note else []
   if loss is not None:
     parts.append(f'loss {float(loss):.4g}')
   if speed is not None:

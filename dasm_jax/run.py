@@ -91,7 +91,8 @@ def _walk(job, fingerprint, name, tools):
       with checkpoint.open(place.path / _folder(job, phase),
                            fingerprint) as saved:
         found = saved.latest(beginning.like(job, phase, key))
-        step, progress = found or (0, begin())
+        progress = found[1] if found else begin()
+        step = int(progress.state.step)
         outcome.say_resumed(job, phase, step, log)
         if not found:
           saved.save(0, progress)

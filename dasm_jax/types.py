@@ -95,8 +95,30 @@ class Method(NamedTuple):
     images this process needs for a step, int32 of any shapes; `pool` is of all
     classes, `mine` the rows that are matched here; `n` and `step` are plain
     ints. None: only the state tells, so all must be there.
+  warm: a `Warm`, if some sweeps begin with one.
   """
   init: Callable
   step: Callable
   axes: object
   looks: Callable | None = None
+  warm: object = None
+
+
+class Warm(NamedTuple):
+  """What a method's networks learn before some sweeps, batch by batch.
+
+  `Method.step` does that, too; a warm-up may be longer than one call should
+  last, and look at more real images than there is room for.
+
+  batches: `step -> int`, how many there are before a sweep; plain ints.
+  done: `state -> []` int32, how many of those before its next sweep it had.
+  run: `(state, data, key, size) -> state`, `size` more of them.
+  looks: `(n, key, step) -> [batches, images]` int32, which of the `n` real
+    images this process needs for each.
+  rest: the `Method` without it, of states that had all.
+  """
+  batches: Callable
+  done: Callable
+  run: Callable
+  looks: Callable
+  rest: Method

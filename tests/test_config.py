@@ -143,6 +143,7 @@ def test_imagenet_is_as_published():
   assert c.dataset.classes == '' and c.network.norm == 'batch'
   assert c.method.augment == 'rrc08_flip'
   assert c.method.steps - 2 * (c.method.teach - 1) == 4000
+  assert c.method.teach * c.method.net_steps == 40_000
   c = load('imagenet', 'classes=1000,method=tesla,ipc=1')
   assert (c.dataset.size, c.network.depth, c.method.assign) == (64, 4, True)
   assert (c.method.student_steps, c.method.lr) == (10, 1e4)

@@ -8,7 +8,16 @@ import small
 import toy
 
 from dasm_jax import config as configs
-from dasm_jax import evaluate, feeding, intake, meters, parallel, real, run
+from dasm_jax import (
+  course,
+  evaluate,
+  feeding,
+  intake,
+  meters,
+  parallel,
+  real,
+  run,
+)
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.data import lazy
@@ -120,21 +129,55 @@ def test_every_step_is_fed_once_and_in_order(stream, most, want):
   """Whatever is asked for: a step that is slow must not lose what was read."""
   _, streamed = stream
   meter, fed = meters.Meter(), []
-  def looks(step):
-    return [jnp.array([step, 2 * step])]
-  with feeding._streamed(streamed, looks, range(1, 12), 4,
-                         feeding.Plan(3, 6), meter) as feed:
-    step = 1
-    while step < 12:
-      data, size = feed(step, most)
-      for k in range(step, step + size):
+  def looks(at, warms):
+    assert not warms
+    return [jnp.array([at.step, 2 * at.step])]
+  order = course.Course(lambda step: 0, 12, 4)
+  at = course.At(1)
+  with feeding._streamed(streamed, looks, order, at,
+                         {False: feeding.Plan(3, 6)}, meter) as feed:
+    while at.step < 12:
+      data, size = feed(at, most)
+      for k in range(at.step, at.step + size):
         row = np.array([k, 2 * k])
         np.testing.assert_array_equal(
             data.images[data.slots[row]], streamed.split.read(row))
       assert len(data.images) == 6
       fed.append(size)
-      step += size
+      at = order.after(at, size)
   assert fed == want and meter.waited > 0  # chunks end at 4 and 8
+
+
+@pytest.mark.parametrize('most', [2, 9])
+def test_warm_ups_are_fed_in_pieces(stream, most):
+  """Sweeps 0 and 3 begin with five batches; the first has had one."""
+  _, streamed = stream
+  fed = []
+  def looks(at, warms):
+    if warms:
+      return [100 * at.step + np.arange(10).reshape(5, 2)]
+    return [np.array([1000 + at.step])]
+  order, at = course.Course(lambda step: 5 * (step % 3 == 0), 4, 10), (
+      course.At(0, 1))
+  plans = {True: feeding.Plan(3, 6), False: feeding.Plan(2, 2)}
+  with feeding._streamed(streamed, looks, order, at, plans,
+                         meters.Meter()) as feed:
+    while at.step < 4:
+      warms = order.warms(at)
+      data, size = feed(at, min(most, order.left(at)))
+      row = looks(at, warms)[0]
+      if warms:
+        row = row[at.batch:at.batch + size].ravel()
+      np.testing.assert_array_equal(
+          data.images[data.slots[row]], streamed.split.read(row))
+      assert len(data.images) == plans[warms].capacity
+      fed.append((warms, size))
+      at = order.after(at, size)
+  assert fed == {
+      9: [(True, 3), (True, 1), (False, 2), (False, 1),
+          (True, 3), (True, 2), (False, 1)],
+      2: [(True, 2), (True, 1), (True, 1), (False, 2), (False, 1),
+          (True, 2), (True, 1), (True, 2), (False, 1)]}[most]
 
 
 @pytest.fixture(scope='module')
@@ -173,14 +216,21 @@ def test_scores_and_probes_are_the_same(stream, monkeypatch):
 
 
 def test_pieces_fit_into_the_buffer():
-  def looks(step):
-    return [jnp.zeros((2, 5), int)] + [jnp.zeros(30, int)] * (step % 4 == 0)
-  def plan(budget, n=10 ** 6):
-    return feeding.plan(looks, n, range(12), 6, 100, budget)
-  assert plan(10 ** 9) == (6, 60 + 60)
-  assert plan(8000) == (2, 20 + 30)
-  assert plan(1) == (1, 40)  # at least a step
-  assert plan(10 ** 9, n=50) == (6, 50)  # no more than there are
+  def looks(at, warms):
+    if warms:
+      return [jnp.zeros((7, 20), int)]
+    return [jnp.zeros((2, 5), int)] + [jnp.zeros(30, int)] * (at.step % 4 == 0)
+  def plans(budget, n=10 ** 6, batches=0):
+    order = course.Course(lambda step: batches * (step == 5), 12, 6)
+    return feeding.planned(looks, n, order, course.At(0), 12, 100, budget)
+  assert plans(10 ** 9) == {False: (6, 60 + 60)}
+  assert plans(8000) == {False: (2, 20 + 30)}
+  assert plans(1) == {False: (1, 40)}  # at least a step
+  assert plans(10 ** 9, n=50) == {False: (6, 50)}  # no more than there are
+  # A warm-up has pieces of its own: its length takes no memory.
+  assert plans(8000, batches=7) == {False: (2, 50), True: (4, 80)}
+  assert plans(10 ** 9, batches=7)[True] == (7, 140)
+  assert plans(1, batches=7)[True] == (1, 20)
 
 
 def test_what_fits_stays_in_memory(monkeypatch):

@@ -11,6 +11,7 @@ import toy
 from dasm_jax import (
   buffers,
   config,
+  course,
   experts,
   feeding,
   job,
@@ -121,8 +122,8 @@ def test_they_are_what_experts_end_as(trained, tmp_path):
   assert not (want == buffers.rows(whole, range(3), [1] * 3)).all(1).any()
   assert buffer.path(0).stat().st_size == 4 * want.shape[1]  # no other epoch
   with feeding.feeder(made, made.plan[0], None, None, None, data, buffer,
-                      None, range(4), None) as feed:
-    given, steps = feed(0, 4)
+                      None, None, None, None) as feed:
+    given, steps = feed(course.At(0), 4)
   assert steps == 4
   np.testing.assert_array_equal(given.starts, want)
 

@@ -15,7 +15,7 @@ import optax
 
 from dasm_jax import coupled, objectives, recipes, synthetic, train
 from dasm_jax import source as sources
-from dasm_jax.methods import lives, networks, slope
+from dasm_jax.methods import lives, networks, slope, warmup
 from dasm_jax.methods.slope import Correction
 from dasm_jax.types import Array, Method, Synthetic, Variables
 
@@ -32,7 +32,7 @@ class Settings(NamedTuple):
   union: match finished and new images together rather than the new alone.
   lr, momentum: of SGD on the stored images; the rate is multiplied by `decay`
     from each sweep in `drops` on.
-  inner: sweeps a network lives; warmup: its steps on real data before.
+  inner: sweeps a network lives; warmup: its batches of real images before.
   watch: a `lives.Watch`; `inner` and `steps` are the most then.
   train_on: `real` (IDC) or `synthetic` (DC, DSA), between sweeps.
   steps: batches of real images, or passes over the synthetic set.
@@ -68,11 +68,12 @@ class State(NamedTuple):
   net_moments: object
   memory: object        # of the network's life
   strength: Array       # [] smoothed weight of a relative correction
+  warmed: Array         # [] int32, batches of the next sweep's warm-up
   step: Array           # [] int32
 
 
 # Which leaves begin with the classes (0); the others are alike everywhere.
-AXES = State(Synthetic(0, 0, None), 0, None, None, None, None, None)
+AXES = State(Synthetic(0, 0, None), 0, None, None, None, None, None, None)
 
 
 def equivalent(lr, momentum, classes):
@@ -100,52 +101,55 @@ def method(network, settings, axis_name=None):
   net_tx = train.optimizer(settings.net.momentum, settings.net.weight_decay)
   image_slope = _image_slope(network, settings, axis_name)
   life = _life(network, net_tx, settings, axis_name)
+  begin = warmup.runner(network, net_tx, settings, axis_name)
 
   def init(key, syn):
-    variables = network.init(key)
+    variables, none = network.init(key), jnp.zeros((), jnp.int32)
     return State(syn, tx.init(syn.images), variables,
                  net_tx.init(variables.params), life.init(),
-                 jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32))
+                 jnp.zeros((), jnp.float32), none, none)
 
-  def renew(variables, moments, data, key):
-    del variables, moments
-    start, warm = jax.random.split(key)
-    variables = networks.fresh(network, data, start)
-    moments = net_tx.init(variables.params)
-    return networks.from_real(network, net_tx, settings, axis_name, data, warm,
-                    settings.warmup, variables, moments)
+  def warm(state, data, key, size):
+    variables, moments, had = begin(
+        (state.variables, state.net_moments, state.warmed), data,
+        networks.keys(key, state.step)[0], size)
+    return state._replace(variables=variables, net_moments=moments, warmed=had)
 
-  def keep(variables, moments, data, key):
-    del data, key
-    return variables, moments
-
-  def step(state, data, pool, key):
-    k_net, k_stats, k_match, k_train = jax.random.split(
-        jax.random.fold_in(key, state.step), 4)
-    variables, net_moments = jax.lax.cond(
-        life.over(state.memory, state.step), renew, keep,
-        state.variables, state.net_moments, data, k_net)
+  def sweep(state, data, pool, key):
+    _, k_stats, k_match, k_train = networks.keys(key, state.step)
     at = networks.with_statistics(
-        network, variables, data, k_stats, axis_name)
+        network, state.variables, data, k_stats, axis_name)
     direction, strength, metrics = image_slope(
         state, at, data, pool, k_match)
     change, moments = tx.update(direction, state.moments)
     images = state.syn.images - rate(settings, state.step) * change
     syn = state.syn._replace(images=synthetic.clip(settings.codec, images))
     variables, net_moments, memory = life.train(
-        variables, net_moments, state.memory, syn, data, pool, k_train,
-        state.step)
+        state.variables, state.net_moments, state.memory, syn, data, pool,
+        k_train, state.step)
     state = State(syn, moments, variables, net_moments, memory, strength,
-                  state.step + 1)
+                  jnp.zeros_like(state.warmed), state.step + 1)
     return state, metrics
 
-  return Method(init, step, AXES, None if settings.watch else _looks(
+  def step(state, data, pool, key):
+    variables, moments, had = jax.lax.cond(
+        life.over(state.memory, state.step),
+        lambda old: begin(old, data, networks.keys(key, state.step)[0],
+                          settings.warmup - state.warmed),
+        lambda old: old,
+        (state.variables, state.net_moments, state.warmed))
+    return sweep(state._replace(variables=variables, net_moments=moments,
+                                warmed=had), data, pool, key)
+
+  looks = None if settings.watch else _looks(
       settings, any(jax.tree.leaves(jax.eval_shape(
-          network.init, jax.random.key(0)).stats))))
+          network.init, jax.random.key(0)).stats)))
+  more = warmup.of(settings, warm, Method(init, sweep, AXES, looks))
+  return Method(init, step, AXES, warmup.joined(looks, more), more)
 
 
 def _looks(settings, statistics):
-  """`Method.looks`: what `step` draws with the same keys.
+  """`Method.looks` of sweeps alone: what they draw with the same keys.
 
   statistics: whether the network has running averages.
   """
@@ -162,14 +166,10 @@ def _looks(settings, statistics):
   averages = jax.jit(networks.of_statistics)
 
   def looks(pool, mine, n, key, step):
-    k_net, k_stats, k_match, k_train = jax.random.split(
-        jax.random.fold_in(key, step), 4)
+    _, k_stats, k_match, k_train = networks.keys(key, step)
     found = [of_classes(pool, mine, k_match)]
     if statistics:
       found.append(networks.own(averages(pool.everything, k_stats)))
-    if settings.warmup and step % inner == 0:
-      warm = jax.random.split(k_net)[1]
-      found.append(networks.own(training(n, size, settings.warmup, warm)))
     if settings.train_on == 'real' and step % inner < inner - 1:
       found.append(networks.own(training(n, size, settings.steps, k_train)))
     return found

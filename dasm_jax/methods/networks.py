@@ -45,21 +45,28 @@ def of_statistics(everything, key):
       keys, *everything, STATISTICS).reshape(-1)
 
 
+def keys(key, step):
+  """Keys of a sweep: of its new network, averages, matching, training."""
+  return jax.random.split(jax.random.fold_in(key, step), 4)
+
+
 def from_real(network, tx, settings, axis_name, data, key, steps, variables,
-             moments):
-  """`steps` SGD steps on batches of real images of all classes."""
+              moments, begin=0, end=None):
+  """SGD steps on batches of real images of all classes.
+
+  Of `steps` in all those from `begin` to `end`, which may be traced.
+  """
   change = train.augmentation(settings.net)
   order = of_training(len(data.labels), settings.net.batch, steps, key)
-  alter = jax.random.split(key)[1]
+  alter = jax.random.split(jax.random.split(key)[1], steps)
 
-  def one(carry, plan):
-    chosen, key = plan
-    batch = change(key, sources.take(data, chosen, axis_name))
+  def one(i, carry):
+    batch = change(alter[i], sources.take(data, order[i], axis_name))
     return train.step(network, tx, *carry, batch, settings.net.lr,
-                      axis_name)[:2], None
+                      axis_name)[:2]
 
-  plan = (order, jax.random.split(alter, steps))
-  return jax.lax.scan(one, (variables, moments), plan)[0]
+  return jax.lax.fori_loop(begin, steps if end is None else end, one,
+                           (variables, moments))
 
 
 def of_training(n, size, steps, key):

@@ -1,0 +1,127 @@
+"""Warm-ups of matching networks, in pieces: as at once, and stoppable."""
+
+import signal
+
+import jax
+import numpy as np
+import pytest
+import small
+import toy
+
+from dasm_jax import course, meters, parallel, run, stop
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+SETTINGS = dict(warmup=5, net_batch=8, inner=2, norm='batch')
+
+
+def test_order_by_hand():
+  order = course.Course(lambda step: 0 if step % 3 else 5, 7, 4)
+  at, seen = course.At(0), []
+  while at.step < 7:
+    seen.append((*at, order.warms(at), order.left(at), order.number(at)))
+    at = order.after(at, min(2, order.left(at)))
+  assert seen == [
+      (0, 0, True, 5, 0), (0, 2, True, 3, 2), (0, 4, True, 1, 4),
+      (0, 5, False, 3, 5), (2, 0, False, 1, 7),
+      (3, 0, True, 5, 8), (3, 2, True, 3, 10), (3, 4, True, 1, 12),
+      (3, 5, False, 1, 13),  # a chunk ends at 4
+      (4, 0, False, 2, 14),
+      (6, 0, True, 5, 16), (6, 2, True, 3, 18), (6, 4, True, 1, 20),
+      (6, 5, False, 1, 21)]
+  assert at == (7, 0) and order.number(at) == 22
+
+
+def test_without_warm_ups_only_sweeps():
+  made = toy.toy('dc')
+  order = course.of(made.method, 7, 4)
+  assert made.method.warm is None and course.at(made.method, made.state) == (
+      0, 0)
+  assert [order.left(course.At(k)) for k in range(7)] == [4, 3, 2, 1, 3, 2, 1]
+  assert order.number(course.At(3)) == 3
+
+
+@pytest.mark.parametrize('name, devices', [('dc', 1), ('dm', 1), ('dm', 4)])
+def test_pieces_are_as_the_whole(name, devices):
+  """Three sweeps of two networks, each warmed up in pieces of two."""
+  made = toy.toy(name, **SETTINGS,
+                 axis_name=parallel.AXIS if devices > 1 else None)
+  straight = toy.toy(name, **SETTINGS)
+  want = straight.state
+  step = jax.jit(straight.method.step)
+  for _ in range(3):
+    want, _ = step(want, straight.data, straight.pool, straight.key)
+  if devices > 1:
+    made = toy.on_devices(made)
+  warm = made.method.warm
+  programs = (parallel.chunk(warm.rest), parallel.warming(made.method)) if (
+      devices > 1) else (
+          jax.jit(lambda s, d, p, k, n: warm.rest.step(s, d, p, k)),
+          jax.jit(lambda s, d, p, k, n: (warm.run(s, d, k, n), {})))
+  order, at, state = course.of(made.method, 3, 1), course.At(0), made.state
+  with toy.compilations() as seen:
+    while at.step < 3:
+      size = min(2, order.left(at))
+      state, _ = programs[order.warms(at)](
+          state, made.data, made.pool, made.key, size)
+      at = order.after(at, size)
+      assert course.at(made.method, state) == at
+      if at == (1, 0):
+        first = len(seen)
+  assert len(seen) == first > 0  # no program for each piece
+  if devices > 1:
+    state = toy.gather(made, state)
+  toy.leaves_close(state, want, rtol=1e-4, atol=1e-5)
+
+
+def test_looks_are_those_of_sweeps_and_batches():
+  made = toy.toy('dc', **SETTINGS)
+  method, n = made.method, len(made.data.labels)
+  given = made.pool, np.arange(3), n, made.key
+  for k in range(3):
+    sweep = method.warm.rest.looks(*given, k)
+    both = method.looks(*given, k)
+    toy.leaves_equal(both[:len(sweep)], sweep)
+    assert [x.shape for x in both[len(sweep):]] == [(5, 8)] * (k % 2 == 0)
+  first, third = (method.warm.looks(n, made.key, k) for k in (0, 2))
+  assert (np.asarray(first) != np.asarray(third)).any()
+
+
+CHANGES = dict(method__warmup=7, method__net_batch=16, method__inner=2,
+               segments__number=1, method__steps=4, run__chunk=3)
+
+
+def images(workdir):
+  with np.load(workdir / 'synthetic.npz') as file:
+    return file['images']
+
+
+def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(
+    tmp_path, monkeypatch, capsys):
+  small.unmeasured(monkeypatch)
+  monkeypatch.setattr(meters, 'most', lambda each: 3)
+  c = small.tiny('dc', **CHANGES)
+  run.run(c, tmp_path / 'straight')
+  want = images(tmp_path / 'straight')
+  made, had = parallel.warming, []
+  def warming(method):
+    call = made(method)
+    def counted(state, *rest):
+      had.append(int(np.asarray(state.warmed).ravel()[0]))
+      if len(had) == 5:  # of the second network
+        signal.raise_signal(signal.SIGTERM)
+      return call(state, *rest)
+    return counted
+  monkeypatch.setattr(parallel, 'warming', warming)
+  with pytest.raises(stop.Stopped, match=(
+      r'saved segment 1, step 2, batch 6 of 7 of a warm-up')):
+    run.run(c, tmp_path / 'run')
+  capsys.readouterr()
+  run.run(c, tmp_path / 'run')
+  assert had == [0, 3, 6, 0, 3, 6]
+  np.testing.assert_array_equal(images(tmp_path / 'run'), want)
+  streamed = small.tiny('dc', dataset__stream='always', **CHANGES)
+  run.run(streamed, tmp_path / 'streamed')
+  np.testing.assert_array_equal(images(tmp_path / 'streamed'), want)
+  said = capsys.readouterr().out
+  assert 'going on from segment 1/1, step 2/4' in said
+  assert 'step 0/4  warm-up 3/7' in said
