@@ -18,7 +18,7 @@ CAFE: 30.3 / 46.3 / 55.5; herding: 21.5 / 31.6 / 40.4; random: 14.4 / 26.0 /
 DATM's own tables). Measured: RESULTS.md.
 """
 
-from dasm_jax import published, small_images
+from dasm_jax import config, published, small_images
 
 # Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
 # ipc takes the row next to it. Two cells are not as printed: MTT's image rate
@@ -58,6 +58,6 @@ def get_config(text=''):
   c = small_images.settings(a, name='cifar10', size=32, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
       trajectories=TRAJECTORIES)
-  if a.method == 'dm' and a.ipc >= 100 * small_images.count(c):
+  if a.method == 'dm' and a.ipc >= 100 * config.segments_of(c):
     c.method.lr = 10.0
   return c

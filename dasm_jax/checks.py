@@ -12,7 +12,7 @@ from dasm_jax import (
   recipes,
   segments,
 )
-from dasm_jax.config import check_finite, entries
+from dasm_jax.config import check_finite, entries, segments_of
 from dasm_jax.errors import UserError, unknown
 
 INITS = ('real', 'noise', 'known', *coreset.CORESETS)
@@ -122,5 +122,4 @@ def _check_experts(c):
 
 def plan(c):
   """The segments of a configuration."""
-  number = c.segments.number or segments.number(c.syn.ipc)
-  return segments.plan(c.syn.ipc, number)
+  return segments.plan(c.syn.ipc, segments_of(c))

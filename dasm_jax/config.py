@@ -5,6 +5,7 @@ import math
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
+from dasm_jax import segments
 from dasm_jax.errors import UserError, unknown
 
 
@@ -48,6 +49,11 @@ def defaults(method='idc'):
       chunk=10, save_seconds=30.0, buffer_mb=512, batched='auto'))
   c.update_from_flattened_dict(_besides(method, c.method.match))
   return c
+
+
+def segments_of(c):
+  """How many segments a configuration has."""
+  return c.segments.number or segments.number(c.syn.ipc)
 
 
 def experts(c):

@@ -5,7 +5,7 @@
 programs, and `published` for trajectory methods.
 """
 
-from dasm_jax import config, published, segments
+from dasm_jax import config, published
 from dasm_jax.errors import unknown
 
 # DC, DSA: image updates a network lives, and epochs between them, by ipc.
@@ -33,11 +33,6 @@ def arguments(text, **more):
   return config.arguments(
       text, ipc=10, method='idc', segments=0, factor=0, network='',
       schedule='published', seed=0, **more)
-
-
-def count(c):
-  """How many segments a configuration has."""
-  return c.segments.number or segments.number(c.syn.ipc)
 
 
 def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
@@ -94,7 +89,7 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     if a.method == 'idc':
       m.lr = idc['short_lr']
   if a.method == 'sre2l':  # the last step that teaches moves the images, too
-    m.steps += count(c) * (m.teach - 1)
+    m.steps += config.segments_of(c) * (m.teach - 1)
   return c
 
 

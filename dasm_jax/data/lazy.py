@@ -19,13 +19,14 @@ from dasm_jax.data.splits import (
   Dataset,
   count_levels,
   empty,
+  following,
   held_rows,
   moments,
+  none_readable,
   shorten,
   stratify,
 )
 from dasm_jax.data.table import row_of
-from dasm_jax.errors import UserError
 
 SAMPLE = 2000  # images that mean and standard deviation are of
 
@@ -108,18 +109,17 @@ class Lazy:
 
   def _stand_in(self, at, error, image):
     """The first readable of a class from `at` on, its pixels in `image`."""
-    rows = np.flatnonzero(self.labels == self.labels[at])
+    rows = following(self.labels, at)
     # A second look at the image itself: storage may have been busy.
-    for other in np.roll(rows, -np.searchsorted(rows, at)):
+    for other in rows:
       if self._instead[other] != other:
         continue
       items = self._store.items([int(self._rows[other])])
       if not self._store.decode(items, image[None], [0]):
         return int(other)
-    raise UserError(
-        f'none of the {len(rows)} images of class '
-        f'{self._class_names[self.labels[at]]!r} in {self._name} can be read, '
-        f'{self._store.named(self._rows[at])} for one: {error}')
+    raise none_readable(
+        len(rows), self._class_names[self.labels[at]], self._name,
+        f'{self._store.named(self._rows[at])} ({error})')
 
   def close(self):
     """Ends the processes that read, of both splits of a data set."""

@@ -99,20 +99,29 @@ def mend(split, broken, where, class_names):
     UserError: none of a class can be read.
   """
   for at in broken:
-    rows = np.flatnonzero(split.labels == split.labels[at])
-    others = np.roll(rows, -np.searchsorted(rows, at))
-    good = next((row for row in others if row not in broken), None)
+    rows = following(split.labels, at)
+    good = next((row for row in rows if row not in broken), None)
     if good is None:
-      raise UserError(
-          f'none of the {len(rows)} images of class '
-          f'{class_names[split.labels[at]]!r} in {where} can be read, '
-          f'{broken[at]} for one')
+      raise none_readable(len(rows), class_names[split.labels[at]], where,
+                          broken[at])
     split.images[at] = split.images[good]
   if broken:
     logging.getLogger('dasm_jax').warning(
         '%d of %d images of %s cannot be read; the next of their class stand '
         'in: %s', len(broken), len(split.labels), where,
         shorten(broken.values()))
+
+
+def following(labels, at):
+  """The images of a class from `at` on, the first following the last."""
+  rows = np.flatnonzero(labels == labels[at])
+  return np.roll(rows, -np.searchsorted(rows, at))
+
+
+def none_readable(count, name, where, one):
+  """A `UserError`: no image of a class can be read, `one` is why or which."""
+  return UserError(f'none of the {count} images of class {name!r} in {where} '
+                   f'can be read, {one} for one')
 
 
 def take(split, rows):
