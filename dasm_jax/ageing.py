@@ -4,11 +4,13 @@ Source: the diagnostic of SDC (2408.12483), which compares the gradient norms
 of distilled and of real images (GraDN, after 2107.07075).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import batches, difficulty, parallel, train
+from dasm_jax import batches, difficulty, evaluate, parallel, real, train
 
 
 def gradient_norms(network, recipe, together=None):
@@ -21,12 +23,13 @@ def gradient_norms(network, recipe, together=None):
   Args:
     network: a `Network`.
     recipe: a `recipes.Recipe`; its epochs are not read.
-    together: see `parallel.spread`.
+    together: how many a device has at once, see `evaluate.spread`.
 
   Returns:
     `(keys, data, sets, ages, say) -> [sets, ages, networks]`, NumPy: one
-    network a key, trained on the `Source` data; sets are `Batch`es; ages are
-    steps, ascending, 0 for fresh networks; `say(age)` is called after each.
+    network a key, trained on data, a `Source` or one of `real`; sets are
+    `Batch`es; ages are steps, ascending, 0 for fresh networks; `say(age)` is
+    called after each.
   """
   fresh, step = batches.on_random(network, recipe)
   loss = train.loss_fn(network)
@@ -34,7 +37,7 @@ def gradient_norms(network, recipe, together=None):
   def start(key):
     return fresh(jax.random.split(key)[0])
 
-  def grow(item, data, since, until):
+  def grow(item, since, until, data):
     key, *carry = item
     order = jax.random.split(key)[1]
     def one(age, carry):
@@ -45,17 +48,31 @@ def gradient_norms(network, recipe, together=None):
   def mean_norm(variables, batch):
     return difficulty.gradient_norms(loss, variables, batch).mean()
 
-  begin, grow, mean_norm = (
-      parallel.spread(x, together=together) for x in (start, grow, mean_norm))
+  begin = parallel.spread(start, together=together)
+  grow, mean_norm = (evaluate.spread(x, network, recipe, together)
+                     for x in (grow, mean_norm))
+
+  def looked(keys, n, steps):
+    """Images that each network looks at in some steps, `[k, steps, batch]`."""
+    def of(key, step):
+      order = jax.random.split(key)[1]
+      return batches.drawn(recipe, n, jax.random.fold_in(order, step))
+    return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(keys, steps)
 
   def call(keys, data, sets, ages, say=lambda age: None):
     values, carry, since = [], begin(keys), 0
     for age in ages:
-      if age > since:
-        carry = grow((keys, *carry), data, *(
-            parallel.replicate(jnp.int32(x)) for x in (since, age)))
+      while since < age:
+        size = real.pieces(data, age - since, evaluate.PIECE)
+        until = min(since + size, age)
+        # As many of the last piece, too, so that it runs the same program.
+        steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
+        held = real.fetch_own(
+            data, functools.partial(looked, keys, len(data.labels), steps))
+        carry = grow((keys, *carry), *(
+            parallel.replicate(jnp.int32(x)) for x in (since, until)), held)
+        since = until
       values.append([mean_norm(carry[0], batch) for batch in sets])
-      since = age
       say(age)
     return np.asarray(values).swapaxes(0, 1)
   return call

@@ -17,14 +17,15 @@ import dasm_jax
 from dasm_jax import (
   ageing,
   card,
-  data,
   evaluate,
   models,
   parallel,
   pictures,
   report,
+  subject,
   workdir,
 )
+from dasm_jax import real as reals
 from dasm_jax import source as sources
 from dasm_jax.commands import Parser, at_least, end
 from dasm_jax.errors import UserError
@@ -69,38 +70,26 @@ def names_of(paths):
           for name, path in zip(found, paths, strict=True)]
 
 
-def measure(sets, ages, networks, real, seed, data_dir=None):
+def measure(sets, dataset, ages, networks, real, seed):
   """Norms by age, `{name: [ages, networks]}`, NumPy; the last is `real`.
 
   Args:
-    sets: `{name: Set}` that agree.
+    sets: `{name: Set}` that agree. dataset: the `Dataset` they are of.
     ages: ascending steps.
     networks, real: how many networks, and how many real images.
     seed: of networks and of the choice of real images.
-    data_dir: where prepared data are, see `data.load`.
-
-  Raises:
-    UserError: the data are not there, or are not those of the sets.
   """
   one = next(iter(sets.values()))
-  where = origin(one)
-  dataset = data.load(data_dir=data_dir or None, **where)
-  classes, shape = len(one.class_names), one.syn.images.shape[2:]
-  if (dataset.class_names, dataset.train.shape) != (
-      one.class_names, shape):
-    raise UserError(
-        f'data set {where["name"]!r} has {len(dataset.class_names)} classes '
-        f'of images {dataset.train.shape}, the sets {classes} of '
-        f'{shape}; give the --data_dir that they were made from')
-  network = models.build(shape=shape, classes=classes, **one.network)
-  source = parallel.replicate(sources.source(
-      dataset.train, classes, one.codec.mean, one.codec.std, one.codec.zca))
+  classes = len(one.class_names)
+  network = models.build(shape=one.shape, classes=classes, **one.network)
+  data = reals.place(dataset, one.codec)[0]
   (chosen,) = evaluate.random_subsets(
       dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
   batches = [Batch(*x.batch[:2]) for x in sets.values()]
-  batches = parallel.replicate([*batches, sources.take(source, chosen)])
+  batches = parallel.replicate([*batches, sources.take(
+      reals.fetch(data, chosen), chosen)])
   run = ageing.gradient_norms(network, one.recipe._replace(lr=one.real_lr))
-  values = run(jax.random.split(jax.random.key(seed), networks), source,
+  values = run(jax.random.split(jax.random.key(seed), networks), data,
                batches, ages,
                lambda age: print(f'age {age} measured', flush=True))
   return dict(zip([*sets, 'real'], values, strict=True))
@@ -167,8 +156,8 @@ def _parser():
       help='real images to measure, as many of each class (%(default)s)')
   add('--seed', type=at_least(0), default=0,
       help='of networks and real images')
-  add('--data_dir', default='', help='where prepared data are, else '
-      'TFDS_DATA_DIR, else the default of TFDS')
+  add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
+      'that of the first run if not given, else TFDS_DATA_DIR')
   add('--out', default='', help='where to write (the first set\'s directory)')
   return parser
 
@@ -180,7 +169,9 @@ def run(a):
   agree(sets)
   first = paths[0] if paths[0].is_dir() else paths[0].parent
   out = _writable(pathlib.Path(a.out or first))
-  values = measure(sets, a.ages, a.networks, a.real, a.seed, a.data_dir)
+  dataset = subject.dataset_of(
+      next(iter(sets.values())), card.find(paths[0]), a.data_dir)
+  values = measure(sets, dataset, a.ages, a.networks, a.real, a.seed)
   print(write(sets, paths, a.ages, values, out))
   print(f'see {out / "diagnose.png"}, diagnose.json there')
 

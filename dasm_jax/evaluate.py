@@ -18,8 +18,11 @@ def together_here(network, recipe, shape):
   return groups.networks(network, shape, recipe.batch, groups.here())
 
 
-def _spread(one, network, recipe, together):
-  """`parallel.spread` of networks; the last argument has images."""
+def spread(one, network, recipe, together=None):
+  """`parallel.spread` of networks, as many at once as there is room for.
+
+  The last argument has images. together: how many instead, if not None.
+  """
   made = {}
   def call(items, *shared):
     size = together
@@ -49,7 +52,7 @@ def accuracies(network, recipe, together=None):
   def one(key, batch, test):
     variables, _ = train.fit(network, recipe, key, batch)
     return train.accuracy(network, variables, test)
-  return _spread(one, network, recipe, together)
+  return spread(one, network, recipe, together)
 
 
 def accuracies_of_subsets(network, recipe, together=None):
@@ -63,7 +66,7 @@ def accuracies_of_subsets(network, recipe, together=None):
     key, indices = item
     variables, _ = train.fit(network, recipe, key, sources.take(data, indices))
     return train.accuracy(network, variables, test)
-  return _spread(one, network, recipe, together)
+  return spread(one, network, recipe, together)
 
 
 def keys(seed, networks):
@@ -88,7 +91,7 @@ def probes(network, recipe, together=None):
   """Networks that judge difficulty, `(keys, batch) -> Variables [P, …]`."""
   def one(key, batch):
     return train.fit(network, recipe, key, batch)[0]
-  return _spread(one, network, recipe, together)
+  return spread(one, network, recipe, together)
 
 
 def probes_on_real(network, recipe, steps, together=None):
@@ -103,7 +106,7 @@ def probes_on_real(network, recipe, steps, together=None):
     carry, keys = item
     return jax.lax.scan(
         lambda carry, key: (step(carry, key, data), None), carry, keys)[0]
-  run = _spread(some, network, recipe, together)
+  run = spread(some, network, recipe, together)
 
   def call(keys, data):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)

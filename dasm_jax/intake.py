@@ -13,37 +13,48 @@ SHARE = 0.5  # of a device's memory that the images may take
 
 
 def dataset(config):
-  """The `Dataset` that a configuration names.
+  """The `Dataset` that a configuration names, see `load`."""
+  d = config.dataset
+  return load(d.name, stream=d.stream, zca=d.zca, workers=d.workers,
+              data_dir=d.data_dir or None, size=d.size, holdout=d.holdout,
+              seed=config.seed, classes=d.classes)
+
+
+def load(name, *, stream='auto', zca=0.0, workers=0, **given):
+  """A `Dataset` whose images are in memory, or read as they are used.
 
   Its test images are always in memory; its train images are a `lazy.Lazy`
-  where `dataset.stream` says `always`, or `auto` and they do not fit.
+  where `stream` says `always`, or `auto` and they do not fit.
+
+  Args:
+    name, given: see `data.load`.
+    stream: one of `STREAM`.
+    zca: of a whitening, which asks for all images.
+    workers: processes that decode, see `lazy.open`.
 
   Raises:
     UserError: what `data.load` and `lazy.open` refuse.
   """
-  d = config.dataset
-  given = dict(data_dir=d.data_dir or None, size=d.size, holdout=d.holdout,
-               seed=config.seed, classes=d.classes)
-  if d.stream == 'never' or d.stream == 'auto' and fits(config, given):
-    return data.load(d.name, **given)
-  if d.zca:
-    raise UserError(f'--config.dataset.zca={d.zca} whitens by all images, '
+  if stream == 'never' or stream == 'auto' and fits(name, zca, **given):
+    return data.load(name, **given)
+  if zca:
+    raise UserError(f'--config.dataset.zca={zca} whitens by all images, '
                     'which are read from the disk as they do not fit on the '
                     'device; set --config.dataset.zca=0 or a smaller '
                     '--config.dataset.size=')
-  found = lazy.open(d.name, **given, workers=d.workers,
+  found = lazy.open(name, **given, workers=workers,
                     say=print if hosts.leads() else lambda line: None)
   test = found.test.read(np.arange(len(found.test)))
   return found._replace(test=data.Split(test, found.test.labels))
 
 
-def fits(config, given):
+def fits(name, zca=0.0, **given):
   """Whether the images take no more than `SHARE` of a device's memory."""
   try:
-    outline = data.outline(config.dataset.name, **given)
+    outline = data.outline(name, **given)
   except UserError:  # Nobody knows before it is prepared.
     return True
-  return not streams(config, outline)
+  return size(outline, zca) <= SHARE * parallel.memory()
 
 
 def streams(config, dataset_, memory=None):

@@ -21,7 +21,6 @@ from dasm_jax import (
   synthetic,
   zca,
 )
-from dasm_jax import source as sources
 from dasm_jax.config import UNFLIPPED
 from dasm_jax.errors import UserError
 from dasm_jax.methods import slope
@@ -65,7 +64,7 @@ class Job(NamedTuple):
   @property
   def streamed(self):
     """Whether train images are read from the disk as they are used."""
-    return not isinstance(self.dataset.train, data.Split)
+    return real.streamed(self.dataset)
 
   def close(self):
     """Ends the processes that read images."""
@@ -206,15 +205,8 @@ def decoded(job, segment):
 
 
 def place(job):
-  """The data: `(real, test)`, one of `real`, and a `Source` on every device."""
-  def source(split):
-    return parallel.replicate(sources.source(
-        split, job.classes, job.dataset.mean, job.dataset.std, job.codec.zca))
-  train_, test = job.dataset.train, source(job.dataset.test)
-  if job.streamed:
-    return real.Streamed(
-        train_, job.classes, job.dataset.mean, job.dataset.std), test
-  return real.Resident(source(train_)), test
+  """The data of a job on the devices, see `real.place`."""
+  return real.place(job.dataset, job.codec)
 
 
 def steps(job, segment):

@@ -10,8 +10,30 @@ import numpy as np
 
 from dasm_jax import parallel
 from dasm_jax import source as sources
+from dasm_jax.data import splits
 from dasm_jax.errors import UserError
 from dasm_jax.types import Window
+
+
+def place(dataset, codec):
+  """The images of a `Dataset`: `(real, test)`, ready for the devices.
+
+  real: `Resident` or `Streamed`, of the train split. test: a `Source` on every
+  device. codec: a `synthetic.Codec`, whose mean and std or whitening they get.
+  """
+  classes = len(dataset.class_names)
+  def source(split):
+    return parallel.replicate(sources.source(
+        split, classes, codec.mean, codec.std, codec.zca))
+  train, test = dataset.train, source(dataset.test)
+  if streamed(dataset):
+    return Streamed(train, classes, codec.mean, codec.std), test
+  return Resident(source(train)), test
+
+
+def streamed(dataset):
+  """Whether train images are read from the disk as they are used."""
+  return not isinstance(dataset.train, splits.Split)
 
 
 def fetch(data, indices, capacity=None):
@@ -27,10 +49,12 @@ def fetch_own(data, items, room=None):
   Args:
     data: as of `fetch`.
     items: `[n, …]` int, indices of images for each of `n` items that
-      `parallel.spread` is given.
+      `parallel.spread` is given; or a function that tells them.
     room: items that there is to be room for, at least n; None for n.
   """
-  items = np.asarray(items)
+  if not getattr(data, 'streamed', False):
+    return fetch(data, None)
+  items = np.asarray(items() if callable(items) else items)
   each = items[0].size
   return fetch(data, items[parallel.own(len(items))],
                parallel.most(room or len(items)) * each)
@@ -68,8 +92,8 @@ def refused(what):
   """A `UserError`: `what` cannot be done with images that are streamed."""
   return UserError(
       f'{what} goes through all real images again and again, which are read '
-      'from the disk as they do not fit on the device; set a smaller '
-      '--config.dataset.size=, fewer --config.dataset.classes=, or '
+      'from the disk as they do not fit on the device; do without it, or set a '
+      'smaller --config.dataset.size=, fewer --config.dataset.classes=, or '
       '--config.dataset.stream=never if they do fit')
 
 

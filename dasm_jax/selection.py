@@ -19,7 +19,7 @@ def trained(network, recipe, epochs, history=False, together=None):
       count; the rate stays, the momentum starts anew with each epoch.
     epochs: passes over the data.
     history: whether to look after each of them, without augmentation.
-    together: see `parallel.spread`.
+    together: how many a device trains at once, see `evaluate.spread`.
 
   Returns:
     `(keys, data) -> (Variables [P, …], correct [P, epochs, n] bool)`, one
@@ -42,7 +42,7 @@ def trained(network, recipe, epochs, history=False, together=None):
       return variables, right(variables, data)
     return jax.lax.scan(
         epoch, network.init(start), jax.random.split(rest, epochs))
-  return parallel.spread(one, together=together)
+  return evaluate.spread(one, network, recipe, together)
 
 
 def features(network):

@@ -15,14 +15,14 @@ from dasm_jax import (
   checks,
   config,
   coreset,
-  data,
   evaluate,
+  intake,
   models,
   parallel,
   recipes,
 )
 from dasm_jax import job as jobs
-from dasm_jax import source as sources
+from dasm_jax import real as reals
 from dasm_jax.data import Dataset
 from dasm_jax.errors import UserError, unknown
 
@@ -54,7 +54,16 @@ def saved(path, data_dir=None):
   """
   path = card.find(path)
   set_ = card.load(path)
-  dataset = data.load(**set_.data, data_dir=data_dir or _data_dir(path))
+  dataset = dataset_of(set_, path, data_dir)
+  method = set_.card['method']
+  return Subject('selected' if method == 'random' else method, set_, dataset,
+                 hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def dataset_of(set_, path, data_dir=None):
+  """The `Dataset` that a `card.Set` of a file is of; see `saved`."""
+  dataset = intake.load(**set_.data, zca=set_.card['storage'].get('zca') or 0.0,
+                        data_dir=data_dir or _data_dir(path))
   mine, its = set_.class_names, dataset.class_names
   if mine != its:
     raise UserError(
@@ -65,9 +74,7 @@ def saved(path, data_dir=None):
   if set_.shape != shape:
     raise UserError(f'{str(path)!r} has images {set_.shape}, but data set '
                     f'{dataset.name!r} has {shape}; find the data it is of')
-  method = set_.card['method']
-  return Subject('selected' if method == 'random' else method, set_, dataset,
-                 hashlib.sha256(path.read_bytes()).hexdigest())
+  return dataset
 
 
 def _data_dir(path):
@@ -104,8 +111,7 @@ def real(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   # The recipes bear the names of methods that are evaluated by them.
   c.eval = config.defaults(recipe).eval
   c.seed, c.syn.ipc = seed, int(ipc)
-  # All images are looked at when networks are trained on them.
-  c.dataset.name, c.dataset.size, c.dataset.stream = name, size, 'never'
+  c.dataset.name, c.dataset.size = name, size
   c.dataset.data_dir = data_dir or ''
   checks.check(c)
   job = jobs.build(c)
@@ -170,24 +176,20 @@ def measures(subject, recipe_, count, seed):
   dataset, set_ = subject.dataset, subject.set
   plain = recipe_._replace(lr=set_.real_lr)
   keys = evaluate.keys(seed, count)
-
-  @functools.cache
-  def places():
-    return parallel.replicate(tuple(
-        sources.source(split, len(dataset.class_names), set_.codec.mean,
-                       set_.codec.std, set_.codec.zca)
-        for split in (dataset.train, dataset.test)))
+  place = functools.cache(lambda: reals.place(dataset, set_.codec))
 
   def measure(name, network):
-    train_, test = places()
+    train_, test = place()
     if name == 'random':
       subsets = evaluate.random_subsets(
           dataset.train.labels, len(dataset.class_names), set_.ipc, count,
           [seed, 2])
       return evaluate.accuracies_of_subsets(network, plain)(
-          (keys, jnp.asarray(subsets, jnp.int32)), train_, test)
+          (keys, jnp.asarray(subsets, jnp.int32)),
+          reals.fetch_own(train_, subsets), test)
     if name == 'full':
-      return evaluate.accuracies(network, plain)(keys, train_, test)
+      return evaluate.accuracies(network, plain)(
+          keys, train_.whole('--full'), test)
     batch = parallel.replicate(set_.batch)
     return evaluate.accuracies(network, recipe_)(keys, batch, test)
   return measure

@@ -9,6 +9,7 @@ import toy
 
 from dasm_jax import config as configs
 from dasm_jax import (
+  ageing,
   course,
   evaluate,
   feeding,
@@ -17,6 +18,7 @@ from dasm_jax import (
   parallel,
   real,
   run,
+  subject,
 )
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
@@ -235,11 +237,10 @@ def test_pieces_fit_into_the_buffer():
 
 def test_what_fits_stays_in_memory(monkeypatch):
   config = small.tiny('dc')
-  given = dict(size=0)
-  assert intake.fits(config, given)
+  assert intake.fits('digits', size=0)
   assert intake.size(jobs.build(config).dataset) == 1797 * 64
   monkeypatch.setattr(parallel, 'memory', lambda: 2 * 1797 * 64 - 1)
-  assert not intake.fits(config, given)
+  assert not intake.fits('digits', size=0)
   made = jobs.build(config)
   assert made.streamed
   made.close()
@@ -287,3 +288,36 @@ def test_means_weigh_calls_by_their_steps():
 
 def test_defaults_have_the_entries():
   assert {'stream', 'workers'} <= set(configs.defaults('dc').dataset)
+
+
+def test_networks_grow_up_alike(stream, monkeypatch):
+  """Of images that are read in pieces, the last of them a short one."""
+  monkeypatch.setattr(evaluate, 'PIECE', 2)
+  network, recipe = toy.network(classes=10), toy.recipes.recipe(1, batch=16)
+  resident, streamed = stream
+  held = [parallel.replicate(sources.take(
+      resident.whole(''), np.arange(0, 1437, 100)))]
+  keys = jax.random.split(jax.random.key(0), 2)
+  run = ageing.gradient_norms(network, recipe)
+  ours, theirs = (run(keys, data, held, (0, 1, 6)) for data in stream)
+  np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+  assert len(set(ours.ravel().tolist())) == ours.size
+
+
+def test_a_saved_set_of_much_data_is_measured_alike(tmp_path, monkeypatch):
+  """`evaluate` and `diagnose` read what does not fit."""
+  c = small.tiny('dc', segments__number=1, method__steps=2, eval__epochs=1)
+  run.run(c, tmp_path)
+  subject_ = subject.saved(tmp_path)
+  recipe = subject.recipe(subject_.set)
+  network = jobs.build(c).network
+  def measured(name):
+    return subject.measures(subject_, recipe, 2, 0)(name, network)
+  want = {name: measured(name) for name in (subject_.name, 'random')}
+  monkeypatch.setattr(parallel, 'memory', lambda: 2 * 1797 * 64 - 1)
+  subject_ = subject.saved(tmp_path)
+  assert real.streamed(subject_.dataset)
+  for name, values in want.items():
+    np.testing.assert_array_equal(measured(name), values)
+  with pytest.raises(UserError, match='--full goes through all'):
+    measured('full')
