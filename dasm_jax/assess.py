@@ -19,8 +19,8 @@ from dasm_jax import (
   evaluate,
   models,
   recipes,
-  report,
   storage,
+  words,
   workdir,
 )
 from dasm_jax import subject as subjects
@@ -80,10 +80,10 @@ def run(options, say=print):
   recipe = subjects.recipe(set_, options.epochs)
   size = storage.size(set_.syn, set_.told)
   say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
-      f'{set_.ipc} images a class, '
-      f'{report.size(size["images"] + size["labels"])} with labels; '
-      f'{recipe.epochs} epochs of recipe {set_.recipe_name}, seed '
-      f'{options.seed}')
+      f'{words.many(set_.ipc, "image")} a class, '
+      f'{words.size(size["images"] + size["labels"])} with labels; '
+      f'{words.many(recipe.epochs, "epoch")} of recipe {set_.recipe_name}, '
+      f'seed {options.seed}')
   names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
   measure = subjects.measures(subject, recipe, options.networks, options.seed)
   head, line = _lines([*networks], names)
@@ -180,7 +180,7 @@ def _lines(model_names, set_names):
   def lines(*cells):
     padded = [f'{cell:<{width}}' for cell, width in zip(
         cells, widths, strict=True)]
-    return report.table([padded], HEADER).split('\n')
+    return words.table([padded], HEADER).split('\n')
 
   def line(row):
     return lines(

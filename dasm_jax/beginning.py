@@ -18,6 +18,7 @@ from dasm_jax import (
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.types import Array, Batch, Synthetic, Variables, Window
+from dasm_jax.words import many
 
 
 class Progress(NamedTuple):
@@ -149,8 +150,9 @@ def score(job, segment, done, phases, data, key, log):
     variables = train(keys, parallel.replicate(batch))
   scores, accuracy = evaluate.scores(job.network, c.score)(
       parallel.replicate(variables), data)
-  log.say(f'segment {segment.index + 1}: {c.probes} probes trained on {source_}'
-          f' know {accuracy.mean():.1%} of the real images; score {c.score}: '
+  log.say(f'segment {segment.index + 1}: {many(c.probes, "probe")} trained on '
+          f'{source_}: {accuracy.mean():.1%} right of the real images; score '
+          f'{c.score}: '
           f'{np.quantile(scores, .1):.3g} (easy tenth) to '
           f'{np.quantile(scores, .9):.3g} (hard tenth)')
   return scores, accuracy
@@ -191,8 +193,8 @@ def _chosen(job, segment, rows, used, data, experts, key, say):
     if coreset.CORESETS[c.syn.init][0]:
       data = data.whole(f'--config.syn.init={c.syn.init}')
       say(f'segment {segment.index + 1}: choosing by {c.syn.init}; '
-          f'{c.coreset.networks} network(s) train for {c.coreset.epochs} '
-          'epochs on all real images')
+          f'{many(c.coreset.networks, "network")} to train for '
+          f'{many(c.coreset.epochs, "epoch")} on all real images')
     values = selection.values(
         c.syn.init, job.network, job.probe, epochs=c.coreset.epochs,
         score=c.segments.score)

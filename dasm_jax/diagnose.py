@@ -21,8 +21,8 @@ from dasm_jax import (
   models,
   parallel,
   pictures,
-  report,
   subject,
+  words,
   workdir,
 )
 from dasm_jax import real as reals
@@ -114,7 +114,7 @@ def write(sets, paths, ages, values, out):
                   'mean gradient norm of an image')
   rows = [(labels[name], *(f'{x:.3g}' for x in line['mean']))
           for name, line in lines.items()]
-  return report.table(rows, ('age', *map(str, ages)))
+  return words.table(rows, ('age', *map(str, ages)))
 
 
 def _writable(out):

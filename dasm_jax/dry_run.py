@@ -14,7 +14,7 @@ from dasm_jax import (
   methods,
   outcome,
   real,
-  report,
+  words,
 )
 from dasm_jax import job as jobs
 from dasm_jax.config import entries
@@ -101,21 +101,21 @@ def outline(config):
 def _lines(job, once, machine_, found):
   c, used = job.config, found['memory']
   steps = [jobs.counted(job, segment, 0)[2] for segment in job.plan]
-  yield (f'sweeps    {" + ".join(map(str, steps))} of {len(job.plan)} '
-         f'segment(s); {report.count(once.flops)} FLOP an image and forward '
-         'pass')
+  yield (f'sweeps    {" + ".join(map(str, steps))} of '
+         f'{words.many(len(job.plan), "segment")}; {words.count(once.flops)} '
+         'FLOP an image and forward pass')
   if not data.here(c.dataset.name, c.dataset.data_dir or None):
     yield (f'note      {c.dataset.name} is not here: these are its known '
            'numbers, and a run will first ask TFDS to prepare it')
   whole = sum(used.values())
-  yield f'memory    {_sizes(used)}; {report.size(whole)} a device of ' + (
-      report.size(machine_.memory))
+  yield f'memory    {_sizes(used)}; {words.size(whole)} a device of ' + (
+      words.size(machine_.memory))
   yield f'disk      {_sizes(found["disk"])}'
   yield f'speed     {_speed(machine_)}'
   times = found['seconds']
   yield 'time      ' + ', '.join(
-      f'{phase} {report.seconds(value)}' for phase, value in times.items()) + (
-          f'; {report.seconds(sum(times.values()))} in all, compilation not '
+      f'{phase} {words.seconds(value)}' for phase, value in times.items()) + (
+          f'; {words.seconds(sum(times.values()))} in all, compilation not '
           'included')
   if whole > machine_.memory:
     most = max(used, key=used.get)
@@ -127,18 +127,18 @@ def _lines(job, once, machine_, found):
     lower = ', '.join(f'--config.{name}' for name in names if name in known)
     if apart:
       lower += ', raise --config.syn.phases'
-    yield (f'warning: a device has {report.size(machine_.memory)}, and the job '
-           f'needs {report.size(whole)}, most of it for {most}; lower {lower}, '
+    yield (f'warning: a device has {words.size(machine_.memory)}, and the job '
+           f'needs {words.size(whole)}, most of it for {most}; lower {lower}, '
            'or take devices with more')
 
 
 def _sizes(parts):
-  return ', '.join(f'{what} {report.size(value)}'
+  return ', '.join(f'{what} {words.size(value)}'
                    for what, value in parts.items() if value)
 
 
 def _speed(machine_):
   how = ('shares of it fitted on CPUs' if machine_.backend == 'cpu' else
          'shares of it assumed, not measured')
-  return (f'{report.count(machine_.speed)} FLOP/s a device in a matrix '
+  return (f'{words.count(machine_.speed)} FLOP/s a device in a matrix '
           f'product; {how}')

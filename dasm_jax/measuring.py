@@ -7,6 +7,7 @@ import numpy as np
 
 from dasm_jax import evaluate, groups, hosts, parallel
 from dasm_jax.real import fetch_own
+from dasm_jax.words import many
 from dasm_jax.workdir import write
 
 KEPT = 'accuracies.json'  # of the networks trained so far
@@ -34,8 +35,8 @@ def measure(job, syn, batch, real, test, place, log, stopping):
     write(kept, json.dumps(found))
     place.push()
   found = hosts.once(lambda: _read(kept))
-  log.say(f'evaluating: {c.networks} fresh networks on the synthetic set, then '
-          'as many on random real images')
+  log.say(f'evaluating: {many(c.networks, "fresh network")} on the synthetic '
+          'set, then as many on random real images')
   size = min(c.networks, parallel.count() * together)
   for name, run in _runs(
       job, syn, batch, real, test, together, size).items():

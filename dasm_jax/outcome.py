@@ -18,12 +18,13 @@ from dasm_jax import (
   models,
   parallel,
   pictures,
-  report,
   storage,
   synthetic,
+  words,
 )
 from dasm_jax import job as jobs
 from dasm_jax.errors import UserError
+from dasm_jax.words import many
 
 
 def finished(workdir):
@@ -48,17 +49,18 @@ def describe(job, workdir, log, devices=''):
   log.say(f'data      {job.dataset.name}: {count} train, '
           f'{len(job.dataset.test.labels)} test images {size}, '
           f'{job.classes} classes' + _where(job))
-  log.say(f'set       {c.syn.ipc} images a class ({c.syn.ipc * job.classes} in '
-          f'all), factor {c.syn.factor}, {len(job.plan)} segment(s) of '
+  log.say(f'set       {many(c.syn.ipc, "image")} a class '
+          f'({c.syn.ipc * job.classes} in all), factor {c.syn.factor}, '
+          f'{many(len(job.plan), "segment")} of '
           f'{", ".join(str(s.width) for s in job.plan)}' + (
               f', {c.syn.phases} parts of the classes in turn'
               if c.syn.phases > 1 else ''))
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, window '
           f'{c.segments.window}, {methods.describe(c.method)}')
-  parameters = report.count(models.count(variables))
+  parameters = words.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
-          f'{c.eval.recipe}, {c.eval.epochs} epochs, '
-          f'{c.eval.networks} networks')
+          f'{c.eval.recipe}, {many(c.eval.epochs, "epoch")}, '
+          f'{many(c.eval.networks, "network")}')
   log.say(f'devices   {devices or _devices()}')
   log.say(f'workdir   {workdir}')
 
@@ -74,8 +76,8 @@ def _where(job):
   """Where the images are, if they are not in memory."""
   if not job.streamed:
     return ''
-  return (f', read as they are used: {report.size(intake.size(job.dataset))} '
-          f'of images; a device has {report.size(parallel.memory())} of memory')
+  return (f', read as they are used: {words.size(intake.size(job.dataset))} '
+          f'of images; a device has {words.size(parallel.memory())} of memory')
 
 
 def say_resumed(job, segment, step, log):
@@ -141,7 +143,8 @@ def finish(job, syn, batch, done, accuracy, costs, workdir, name, log):
   pictures.all_windows([_window(p) for p in done], workdir / 'windows.png',
                        c.segments.score)
   text = closing(results, name)
-  title = f'{job.dataset.name}, {c.method.name}, {c.syn.ipc} images a class'
+  title = (f'{job.dataset.name}, {c.method.name}, '
+           f'{many(c.syn.ipc, "image")} a class')
   names = [(f'{made(c.method.name)} images, one row a class', 'images.png'),
            ('difficulty of the real images, and each segment’s window',
             'windows.png')]
@@ -177,9 +180,9 @@ def closing(results, workdir):
                  f'± {one["std"]:.2%}', len(one['networks'])))
   mean, other = (results['accuracy'][n]['mean'] for n in (
       'synthetic', 'random'))
-  table = report.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))
+  table = words.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))
   return (f'{table}\n{ours} - random: {100 * (mean - other):+.2f} points; '
-          f'{report.seconds(results["seconds"])} on {results["devices"]} '
+          f'{words.seconds(results["seconds"])} on {results["devices"]} '
           f'{results["device"]}\nsee {workdir}/report.html, '
           'images.png, synthetic.npz, results.json there')
 

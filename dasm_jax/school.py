@@ -19,9 +19,9 @@ from dasm_jax import (
   parallel,
   photo,
   recipes,
-  report,
   segments,
   sharpness,
+  words,
   workdir,
 )
 from dasm_jax.methods import trajectory
@@ -66,7 +66,7 @@ def open_(job, place, real, log, stopping):
     if missing:
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
-              f'{report.size(len(missing) * buffer.bytes)} in {buffer.folder}')
+              f'{words.size(len(missing) * buffer.bytes)} in {buffer.folder}')
     _train(job, buffer, missing, data, log, stopping, place.push)
   return buffer
 
@@ -141,7 +141,7 @@ def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
     for writer in writers:
       writer.drop()
   log.say(f'experts   {numbers[-1] + 1}/{buffer.number} trained, '
-          f'{report.seconds(time.time() - began)}')
+          f'{words.seconds(time.time() - began)}')
 
 
 def _add(writers, rows):

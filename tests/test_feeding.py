@@ -7,7 +7,6 @@ import pytest
 import small
 import toy
 
-from dasm_jax import config as configs
 from dasm_jax import (
   ageing,
   course,
@@ -20,6 +19,7 @@ from dasm_jax import (
   run,
   subject,
 )
+from dasm_jax import config as configs
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.data import lazy

@@ -54,7 +54,7 @@ ORDER = [
     {'errors', 'types', 'use'},
     {'losses', 'resample', 'workdir', 'leaves', 'stop', 'pace', 'mixing',
      'blocks', 'forgetting', 'ranking', 'zca', 'photo', 'published', 'hosts',
-     'hush', 'load', 'storage', 'commands', 'course'},
+     'hush', 'load', 'storage', 'commands', 'course', 'words'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
      'mute', 'meters', 'mirror'},

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from dasm_jax import report
+from dasm_jax import report, words
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('error')
@@ -182,25 +182,25 @@ def test_a_workdir_that_is_gone(tmp_path):
 
 
 def test_table():
-  assert report.table([['random', 10, 9.5], ['full', 1, -.123456]],
+  assert words.table([['random', 10, 9.5], ['full', 1, -.123456]],
                       ['set', 'ipc', 'top-1']) == (
       'set     ipc    top-1\n'
       '------  ---  -------\n'
       'random   10      9.5\n'
       'full      1  -0.1235')
-  assert report.table([], ['set']) == 'set\n---'
+  assert words.table([], ['set']) == 'set\n---'
 
 
 @pytest.mark.parametrize(('function', 'value', 'text'), [
-    (report.seconds, 0, '0.0s'), (report.seconds, 9.96, '10s'),
-    (report.seconds, 59.6, '1m00s'), (report.seconds, 100, '1m40s'),
-    (report.seconds, 3599.7, '1h00m'), (report.seconds, 7500, '2h05m'),
-    (report.seconds, 273600, '3d04h'), (report.seconds, float('inf'), '?'),
-    (report.count, 0, '0'), (report.count, 870, '870'),
-    (report.count, 999.6, '1k'), (report.count, 1234, '1.2k'),
-    (report.count, 34e6, '34M'), (report.count, .25, '0.2'),
-    (report.count, float('nan'), '?'), (report.size, 512, '512 B'),
-    (report.size, 1.5e6, '1.5 MB'), (report.size, 3e15, '3000 TB')])
+    (words.seconds, 0, '0.0s'), (words.seconds, 9.96, '10s'),
+    (words.seconds, 59.6, '1m00s'), (words.seconds, 100, '1m40s'),
+    (words.seconds, 3599.7, '1h00m'), (words.seconds, 7500, '2h05m'),
+    (words.seconds, 273600, '3d04h'), (words.seconds, float('inf'), '?'),
+    (words.count, 0, '0'), (words.count, 870, '870'),
+    (words.count, 999.6, '1k'), (words.count, 1234, '1.2k'),
+    (words.count, 34e6, '34M'), (words.count, .25, '0.2'),
+    (words.count, float('nan'), '?'), (words.size, 512, '512 B'),
+    (words.size, 1.5e6, '1.5 MB'), (words.size, 3e15, '3000 TB')])
 def test_numbers_as_text(function, value, text):
   assert function(value) == text
 

@@ -112,7 +112,7 @@ def test_a_coreset_is_a_run(tmp_path, monkeypatch):
                'report.html', 'results.json', 'metrics.jsonl'):
     assert (tmp_path / name).exists(), name
   said = (tmp_path / 'log.txt').read_text()
-  assert 'choosing by k_center; 1 network(s) train for 1 epochs' in said
+  assert 'choosing by k_center; 1 network to train for 1 epoch ' in said
   assert 'selected - random: +100' in said
   job = jobs.build(config)
   labels = job.dataset.train.labels

@@ -25,6 +25,7 @@ from dasm_jax.methods.table import (
   check_experts,
   settings_of,
 )
+from dasm_jax.words import many
 
 __all__ = ['METHODS', 'apart', 'build', 'check', 'check_experts', 'describe',
            'images_per_step', 'matching', 'settings_of']
@@ -140,14 +141,14 @@ def describe(c):
   """What a method does, in one line."""
   if c.match == 'none':
     return 'real images stay as they are'
-  steps = f'{c.steps} steps over all segments'
+  steps = f'{many(c.steps, "step")} over all segments'
   if c.match == 'trajectory':
     return (f'{steps}, {c.student_steps} of a student for {c.expert_epochs} '
             f'epochs of an expert, from epoch {c.first_epoch} to '
             f'{c.last_epoch}')
   if c.match == 'statistics':
     return f'{steps}, of which {c.teach} teach'
-  return f'{steps}, {c.batch} real images a class'
+  return f'{steps}, {many(c.batch, "real image")} a class'
 
 
 def images_per_step(c, classes, decoded, steps):
