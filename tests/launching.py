@@ -46,7 +46,12 @@ def start(project, script, *arguments, **more):
   return subprocess.Popen(
       ['bash', str(project / 'launch' / script), *arguments], cwd=project,
       env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      start_new_session=True)
+      start_new_session=True, preexec_fn=_listen)
+
+
+def _listen():
+  """Ctrl-C is ignored by what nohup started, and no shell can change that."""
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process):
