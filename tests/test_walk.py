@@ -82,7 +82,7 @@ def test_correction_may_fall_over_segments(fall, ends):
   # Each segment's program has its own strength, resumed or not.
   compiled = {}
   for part in job.plan:
-    distil._program(job, part, jobs.method(job, part), compiled)
+    distil._programs(job, part, jobs.method(job, part), compiled)
   assert len(compiled) == len(set(ends))
 
 
