@@ -41,7 +41,7 @@ def _parser():
   add('--networks', type=int, default=5, metavar='N',
       help='how many are trained of each on each set (default 5)')
   add('--epochs', type=int, default=0, metavar='N',
-      help='how long, if not as the set says; rates drop accordingly')
+      help='how long; 0, as the set says (default). Rates drop accordingly')
   add('--seed', type=int, default=0, metavar='N',
       help='of weights, order and random subsets (default 0)')
   add('--full', action='store_true',
@@ -50,8 +50,8 @@ def _parser():
       'evaluation.json beside the set if not given')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the run if not given, else TFDS_DATA_DIR')
-  add('--recipe', default='idc', choices=sorted(recipes.RECIPES),
-      help='of a real subset (default idc)')
+  add('--recipe', default='', choices=sorted(recipes.RECIPES),
+      help='of a real subset (idc if not given); a saved set has its own')
   add('--size', type=int, default=0, metavar='N', help='of a real subset: make '
       'images squares of this many pixels')
   return parser
@@ -100,8 +100,7 @@ def run(options, say=print):
         _add(path, row)
       rows.append(row)
       say(line(row))
-  if path:
-    say(f'see {path}')
+  say(f'see {path}' if path else 'kept nowhere: --out=FILE.json keeps rows')
   return rows
 
 
@@ -126,8 +125,13 @@ def _place(options):
 def _subject(options, say):
   if options.set.startswith(subjects.REAL):
     return subjects.real(
-        options.set, seed=options.seed, recipe=options.recipe,
+        options.set, seed=options.seed, recipe=options.recipe or 'idc',
         data_dir=options.data_dir, size=options.size, say=say)
+  for name in ('recipe', 'size'):
+    if getattr(options, name):
+      raise UserError(f'--{name}={getattr(options, name)} is for real subsets '
+                      '(--set=real:…): a saved set is trained as its card '
+                      'says; leave it out')
   set_ = card.load(options.set)  # a wrong network needs no data to be refused
   subjects.networks(_models(options, set_), set_)
   return subjects.saved(options.set, options.data_dir)

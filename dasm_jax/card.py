@@ -39,6 +39,11 @@ class Set(NamedTuple):
   card: dict
   told: np.ndarray | None = None
 
+  def __repr__(self):
+    size = 'x'.join(map(str, self.shape))
+    return (f'<{self.card["method"]} on {self.data["name"]}: {self.ipc} '
+            f'image(s) of {size} for each of {len(self.class_names)} classes>')
+
   @property
   def shape(self):
     """(height, width, channels)."""
@@ -171,8 +176,9 @@ def find(path):
                       'run, or finish this one with the command that began it')
     return path / 'synthetic.npz'
   if not path.exists():
+    several = ', one at a time' * (',' in str(path))
     raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or '
-                    'the workdir of a finished run')
+                    f'the workdir of a finished run{several}')
   return path
 
 

@@ -83,7 +83,8 @@ def distil(job, segment, done, progress, real, experts, key, saved,
   at = course.at(method, progress.state)
   if at.step >= order.stop:
     return progress
-  programs = _programs(job, segment, method, compiled)
+  programs = _programs(job, segment, method, compiled, lambda: _tell_compiling(
+      job, segment, at, log))
   count = len(job.rows(segment))
   state = parallel.shard(progress.state, method.axes, count)
   key = jax.random.fold_in(key, segment.index)
@@ -93,9 +94,7 @@ def distil(job, segment, done, progress, real, experts, key, saved,
   every = whole(job, progress, real)
   with feeding.feeder(job, segment, progress, method, every, real, experts,
                       key, order, at, meter) as feed:
-    around = parallel.shard(
-        pool(job, segment, done, every), 0, count)._replace(
-            present=parallel.present(count))
+    around = _placed(pool(job, segment, done, every), count)
     while at.step < order.stop:
       began, warms = time.time(), order.warms(at)
       given, size = feed(at, min(order.left(at), most[warms]))
@@ -103,11 +102,8 @@ def distil(job, segment, done, progress, real, experts, key, saved,
           _trace(None if warms else traced, speed)):
         state, metrics = programs[warms](state, given, around, key, size)
       at = order.after(at, size)
-      if warms:
-        so_far = _tell_warmup(job, segment, at, order, log)
-      else:
-        speed.add(size)
-        so_far = _tell(job, segment, at.step, metrics, size, means, speed, log)
+      so_far = _tell_warmup(job, segment, at, order, log) if warms else _tell(
+          job, segment, at.step, metrics, size, means, speed, log)
       since, each = stopping.hear(
           time.time() - saved_at, (time.time() - began) / size)
       most[warms] = meters.most(each)
@@ -129,15 +125,22 @@ def _trace(folder, speed):
   return jax.profiler.trace(str(folder))
 
 
-def _programs(job, segment, method, compiled):
+def _placed(pool_, count):
+  """A `Pool` of `count` classes on the devices."""
+  return parallel.shard(pool_, 0, count)._replace(
+      present=parallel.present(count))
+
+
+def _programs(job, segment, method, compiled, new=lambda: None):
   """The compiled chunks of a segment's sweeps and of their warm-ups.
 
-  The same for all segments that are alike.
+  The same for all segments that are alike; `new` is called for others.
   """
   union = job.config.segments.match == 'union'
   alike = (segment.width, segment.slots.start if union else 0,
            jobs.steps(job, segment), jobs.correction(job.config, job, segment))
   if alike not in compiled:
+    new()
     compiled[alike] = (
         (parallel.chunk(method.warm.rest), parallel.warming(method))
         if method.warm else (parallel.chunk(method),))
@@ -151,6 +154,7 @@ def _tell(job, segment, step, metrics, size, means, speed, log):
     The sweeps of the segment that are done, see `job.counted`, in words.
   """
   values = {name: float(value) for name, value in metrics.items()}
+  speed.add(size)
   means.add(values, size)
   number, last = segment.index + 1, step == jobs.steps(job, segment)
   before, done, steps = jobs.counted(job, segment, step)
@@ -161,6 +165,12 @@ def _tell(job, segment, step, metrics, size, means, speed, log):
   log.progress(number, len(job.plan), done, steps, values['match/loss'],
                speed.speed, speed.left(left))
   return f'step {done}'
+
+
+def _tell_compiling(job, segment, at, log):
+  """Says what the first call waits for."""
+  _, done, steps = jobs.counted(job, segment, at.step)
+  log.progress(segment.index + 1, len(job.plan), done, steps, note='compiling')
 
 
 def _tell_warmup(job, segment, at, order, log):

@@ -7,11 +7,13 @@ entry can be set: --config.method.steps=500. Results are in --workdir.
 
 import hashlib
 import importlib.util
+import json
 import logging as std_logging
 import os
 import pathlib
 import re
 import shutil
+import signal
 import sys
 import textwrap
 
@@ -80,6 +82,7 @@ def _parse(argv):
 
 def _help(files):
   """Prints flags and every entry with its value, and leaves."""
+  signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--help | head`
   from dasm_jax import config, meanings
   tree = (_tree(files[-1].removeprefix('--config=')) if files
           else config.defaults())
@@ -162,6 +165,7 @@ def main(argv):
   import jax
 
   from dasm_jax import dry_run, hosts, machine, run, stop
+  from dasm_jax import workdir as workdirs
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
   given = flags.FLAGS['config'].config_filename
@@ -169,6 +173,7 @@ def main(argv):
   try:
     named = machine.parse(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
+      workdirs.agree(workdir, json.loads(_CONFIG.value.to_json()), run.FREE)
       dry_run.dry_run(_CONFIG.value, workdir, named)
     elif named:
       raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
@@ -180,6 +185,8 @@ def main(argv):
   except stop.Stopped as stopped:
     print(f'\n{stopped}', file=sys.stderr)
     sys.exit(stopped.code)
+  except KeyboardInterrupt:  # before a run hears of it
+    _fail('stopped before there was anything to save', 130)
 
 
 if __name__ == '__main__':

@@ -63,7 +63,8 @@ def run(config, workdir, profile=False):
     hosts.once(lambda: checkpoint.claim(workdir, settings, free=FREE))
     ready = hosts.once(lambda: outcome.finished(workdir))
     if ready:
-      log.say(outcome.closing(ready, name))
+      log.say('this run has ended before; its results:\n'
+              + outcome.closing(ready, name))
       return ready
     job = job or jobs.build(config)
     held.callback(job.close)

@@ -61,8 +61,15 @@ def claim(workdir, config, free=()):
   all below them) that may change between the runs of one workdir. Raises
   `UserError` naming the entries that differ.
   """
+  agree(workdir, config, free)
+  write(pathlib.Path(workdir) / 'config.json',
+        json.dumps(config, indent=2) + '\n')
+
+
+def agree(workdir, config, free=()):
+  """Raises `UserError` if `workdir` is of another `config`, see `claim`."""
   path = pathlib.Path(workdir) / 'config.json'
-  text = json.dumps(config, indent=2)
+  text = json.dumps(config)
   if path.exists():
     try:
       there = _flat(json.loads(path.read_text()))
@@ -80,10 +87,12 @@ def claim(workdir, config, free=()):
           f'{name} ({_short(there, name)} there, {_short(here, name)} here)'
           for name in names[:5])
       more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+      # Nothing has to be distilled again for another evaluation.
+      hint = f', or measure its set by dasm_jax.evaluate --set={workdir}' * (
+          all(name.startswith('eval.') for name in names))
       raise UserError(
           f'--workdir {str(workdir)!r} holds a run of another configuration: '
-          f'{listed}{more}; choose another --workdir or delete this one')
-  write(path, text + '\n')
+          f'{listed}{more}; choose another --workdir or delete this one{hint}')
 
 
 def write(path, text):

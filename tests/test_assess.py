@@ -69,6 +69,9 @@ MISTAKES = {
     '--set={} --eppochs=2': ['--eppochs=2', '--help'],
     '--set={} --out={}/no/x.json': ['there is no directory', '/no'],
     '--set={} --recipe=x': ["'x'", "'dc', 'idc'"],
+    '--set={} --recipe=dc': ['--recipe=dc', 'as its card says'],
+    '--set={} --size=9': ['--size=9', 'as its card says'],
+    '--set={},b': ['does not exist', 'one at a time'],
     '': ['--set', 'required'],
     '--set=real:digits': ['not real:DATASET:SELECTION:IPC', 'real:mnist'],
     '--set=real:digits:random:many': ['not real:DATASET', 'random:many'],
@@ -150,7 +153,8 @@ def test_real_subset(hollow, tmp_path, capsys, monkeypatch):
   command = ['--set=real:digits:random:3', '--epochs=5', '--recipe=dc']
   assert assess.main(command) == 0
   assert hollow == [('random', 5, 0)]
-  assert 'evaluation.json' not in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert 'evaluation.json' not in said and 'kept nowhere: --out=' in said
   assert not list(tmp_path.iterdir())  # nothing to keep it beside
   assert assess.main([*command, '--out=x.json']) == 0
   assert rows_of(tmp_path / 'x.json')[0]['data']['name'] == 'digits'

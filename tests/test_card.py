@@ -1,6 +1,7 @@
 """What is saved comes back, usable alone; what cannot be used is refused."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -165,3 +166,8 @@ def test_files_that_are_no_sets(saved, tmp_path):
     card.load(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='holds no synthetic.npz; .* finish'):
     card.load(tmp_path)
+
+
+def test_a_set_is_short_to_look_at(saved):
+  assert re.fullmatch(r'<\w+ on \w+: \d+ image\(s\) of [\dx]+ for each of \d+ '
+                      r'classes>', repr(card.load(saved)))

@@ -67,7 +67,8 @@ ORDER = [
     {'card', 'school', 'work'}, {'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding',
      'measuring'}, {'distil'},
-    {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'}, {'main'}]
+    {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'},
+    {'main', '__main__'}]
 
 
 def test_imports_point_one_way():

@@ -1,6 +1,7 @@
 """The command line: help, and mistakes on one line with a way out."""
 
 import concurrent.futures
+import json
 import os
 import pathlib
 import subprocess
@@ -190,3 +191,26 @@ def test_default_workdir():
   assert name('a/mnist.py:ipc=1,method=dc') == str(
       pathlib.Path('runs') / 'mnist-ipc=1,method=dc')
   assert name('x.py:a=../..').count('/') == 1
+
+
+@pytest.mark.parametrize('call, code, text', [
+    (['-m', 'dasm_jax'], 1, 'dasm_jax.evaluate'),
+    (['-m', 'dasm_jax.main', '--config=configs/digits.py', '--dry_run',
+      '--config.eval.epochs=3', '--workdir={}'], 2,
+     'eval.epochs (400 there, 3 here); choose another --workdir or delete this '
+     'one, or measure its set by dasm_jax.evaluate --set=')])
+def test_more_mistakes(call, code, text, tmp_path):
+  tree = main._tree('configs/digits.py').to_dict()
+  (tmp_path / 'config.json').write_text(json.dumps(tree))
+  done = subprocess.run(
+      [sys.executable, *(part.format(tmp_path) for part in call)], text=True,
+      cwd=toy.ROOT, env=toy.environment(), capture_output=True)
+  assert done.returncode == code and text in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+def test_help_may_be_read_in_part():
+  done = subprocess.run(
+      f'{sys.executable} -m dasm_jax.main --help | head -1', shell=True,
+      text=True, cwd=toy.ROOT, env=toy.environment(), capture_output=True)
+  assert not done.stderr and done.stdout

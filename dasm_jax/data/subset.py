@@ -78,7 +78,7 @@ def _of_part(part, known):
   lacking = [name for name in LISTS[part] if name not in known]
   if lacking:
     raise UserError(
-        f'{ENTRY}={part}: the data set has not {len(lacking)} of its '
-        f'{len(LISTS[part])} classes, {shorten(lacking)}; it has '
-        f'{shorten(known)}; {ENTRY}= takes all of them')
+        f'{ENTRY}={part} lists {len(LISTS[part])} classes of ImageNet, and the '
+        f'data set lacks {len(lacking)} of them ({shorten(lacking)}); it has '
+        f'{shorten(known)}; name some of these, or none for all')
   return [known[name] for name in LISTS[part]]
