@@ -1,7 +1,8 @@
 """Kills runs at random moments: what they leave must be what others leave.
 
   python tests/kill.py --runs 20
-  python tests/kill.py --runs 10 --stream     images read as they are used
+  python tests/kill.py --runs 10 --stream     images read as they are used,
+    for networks that are warmed up, too
 
 Half of the kills are SIGKILL, half SIGTERM. Prints a line a run and exits with
 status 1 if any differs from a run that nobody killed.
@@ -143,7 +144,8 @@ def main():
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--stream', action='store_true')
   given = parser.parse_args()
-  changes = {'dataset__stream': 'always'} if given.stream else {}
+  changes = {'dataset__stream': 'always', 'method__warmup': 5,
+             'method__net_batch': 16} if given.stream else {}
   with tempfile.TemporaryDirectory() as root:
     wrong = trials(pathlib.Path(root), given.runs, given.seed, **changes)
   sys.exit(1 if wrong else 0)

@@ -127,7 +127,7 @@ CHANGES = dict(method__steps=4, method__teach=2, method__net_steps=2,
                eval__networks=2, eval__batch=7)
 
 
-def test_whole_run_and_its_set(tmp_path, capsys):
+def test_whole_run_and_its_set(tmp_path, capsys, monkeypatch):
   """Both segments' teachers tell; the saved set measures as the run did."""
   c = small.tiny('sre2l', **CHANGES)
   found = run.run(c, tmp_path / 'run')
@@ -145,6 +145,7 @@ def test_whole_run_and_its_set(tmp_path, capsys):
     assert row['networks'] == found['accuracy'][name]['networks']
   assert '2.5 kB with labels' in capsys.readouterr().out  # 8x8 pixels each
   # Without lessons a set is soft labels, one an image.
+  small.unmeasured(monkeypatch)
   c = small.tiny('sre2l', **CHANGES, method__relabel=False)
   plain = run.run(c, tmp_path / 'plain')
   assert plain['label_kind'] == 'soft'

@@ -8,7 +8,7 @@ import pytest
 import small
 import toy
 
-from dasm_jax import course, meters, parallel, run, stop
+from dasm_jax import course, meters, parallel, report, run, stop
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 SETTINGS = dict(warmup=5, net_batch=8, inner=2, norm='batch')
@@ -40,23 +40,16 @@ def test_without_warm_ups_only_sweeps():
   assert order.number(course.At(3)) == 3
 
 
-@pytest.mark.parametrize('name, devices', [('dc', 1), ('dm', 1), ('dm', 4)])
-def test_pieces_are_as_the_whole(name, devices):
+def test_pieces_are_as_the_whole():
   """Three sweeps of two networks, each warmed up in pieces of two."""
-  made = toy.toy(name, **SETTINGS,
-                 axis_name=parallel.AXIS if devices > 1 else None)
-  straight = toy.toy(name, **SETTINGS)
+  made = toy.on_devices(toy.toy('dm', **SETTINGS, axis_name=parallel.AXIS))
+  straight = toy.toy('dm', **SETTINGS)
   want = straight.state
   step = jax.jit(straight.method.step)
   for _ in range(3):
     want, _ = step(want, straight.data, straight.pool, straight.key)
-  if devices > 1:
-    made = toy.on_devices(made)
-  warm = made.method.warm
-  programs = (parallel.chunk(warm.rest), parallel.warming(made.method)) if (
-      devices > 1) else (
-          jax.jit(lambda s, d, p, k, n: warm.rest.step(s, d, p, k)),
-          jax.jit(lambda s, d, p, k, n: (warm.run(s, d, k, n), {})))
+  programs = (parallel.chunk(made.method.warm.rest),
+              parallel.warming(made.method))
   order, at, state = course.of(made.method, 3, 1), course.At(0), made.state
   with toy.compilations() as seen:
     while at.step < 3:
@@ -68,8 +61,7 @@ def test_pieces_are_as_the_whole(name, devices):
       if at == (1, 0):
         first = len(seen)
   assert len(seen) == first > 0  # no program for each piece
-  if devices > 1:
-    state = toy.gather(made, state)
+  state = toy.gather(made, state)
   toy.leaves_close(state, want, rtol=1e-4, atol=1e-5)
 
 
@@ -87,7 +79,8 @@ def test_looks_are_those_of_sweeps_and_batches():
 
 
 CHANGES = dict(method__warmup=7, method__net_batch=16, method__inner=2,
-               segments__number=1, method__steps=4, run__chunk=3)
+               segments__number=1, method__steps=4, run__chunk=3,
+               network__depth=1)
 
 
 def images(workdir):
@@ -99,9 +92,14 @@ def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(
     tmp_path, monkeypatch, capsys):
   small.unmeasured(monkeypatch)
   monkeypatch.setattr(meters, 'most', lambda each: 3)
-  c = small.tiny('dc', **CHANGES)
-  run.run(c, tmp_path / 'straight')
-  want = images(tmp_path / 'straight')
+  notes = []
+  with monkeypatch.context() as patch:  # streamed, and nobody stops it
+    patch.setattr(report.Log, 'progress', (
+        lambda *_, note='', **__: notes.append(note)))
+    run.run(small.tiny('dm', dataset__stream='always', **CHANGES),
+            tmp_path / 'streamed')
+  assert notes[:3] == ['compiling', 'warm-up 3/7', 'warm-up 6/7']
+  c = small.tiny('dm', **CHANGES)
   made, had = parallel.warming, []
   def warming(method):
     call = made(method)
@@ -117,11 +115,7 @@ def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(
     run.run(c, tmp_path / 'run')
   capsys.readouterr()
   run.run(c, tmp_path / 'run')
+  assert 'going on from segment 1/1, step 2/4' in capsys.readouterr().out
   assert had == [0, 3, 6, 0, 3, 6]
-  np.testing.assert_array_equal(images(tmp_path / 'run'), want)
-  streamed = small.tiny('dc', dataset__stream='always', **CHANGES)
-  run.run(streamed, tmp_path / 'streamed')
-  np.testing.assert_array_equal(images(tmp_path / 'streamed'), want)
-  said = capsys.readouterr().out
-  assert 'going on from segment 1/1, step 2/4' in said
-  assert 'step 0/4  warm-up 3/7' in said
+  np.testing.assert_array_equal(images(tmp_path / 'run'),
+                                images(tmp_path / 'streamed'))
