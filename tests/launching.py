@@ -43,15 +43,12 @@ def start(project, script, *arguments, **more):
          if k not in drop and not k.startswith(('TPU_', 'SLURM_'))}
   env |= {'PATH': f'{FAKES}:{env["PATH"]}', 'REAL_PYTHON': sys.executable,
           'FAKE': str(project.parent / 'fake'), **more}
+  # Ctrl-C is ignored by what nohup started, and no shell can change that.
   return subprocess.Popen(
-      ['bash', str(project / 'launch' / script), *arguments], cwd=project,
-      env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      start_new_session=True, preexec_fn=_listen)
-
-
-def _listen():
-  """Ctrl-C is ignored by what nohup started, and no shell can change that."""
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
+      ['env', '--default-signal=INT', 'bash',
+       str(project / 'launch' / script), *arguments], cwd=project, env=env,
+      text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      start_new_session=True)
 
 
 def finish(process):
