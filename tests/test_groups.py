@@ -76,7 +76,7 @@ def test_a_spread_takes_as_many_as_it_is_told(monkeypatch):
       asked.append((shape, batch))
       return fits
     monkeypatch.setattr(groups, 'networks', fit)
-    run = evaluate._spread(one, None, recipe, None)
+    run = evaluate.spread(one, None, recipe, None)
     np.testing.assert_allclose(run(items, data), 48 * items)
   assert asked == [((8, 8, 1), 8)] * 3
 
