@@ -39,9 +39,8 @@ def gradient_norms(network, recipe, together=None):
 
   def grow(item, since, until, data):
     key, *carry = item
-    order = jax.random.split(key)[1]
     def one(age, carry):
-      return step(carry, jax.random.fold_in(order, age), data)
+      return step(carry, _of_step(key, age), data)
     # A traced length: every age runs the same program.
     return jax.lax.fori_loop(since, until, one, tuple(carry))
 
@@ -52,13 +51,6 @@ def gradient_norms(network, recipe, together=None):
   grow, mean_norm = (evaluate.spread(x, network, recipe, together)
                      for x in (grow, mean_norm))
 
-  def looked(keys, n, steps):
-    """Images that each network looks at in some steps, `[k, steps, batch]`."""
-    def of(key, step):
-      order = jax.random.split(key)[1]
-      return batches.drawn(recipe, n, jax.random.fold_in(order, step))
-    return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(keys, steps)
-
   def call(keys, data, sets, ages, say=lambda age: None):
     values, carry, since = [], begin(keys), 0
     for age in ages:
@@ -66,9 +58,8 @@ def gradient_norms(network, recipe, together=None):
         size = real.pieces(data, age - since, evaluate.PIECE)
         until = min(since + size, age)
         # As many of the last piece, too, so that it runs the same program.
-        steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
-        held = real.fetch_own(
-            data, functools.partial(looked, keys, len(data.labels), steps))
+        held = real.fetch_own(data, functools.partial(
+            _looked, recipe, keys, len(data.labels), since, until, size))
         carry = grow((keys, *carry), *(
             parallel.replicate(jnp.int32(x)) for x in (since, until)), held)
         since = until
@@ -76,3 +67,19 @@ def gradient_norms(network, recipe, together=None):
       say(age)
     return np.asarray(values).swapaxes(0, 1)
   return call
+
+
+def _of_step(key, step):
+  """The key of one step of the network that has this one."""
+  return jax.random.fold_in(jax.random.split(key)[1], step)
+
+
+def _looked(recipe, keys, n, since, until, size):
+  """Images that networks look at in steps, `[k, size, batch]`, the last again.
+
+  Only asked where they are read from a disk.
+  """
+  steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
+  def of(key, step):
+    return batches.drawn(recipe, n, _of_step(key, step))
+  return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(keys, steps)

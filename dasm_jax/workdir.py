@@ -69,7 +69,6 @@ def claim(workdir, config, free=()):
 def agree(workdir, config, free=()):
   """Raises `UserError` if `workdir` is of another `config`, see `claim`."""
   path = pathlib.Path(workdir) / 'config.json'
-  text = json.dumps(config)
   if path.exists():
     try:
       there = _flat(json.loads(path.read_text()))
@@ -77,7 +76,7 @@ def agree(workdir, config, free=()):
       raise UserError(
           f'{path} is not readable as JSON; mend or delete it, or choose '
           'another --workdir') from error
-    here = _flat(json.loads(text))
+    here = _flat(json.loads(json.dumps(config)))
     names = [
         name for name in sorted(there | here)
         if there.get(name) != here.get(name)

@@ -109,10 +109,11 @@ def method(network, settings, axis_name=None):
                  net_tx.init(variables.params), life.init(),
                  jnp.zeros((), jnp.float32), none, none)
 
-  def warm(state, data, key, size):
-    variables, moments, had = begin(
-        (state.variables, state.net_moments, state.warmed), data,
-        networks.keys(key, state.step)[0], size)
+  def warm(state, data, key, size, over=True):
+    k_net = networks.keys(key, state.step)[0]
+    variables, moments, had = jax.lax.cond(
+        over, lambda old: begin(old, data, k_net, size), lambda old: old,
+        (state.variables, state.net_moments, state.warmed))
     return state._replace(variables=variables, net_moments=moments, warmed=had)
 
   def sweep(state, data, pool, key):
@@ -132,28 +133,20 @@ def method(network, settings, axis_name=None):
     return state, metrics
 
   def step(state, data, pool, key):
-    variables, moments, had = jax.lax.cond(
-        life.over(state.memory, state.step),
-        lambda old: begin(old, data, networks.keys(key, state.step)[0],
-                          settings.warmup - state.warmed),
-        lambda old: old,
-        (state.variables, state.net_moments, state.warmed))
-    return sweep(state._replace(variables=variables, net_moments=moments,
-                                warmed=had), data, pool, key)
+    state = warm(state, data, key, settings.warmup - state.warmed,
+                 life.over(state.memory, state.step))
+    return sweep(state, data, pool, key)
 
-  looks = None if settings.watch else _looks(
-      settings, any(jax.tree.leaves(jax.eval_shape(
-          network.init, jax.random.key(0)).stats)))
+  looks = None if settings.watch else _looks(network, settings)
   more = warmup.of(settings, warm, Method(init, sweep, AXES, looks))
   return Method(init, step, AXES, warmup.joined(looks, more), more)
 
 
-def _looks(settings, statistics):
-  """`Method.looks` of sweeps alone: what they draw with the same keys.
-
-  statistics: whether the network has running averages.
-  """
+def _looks(network, settings):
+  """`Method.looks` of sweeps alone: what they draw with the same keys."""
   size, inner = settings.net.batch, settings.inner
+  statistics = jax.tree.leaves(
+      jax.eval_shape(network.init, jax.random.key(0)).stats)
 
   @jax.jit
   def of_classes(pool, mine, key):
