@@ -91,16 +91,17 @@ class Net(Stored):
             and self.layout.kind(name) == 'Conv')
 
   def check_params(self, prefix, tree, kind='gradient', train=True,
-                   scales=None):
+                   scales=None, terms=1):
     """Compares a tree of parameters, gradients or moments, name by name.
 
-    `scales` are the gradients that say how large a zero may be.
+    `scales` are the gradients that say how large a zero may be; in a moment
+    the rounding of as many gradients adds up as it has `terms`.
     """
     weights = tree if scales is None else scales
     largest = max(np.max(np.abs(self.layout.theirs(weights, name)))
                   for name in self.names if name.endswith('.weight'))
     for name in self.names:
-      absolute = 1e-6 * largest if self.zero(name, train) else None
+      absolute = terms * 1e-6 * largest if self.zero(name, train) else None
       self.golden.check(prefix + name, self.layout.theirs(tree, name), kind,
                         absolute)
 

@@ -36,7 +36,8 @@ def check_steps(golden):
   for t in range(meta['steps']):
     params = jax.tree.map(lambda x, t=t: x[t], path)
     net.check_params(f'step{t}/param_after/', params, 'unrolled')
-  net.check_params('momentum_buffer/', moments[1].trace, 'unrolled')
+  net.check_params('momentum_buffer/', moments[1].trace, 'unrolled',
+                   terms=meta['steps'])
   net.check_buffers('buffer_after/', variables.stats)
 
 

@@ -31,8 +31,11 @@ def test_blocks_are_the_whole(monkeypatch, n, positions):
   got = blocks.value_and_grad(seen, variables.params, batch)
   # No block larger than asked, though the last one is padded (7 as 3 x 3).
   assert sizes[-1] == min(n, positions)
+  # A bias before a norm has gradient 0: what is there is the rounding of sums
+  # of others, as large as theirs.
+  largest = max(np.abs(x).max() for x in jax.tree.leaves(want[1]))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=1e-5, atol=1e-7), got, want)
+      a, b, rtol=1e-5, atol=1e-6 * largest), got, want)
 
 
 def test_accelerators_take_it_whole(monkeypatch):
