@@ -5,6 +5,7 @@ of distilled and of real images (GraDN, after 2107.07075).
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -52,21 +53,29 @@ def gradient_norms(network, recipe, together=None):
                      for x in (grow, mean_norm))
 
   def call(keys, data, sets, ages, say=lambda age: None):
-    values, carry, since = [], begin(keys), 0
-    for age in ages:
-      while since < age:
-        size = real.pieces(data, age - since, evaluate.PIECE)
-        until = min(since + size, age)
-        # As many of the last piece, too, so that it runs the same program.
-        held = real.fetch_own(data, functools.partial(
-            _looked, recipe, keys, len(data.labels), since, until, size))
-        carry = grow((keys, *carry), *(
-            parallel.replicate(jnp.int32(x)) for x in (since, until)), held)
-        since = until
-      values.append([mean_norm(carry[0], batch) for batch in sets])
-      say(age)
-    return np.asarray(values).swapaxes(0, 1)
+    values, carry = {}, begin(keys)
+    def measure(age):
+      if age in ages and age not in values:
+        values[age] = [mean_norm(carry[0], batch) for batch in sets]
+        say(age)
+    measure(0)
+    plan = list(_pieces(ages, real.pieces(
+        data, max(ages), parallel.most(len(keys)) * recipe.batch)))
+    wanted = functools.partial(_wanted, recipe, keys, len(data.labels))
+    with real.in_turn(data, plan, wanted) as coming:
+      for (since, until, _), source in coming:
+        carry = grow((keys, *carry), *parallel.replicate((
+            jnp.int32(since), jnp.int32(until))), source)
+        measure(until)
+    return np.asarray([values[age] for age in ages]).swapaxes(0, 1)
   return call
+
+
+def _pieces(ages, size):
+  """`(since, until, room)`: steps that take networks from age to age."""
+  for before, age in itertools.pairwise((0, *ages)):
+    for since in range(before, age, size):
+      yield since, min(since + size, age), size
 
 
 def _of_step(key, step):
@@ -74,12 +83,14 @@ def _of_step(key, step):
   return jax.random.fold_in(jax.random.split(key)[1], step)
 
 
-def _looked(recipe, keys, n, since, until, size):
-  """Images that networks look at in steps, `[k, size, batch]`, the last again.
+def _wanted(recipe, keys, n, piece):
+  """`real.of_items` of the images that networks look at in some steps.
 
-  Only asked where they are read from a disk.
+  The last is repeated to fill the room, so that all run the same program.
   """
-  steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
+  since, until, room = piece
+  steps = jnp.minimum(jnp.arange(since, since + room), until - 1)
   def of(key, step):
     return batches.drawn(recipe, n, _of_step(key, step))
-  return jax.vmap(jax.vmap(of, (None, 0)), (0, None))(keys, steps)
+  return real.of_items(jax.vmap(jax.vmap(of, (None, 0)), (0, None))(
+      *parallel.on_host((keys, steps))))

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import (
+  answers,
   coreset,
   evaluate,
   parallel,
-  school,
   segments,
   selection,
   synthetic,
@@ -175,7 +175,7 @@ def start(job, segment, rows, used, data, experts, key, say):
   used[chosen] = True
   chosen = chosen[which]
   if c.syn.labels == 'experts':
-    soft = school.soft_labels(job, experts, data, chosen)
+    soft = answers.soft_labels(job, experts, data, chosen)
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
         len(which), -1, segment.width, job.classes).mean(1))
@@ -191,7 +191,6 @@ def _chosen(job, segment, rows, used, data, experts, key, say):
   size, seed = jobs.decoded(job, segment), [c.seed, 1, segment.index]
   if c.syn.init in coreset.CORESETS:
     if coreset.CORESETS[c.syn.init][0]:
-      data = data.whole(f'--config.syn.init={c.syn.init}')
       say(f'segment {segment.index + 1}: choosing by {c.syn.init}; '
           f'{many(c.coreset.networks, "network")} to train for '
           f'{many(c.coreset.epochs, "epoch")} on all real images')
@@ -203,6 +202,6 @@ def _chosen(job, segment, rows, used, data, experts, key, say):
         segments.fresh(rows, used, size), c.syn.init, values(keys, data),
         labels, size, seed)
   if c.syn.init == 'known':
-    right = school.known(job, experts, data, size * (segment.index + 1))
+    right = answers.known(job, experts, data, size * (segment.index + 1))
     rows = [row[right[row]] for row in rows]
   return segments.start(rows, labels, used, size, seed)

@@ -100,7 +100,7 @@ def memory(job, works, once, machine):
   begin as. activations: of the largest step, with its copies of parameters.
   """
   half = job.config.network.dtype != 'float32'
-  found = {'data': _data(job, machine.memory),
+  found = {'data': _data(job, machine.memory, machine.devices),
            'state': _state(job, machine.devices), 'frozen': 0, 'rows': 0,
            'networks': 0, 'activations': max(
                load.activations(one, once, half) for one in works)}
@@ -121,14 +121,15 @@ def widest(job, phases_, once):
       load.activations(one, once, half) for one in phases_[phase]))
 
 
-def _data(job, memory_):
+def _data(job, memory_, devices):
   """uint8, or float32 if whitened; the matrix then; indices of the classes."""
   splits, whitened = (job.dataset.train, job.dataset.test), (
       job.config.dataset.zca > 0)
   pixels, images = math.prod(job.shape), sum(len(x.labels) for x in splits)
   if intake.streams(job.config, job.dataset, memory_):
     # Those of one call and of the next, of one sweep at least.
-    held = max(job.config.run.buffer_mb * 2 ** 20 // pixels, _looked_at(job))
+    held = max(job.config.run.buffer_mb * 2 ** 20 // pixels, _looked_at(job),
+               _of_experts(job, devices))
     images -= max(0, len(splits[0].labels) - 2 * held)
   indices = sum(
       job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
@@ -140,9 +141,17 @@ def _data(job, memory_):
 def _looked_at(job):
   """Real images that a sweep looks at; a warm-up comes in smaller pieces."""
   m = job.config.method
+  if m.match == 'trajectory':  # none; experts are trained a batch at a time
+    return 0
   real = m.get('train_on') == 'real' or m.match == 'statistics'
   trained = m.get('net_steps', 0) * real
   return job.classes * m.get('batch', 0) + trained * m.get('net_batch', 0)
+
+
+def _of_experts(job, devices):
+  """Real images that experts of one process are trained on at a time."""
+  c = config.experts(job.config)
+  return 0 if c is None else c.batch * min(c.number, c.at_once * devices)
 
 
 def _filled(job):

@@ -8,12 +8,12 @@ from dasm_jax import (
   checks,
   cost,
   data,
+  feeding,
   flops,
   intake,
   machine,
   methods,
   outcome,
-  real,
   words,
 )
 from dasm_jax import job as jobs
@@ -67,16 +67,10 @@ def dry_run(config, workdir, machine_=None, say=print):
 
 
 def _check_streamed(job, machine_):
-  """Refuses what needs all images where they do not fit on the device."""
+  """Refuses what cannot be streamed where the images do not fit."""
   c = job.config
-  if not intake.streams(c, job.dataset, machine_.memory):
-    return
-  if 'experts' in c:
-    raise real.refused('training experts')
-  if c.method.get('pretrained'):
-    raise real.refused(f'--config.method.pretrained={c.method.pretrained}')
-  if c.method.match == 'discriminate':
-    raise real.refused(f'method {c.method.name}')
+  if intake.streams(c, job.dataset, machine_.memory):
+    feeding.check(c)
 
 
 class _Lines:

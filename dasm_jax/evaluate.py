@@ -10,7 +10,6 @@ from dasm_jax.types import Batch
 
 SCORING = 200  # images a block of the scoring pass
 REFERENCE = 1000  # real images, at most, whose loss influence is upon
-PIECE = 10  # batches, or blocks a device, that are read at once from a disk
 
 
 def together_here(network, recipe, shape):
@@ -18,10 +17,11 @@ def together_here(network, recipe, shape):
   return groups.networks(network, shape, recipe.batch, groups.here())
 
 
-def spread(one, network, recipe, together=None):
+def spread(one, network, recipe, together=None, how=parallel.spread):
   """`parallel.spread` of networks, as many at once as there is room for.
 
-  The last argument has images. together: how many instead, if not None.
+  The last argument has images. together: how many instead, if not None. how:
+  `parallel.held`, where the networks are split over the devices already.
   """
   made = {}
   def call(items, *shared):
@@ -30,7 +30,7 @@ def spread(one, network, recipe, together=None):
       shape = shared[-1].images.shape[-3:]
       size = together_here(network, recipe, shape)
     if size not in made:
-      made[size] = parallel.spread(one, together=size)
+      made[size] = how(one, together=size)
     return made[size](items, *shared)
   return call
 
@@ -46,11 +46,18 @@ def accuracies(network, recipe, together=None):
 
   Returns:
     `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
-    fractions: one network a key, all trained on the same `Batch` or `Source`,
-    tested on the `Source` test.
+    fractions: one network a key, all trained on the same `Batch`, tested on
+    the `Source` test.
   """
   def one(key, batch, test):
     variables, _ = train.fit(network, recipe, key, batch)
+    return train.accuracy(network, variables, test)
+  return spread(one, network, recipe, together)
+
+
+def of_networks(network, recipe, together=None):
+  """As `accuracies`, of trained ones: `(variables, test) -> [networks]`."""
+  def one(variables, test):
     return train.accuracy(network, variables, test)
   return spread(one, network, recipe, together)
 
@@ -112,12 +119,14 @@ def probes_on_real(network, recipe, steps, together=None):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, steps))(rest)
     carry, n = first(start), len(data.labels)
-    size = real.pieces(data, steps, PIECE)
-    for at in range(0, steps, size):
-      part = rest[:, at:at + size]
-      drawn = jax.vmap(jax.vmap(
-          lambda key: batches.drawn(recipe, n, key)))(part)
-      carry = run((carry, part), real.fetch_own(data, drawn))
+    size = real.pieces(data, steps, parallel.most(len(keys)) * recipe.batch)
+    drawn = jax.jit(jax.vmap(jax.vmap(
+        lambda key: batches.drawn(recipe, n, key))))
+    def wanted(at):
+      return real.of_items(drawn(parallel.on_host(rest[:, at:at + size])))
+    with real.in_turn(data, range(0, steps, size), wanted) as coming:
+      for at, source in coming:
+        carry = run((carry, rest[:, at:at + size]), source)
     return carry[0]
   return call
 
@@ -137,12 +146,15 @@ def by_blocks(function):
   def call(networks, data):
     n = len(data.labels)
     size = min(SCORING, n)
-    some = real.pieces(data, -(-n // size), parallel.count() * PIECE)
-    parts = -(-n // (size * some))
+    whole, devices = -(-n // size), parallel.count()
+    some = min(whole, devices * real.pieces(
+        data, -(-whole // devices), parallel.most(devices) * size))
+    parts = -(-whole // some)
     blocks = np.resize(np.arange(n), (parts, some, size)).astype(np.int32)
-    found = [jax.tree.map(np.asarray, run(
-        jnp.asarray(part), networks, real.fetch_own(data, part)))
-        for part in blocks]
+    with real.in_turn(data, range(parts), lambda at: (
+        real.of_items(blocks[at]))) as coming:
+      found = [jax.tree.map(np.asarray, run(
+          jnp.asarray(blocks[at]), networks, source)) for at, source in coming]
     return jax.tree.map(lambda *x: np.concatenate(
         [y.reshape(-1, *y.shape[2:]) for y in x])[:n], *found)
   return call

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from dasm_jax import batches, difficulty, losses, parallel, train
+from dasm_jax import difficulty, losses
 from dasm_jax import source as sources
 from dasm_jax.types import Variables
 
@@ -47,38 +47,7 @@ def seen(network):
       variables, images, train=True)[0]
 
 
-def begin(network, recipe):
-  """`keys [k] -> (variables, moments)` of k fresh experts, `[k, …]` each."""
-  return jax.jit(jax.vmap(batches.on_random(network, recipe)[0]))
-
-
-def epoch(network, recipe, step=train.step, together=None):
-  """One epoch of several experts at once, spread over the devices.
-
-  Args:
-    network: a `Network`.
-    recipe: a `recipes.Recipe`; its rate stays the same all the time.
-    step: takes the arguments of `train.step`; FTD's is another.
-    together: see `parallel.spread`.
-
-  Returns:
-    `((variables, moments, keys), data) -> (variables, moments, loss)`, of k
-    experts: every leaf begins with `[k]`; `data` is a `Source`.
-  """
-  tx = train.optimizer(recipe.momentum, recipe.weight_decay)
-  change = train.augmentation(recipe)
-
-  def one(expert, data):
-    variables, moments, key = expert
-    def do(carry, indices, key):
-      batch = change(key, sources.take(data, indices))
-      return step(network, tx, *carry[:2], batch, recipe.lr)
-    carry = variables, moments, jnp.zeros((), jnp.float32)
-    return train.epoch(do, carry, key, len(data.labels), recipe.batch)
-  return parallel.spread(one, together=together)
-
-
-def logits(network, chunk=200):
+def logits(network, chunk):
   """`(variables, data, indices) -> [len(indices), classes]`, for a `Source`.
 
   Batch norm takes the statistics of `chunk` images: experts keep none.

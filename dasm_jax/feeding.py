@@ -3,16 +3,14 @@
 import contextlib
 import functools
 import time
-from concurrent import futures
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import hosts, parallel, school
+from dasm_jax import hosts, parallel, real, school
 from dasm_jax.course import At
-from dasm_jax.data.ahead import Ahead
 from dasm_jax.errors import UserError
 
 
@@ -26,7 +24,7 @@ class Plan(NamedTuple):
 
 
 @contextlib.contextmanager
-def feeder(job, segment, progress, method, pool, real, experts, key, course,
+def feeder(job, segment, progress, method, pool, data, experts, key, course,
            at, meter):
   """Yields `(at, most) -> (data, size)`, what a method is given next.
 
@@ -36,7 +34,7 @@ def feeder(job, segment, progress, method, pool, real, experts, key, course,
   Args:
     job, segment, progress: of the run.
     method: a `Method`; pool: a `Pool` of all classes; key: of the segment.
-    real: one of `real`; experts: a `Buffer`, or None.
+    data: one of `real`; experts: a `Buffer`, or None.
     course: a `course.Course`; at: where to begin, an `At`.
     meter: a `meters.Meter`, which is told how long steps waited.
   """
@@ -44,17 +42,34 @@ def feeder(job, segment, progress, method, pool, real, experts, key, course,
   if 'experts' in c:
     feed = school.feeder(job, segment, progress, experts)
     yield lambda at, most: (feed(at.step, most), most)
-  elif not real.streamed:
-    source = real.whole(f'method {c.method.name}')._replace(
-        starts=starts(experts))
+    return
+  begun = starts(experts)
+  def given(source):
+    return source._replace(starts=begun)
+  if not data.streamed:
+    source = given(real.fetch(data, None))
     yield lambda at, most: (source, most)
-  else:
-    looks = looked(job, segment, method, pool, len(real.labels), key)
-    plans = planned(looks, len(real.labels), course, at,
-                    c.method.get('inner', 1) + c.run.chunk,
-                    int(np.prod(job.shape)), c.run.buffer_mb * 2 ** 20)
-    with _streamed(real, looks, course, at, plans, meter) as feed:
-      yield feed
+    return
+  check(c)
+  n = len(data.labels)
+  looks = looked(job, segment, method, pool, n, key)
+  plans = planned(looks, n, course, at, c.method.get('inner', 1) + c.run.chunk,
+                  data.room)
+  with _streamed(data, looks, course, at, plans, meter) as feed:
+    def feed_begun(at, most):
+      source, size = feed(at, most)
+      return given(source), size
+    yield feed_begun
+
+
+def check(config):
+  """Raises `UserError` where only a method's state tells what it looks at."""
+  if config.method.get('watch_images'):
+    raise UserError(
+        f'method {config.method.name!r} looks at real images by what it '
+        'finds, so that they cannot be read ahead; train by counts with '
+        '--config.method.watch_images=0, choose another method, or '
+        '--config.dataset.stream=never if they fit on the device')
 
 
 def looked(job, segment, method, pool, n, key):
@@ -62,16 +77,7 @@ def looked(job, segment, method, pool, n, key):
 
   Of the sweep at a place; or with `warms` of all the batches before it, one
   array, of which each row is a batch. Asked while the devices are at work.
-
-  Raises:
-    UserError: only the method's state tells.
   """
-  if method.looks is None:
-    raise UserError(
-        f'method {job.config.method.name!r} looks at real images by what it '
-        'finds, so that they cannot be read ahead; choose another '
-        '--config.method, or --config.dataset.stream=never if they fit on the '
-        'device')
   rows = job.rows(segment)
   pool_, mine, key_ = parallel.on_host(
       (pool, jnp.asarray(rows[parallel.own(len(rows))]), key))
@@ -96,7 +102,7 @@ def starts(experts):
       school.weights(experts, who, [experts.epochs] * len(who))))
 
 
-def planned(looks, n, course, at, steps, image_bytes, budget):
+def planned(looks, n, course, at, steps, room):
   """`{warms: Plan}` of sweeps and of batches of their warm-ups.
 
   Args:
@@ -104,8 +110,7 @@ def planned(looks, n, course, at, steps, image_bytes, budget):
     course, at: see `feeder`.
     steps: sweeps to plan for: how many images one looks at repeats with the
       networks, or falls.
-    image_bytes: of one image.
-    budget: bytes that the images of one piece may take.
+    room: images that one piece may have, of more than one sweep or batch.
   """
   # Shapes tell how many; they cost nothing. A process may have fewer than
   # another, but all run one program.
@@ -121,8 +126,7 @@ def planned(looks, n, course, at, steps, image_bytes, budget):
   for warms, mine in counts.items():
     if mine:
       mine = np.array(hosts.highest(*mine))
-      piece = int(np.clip(budget // (mine.max() * image_bytes), 1,
-                          most[warms]))
+      piece = int(np.clip(room // mine.max(), 1, most[warms]))
       sums = piece * mine if warms else np.convolve(
           mine, np.ones(min(piece, len(mine)), int), 'valid')
       plans[warms] = Plan(piece, min(n, int(sums.max())))
@@ -130,15 +134,15 @@ def planned(looks, n, course, at, steps, image_bytes, budget):
 
 
 @contextlib.contextmanager
-def _streamed(real, looks, course, at, plans, meter):
+def _streamed(data, looks, course, at, plans, meter):
   """Yields `(at, most) -> (data, size)`, the next piece read meanwhile.
 
   Args:
-    real: a `real.Streamed`.
+    data: a `real.Streamed`.
     looks: see `looked`; course, at: see `feeder`; plans: see `planned`.
     meter: a `meters.Meter`.
   """
-  seen, last = {}, functools.lru_cache(1)(
+  last = functools.lru_cache(1)(
       lambda step: np.asarray(looks(At(step), True)[0]))
 
   def size_at(at):
@@ -149,36 +153,25 @@ def _streamed(real, looks, course, at, plans, meter):
       yield at
       at = course.after(at, size_at(at))
 
-  def indices(at):
-    size = size_at(at)
+  def wanted(at):
+    size, capacity = size_at(at), plans[course.warms(at)].capacity
     if course.warms(at):
-      found = [last(at.step)[at.batch:at.batch + size]]
-    else:
-      found = [x for k in range(size) for x in looks(At(at.step + k), False)]
-    seen[at] = np.unique(np.concatenate([np.ravel(x) for x in found]))
-    return seen[at]
+      return last(at.step)[at.batch:at.batch + size], capacity
+    found = [x for k in range(size) for x in looks(At(at.step + k), False)]
+    return np.concatenate([np.ravel(x) for x in found]), capacity
 
-  with futures.ThreadPoolExecutor(1) as pool_, (
-      Ahead(real.split, indices, pieces(at))) as ahead:
-
-    def place():
-      here, images = next(ahead)
-      return real.place(seen.pop(here), images,
-                        plans[course.warms(here)].capacity)
-
-    coming, data, end = [pool_.submit(place)], None, at
+  with real.in_turn(data, pieces(at), wanted) as coming:
+    held, end = None, at
 
     def feed(at, most):
-      nonlocal data, end
+      nonlocal held, end
       if at == end:
         began = time.perf_counter()
-        data, end = None, course.after(at, size_at(at))
-        data = coming.pop().result()
+        held, end = None, course.after(at, size_at(at))
+        _, held = next(coming)
         meter.waited += time.perf_counter() - began
-        if end.step < course.stop:
-          coming.append(pool_.submit(place))
       left = (end.batch - at.batch if course.warms(at)
               else end.step - at.step)
-      return data, min(most, left)  # a call may use a part of a piece
+      return held, min(most, left)  # a call may use a part of a piece
 
     yield feed

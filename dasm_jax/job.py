@@ -206,7 +206,7 @@ def decoded(job, segment):
 
 def place(job):
   """The data of a job on the devices, see `real.place`."""
-  return real.place(job.dataset, job.codec)
+  return real.place(job.dataset, job.codec, job.config.run.buffer_mb)
 
 
 def steps(job, segment):

@@ -80,7 +80,7 @@ def own(n):
 
 def most(n):
   """How many of `n` items the process with the most of them has."""
-  return padded(n) // count() * jax.local_device_count()
+  return min(n, padded(n) // count() * jax.local_device_count())
 
 
 def shard(tree, axes, n):
@@ -222,17 +222,25 @@ def spread(function, *, together=None):
   Returns:
     `(items, *shared) -> results`, both with a leading axis of any length.
   """
+  run = held(function, together=together)
+
+  def call(items, *shared):
+    n = jax.tree.leaves(items)[0].shape[0]
+    return unshard(run(shard(items, 0, n), *shared), 0, n)
+  return call
+
+
+def held(function, *, together=None):
+  """As `spread`, of items that `shard` has split; so are the results."""
   def run(items, *shared):
     return mapped(lambda item: function(item, *shared), together)(items)
 
   compiled = {}
 
   def call(items, *shared):
-    n = jax.tree.leaves(items)[0].shape[0]
     arity = len(shared)
     if arity not in compiled:
       compiled[arity] = jax.pmap(
           run, axis_name=AXIS, in_axes=(0,) + (None,) * arity)
-    out = compiled[arity](shard(items, 0, n), *shared)
-    return jax.block_until_ready(unshard(out, 0, n))
+    return jax.block_until_ready(compiled[arity](items, *shared))
   return call

@@ -5,21 +5,28 @@ does not fit is streamed by the same draws: the images that the next steps look
 at are read ahead, and a `Source` of these alone takes the place of the whole.
 """
 
+import contextlib
+import math
+from concurrent import futures
+
 import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import parallel
 from dasm_jax import source as sources
 from dasm_jax.data import splits
-from dasm_jax.errors import UserError
+from dasm_jax.data.ahead import Ahead
 from dasm_jax.types import Window
 
+BUFFER_MB = 512  # that a piece of streamed images may take
 
-def place(dataset, codec):
+
+def place(dataset, codec, buffer_mb=BUFFER_MB):
   """The images of a `Dataset`: `(real, test)`, ready for the devices.
 
   real: `Resident` or `Streamed`, of the train split. test: a `Source` on every
   device. codec: a `synthetic.Codec`, whose mean and std or whitening they get.
+  buffer_mb: see `Streamed`.
   """
   classes = len(dataset.class_names)
   def source(split):
@@ -27,7 +34,7 @@ def place(dataset, codec):
         split, classes, codec.mean, codec.std, codec.zca))
   train, test = dataset.train, source(dataset.test)
   if streamed(dataset):
-    return Streamed(train, classes, codec.mean, codec.std), test
+    return Streamed(train, classes, codec.mean, codec.std, buffer_mb), test
   return Resident(source(train)), test
 
 
@@ -44,25 +51,82 @@ def fetch(data, indices, capacity=None):
 
 
 def fetch_own(data, items, room=None):
-  """`fetch` of what this process's part of some items looks at.
+  """`fetch` of what this process's part of some items looks at, see `of_items`.
+
+  items: may also be a function that tells them, asked only where it matters.
+  """
+  if not is_streamed(data):
+    return fetch(data, None)
+  return fetch(data, *of_items(items() if callable(items) else items, room))
+
+
+def of_items(items, room=None):
+  """`(indices, capacity)` of what this process's part of some items looks at.
 
   Args:
-    data: as of `fetch`.
     items: `[n, …]` int, indices of images for each of `n` items that
-      `parallel.spread` is given; or a function that tells them.
+      `parallel.spread` is given.
     room: items that there is to be room for, at least n; None for n.
   """
-  if not getattr(data, 'streamed', False):
-    return fetch(data, None)
-  items = np.asarray(items() if callable(items) else items)
-  each = items[0].size
-  return fetch(data, items[parallel.own(len(items))],
-               parallel.most(room or len(items)) * each)
+  items = np.asarray(items)
+  return (items[parallel.own(len(items))],
+          parallel.most(room or len(items)) * items[0].size)
 
 
-def pieces(data, whole, piece):
-  """How many of `whole` things to do at once: `piece` if it is streamed."""
-  return min(whole, piece) if getattr(data, 'streamed', False) else whole
+def is_streamed(data):
+  """Whether images are read as they are used; of a `Source` or of these."""
+  return getattr(data, 'streamed', False)
+
+
+def pieces(data, whole, each):
+  """How many of `whole` things to do at once: where streamed what has room.
+
+  each: images that one of them looks at in the process that has most of them.
+  """
+  return max(1, min(whole, data.room // each)) if is_streamed(data) else whole
+
+
+@contextlib.contextmanager
+def in_turn(data, ats, wanted):
+  """Yields an iterator of `(at, Source)` over things done one after the other.
+
+  Where images are streamed, those of the next are read and put on the devices
+  meanwhile.
+
+  Args:
+    data: a `Source`, or one of these.
+    ats: an iterable, of things that can be told apart.
+    wanted: `at -> (indices, capacity)`, see `fetch`; asked only where streamed,
+      in the background, in the order of `ats`.
+  """
+  if not is_streamed(data):
+    yield ((at, fetch(data, None)) for at in ats)
+    return
+  asked = {}
+
+  def indices(at):
+    found, capacity = wanted(at)
+    asked[at] = np.unique(np.asarray(found)), capacity
+    return asked[at][0]
+
+  with futures.ThreadPoolExecutor(1) as pool, (
+      Ahead(data.split, indices, ats)) as ahead:
+
+    def place_next():
+      found = next(ahead, None)
+      if found is None:
+        return None
+      unique, capacity = asked.pop(found[0])
+      return found[0], data.place(unique, found[1], capacity)
+
+    def each():
+      coming = pool.submit(place_next)
+      while (found := coming.result()) is not None:
+        coming = pool.submit(place_next)
+        yield found
+        del found  # Before the next arrives: it may be half of the memory.
+
+    yield each()
 
 
 class Resident:
@@ -77,43 +141,31 @@ class Resident:
     self._source, self.labels = source, np.asarray(source.labels)
     self.everything = self._source.everything
 
-  def whole(self, what):
-    """The `Source` of all images; `what` needs it."""
-    del what
-    return self._source
-
   def fetch(self, indices, capacity=None):
     """A `Source` that has the images at `indices`."""
     del indices, capacity
     return self._source
 
 
-def refused(what):
-  """A `UserError`: `what` cannot be done with images that are streamed."""
-  return UserError(
-      f'{what} goes through all real images again and again, which are read '
-      'from the disk as they do not fit on the device; do without it, or set a '
-      'smaller --config.dataset.size=, fewer --config.dataset.classes=, or '
-      '--config.dataset.stream=never if they do fit')
-
-
 class Streamed:
-  """Read from the disk; as `Resident` otherwise."""
+  """Read from the disk; as `Resident` otherwise.
+
+  room: images that a piece may hold, of as many as there are things to do.
+  """
   streamed = True
 
-  def __init__(self, split, classes, mean, std):
-    """split: a `data.lazy.Lazy`; the rest as of `sources.source`."""
+  def __init__(self, split, classes, mean, std, buffer_mb=BUFFER_MB):
+    """split: a `data.lazy.Lazy`; buffer_mb: MB that a piece of images may take,
+    of which two or three are held at a time; the rest as of `sources.source`.
+    """
     self.split, self.labels = split, np.asarray(split.labels)
+    self.room = int(buffer_mb * 2 ** 20 // math.prod(split.shape))
     rows = [np.flatnonzero(self.labels == c) for c in range(classes)]
     self._blank = parallel.replicate(sources.Source(
         None, jnp.asarray(self.labels),
         Window(*map(jnp.asarray, sources.window(rows))),
         jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)))
     self.everything = self._blank.everything
-
-  def whole(self, what):
-    """Raises `UserError`: `what` needs all images at once."""
-    raise refused(what)
 
   def fetch(self, indices, capacity=None):
     """A `Source` on every device that has the images at `indices`.
@@ -125,7 +177,8 @@ class Streamed:
 
   def place(self, unique, images, capacity=None):
     """The same of `images` that were read already, `unique` their indices."""
-    room = np.zeros((capacity or len(unique), *images.shape[1:]), np.uint8)
+    size = min(capacity or len(unique), len(self.labels))
+    room = np.zeros((size, *images.shape[1:]), np.uint8)
     room[:len(unique)] = images
     slots = np.zeros(len(self.labels), np.int32)
     slots[unique] = np.arange(len(unique))

@@ -1,4 +1,4 @@
-"""Experts of a job: train those that are missing, draw starts, ask them."""
+"""Experts of a job: train those that are missing, draw starts."""
 
 import contextlib
 import functools
@@ -14,6 +14,7 @@ import numpy as np
 from dasm_jax import (
   buffers,
   config,
+  epochs,
   experts,
   hosts,
   parallel,
@@ -26,16 +27,17 @@ from dasm_jax import (
 )
 from dasm_jax.methods import trajectory
 
+SAMPLE = 1000  # images, at most, by which a data set is known again
 DRAWS = 7  # tells the draws of expert starts from others of the same seed
 
 
-def open_(job, place, real, log, stopping):
+def open_(job, place, data, log, stopping):
   """The `Buffer` of a job, with all its experts; None if it needs none.
 
   Args:
     job: a `Job`.
     place: a `mirror.Place`, the run's workdir.
-    real: the real images, one of `real`.
+    data: the real images, one of `real`.
     log, stopping: of the run.
 
   Raises:
@@ -46,16 +48,14 @@ def open_(job, place, real, log, stopping):
   if c is None:
     return None
   last = 'last' in c
-  what, way = ('training experts', '--config.experts.dir') if not last else (
-      f'--config.method.pretrained={c.number}', '--workdir')
-  data = real.whole(what)
   about = _about(job)
   digest = hashlib.sha256(json.dumps(
       about | {'epochs': c.epochs}, sort_keys=True).encode())
   name = f'{pathlib.Path(job.dataset.name).name}_{digest.hexdigest()[:8]}'
   folder = pathlib.Path(c.dir or place.experts / name)
   with contextlib.ExitStack() as held:
-    hosts.once(lambda: held.enter_context(workdir.lock(folder, way)))
+    hosts.once(lambda: held.enter_context(workdir.lock(
+        folder, '--workdir' if last else '--config.experts.dir')))
     ravel, _ = experts.flat(job.network)
     size = jax.eval_shape(
         lambda key: ravel(job.network.init(key)), jax.random.key(0)).size
@@ -75,7 +75,10 @@ def _about(job):
   """What experts are made of; a buffer of anything else is refused."""
   c = config.experts(job.config)
   split = job.dataset.train
-  digest = hashlib.sha256(np.ascontiguousarray(split.images))
+  # Alike whether the images are in memory or not.
+  n = len(split.labels)
+  some = np.linspace(0, n - 1, min(n, SAMPLE)).astype(int)
+  digest = hashlib.sha256(np.ascontiguousarray(split.read(some)))
   digest.update(np.ascontiguousarray(split.labels))
   network = {f'network.{name}': value
              for name, value in job.config.network.items()}
@@ -103,39 +106,46 @@ def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
   """
   c = config.experts(job.config)
   recipe_ = recipe(c, job.codec)
-  step = functools.partial(sharpness.step, rho=c.rho, alpha=c.alpha)
   # All groups run the same programs.
-  begin = experts.begin(job.network, recipe_)
-  epoch = experts.epoch(job.network, recipe_, step)
-  ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
+  begin, train, ravel = jax.jit(jax.vmap(job.network.init)), epochs.training(
+      job.network, recipe_, functools.partial(
+          sharpness.step, rho=c.rho, alpha=c.alpha)), jax.jit(
+              jax.vmap(experts.flat(job.network)[0]))
   size = parallel.count() * c.at_once
   for start in range(0, len(numbers), size):
     group = numbers[start:start + size]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(c.seed), jnp.asarray(group))
-    _train_group(buffer, group, keys, begin, epoch, ravel, data, log, stopping)
+    plan = [epochs.Epoch(jax.vmap(jax.random.fold_in, (0, None))(keys, done),
+                         recipe_.lr) for done in range(1, buffer.epochs + 1)]
+    def run(seen, keys=keys, plan=plan):
+      variables = begin(keys)
+      seen(0, variables, None)
+      train(variables, plan, data, seen)
+    _train_group(buffer, group, run, ravel, log, stopping)
     hosts.once(push)
 
 
-def _train_group(buffer, numbers, keys, begin, epoch, ravel, data, log,
-                 stopping):
-  variables, moments = begin(keys)
+def _train_group(buffer, numbers, run, ravel, log, stopping):
+  """Keeps what `run(seen)` makes of experts, see `epochs.training`."""
   writers = []
   hosts.once(lambda: writers.extend(
       buffers.Writer(buffer, k) for k in numbers))
   began = time.time()
-  try:
+
+  def seen(done, variables, loss):
     _add(writers, ravel(variables))
-    for done in range(1, buffer.epochs + 1):
-      now = jax.vmap(jax.random.fold_in, (0, None))(keys, done)
-      variables, moments, loss = epoch((variables, moments, now), data)
-      _add(writers, ravel(variables))
-      log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
-                   loss.mean(), what='expert', unit='epoch')
-      stopping.hear()
-      if stopping.asked:
-        left = hosts.once(buffer.missing)
-        stopping.leave_if_asked(f'{buffer.number - len(left)} experts')
+    if not done:
+      return
+    log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
+                 loss.mean(), what='expert', unit='epoch')
+    stopping.hear()
+    if stopping.asked:
+      left = hosts.once(buffer.missing)
+      stopping.leave_if_asked(f'{buffer.number - len(left)} experts')
+
+  try:
+    run(seen)
     hosts.once(lambda: [writer.finish() for writer in writers])
   finally:
     for writer in writers:
@@ -191,59 +201,3 @@ def draw(job, segment, window, buffer, step):
     out.append((rng.integers(buffer.number),
                 rng.integers(first, max(first, min(high, last)) + 1)))
   return np.array(out).T
-
-
-def known(job, buffer, data, each):
-  """Real images that experts classify correctly in the end, `[n]` bool.
-
-  By the first expert, then the next, until every class has `each` of them or
-  nobody is left to ask (DATM).
-  """
-  labels = job.dataset.train.labels
-  right = np.zeros(len(labels), bool)
-  data = data.whole('--config.syn.init=known')
-  for out in _final_logits(job, buffer, data, np.arange(len(labels))):
-    right |= out.argmax(-1) == labels
-    if np.bincount(labels[right], minlength=job.classes).min() >= each:
-      break
-  return right
-
-
-def soft_labels(job, buffer, data, chosen):
-  """Probabilities of each image from all experts that know it.
-
-  The softmax of the mean logits of the experts that classify it correctly; of
-  all experts where none does.
-
-  Args:
-    chosen: int of any shape, into the real images.
-
-  Returns:
-    `[*chosen.shape, classes]` float32.
-
-  Source: DATM (2310.05773), section 3.3.
-  """
-  flat = chosen.reshape(-1)
-  truth, data = job.dataset.train.labels[flat], data.fetch(flat)
-  sums = np.zeros((2, len(flat), job.classes))
-  counts = np.zeros((2, len(flat), 1))
-  for out in _final_logits(job, buffer, data, flat):
-    right = (out.argmax(-1) == truth)[:, None]
-    for k, use in enumerate((right, np.ones_like(right))):
-      sums[k] += use * out
-      counts[k] += use
-  mean = np.where(counts[0] > 0, sums[0], sums[1]) / np.where(
-      counts[0] > 0, counts[0], counts[1])
-  odds = np.exp(mean - mean.max(-1, keepdims=True))
-  soft = odds / odds.sum(-1, keepdims=True)
-  return soft.reshape(*chosen.shape, job.classes).astype(np.float32)
-
-
-def _final_logits(job, buffer, data, indices):
-  """Yields the logits `[len(indices), classes]` of each finished expert."""
-  _, unravel = experts.flat(job.network)
-  ask = experts.logits(job.network)
-  for expert in range(buffer.number):
-    row, = weights(buffer, [expert], [buffer.epochs])
-    yield np.asarray(ask(unravel(jnp.asarray(row)), data,
-                         jnp.asarray(indices)))

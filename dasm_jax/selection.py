@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import coreset, difficulty, evaluate, parallel, train
+from dasm_jax import coreset, evaluate, parallel, recipes, train
+from dasm_jax import epochs as lengthy
 from dasm_jax import source as sources
-
-CHUNK = 250  # images at a time
 
 
 def trained(network, recipe, epochs, history=False, together=None):
@@ -23,26 +22,31 @@ def trained(network, recipe, epochs, history=False, together=None):
 
   Returns:
     `(keys, data) -> (Variables [P, …], correct [P, epochs, n] bool)`, one
-    network a key, `data` a `Source`; no history is `[P, epochs, 0]`.
+    network a key, `data` a `Source` or one of `real`; no history is None.
   """
-  recipe = recipe._replace(epochs=1, extra=0, drops=())
+  run = lengthy.training(network, recipe, together=together)
+  begin = parallel.spread(network.init, together=together)
+  (lr, *_), _ = recipes.rates(recipe._replace(epochs=1, extra=0, drops=()))
 
-  def right(variables, data):
-    indices = jnp.arange(len(data.labels))
-    if not history:
-      return indices[:0] > 0
-    return difficulty.chunked(
-        lambda variables, part: train.correct(network, variables, data, part),
-        variables, indices, CHUNK) > .5
+  def block(indices, networks, data):
+    return jax.lax.map(lambda variables: train.correct(
+        network, variables, data, indices) > .5, networks).T
+  right = evaluate.by_blocks(block)
 
-  def one(key, data):
-    start, rest = jax.random.split(key)
-    def epoch(variables, key):
-      variables, _ = train.fit(network, recipe, key, data, variables)
-      return variables, right(variables, data)
-    return jax.lax.scan(
-        epoch, network.init(start), jax.random.split(rest, epochs))
-  return evaluate.spread(one, network, recipe, together)
+  def call(keys, data):
+    start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    rest = jax.vmap(lambda key: jax.random.split(key, epochs))(rest)
+    def of(key):
+      return jax.random.fold_in(jax.random.split(key)[1], 0)
+    rest, seen = jax.vmap(jax.vmap(of))(rest), []
+    def look(epoch, variables, loss):
+      del epoch, loss
+      if history:
+        seen.append(right(parallel.replicate(variables), data).T)
+    variables = run(begin(start), [lengthy.Epoch(
+        rest[:, epoch], lr, True) for epoch in range(epochs)], data, look)
+    return variables, np.stack(seen, 1) if history else None
+  return call
 
 
 def features(network):

@@ -15,6 +15,7 @@ from dasm_jax import (
   checks,
   config,
   coreset,
+  epochs,
   evaluate,
   intake,
   models,
@@ -188,8 +189,8 @@ def measures(subject, recipe_, count, seed):
           (keys, jnp.asarray(subsets, jnp.int32)),
           reals.fetch_own(train_, subsets), test)
     if name == 'full':
-      return evaluate.accuracies(network, plain)(
-          keys, train_.whole('--full'), test)
+      return evaluate.of_networks(network, plain)(
+          epochs.fit(network, plain)(keys, train_), test)
     batch = parallel.replicate(set_.batch)
     return evaluate.accuracies(network, recipe_)(keys, batch, test)
   return measure

@@ -82,20 +82,28 @@ def epoch(do, carry, key, n, batch):
     key: a key.
     n, batch: static ints.
   """
-  shuffle, rest = jax.random.split(key)
-  order = jax.random.permutation(shuffle, n)
-  whole = n // batch
+  all_, whole = order(key, n), n // batch
 
   def one(carry, part):
     index, indices = part
-    return do(carry, indices, jax.random.fold_in(rest, index)), None
+    return do(carry, indices, key_of_batch(key, index)), None
 
   if whole:
-    rows = order[:whole * batch].reshape(whole, batch)
+    rows = all_[:whole * batch].reshape(whole, batch)
     carry, _ = jax.lax.scan(one, carry, (jnp.arange(whole), rows))
   if n % batch:
-    carry = do(carry, order[whole * batch:], jax.random.fold_in(rest, whole))
+    carry = do(carry, all_[whole * batch:], key_of_batch(key, whole))
   return carry
+
+
+def order(key, n):
+  """Of an epoch's key, the order `[n]` in which it goes through `n` items."""
+  return jax.random.permutation(jax.random.split(key)[0], n)
+
+
+def key_of_batch(key, index):
+  """Of an epoch's key, that of what is done to a batch of it."""
+  return jax.random.fold_in(jax.random.split(key)[1], index)
 
 
 def augmentation(recipe_):

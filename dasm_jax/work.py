@@ -17,7 +17,6 @@ from dasm_jax import (
   groups,
   models,
   segments,
-  selection,
 )
 from dasm_jax.groups import decoded
 from dasm_jax.load import TREES, Work
@@ -69,7 +68,7 @@ def beginning(job, segment, split_):
   return works
 
 
-LOGITS = 200  # images that `experts.logits` takes at a time
+LOGITS = 200  # images that `answers` takes at a time
 
 
 def training(job, count, epochs, every, size, split_):
@@ -113,12 +112,10 @@ def _choosing(job, split_):
   if need == 'scores':
     return [trained, *_scoring(
         job, job.config.segments.score, c.networks, split_)]
-  if need == 'history':
-    look = _looking(job, split_.share(c.networks), n, split_, selection.CHUNK)
-    return [trained, look._replace(images=c.epochs * look.images,
-                                   calls=c.epochs * look.calls)]
-  return [trained, _looking(job, c.networks, split_.share(n), split_,
-                            evaluate.SCORING)]
+  times = c.epochs if need == 'history' else 1
+  look = _looking(job, c.networks, split_.share(n), split_, evaluate.SCORING)
+  return [trained, look._replace(images=times * look.images,
+                                 calls=times * look.calls)]
 
 
 def evaluation(job, split_):

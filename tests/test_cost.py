@@ -246,11 +246,17 @@ def test_sweeps_of_a_selection_are_none():
 
 
 def test_streamed_images_take_their_buffers_alone():
-  def data(stream):
-    return cost._data(job(dataset__name='mnist', dataset__stream=stream,
-                          run__buffer_mb=1), 10 ** 9)
+  def saved(method, devices=1, **changes):
+    never, always = (cost._data(job(
+        method, dataset__name='mnist', dataset__stream=stream,
+        run__buffer_mb=1, **changes), 10 ** 9, devices)
+        for stream in ('never', 'always'))
+    return never - always
   kept = 2 * (2 ** 20 // 784)  # images of two calls
-  assert data('never') - data('always') == (60_000 - kept) * (784 + 4)
+  assert saved('dc') == (60_000 - kept) * (784 + 4)
+  # Three devices with four experts each look at 12 batches at a time.
+  assert saved('mtt', 3, experts__at_once=4, experts__batch=250) == (
+      60_000 - 2 * 12 * 250) * (784 + 4)
 
 
 def test_phases_hold_fewer_classes_and_train_a_network_each():

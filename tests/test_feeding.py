@@ -29,6 +29,7 @@ from dasm_jax.methods import networks
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 # Trained on synthetic images, on real ones, matched by features, a teacher.
 STREAMED = {'dc': {'warmup': 1, 'norm': 'batch', 'net_batch': 4},
+            'cafe': {'watch_images': 0},
             'dm': {'train_on': 'real', 'net_batch': 4}, 'sre2l': {}}
 
 
@@ -110,19 +111,15 @@ def test_a_process_reads_its_own_items(stream, monkeypatch):
   assert rooms == [24, 24, 24]  # the same program in each
 
 
-def test_cafe_cannot_be_read_ahead(tmp_path):
+def test_what_only_the_state_tells_cannot_be_read_ahead(tmp_path):
   config = small.tiny('cafe', dataset__stream='always')
   with pytest.raises(UserError, match="method 'cafe' .*dataset.stream=never"):
     run.run(config, tmp_path)
 
 
-@pytest.mark.parametrize('method, changes, text', [
-    ('mtt', {}, 'training experts goes through all'),
-    ('dc', {'syn__init': 'herding'}, 'syn.init=herding goes through all'),
-    ('dc', {'dataset__zca': .1}, 'dataset.zca=0.1 whitens by all')])
-def test_what_needs_all_images_says_so(tmp_path, method, changes, text):
-  config = small.tiny(method, dataset__stream='always', **changes)
-  with pytest.raises(UserError, match=text):
+def test_whitening_needs_all_images(tmp_path):
+  config = small.tiny('dc', dataset__stream='always', dataset__zca=.1)
+  with pytest.raises(UserError, match='dataset.zca=0.1 whitens by all'):
     run.run(config, tmp_path)
 
 
@@ -201,12 +198,12 @@ def test_fetch_takes_what_is_asked_for(stream):
   got = streamed.fetch(rows, 6)
   assert got.images.shape == (6, 8, 8, 1)
   toy.leaves_equal(sources.take(got, rows),
-                   sources.take(resident.whole(''), rows))
+                   sources.take(real.fetch(resident, rows), rows))
   toy.leaves_equal(streamed.everything, resident.everything)
 
 
 def test_scores_and_probes_are_the_same(stream, monkeypatch):
-  monkeypatch.setattr(evaluate, 'PIECE', 1)  # several pieces
+  monkeypatch.setattr(stream[1], 'room', 600)  # several pieces
   net = toy.network(classes=10)
   recipe = toy.recipes.recipe(1, batch=16)
   keys = jax.random.split(jax.random.key(0), 2)
@@ -223,16 +220,16 @@ def test_pieces_fit_into_the_buffer():
     if warms:
       return [jnp.zeros((7, 20), int)]
     return [jnp.zeros((2, 5), int)] + [jnp.zeros(30, int)] * (at.step % 4 == 0)
-  def plans(budget, n=10 ** 6, batches=0):
+  def plans(room, n=10 ** 6, batches=0):
     order = course.Course(lambda step: batches * (step == 5), 12, 6)
-    return feeding.planned(looks, n, order, course.At(0), 12, 100, budget)
-  assert plans(10 ** 9) == {False: (6, 60 + 60)}
-  assert plans(8000) == {False: (2, 20 + 30)}
+    return feeding.planned(looks, n, order, course.At(0), 12, room)
+  assert plans(10 ** 7) == {False: (6, 60 + 60)}
+  assert plans(80) == {False: (2, 20 + 30)}
   assert plans(1) == {False: (1, 40)}  # at least a step
-  assert plans(10 ** 9, n=50) == {False: (6, 50)}  # no more than there are
+  assert plans(10 ** 7, n=50) == {False: (6, 50)}  # no more than there are
   # A warm-up has pieces of its own: its length takes no memory.
-  assert plans(8000, batches=7) == {False: (2, 50), True: (4, 80)}
-  assert plans(10 ** 9, batches=7)[True] == (7, 140)
+  assert plans(80, batches=7) == {False: (2, 50), True: (4, 80)}
+  assert plans(10 ** 7, batches=7)[True] == (7, 140)
   assert plans(1, batches=7)[True] == (1, 20)
 
 
@@ -293,11 +290,11 @@ def test_defaults_have_the_entries():
 
 def test_networks_grow_up_alike(stream, monkeypatch):
   """Of images that are read in pieces, the last of them a short one."""
-  monkeypatch.setattr(evaluate, 'PIECE', 2)
+  monkeypatch.setattr(stream[1], 'room', 40)
   network, recipe = toy.network(classes=10), toy.recipes.recipe(1, batch=16)
   resident, streamed = stream
   held = [parallel.replicate(sources.take(
-      resident.whole(''), np.arange(0, 1437, 100)))]
+      real.fetch(resident, None), np.arange(0, 1437, 100)))]
   keys = jax.random.split(jax.random.key(0), 2)
   run = ageing.gradient_norms(network, recipe)
   ours, theirs = (run(keys, data, held, (0, 1, 6)) for data in stream)
@@ -314,11 +311,9 @@ def test_a_saved_set_of_much_data_is_measured_alike(tmp_path, monkeypatch):
   network = jobs.build(c).network
   def measured(name):
     return subject.measures(subject_, recipe, 2, 0)(name, network)
-  want = {name: measured(name) for name in (subject_.name, 'random')}
+  want = {name: measured(name) for name in (subject_.name, 'random', 'full')}
   monkeypatch.setattr(parallel, 'memory', lambda: 2 * 1797 * 64 - 1)
   subject_ = subject.saved(tmp_path)
   assert real.streamed(subject_.dataset)
   for name, values in want.items():
     np.testing.assert_array_equal(measured(name), values)
-  with pytest.raises(UserError, match='--full goes through all'):
-    measured('full')

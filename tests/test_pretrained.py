@@ -180,7 +180,6 @@ def test_without_them_nothing_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize('changes, text', [
-    ({'dataset__stream': 'always'}, 'method.pretrained=3 goes through all'),
     ({'method__pretrained': -1}, 'method.pretrained=-1 must be at least 0'),
     ({'method__pretrained_epochs': 0}, 'pretrained_epochs=0 must be at least')])
 def test_what_cannot_work_says_so(tmp_path, changes, text):

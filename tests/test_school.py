@@ -9,6 +9,7 @@ import small
 import toy
 
 from dasm_jax import (
+  answers,
   buffers,
   job,
   mirror,
@@ -67,8 +68,8 @@ def test_experts_learn_and_differ(trained):
   assert buffer.missing() == [] and buffer.folder.parent.name == 'experts'
   def right(expert, epoch):
     labels, early = made.dataset.train.labels, buffer._replace(epochs=epoch)
-    out = [*school._final_logits(
-        made, early, data.whole(''), np.arange(len(labels)))][
+    out = [*answers._final_logits(
+        made, early, data, np.arange(len(labels)))][
         expert]
     return (out.argmax(-1) == labels).mean()
   # Epoch 0 guesses among ten; four epochs of SGD know more.
@@ -83,7 +84,7 @@ def test_experts_do_not_depend_on_who_trained_with_them(trained, tmp_path):
   about = school._about(again)
   alone = buffers.claim(tmp_path / 'alone', about, 3, 4, buffer.size)
   with log:
-    school._train(again, alone, [1], data.whole(''), log, watch)
+    school._train(again, alone, [1], data, log, watch)
   np.testing.assert_allclose(
       buffers.rows(alone, [1], [4]), buffers.rows(buffer, [1], [4]),
       rtol=1e-4, atol=1e-5)
@@ -96,7 +97,7 @@ def test_stopped_between_epochs_keeps_what_is_finished(tmp_path):
   soon = stop.Watch()
   soon.note(15)
   with log, pytest.raises(stop.Stopped, match='saved 0 experts'):
-    school._train(made, buffer, [0], data.whole(''), log, soon)
+    school._train(made, buffer, [0], data, log, soon)
   assert buffer.missing() == [0, 1]
   assert not list((tmp_path / 'e').glob('*.part'))
 
@@ -147,8 +148,8 @@ def test_soft_labels_are_those_of_who_knows(trained, monkeypatch):
   logits = np.zeros((3, 2, 10))
   logits[0, 0, a], logits[1, 0, a], logits[2, 0, (a + 1) % 10] = 2, 4, 9
   logits[:, 1, (b + 1) % 10] = [1, 2, 3]  # nobody knows the second
-  monkeypatch.setattr(school, '_final_logits', lambda *_: iter(logits))
-  soft = school.soft_labels(made, buffer, data, chosen)
+  monkeypatch.setattr(answers, '_final_logits', lambda *_: iter(logits))
+  soft = answers.soft_labels(made, buffer, data, chosen)
   assert soft.shape == (1, 2, 10)
   odds = np.exp(np.eye(10)[[a, (b + 1) % 10]] * [[3.], [2.]])
   np.testing.assert_allclose(
@@ -159,16 +160,16 @@ def test_known_asks_until_there_are_enough(trained, monkeypatch):
   made, data, buffer = trained
   labels = made.dataset.train.labels
   asked = []
-  def answers(*_):
+  def told(*_):
     for k in range(3):
       asked.append(k)
       right = np.arange(len(labels)) % 2 == k
       yield np.eye(10)[np.where(right, labels, (labels + 1) % 10)]
-  monkeypatch.setattr(school, '_final_logits', answers)
-  known = school.known(made, buffer, data, 1)
+  monkeypatch.setattr(answers, '_final_logits', told)
+  known = answers.known(made, buffer, data, 1)
   assert (known == (np.arange(len(labels)) % 2 == 0)).all() and asked == [0]
   most = np.bincount(labels).min()
-  assert school.known(made, buffer, data, most).all()
+  assert answers.known(made, buffer, data, most).all()
   assert asked == [0, 0, 1]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dasm_jax import (
   config,
+  epochs,
   experts,
   methods,
   models,
@@ -95,12 +96,11 @@ def pairs(classes, norm, rows=24):
   net, data = network(classes, norm=norm), source(classes)
   recipe = recipes.recipe(1, lr=0.1, momentum=0.0, weight_decay=0.0, batch=12)
   keys = jax.random.split(jax.random.key(3), 1)
-  variables, moments = experts.begin(net, recipe)(keys)
+  begun = jax.jit(jax.vmap(net.init))(keys)
   ravel = jax.vmap(experts.flat(net)[0])
-  start = ravel(variables)
-  run = experts.epoch(net, recipe)
-  for _ in range(2):
-    variables, moments, _ = run((variables, moments, keys), data)
+  start = ravel(begun)
+  variables = epochs.training(net, recipe)(
+      begun, 2 * [epochs.Epoch(keys, recipe.lr)], parallel.replicate(data))
   return trajectory.Pairs(*(jnp.repeat(x, rows, axis=0) for x in (
       start, ravel(variables))), jnp.int32(0))
 
