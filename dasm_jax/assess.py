@@ -7,7 +7,6 @@ computes only what its evaluation.json does not hold yet.
 """
 
 import json
-import pathlib
 
 import jax
 
@@ -18,6 +17,7 @@ from dasm_jax import (
   coreset,
   evaluate,
   models,
+  paths,
   recipes,
   storage,
   words,
@@ -111,8 +111,8 @@ def _models(options, set_):
 def _place(options):
   """The evaluation.json; None where a real subset was given none."""
   if options.out:
-    path = pathlib.Path(options.out)
-    if not path.parent.is_dir():
+    path = paths.path_of(options.out)
+    if not (paths.is_far(path) or path.parent.is_dir()):
       raise UserError(f'--out={path}: there is no directory {path.parent}')
   elif options.set.startswith(subjects.REAL):
     return None
@@ -158,10 +158,10 @@ def _find(rows, what, networks):
 def _read(path):
   """The rows of an evaluation.json; none if there is no such file yet."""
   try:
-    rows = json.loads(path.read_text())['rows'] if path else []
+    with paths.reaching(path, '--out'):
+      text = path.read_text() if path and path.exists() else '{"rows": []}'
+    rows = json.loads(text)['rows']
     return [row for row in rows if len(row['networks'])]
-  except FileNotFoundError:
-    return []
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{str(path)!r} is no evaluation.json: '
                     f'{type(error).__name__}; mend or move it, or give another '

@@ -1,7 +1,7 @@
 """What makes a distilled set usable without the run that made it."""
 
+import io
 import json
-import pathlib
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import recipes, storage, synthetic, workdir, zca
+from dasm_jax import paths, recipes, storage, synthetic, workdir, zca
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.types import Batch, Synthetic, Taught
 from dasm_jax.use import USE
@@ -138,8 +138,9 @@ def load(path):
   """
   path = find(path)
   try:
-    # Opened here: NumPy forgets to close a file that it cannot read.
-    with open(path, 'rb') as raw, np.load(raw, allow_pickle=False) as file:
+    with paths.reaching(path):
+      whole = io.BytesIO(path.read_bytes())
+    with np.load(whole, allow_pickle=False) as file:
       arrays = dict(file)
     card = json.loads(str(arrays['card']))
     written = card.get('format')
@@ -166,16 +167,21 @@ def load(path):
 def find(path):
   """The synthetic.npz that `path` means: itself, or that of a workdir.
 
+  path: of this machine, or of a bucket.
+
   Raises:
     UserError: there is none.
   """
-  path = pathlib.Path(path)
-  if path.is_dir():
-    if not (path / 'synthetic.npz').exists():
+  path = paths.path_of(path)
+  with paths.reaching(path):
+    folder, found = path.is_dir(), path.exists()
+    whole = folder and (path / 'synthetic.npz').exists()
+  if folder:
+    if not whole:
       raise UserError(f'{str(path)!r} holds no synthetic.npz; give a finished '
                       'run, or finish this one with the command that began it')
     return path / 'synthetic.npz'
-  if not path.exists():
+  if not found:
     several = ', one at a time' * (',' in str(path))
     raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or '
                     f'the workdir of a finished run{several}')

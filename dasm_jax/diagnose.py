@@ -20,6 +20,7 @@ from dasm_jax import (
   evaluate,
   models,
   parallel,
+  paths,
   pictures,
   subject,
   words,
@@ -119,6 +120,10 @@ def write(sets, paths, ages, values, out):
 
 def _writable(out):
   """Makes a directory before anything is measured for it."""
+  if paths.is_far(out):
+    raise UserError(f'--out={out}: pictures are written to directories of this '
+                    'machine; set another --out=')
+  out = pathlib.Path(out)
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -164,15 +169,14 @@ def _parser():
 
 def run(a):
   """Measures and draws what the parsed arguments ask for."""
-  paths = [pathlib.Path(path) for path in a.set.split(',')]
-  sets = dict(zip(names_of(paths), map(card.load, paths), strict=True))
+  found = [paths.path_of(path) for path in a.set.split(',')]
+  sets = dict(zip(names_of(found), map(card.load, found), strict=True))
   agree(sets)
-  first = paths[0] if paths[0].is_dir() else paths[0].parent
-  out = _writable(pathlib.Path(a.out or first))
-  dataset = subject.dataset_of(
-      next(iter(sets.values())), card.find(paths[0]), a.data_dir)
+  first = card.find(found[0])
+  out = _writable(a.out or first.parent)
+  dataset = subject.dataset_of(next(iter(sets.values())), first, a.data_dir)
   values = measure(sets, dataset, a.ages, a.networks, a.real, a.seed)
-  print(write(sets, paths, a.ages, values, out))
+  print(write(sets, found, a.ages, values, out))
   print(f'see {out / "diagnose.png"}, diagnose.json there')
 
 

@@ -11,7 +11,8 @@ import pathlib
 import shutil
 import time
 
-from dasm_jax.errors import Unavailable, UserError
+from dasm_jax import paths
+from dasm_jax.errors import Unavailable
 
 LAST = 'results.json'  # says that all else is there
 WAITS = 1, 5, 25  # seconds before a push is tried again
@@ -65,9 +66,7 @@ class Mirror(Place):
         near.write_bytes(file.read_bytes())
         self._sent[name] = _state(near)
     except Exception as error:  # Whatever a far place raises.
-      raise UserError(f'{_told(self._far, error)}; check its name, your rights '
-                      'there and the extra of its kind (gs:// needs '
-                      'dasm-jax[gcs])') from error
+      raise paths.refused(self._far, error, '--workdir') from error
 
   def push(self):
     """Copies what is new, then removes what is gone; tries some times.
@@ -81,8 +80,8 @@ class Mirror(Place):
       except Exception as error:  # Whatever a far place raises.
         if wait is None:
           raise Unavailable(
-              f'{_told(self._far, error)}; the same command goes on from what '
-              'is there') from error
+              f'{paths.told(self._far, error, "--workdir")}; the same command '
+              'goes on from what is there') from error
         time.sleep(wait)
 
   def _push(self):
@@ -106,23 +105,12 @@ def place(workdir):
     UserError: a far place of no known kind.
   """
   name = str(workdir)
-  if '://' not in name:
+  if not paths.is_far(name):
     return Place(name)
-  from etils import epath
   digest = hashlib.sha256(name.encode()).hexdigest()[:16]
   cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
   near = pathlib.Path(cache) / 'dasm_jax' / 'workdirs' / digest
-  try:
-    return Mirror(epath.Path(name), near)
-  except Exception as error:  # No such kind of place, a package that lacks.
-    raise UserError(f'{_told(name, error)}; gs:// needs dasm-jax[gcs]'
-                    ) from error
-
-
-def _told(far, error):
-  """Any failure of a far place, in one line."""
-  text = ' '.join(str(error).split())[:200] or type(error).__name__
-  return f'cannot use --workdir {str(far)!r}: {text}'
+  return Mirror(paths.path_of(name, '--workdir'), near)
 
 
 def _files(root, prefix=''):

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 
+from dasm_jax import paths
 from dasm_jax.errors import UserError
 
 
@@ -97,8 +98,14 @@ def agree(workdir, config, free=()):
 def write(path, text):
   """Writes a file all at once: a reader sees the old text or the new one.
 
+  path: of this machine, or of a bucket, whose objects are that by themselves.
+
   Raises `UserError` if the disk is full or may not be written to.
   """
+  if paths.is_far(path):
+    with paths.reaching(path):
+      paths.path_of(path).write_text(text)
+    return
   path = pathlib.Path(path)
   aside = path.with_name(f'.{path.name}.tmp')
   try:

@@ -51,7 +51,7 @@ def test_only_parallel_knows_devices():
 
 # Each room may look only at those to its left.
 ORDER = [
-    {'errors', 'types', 'use'},
+    {'errors', 'types', 'use'}, {'paths'},
     {'losses', 'resample', 'workdir', 'leaves', 'stop', 'pace', 'mixing',
      'blocks', 'forgetting', 'ranking', 'zca', 'photo', 'published', 'hosts',
      'hush', 'load', 'storage', 'commands', 'course', 'words'},

@@ -58,6 +58,7 @@ def test_every_file_it_names_exists():
 
 
 def test_every_entry_it_names_exists():
-  trees = [config.defaults(method) for method in ('idc', 'mtt', 'sre2l', 'cafe')]
+  trees = [config.defaults(method)
+           for method in ('idc', 'mtt', 'sre2l', 'cafe')]
   for path in set(re.findall(r'--config\.([\w.]+)=', PAGES)):
     assert None in [config.difference(path, tree) for tree in trees], path

@@ -7,6 +7,7 @@ from pathlib import Path
 from dasm_jax.data.splits import brief, shorten
 from dasm_jax.data.table import DATASETS
 from dasm_jax.errors import UserError
+from dasm_jax.paths import is_far, path_of
 
 DEFAULT = '~/tensorflow_datasets'
 INFO = 'dataset_info.json'
@@ -35,19 +36,6 @@ def data_root(data_dir=None):
 def is_path(name):
   """Whether a name can only be meant as a path."""
   return name.startswith(('/', '.', '~')) or is_far(name)
-
-
-def is_far(path):
-  """Whether a path is of a bucket (`gs://…`), not of this machine."""
-  return '://' in str(path)
-
-
-def path_of(text):
-  """A path of this machine, or an `epath.Path` with the same methods."""
-  if is_far(text):
-    from etils import epath
-    return epath.Path(text)
-  return Path(text).expanduser()
 
 
 def tfds_name(name):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dasm_jax import words
 from dasm_jax.data import records
-from dasm_jax.data.directory import is_far, path_of
 from dasm_jax.data.pool import ordered
+from dasm_jax.paths import is_far, path_of
 
 VERSION = 1  # of the file: a digest of 32 bytes, then the labels, int32
 BLOCK = 200  # records read at once
@@ -60,7 +61,7 @@ def _read(source, what, threads, say):
       said = now
       left = (now - start) * (count / rows.stop - 1)
       say(f'reading the labels of {what}, once: {rows.stop} of {count}, about '
-          f'{left / 60:.0f} minutes left')
+          f'{words.seconds(left)} left')
   return found
 
 

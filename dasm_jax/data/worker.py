@@ -18,6 +18,7 @@ import weakref
 
 import numpy as np
 
+from dasm_jax import paths
 from dasm_jax.errors import UserError
 
 
@@ -112,6 +113,7 @@ def main(file, size, shape):
   os.close(file)
   images = np.ndarray((size // int(np.prod(shape)), *shape), np.uint8, memory)
   quiet_pillow()
+  paths.quiet()
   try:
     decodes = pickle.load(requests)
     while True:

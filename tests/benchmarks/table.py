@@ -33,17 +33,19 @@ SMALL = {'cafe': CLASSES | {'steps': 40}, 'herding': {},
 BUFFER = {'experts.number': 1, 'experts.epochs': 4}
 
 
-def cases(ipcs, methods):
+def cases(ipcs, methods, variants=tuple(VARIANTS)):
   """`(method, variant, ipc)` of all runs; one image has no two segments."""
   return [(method, variant, ipc) for ipc in ipcs for method in methods
-          for variant, (segments, _) in VARIANTS.items()
-          if segments <= ipc and (method != 'herding' or variant == 'plain')]
+          for variant in variants if VARIANTS[variant][0] <= ipc
+          and (method != 'herding' or variant == 'plain')]
 
 
 def command(case, a):
   """The command line of a run."""
   method, variant, ipc = case
   segments, ratio = VARIANTS[variant]
+  if segments > 1:
+    segments = a.segments
   small = SMALL.get(method, CLASSES)
   entries = SAME | {'eval.epochs': EPOCHS.get(ipc, 75)} | {
       f'method.{name}': value for name, value in small.items()}
@@ -87,10 +89,13 @@ def main():
   parser.add_argument('--ipcs', default='1,10')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--methods', default=','.join(METHODS))
+  parser.add_argument('--variants', default=','.join(VARIANTS))
+  parser.add_argument('--segments', type=int, default=2, help='of DASM')
   parser.add_argument('--print', action='store_true')
   parser.add_argument('flags', nargs='*', help='config.method.steps=50, …')
   a = parser.parse_args()
-  every = cases([int(ipc) for ipc in a.ipcs.split(',')], a.methods.split(','))
+  every = cases([int(ipc) for ipc in a.ipcs.split(',')], a.methods.split(','),
+                a.variants.split(','))
   for case in [] if a.print else every:
     done = subprocess.run(command(case, a), stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True)
