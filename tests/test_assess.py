@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import assess, card, evaluate, recipes, subject
+from dasm_jax import assess, card, epochs, evaluate, recipes, subject
 from dasm_jax import job as jobs
+from dasm_jax import real as reals
 from dasm_jax.config import defaults
 from dasm_jax.types import Synthetic
 
@@ -197,18 +198,23 @@ def test_measures_train_on_what_they_say(workdir, monkeypatch):
     return lambda keys, images, test: seen.append((keys, images, test))
   monkeypatch.setattr(evaluate, 'accuracies', accuracies)
   monkeypatch.setattr(evaluate, 'accuracies_of_subsets', accuracies)
+  monkeypatch.setattr(epochs, 'fit', lambda network, recipe: (
+      lambda keys, data: (recipe.lr, keys, data)))
+  monkeypatch.setattr(evaluate, 'of_networks', lambda network, recipe: (
+      lambda variables, test: seen.append((*variables, test))))
   learned = found.set.recipe._replace(lr=.7)
   measure = subject.measures(found, learned, 3, 7)
   for name in ('dsa', 'random', 'full'):
     measure(name, None)
-  assert rates == [.7, .01, .01]  # real images do not have a learned rate
-  (keys, batch, test), (pair, data, _), (_, whole, _) = seen
+  (keys, batch, test), (pair, data, _), (rate, same, whole, _) = seen
+  # Real images do not have a learned rate.
+  assert [*rates, rate] == [.7, .01, .01]
   assert len(test.labels) == 359 and len(data.labels) == 1438
-  assert whole is data
+  assert reals.fetch(whole, None) is data
   np.testing.assert_array_equal(batch.labels[:2], found.set.syn.labels[0])
   assert pair[1].shape == (3, 20)
   np.testing.assert_array_equal(pair[1], evaluate.random_subsets(
       found.dataset.train.labels, 10, 2, 3, [7, 2]))
-  for key in (keys, pair[0]):
+  for key in (keys, pair[0], same):
     np.testing.assert_array_equal(
         jax.random.key_data(key), jax.random.key_data(evaluate.keys(7, 3)))
