@@ -25,6 +25,8 @@ from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
+MEANS = 'means.json'  # of a row of metrics.jsonl that is begun
+
 
 class Tools(NamedTuple):
   """What a segment is run with, besides the job.
@@ -89,7 +91,8 @@ def distil(job, segment, done, progress, real, experts, key, saved,
   state = parallel.shard(progress.state, method.axes, count)
   key = jax.random.fold_in(key, segment.index)
   images = jobs.images_per_step(job, segment)
-  speed, means = pace.Pace(images), meters.Means()
+  speed, means = pace.Pace(images), meters.Means(
+      place.path / MEANS, (segment.index, segment.phase), order.number(at))
   saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
   every = whole(job, progress, real)
   with feeding.feeder(job, segment, progress, method, every, real, experts,
@@ -111,11 +114,17 @@ def distil(job, segment, done, progress, real, experts, key, saved,
           or stopping.asked):
         progress = progress._replace(
             state=parallel.unshard(state, method.axes, count))
-        saved.save(order.number(at), progress)
-        hosts.once(place.push)
+        _save(saved, order.number(at), progress, means, place)
         saved_at = time.time()
       stopping.leave_if_asked(f'segment {segment.index + 1}, {so_far}')
   return progress
+
+
+def _save(saved, number, progress, means, place):
+  """Saves a checkpoint, and before it what a row of metrics has so far."""
+  hosts.once(lambda: means.keep(number))
+  saved.save(number, progress)
+  hosts.once(place.push)
 
 
 def _trace(folder, speed):

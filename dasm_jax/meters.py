@@ -1,11 +1,14 @@
 """What a run costs while it runs: compiling, steps, waiting, memory."""
 
 import contextlib
+import json
 import resource
 import sys
 import time
 
 import jax
+
+from dasm_jax.workdir import write
 
 _COMPILED = '/jax/core/compile/backend_compile_duration'
 PATIENCE = 10.0  # seconds that a call may last, for whoever wants to stop it
@@ -86,10 +89,18 @@ def most(each):
 
 
 class Means:
-  """Means of metrics over the steps of several calls."""
+  """Means of metrics over the steps of several calls.
 
-  def __init__(self):
-    self._sums, self._steps = {}, 0
+  A run may be stopped before there are as many steps as a row of metrics.jsonl
+  is of: what was added so far is kept beside each checkpoint.
+  """
+
+  def __init__(self, path=None, of='', number=0):
+    """path: of the file that keeps them; None: nowhere. of: names whose
+    checkpoints they are, number: the one to go on from.
+    """
+    self._path, self._of = path, of
+    self._sums, self._steps = self._kept().get(f'{of} {number}', ({}, 0))
 
   def add(self, values, steps):
     """Adds the means `values`, a dict of numbers, of `steps` more steps."""
@@ -100,5 +111,22 @@ class Means:
   def take(self):
     """The means since the last time."""
     found = {name: total / self._steps for name, total in self._sums.items()}
-    self.__init__()
+    self._sums, self._steps = {}, 0
     return found
+
+  def keep(self, number):
+    """Leaves what was added since then in the file, if anything.
+
+    number: of the checkpoint that is about to be saved. Those of the one before
+    stay, which is the last if this one cannot be saved.
+    """
+    if self._steps:
+      before = [*self._kept().items()][-1:]
+      write(self._path, json.dumps(dict(before) | {
+          f'{self._of} {number}': (self._sums, self._steps)}))
+
+  def _kept(self):
+    try:
+      return json.loads(self._path.read_text())
+    except (OSError, ValueError, AttributeError):
+      return {}

@@ -163,7 +163,7 @@ def _tail(note, loss, speed, left):
     parts.append(f'loss {float(loss):.4g}')
   if speed is not None:
     parts.append(f'{words.count(speed)} images/s')
-  if left is not None:
+  if left:  # nothing to say of a last step
     parts.append(f'{words.seconds(left)} to evaluation')
   return ''.join(f'  {part}' for part in parts)
 

@@ -281,6 +281,30 @@ def test_means_weigh_calls_by_their_steps():
   assert means.take() == {'loss': 2.}
   means.add({'loss': 7.}, 2)
   assert means.take() == {'loss': 7.}
+
+
+def test_means_go_on_from_a_checkpoint(tmp_path):
+  path = tmp_path / 'means.json'
+  means = meters.Means(path, (0, 0), 7)  # of a file that is not there
+  means.add({'loss': 1.}, 3)
+  means.keep(10)
+  means.add({'loss': 5.}, 1)
+  means.keep(11)
+  # A kill before the checkpoint leaves the one before.
+  for number, want in ((10, 1.), (11, 2.)):
+    assert meters.Means(path, (0, 0), number).take() == {'loss': want}
+  again = meters.Means(path, (0, 0), 10)
+  again.add({'loss': 5.}, 1)
+  assert again.take() == means.take() == {'loss': 2.}
+  # Neither another segment's nor another phase's, nor of the end of a row.
+  for of, number in (((1, 0), 10), ((0, 1), 10), ((0, 0), 12)):
+    assert meters.Means(path, of, number).take() == {}
+  before = path.read_text()
+  again.keep(12)
+  assert path.read_text() == before
+
+
+def test_calls_last_as_long_as_somebody_waits():
   assert [meters.most(x) for x in (0, 3, 100)] == [10 ** 10, 3, 1]
 
 

@@ -8,7 +8,17 @@ import pytest
 import small
 import toy
 
-from dasm_jax import distil, evaluate, methods, parallel, run, segments
+from dasm_jax import (
+  distil,
+  evaluate,
+  meters,
+  methods,
+  parallel,
+  real,
+  run,
+  segments,
+  stop,
+)
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
 from dasm_jax.errors import UserError
@@ -36,7 +46,7 @@ def test_one_segment_is_the_base_method(tmp_path):
   method = methods.build(job.network, 10, job.codec, config.method,
                          gradient.Correction(), images=2,
                          axis_name=parallel.AXIS)
-  data = jobs.place(job)[0].whole('')
+  data = real.fetch(jobs.place(job)[0], None)
   around = sources.Pool(
       jnp.arange(10), jnp.ones(10), data.everything, data.everything,
       Batch(jnp.zeros((10, 0, 8, 8, 1)), jnp.zeros((10, 0, 10))))
@@ -161,3 +171,31 @@ def test_loss_that_is_no_number(hollow, tmp_path, monkeypatch):
   monkeypatch.setattr(parallel, 'chunk', chunk)
   with pytest.raises(UserError, match='nan at segment 1, step 3.*method.lr'):
     run.run(small.tiny(), tmp_path)
+
+
+def test_a_row_is_of_all_its_steps_whenever_it_was_stopped(
+    tmp_path, monkeypatch):
+  small.unmeasured(monkeypatch)
+  c = small.tiny('dm', segments__number=1, method__steps=6, run__chunk=3)
+  run.run(c, tmp_path / 'straight')
+  monkeypatch.setattr(meters, 'PATIENCE', 0.)  # a step a call
+  heard, calls = stop.Watch.hear, []
+  def hear(self, *values):
+    calls.append(values)
+    # The first call has three steps; those before it hear without values.
+    if sum(map(bool, calls)) == 2:
+      self.note(15)
+    return heard(self, *values)
+  with monkeypatch.context() as during:
+    during.setattr(stop.Watch, 'hear', hear)
+    with pytest.raises(stop.Stopped, match='segment 1, step 4'):
+      run.run(c, tmp_path / 'stopped')
+  assert [row['step'] for row in small.rows_of(tmp_path / 'stopped')] == [3]
+  run.run(c, tmp_path / 'stopped')
+  one, other = (small.rows_of(tmp_path / name) for name in (
+      'straight', 'stopped'))
+  assert [row['step'] for row in one[:2]] == [3, 6]
+  for a, b in zip(one, other, strict=True):
+    assert a['step'] == b['step']
+    for name in set(a) - {'segment', 'step', 'time', 'seconds'}:
+      np.testing.assert_allclose(a[name], b[name], 1e-6)
