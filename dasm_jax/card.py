@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import paths, recipes, storage, synthetic, workdir, zca
+from dasm_jax import paths, recipes, storage, synthetic, words, workdir, zca
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.types import Batch, Synthetic, Taught
 from dasm_jax.use import USE
@@ -41,8 +41,9 @@ class Set(NamedTuple):
 
   def __repr__(self):
     size = 'x'.join(map(str, self.shape))
-    return (f'<{self.card["method"]} on {self.data["name"]}: {self.ipc} '
-            f'image(s) of {size} for each of {len(self.class_names)} classes>')
+    return (f'<{self.card["method"]} on {self.data["name"]}: '
+            f'{words.many(self.ipc, "image")} of {size} for each of '
+            f'{len(self.class_names)} classes>')
 
   @property
   def shape(self):

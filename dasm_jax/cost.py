@@ -130,7 +130,8 @@ def _data(job, memory_, devices):
     # Those of one call and of the next, of one sweep at least.
     held = max(job.config.run.buffer_mb * 2 ** 20 // pixels, _looked_at(job),
                _of_experts(job, devices))
-    images -= max(0, len(splits[0].labels) - 2 * held)
+    for split in splits[:1 + intake.streams_tests(job.dataset, memory_)]:
+      images -= max(0, len(split.labels) - 2 * held)
   indices = sum(
       job.classes * np.bincount(x.labels, minlength=1).max() for x in splits)
   matrix = pixels ** 2 if whitened else 0

@@ -47,19 +47,21 @@ def accuracies(network, recipe, together=None):
   Returns:
     `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
     fractions: one network a key, all trained on the same `Batch`, tested on
-    the `Source` test.
+    test, a `Source` or one of `real`.
   """
-  def one(key, batch, test):
-    variables, _ = train.fit(network, recipe, key, batch)
-    return train.accuracy(network, variables, test)
-  return spread(one, network, recipe, together)
+  fit, tested = probes(network, recipe, together), of_networks(network)
+  return lambda keys, batch, test: tested(fit(keys, batch), test)
 
 
-def of_networks(network, recipe, together=None):
+def of_networks(network):
   """As `accuracies`, of trained ones: `(variables, test) -> [networks]`."""
-  def one(variables, test):
-    return train.accuracy(network, variables, test)
-  return spread(one, network, recipe, together)
+  def block(indices, networks, data):
+    return jax.lax.map(lambda variables: train.correct(
+        network, variables, data, indices), networks).T
+  right = by_blocks(block)
+  def call(variables, test):
+    return right(parallel.replicate(variables), test).mean(0, np.float64)
+  return call
 
 
 def accuracies_of_subsets(network, recipe, together=None):
@@ -69,11 +71,11 @@ def accuracies_of_subsets(network, recipe, together=None):
     `((keys, indices), data, test) -> [networks]`, `indices` `[networks, n]`
     into the `Source` data.
   """
-  def one(item, data, test):
+  def one(item, data):
     key, indices = item
-    variables, _ = train.fit(network, recipe, key, sources.take(data, indices))
-    return train.accuracy(network, variables, test)
-  return spread(one, network, recipe, together)
+    return train.fit(network, recipe, key, sources.take(data, indices))[0]
+  fit, tested = spread(one, network, recipe, together), of_networks(network)
+  return lambda items, data, test: tested(fit(items, data), test)
 
 
 def keys(seed, networks):

@@ -12,7 +12,6 @@ from dasm_jax import flops, load, parallel, synthetic
 from dasm_jax.errors import UserError
 
 SHARE = 0.3  # of a device's memory; the estimate may be off by a factor of two
-TESTED = 250  # images that `train.accuracy` looks at together
 NAMES = ('auto', 'yes', 'no')
 
 
@@ -65,8 +64,7 @@ def networks(network, shape, batch, split):
   if split.turns:
     return 1
   once = flops.forward(network, shape)
-  each = max(load.activations(load.Work(kind, 0, images, 0), once)
-             for kind, images in (('gradient', batch), ('forward', TESTED)))
+  each = load.activations(load.Work('gradient', 0, batch, 0), once)
   return max(1, int(split.memory * SHARE / each))
 
 

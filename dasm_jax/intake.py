@@ -10,6 +10,7 @@ from dasm_jax.errors import UserError
 
 STREAM = ('auto', 'always', 'never')
 SHARE = 0.5  # of a device's memory that the images may take
+TESTS = 0.1  # and that test images may take where the others are streamed
 
 
 def dataset(config):
@@ -23,8 +24,8 @@ def dataset(config):
 def load(name, *, stream='auto', zca=0.0, workers=0, **given):
   """A `Dataset` whose images are in memory, or read as they are used.
 
-  Its test images are always in memory; its train images are a `lazy.Lazy`
-  where `stream` says `always`, or `auto` and they do not fit.
+  Its train images are a `lazy.Lazy` where `stream` says `always`, or `auto`
+  and they do not fit; then so are its test images if they are many.
 
   Args:
     name, given: see `data.load`.
@@ -44,8 +45,20 @@ def load(name, *, stream='auto', zca=0.0, workers=0, **given):
                     '--config.dataset.size=')
   found = lazy.open(name, **given, workers=workers,
                     say=print if hosts.leads() else lambda line: None)
+  if streams_tests(found):
+    return found
   test = found.test.read(np.arange(len(found.test)))
   return found._replace(test=data.Split(test, found.test.labels))
+
+
+def streams_tests(dataset_, memory=None):
+  """Whether test images, of a set that is streamed, are so as well.
+
+  memory: see `streams`.
+  """
+  each = math.prod(dataset_.test.shape)
+  return each * len(dataset_.test.labels) > TESTS * (
+      memory or parallel.memory())
 
 
 def fits(name, zca=0.0, **given):

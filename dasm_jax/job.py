@@ -64,7 +64,7 @@ class Job(NamedTuple):
   @property
   def streamed(self):
     """Whether train images are read from the disk as they are used."""
-    return real.streamed(self.dataset)
+    return real.is_lazy(self.dataset.train)
 
   def close(self):
     """Ends the processes that read images."""

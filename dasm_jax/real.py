@@ -24,23 +24,25 @@ BUFFER_MB = 512  # that a piece of streamed images may take
 def place(dataset, codec, buffer_mb=BUFFER_MB):
   """The images of a `Dataset`: `(real, test)`, ready for the devices.
 
-  real: `Resident` or `Streamed`, of the train split. test: a `Source` on every
-  device. codec: a `synthetic.Codec`, whose mean and std or whitening they get.
+  real: `Resident` or `Streamed`, of the train split. test: that of the test
+  split, or a `Source` on every device. codec: a `synthetic.Codec`, whose mean
+  and std or whitening they get.
   buffer_mb: see `Streamed`.
   """
   classes = len(dataset.class_names)
   def source(split):
     return parallel.replicate(sources.source(
         split, classes, codec.mean, codec.std, codec.zca))
-  train, test = dataset.train, source(dataset.test)
-  if streamed(dataset):
-    return Streamed(train, classes, codec.mean, codec.std, buffer_mb), test
-  return Resident(source(train)), test
+  def streamed(split):
+    return Streamed(split, classes, codec.mean, codec.std, buffer_mb)
+  train, test = dataset.train, dataset.test
+  return (streamed(train) if is_lazy(train) else Resident(source(train)),
+          streamed(test) if is_lazy(test) else source(test))
 
 
-def streamed(dataset):
-  """Whether train images are read from the disk as they are used."""
-  return not isinstance(dataset.train, splits.Split)
+def is_lazy(split):
+  """Whether the images of a split are read from the disk as they are used."""
+  return not isinstance(split, splits.Split)
 
 
 def fetch(data, indices, capacity=None):

@@ -189,7 +189,7 @@ def measures(subject, recipe_, count, seed):
           (keys, jnp.asarray(subsets, jnp.int32)),
           reals.fetch_own(train_, subsets), test)
     if name == 'full':
-      return evaluate.of_networks(network, plain)(
+      return evaluate.of_networks(network)(
           epochs.fit(network, plain)(keys, train_), test)
     batch = parallel.replicate(set_.batch)
     return evaluate.accuracies(network, recipe_)(keys, batch, test)

@@ -125,8 +125,8 @@ def evaluation(job, split_):
           job.classes * c.syn.ipc)
   works = [training(job, c.eval.networks, recipe.epochs + recipe.extra, every,
                     recipe.batch, split_) for every in sets]
-  tested = _looking(job, split_.share(c.eval.networks),
-                    len(job.dataset.test.labels), split_, groups.TESTED)
+  tested = _looking(job, c.eval.networks, split_.share(
+      len(job.dataset.test.labels)), split_, evaluate.SCORING)
   if c.method.get('relabel'):  # one epoch after the other, by each teacher
     mine = split_.share(recipe.epochs + recipe.extra)
     size = min(recipe.batch, sets[0])

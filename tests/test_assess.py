@@ -200,7 +200,7 @@ def test_measures_train_on_what_they_say(workdir, monkeypatch):
   monkeypatch.setattr(evaluate, 'accuracies_of_subsets', accuracies)
   monkeypatch.setattr(epochs, 'fit', lambda network, recipe: (
       lambda keys, data: (recipe.lr, keys, data)))
-  monkeypatch.setattr(evaluate, 'of_networks', lambda network, recipe: (
+  monkeypatch.setattr(evaluate, 'of_networks', lambda network: (
       lambda variables, test: seen.append((*variables, test))))
   learned = found.set.recipe._replace(lr=.7)
   measure = subject.measures(found, learned, 3, 7)

@@ -169,5 +169,5 @@ def test_files_that_are_no_sets(saved, tmp_path):
 
 
 def test_a_set_is_short_to_look_at(saved):
-  assert re.fullmatch(r'<\w+ on \w+: \d+ image\(s\) of [\dx]+ for each of \d+ '
+  assert re.fullmatch(r'<\w+ on \w+: 2 images of [\dx]+ for each of \d+ '
                       r'classes>', repr(card.load(saved)))
