@@ -1,6 +1,8 @@
 """Eight virtual CPU devices for every test; see toy for what they share."""
 
 import os
+import shutil
+import tempfile
 
 # A lost collective must fail the suite, not hang it. The older emitters, on one
 # thread, compile these many small programs twice as fast.
@@ -11,11 +13,22 @@ os.environ['XLA_FLAGS'] = ' '.join([
     '--xla_cpu_collective_call_warn_stuck_timeout_seconds=20',
     '--xla_cpu_collective_call_terminate_timeout_seconds=60']).strip()
 
+# Files compile the same small programs: what one has compiled the next reads.
+# A folder for each worker, as others may read what is half written.
+_CACHE = tempfile.mkdtemp(prefix='dasm_jax-xla-')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+
 import jax  # noqa: E402  (reads the flags)
 import pytest  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
+
+
+def pytest_unconfigure():
+  """Leaves nothing behind."""
+  shutil.rmtree(_CACHE, True)
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -113,6 +113,7 @@ def expert_settings(**changes):
                 syn__init='forgetting', coreset__epochs=2,
                 segments__number=1))])
 def test_runs_are_the_same(tmp_path, method, changes, monkeypatch):
+  small.unmeasured(monkeypatch)
   found = []
   for stream in ('never', 'always'):
     c = small.tiny(method, dataset__stream=stream, **changes)

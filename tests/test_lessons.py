@@ -146,7 +146,8 @@ def test_whole_run_and_its_set(tmp_path, capsys, monkeypatch):
   assert '2.5 kB with labels' in capsys.readouterr().out  # 8x8 pixels each
   # Without lessons a set is soft labels, one an image.
   small.unmeasured(monkeypatch)
-  c = small.tiny('sre2l', **CHANGES, method__relabel=False)
+  c = small.tiny('sre2l', **CHANGES, method__relabel=False,
+                 segments__number=1)
   plain = run.run(c, tmp_path / 'plain')
   assert plain['label_kind'] == 'soft'
   assert plain['bytes']['labels'] == 2 * 20 * 10
