@@ -60,7 +60,7 @@ def gradient_norms(network, recipe, together=None):
         say(age)
     measure(0)
     plan = list(_pieces(ages, real.pieces(
-        data, max(ages), parallel.most(len(keys)) * recipe.batch)))
+        data, max(1, *ages), parallel.most(len(keys)) * recipe.batch)))
     wanted = functools.partial(_wanted, recipe, keys, len(data.labels))
     with real.in_turn(data, plan, wanted) as coming:
       for (since, until, _), source in coming:

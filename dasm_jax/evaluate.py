@@ -55,13 +55,17 @@ def accuracies(network, recipe, together=None):
 
 def of_networks(network):
   """As `accuracies`, of trained ones: `(variables, test) -> [networks]`."""
+  right = correct(network)
+  return lambda variables, test: right(variables, test).mean(0, np.float64)
+
+
+def correct(network):
+  """`(variables [P, …], data) -> [n, P]`: 1 where a network is right, or 0."""
   def block(indices, networks, data):
     return jax.lax.map(lambda variables: train.correct(
         network, variables, data, indices), networks).T
-  right = by_blocks(block)
-  def call(variables, test):
-    return right(parallel.replicate(variables), test).mean(0, np.float64)
-  return call
+  run = by_blocks(block)
+  return lambda variables, data: run(parallel.replicate(variables), data)
 
 
 def accuracies_of_subsets(network, recipe, together=None):

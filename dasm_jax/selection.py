@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import coreset, evaluate, parallel, recipes, train
+from dasm_jax import coreset, evaluate, parallel, recipes
 from dasm_jax import epochs as lengthy
 from dasm_jax import source as sources
 
@@ -27,11 +27,7 @@ def trained(network, recipe, epochs, history=False, together=None):
   run = lengthy.training(network, recipe, together=together)
   begin = parallel.spread(network.init, together=together)
   (lr, *_), _ = recipes.rates(recipe._replace(epochs=1, extra=0, drops=()))
-
-  def block(indices, networks, data):
-    return jax.lax.map(lambda variables: train.correct(
-        network, variables, data, indices) > .5, networks).T
-  right = evaluate.by_blocks(block)
+  right = evaluate.correct(network)
 
   def call(keys, data):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
@@ -42,7 +38,7 @@ def trained(network, recipe, epochs, history=False, together=None):
     def look(epoch, variables, loss):
       del epoch, loss
       if history:
-        seen.append(right(parallel.replicate(variables), data).T)
+        seen.append(right(variables, data).T > .5)
     variables = run(begin(start), [lengthy.Epoch(
         rest[:, epoch], lr, True) for epoch in range(epochs)], data, look)
     return variables, np.stack(seen, 1) if history else None

@@ -322,6 +322,8 @@ def test_networks_grow_up_alike(stream, monkeypatch):
   keys = jax.random.split(jax.random.key(0), 2)
   run = ageing.gradient_norms(network, recipe)
   ours, theirs = (run(keys, data, held, (0, 1, 6)) for data in stream)
+  np.testing.assert_allclose(  # of fresh networks alone, on no real image
+      run(keys, resident, held, (0,)), ours[:, :1], rtol=1e-5)
   np.testing.assert_allclose(ours, theirs, rtol=1e-4)
   assert len(set(ours.ravel().tolist())) == ours.size
 
