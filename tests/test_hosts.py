@@ -68,6 +68,7 @@ def _start(workdir, cache, count, devices, steps):
       workdir, cache, 'configs/digits.py:ipc=2,method=dm,segments=2',
       flags=given, devices=devices // count, dataset__stream='always',
       method__steps=steps, method__augment='', eval__augment='',
+      method__pretrained=3, method__pretrained_epochs=1, run__buffer_mb=1,
       network__width=2, eval__networks=1)
       for given in _flags(count)]
 
