@@ -39,7 +39,7 @@ def test_dry_run_of_every_method(method, tmp_path, monkeypatch):
 @pytest.mark.parametrize('changes, word', [
     ({'dataset__zca': 0.1, 'network__width': 1},
      'most of it for data; lower --config.dataset.size, or'),
-    ({'network__width': 64},
+    ({'network__width': 64, 'segments__number': 1},
      'for the activations of evaluation; lower --config.eval.batch, or'),
     ({'network__width': 64, 'syn__ipc': 100, 'segments__number': 1},
      'activations of distillation; lower --config.method.batch, '
