@@ -87,6 +87,8 @@ def run(options, say=print):
   names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
   measure = subjects.measures(subject, recipe, options.networks, options.seed)
   head, line = _lines([*networks], names)
+  if path is None:
+    say('the rows are kept nowhere: --out=FILE.json keeps them')
   say(head)
   rows = []
   for model, (settings, network) in networks.items():
@@ -100,7 +102,8 @@ def run(options, say=print):
         _add(path, row)
       rows.append(row)
       say(line(row))
-  say(f'see {path}' if path else 'kept nowhere: --out=FILE.json keeps rows')
+  if path:
+    say(f'see {path}')
   return rows
 
 

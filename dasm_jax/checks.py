@@ -37,6 +37,21 @@ def check(config):
   check_settings(c)
 
 
+def check_streamed(config):
+  """Refuses what cannot be done with images that are read as they are used.
+
+  Raises:
+    UserError: whitening, which is by all images; a method whose state alone
+      tells what it looks at.
+  """
+  intake.refuse_whitening(config.dataset.zca)
+  if config.method.get('watch_images'):
+    raise UserError(
+        f'method {config.method.name!r} looks at real images by what it finds, '
+        f'{intake.STREAMED}; train by counts with --config.method.watch_images'
+        f'=0, choose another method, {intake.NEVER}')
+
+
 def check_settings(c):
   """As `check`, without a look at where the data are."""
   check_finite(c)

@@ -8,7 +8,6 @@ from dasm_jax import (
   checks,
   cost,
   data,
-  feeding,
   flops,
   intake,
   machine,
@@ -70,7 +69,7 @@ def _check_streamed(job, machine_):
   """Refuses what cannot be streamed where the images do not fit."""
   c = job.config
   if intake.streams(c, job.dataset, machine_.memory):
-    feeding.check(c)
+    checks.check_streamed(c)
 
 
 class _Lines:
@@ -99,8 +98,11 @@ def _lines(job, once, machine_, found):
          f'{words.many(len(job.plan), "segment")}; {words.count(once.flops)} '
          'FLOP an image and forward pass')
   if not data.here(c.dataset.name, c.dataset.data_dir or None):
+    way = ('a run will first ask TFDS to prepare it'
+           if data.in_tfds(c.dataset.name) else
+           'it has to be prepared first, as TFDS has none')
     yield (f'note      {c.dataset.name} is not here: these are its known '
-           'numbers, and a run will first ask TFDS to prepare it')
+           f'numbers, and {way}')
   whole = sum(used.values())
   yield f'memory    {_sizes(used)}; {words.size(whole)} a device of ' + (
       words.size(machine_.memory))

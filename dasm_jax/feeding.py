@@ -11,7 +11,6 @@ import numpy as np
 
 from dasm_jax import hosts, parallel, real, school
 from dasm_jax.course import At
-from dasm_jax.errors import UserError
 
 
 class Plan(NamedTuple):
@@ -50,7 +49,6 @@ def feeder(job, segment, progress, method, pool, data, experts, key, course,
     source = given(real.fetch(data, None))
     yield lambda at, most: (source, most)
     return
-  check(c)
   n = len(data.labels)
   looks = looked(job, segment, method, pool, n, key)
   plans = planned(looks, n, course, at, c.method.get('inner', 1) + c.run.chunk,
@@ -60,16 +58,6 @@ def feeder(job, segment, progress, method, pool, data, experts, key, course,
       source, size = feed(at, most)
       return given(source), size
     yield feed_begun
-
-
-def check(config):
-  """Raises `UserError` where only a method's state tells what it looks at."""
-  if config.method.get('watch_images'):
-    raise UserError(
-        f'method {config.method.name!r} looks at real images by what it '
-        'finds, so that they cannot be read ahead; train by counts with '
-        '--config.method.watch_images=0, choose another method, or '
-        '--config.dataset.stream=never if they fit on the device')
 
 
 def looked(job, segment, method, pool, n, key):

@@ -38,11 +38,7 @@ def load(name, *, stream='auto', zca=0.0, workers=0, **given):
   """
   if stream == 'never' or stream == 'auto' and fits(name, zca, **given):
     return data.load(name, **given)
-  if zca:
-    raise UserError(f'--config.dataset.zca={zca} whitens by all images, '
-                    'which are read from the disk as they do not fit on the '
-                    'device; set --config.dataset.zca=0 or a smaller '
-                    '--config.dataset.size=')
+  refuse_whitening(zca)
   found = lazy.open(name, **given, workers=workers,
                     say=print if hosts.leads() else lambda line: None)
   if streams_tests(found):
@@ -59,6 +55,18 @@ def streams_tests(dataset_, memory=None):
   each = math.prod(dataset_.test.shape)
   return each * len(dataset_.test.labels) > TESTS * (
       memory or parallel.memory())
+
+
+STREAMED = 'but here they are read from the disk as they are used'
+NEVER = 'or --config.dataset.stream=never if they fit on the device'
+
+
+def refuse_whitening(zca):
+  """Raises `UserError` for whitening, which is by all images, if there is."""
+  if zca:
+    raise UserError(f'--config.dataset.zca={zca} whitens by all images, '
+                    f'{STREAMED}; set --config.dataset.zca=0 or a smaller '
+                    f'--config.dataset.size=, {NEVER}')
 
 
 def fits(name, zca=0.0, **given):

@@ -84,6 +84,8 @@ def build(config, dataset=None):
   """
   c = config
   dataset = dataset or intake.dataset(c)
+  if real.is_lazy(dataset.train):
+    checks.check_streamed(c)
   shape = dataset.train.shape
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)

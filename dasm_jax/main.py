@@ -68,8 +68,9 @@ def _parse(argv):
       _help(files)
     rest = flags.FLAGS(argv)
     if len(rest) > 1:
-      raise UserError(f'unexpected argument {rest[1]!r}; entries are set by '
-                      '--config.name=value')
+      way = (f'a config is given by --config={rest[1]}' if '.py' in rest[1]
+             else 'entries are set by --config.name=value')
+      raise UserError(f'unexpected argument {rest[1]!r}; {way}')
     if not files:
       raise UserError('--config is missing; try '
                       '--config=configs/digits.py')

@@ -142,7 +142,9 @@ def _train_group(buffer, numbers, run, ravel, log, stopping):
     stopping.hear()
     if stopping.asked:
       left = hosts.once(buffer.missing)
-      stopping.leave_if_asked(f'{buffer.number - len(left)} experts')
+      stopping.leave_if_asked(
+          words.many(buffer.number - len(left), 'expert')
+          + f' of {buffer.number}; who is in training begins anew')
 
   try:
     run(seen)

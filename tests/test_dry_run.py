@@ -37,7 +37,7 @@ def test_dry_run_of_every_method(method, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('changes, word', [
-    ({'dataset__zca': 0.1, 'network__width': 1},
+    ({'dataset__zca': 0.1, 'network__width': 1, 'dataset__stream': 'never'},
      'most of it for data; lower --config.dataset.size, or'),
     ({'network__width': 64, 'segments__number': 1},
      'for the activations of evaluation; lower --config.eval.batch, or'),
@@ -135,6 +135,8 @@ def test_refuses_what_cannot_be_streamed():
   with pytest.raises(UserError, match="method 'cafe'.*watch_images=0"):
     told()
   assert told(method__watch_images=0)['seconds']['distillation'] > 0
+  with pytest.raises(UserError, match='zca=0.1 whitens.*stream=never'):
+    told(method__watch_images=0, dataset__zca=.1)
 
 
 def test_an_outline_passes_over_broken_images(tmp_path):
@@ -153,7 +155,9 @@ def test_says_that_a_set_is_not_there(tmp_path):
   dry_run.dry_run(small.tiny(dataset__name='mnist',
                              dataset__data_dir=str(tmp_path)), 'x', ONE,
                   away.append)
-  assert any('mnist is not here' in line for line in away)
+  assert any('mnist is not here' in line and 'first ask TFDS' in line
+             for line in away)
+  assert data.in_tfds('mnist') and not data.in_tfds('tiny_imagenet')
   assert not any('not here' in line for line in there)
 
 

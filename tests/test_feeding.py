@@ -114,7 +114,8 @@ def test_a_process_reads_its_own_items(stream, monkeypatch):
 def test_what_only_the_state_tells_cannot_be_read_ahead(tmp_path):
   config = small.tiny('cafe', dataset__stream='always')
   with pytest.raises(UserError, match="method 'cafe' .*dataset.stream=never"):
-    run.run(config, tmp_path)
+    run.run(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_whitening_needs_all_images(tmp_path):

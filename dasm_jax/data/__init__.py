@@ -94,6 +94,11 @@ def here(name, data_dir=None):
       locate(name, data_dir) is not None)
 
 
+def in_tfds(name):
+  """Whether TFDS knows a data set, so that it can prepare it."""
+  return outlines.names_of(name) is not None
+
+
 def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   """As `load`, with black images: only the description of a set is read.
 

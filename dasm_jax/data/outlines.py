@@ -81,14 +81,14 @@ def _first_shape(paths, size):
 def _tfds(name, data_dir, holdout):
   if locate(name, data_dir) is None and name in KNOWN:
     *counts, shape, classes = KNOWN[name]
-    names = _names(name, data_dir) or tuple(map(str, range(classes)))
+    names = names_of(name, data_dir) or tuple(map(str, range(classes)))
   else:
     counts, shape, names = _described(name, data_dir, holdout)
   train, test = (np.arange(count) % len(names) for count in counts)
   return train, test, names, shape
 
 
-def _names(name, data_dir):
+def names_of(name, data_dir=None):
   """The classes' names as TFDS knows them without the data, or None."""
   try:
     with prepare.quiet():
