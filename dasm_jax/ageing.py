@@ -59,11 +59,11 @@ def gradient_norms(network, recipe, together=None):
         values[age] = [mean_norm(carry[0], batch) for batch in sets]
         say(age)
     measure(0)
-    plan = list(_pieces(ages, real.pieces(
-        data, max(1, *ages), parallel.most(len(keys)) * recipe.batch)))
-    wanted = functools.partial(_wanted, recipe, keys, len(data.labels))
-    with real.in_turn(data, plan, wanted) as coming:
-      for (since, until, _), source in coming:
+    size = real.pieces(
+        data, max(1, *ages), parallel.most(len(keys)) * recipe.batch)
+    wanted = functools.partial(_wanted, recipe, keys, len(data.labels), size)
+    with real.in_turn(data, _pieces(ages, size), wanted) as coming:
+      for (since, until), source in coming:
         carry = grow((keys, *carry), *parallel.replicate((
             jnp.int32(since), jnp.int32(until))), source)
         measure(until)
@@ -72,10 +72,10 @@ def gradient_norms(network, recipe, together=None):
 
 
 def _pieces(ages, size):
-  """`(since, until, room)`: steps that take networks from age to age."""
+  """`(since, until)`: at most `size` steps, which go from age to age."""
   for before, age in itertools.pairwise((0, *ages)):
     for since in range(before, age, size):
-      yield since, min(since + size, age), size
+      yield since, min(since + size, age)
 
 
 def _of_step(key, step):
@@ -83,13 +83,13 @@ def _of_step(key, step):
   return jax.random.fold_in(jax.random.split(key)[1], step)
 
 
-def _wanted(recipe, keys, n, piece):
+def _wanted(recipe, keys, n, size, piece):
   """`real.of_items` of the images that networks look at in some steps.
 
-  The last is repeated to fill the room, so that all run the same program.
+  The last is repeated up to `size`, so that all run the same program.
   """
-  since, until, room = piece
-  steps = jnp.minimum(jnp.arange(since, since + room), until - 1)
+  since, until = piece
+  steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
   def of(key, step):
     return batches.drawn(recipe, n, _of_step(key, step))
   return real.of_items(jax.vmap(jax.vmap(of, (None, 0)), (0, None))(

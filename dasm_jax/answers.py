@@ -4,9 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import experts, real
+from dasm_jax.experts import ASKED
 from dasm_jax.school import weights
-
-ASKED = 200  # images that experts label at a time
 
 
 def known(job, buffer, data, each):

@@ -1,6 +1,5 @@
 """What makes a distilled set usable without the run that made it."""
 
-import io
 import json
 import zipfile
 import zlib
@@ -139,9 +138,8 @@ def load(path):
   """
   path = find(path)
   try:
-    with paths.reaching(path):
-      whole = io.BytesIO(path.read_bytes())
-    with np.load(whole, allow_pickle=False) as file:
+    # Opened here: NumPy forgets to close a file that it cannot read.
+    with path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
       arrays = dict(file)
     card = json.loads(str(arrays['card']))
     written = card.get('format')

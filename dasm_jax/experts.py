@@ -8,6 +8,8 @@ from dasm_jax import difficulty, losses
 from dasm_jax import source as sources
 from dasm_jax.types import Variables
 
+ASKED = 200  # images that experts label at a time
+
 
 def flat(network):
   """`(ravel, unravel)`: a network's parameters as one vector, and back.

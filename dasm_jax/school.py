@@ -107,10 +107,10 @@ def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
   c = config.experts(job.config)
   recipe_ = recipe(c, job.codec)
   # All groups run the same programs.
-  begin, train, ravel = jax.jit(jax.vmap(job.network.init)), epochs.training(
-      job.network, recipe_, functools.partial(
-          sharpness.step, rho=c.rho, alpha=c.alpha)), jax.jit(
-              jax.vmap(experts.flat(job.network)[0]))
+  step = functools.partial(sharpness.step, rho=c.rho, alpha=c.alpha)
+  begin = jax.jit(jax.vmap(job.network.init))
+  train = epochs.training(job.network, recipe_, step)
+  ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
   size = parallel.count() * c.at_once
   for start in range(0, len(numbers), size):
     group = numbers[start:start + size]

@@ -18,6 +18,7 @@ from dasm_jax import (
   models,
   segments,
 )
+from dasm_jax.experts import ASKED
 from dasm_jax.groups import decoded
 from dasm_jax.load import TREES, Work
 
@@ -60,15 +61,12 @@ def beginning(job, segment, split_):
   if coreset.CORESETS.get(c.syn.init, (None,))[0]:
     works += _choosing(job, split_)
   if c.syn.init == 'known':  # by one expert at least
-    works.append(Work('forward', real, LOGITS, all_ * real / LOGITS))
+    works.append(Work('forward', real, ASKED, all_ * real / ASKED))
   if c.syn.labels == 'experts':
     asked = job.classes * decoded(job, segment.width)
-    works.append(Work('forward', c.experts.number * asked, min(LOGITS, asked),
+    works.append(Work('forward', c.experts.number * asked, min(ASKED, asked),
                       c.experts.number))
   return works
-
-
-LOGITS = 200  # images that `answers` takes at a time
 
 
 def training(job, count, epochs, every, size, split_):
