@@ -35,6 +35,7 @@ class Log:
         self._stream.isatty() and os.environ.get('TERM') != 'dumb')
     self._line = ''  # the progress line now on the terminal
     self._shown = -math.inf  # when progress was last shown
+    self._what = ''  # and of what
     self._events = None
     self._began = clock()
     self._before = last_seconds(self._dir / 'metrics.jsonl')
@@ -66,14 +67,15 @@ class Log:
                unit='step', note=''):
     """Shows how far it is: a line redrawn, or now and then a plain line.
 
-    Not on a terminal: one line each 10 s and the last of a segment. what,
-    unit: what is counted, if not segments and their steps. note: of more.
+    Not on a terminal: one line each 10 s, the last of a segment, and the first
+    of another kind. what, unit: what is counted, if not segments and their
+    steps. note: of more.
     """
-    last = step >= steps
-    now = self._clock()
-    if not last and 0 <= now - self._shown < (.1 if self._terminal else 10):
+    last, again = step >= steps, what == self._what
+    now, pause = self._clock(), .1 if self._terminal else 10
+    if again and not last and 0 <= now - self._shown < pause:
       return
-    self._shown = now
+    self._shown, self._what = now, what
     tail = _tail(note, loss, images_per_second, seconds_left)
     head = f'{what} {segment}/{segments}  {unit} {step}/{steps}'
     if not self._terminal:
