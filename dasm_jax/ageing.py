@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import batches, difficulty, evaluate, parallel, real, train
+from dasm_jax import batches, difficulty, groups, parallel, real, train
 
 
 def gradient_norms(network, recipe, together=None):
@@ -24,7 +24,7 @@ def gradient_norms(network, recipe, together=None):
   Args:
     network: a `Network`.
     recipe: a `recipes.Recipe`; its epochs are not read.
-    together: how many a device has at once, see `evaluate.spread`.
+    together: how many a device has at once, see `groups.spread`.
 
   Returns:
     `(keys, data, sets, ages, say) -> [sets, ages, networks]`, NumPy: one
@@ -49,7 +49,7 @@ def gradient_norms(network, recipe, together=None):
     return difficulty.gradient_norms(loss, variables, batch).mean()
 
   begin = parallel.spread(start, together=together)
-  grow, mean_norm = (evaluate.spread(x, network, recipe, together)
+  grow, mean_norm = (groups.spread(x, network, recipe, together)
                      for x in (grow, mean_norm))
 
   def call(keys, data, sets, ages, say=lambda age: None):

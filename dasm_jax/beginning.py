@@ -1,5 +1,6 @@
 """How a segment begins: probe, score, window, first images."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -10,10 +11,12 @@ from dasm_jax import (
   answers,
   coreset,
   evaluate,
+  fitting,
   parallel,
   segments,
   selection,
   synthetic,
+  unfinished,
 )
 from dasm_jax import job as jobs
 from dasm_jax import source as sources
@@ -92,22 +95,24 @@ def _init(job, segment, images, labels, key, lr=None):
   return jax.jit(jobs.method(job, segment).init)(key, syn)
 
 
-def beginner(job, segment, done, phases, data, experts, key, log):
+def beginner(job, segment, done, phases, data, experts, key, log, keeper=None):
   """`() -> Progress`: probe, score, window, start of a segment's phase.
 
-  done: segments; phases: of this one, those that are finished.
+  done: segments; phases: of this one, those that are finished. keeper: an
+  `unfinished.Keeper`, or None, for networks that are trained for this.
   """
   def begin():
     key_ = jax.random.fold_in(key, segment.index)
     labels = job.dataset.train.labels
-    scores, accuracy = score(job, segment, done, phases, data, key_, log)
+    scores, accuracy = score(
+        job, segment, done, phases, data, key_, log, keeper)
     rows = segments.windows(
         job.choice, segment.index, len(job.plan), labels, job.classes, scores,
         accuracy, jobs.floor(job, segment), job.config.seed)
     used = (np.asarray(done[-1].used) if done
             else np.zeros(len(labels), bool))
     images, soft, used = start(job, segment, rows, used, data, experts, key_,
-                               log.say)
+                               log.say, keeper)
     capacity = np.bincount(labels).max()
     window = sources.window(rows)
     wide = np.zeros((job.classes, capacity), np.int32)
@@ -123,7 +128,7 @@ def beginner(job, segment, done, phases, data, experts, key, log):
   return begin
 
 
-def score(job, segment, done, phases, data, key, log):
+def score(job, segment, done, phases, data, key, log, keeper=None):
   """Difficulty of every real image for a segment: `(scores, accuracy)`.
 
   None, None where the windows ask nobody. Networks trained on real data score
@@ -140,14 +145,10 @@ def score(job, segment, done, phases, data, key, log):
   if who == 'real':
     source_ = 'real images'
     train = evaluate.probes_on_real(job.network, job.probe, c.probe_real_steps)
-    variables = train(keys, data)
+    variables = train(keys, data, _leaver(segment, keeper))
   else:
     source_ = 'the segments before'
-    before = join(done)
-    train = evaluate.probes(
-        job.network, job.at_rate(job.probe, before))
-    batch = Batch(*synthetic.inputs(job.codec, before))
-    variables = train(keys, parallel.replicate(batch))
+    variables = _probes(job, segment, done, keys, log, keeper)
   scores, accuracy = evaluate.scores(job.network, c.score)(
       parallel.replicate(variables), data)
   log.say(f'segment {segment.index + 1}: {many(c.probes, "probe")} trained on '
@@ -158,7 +159,32 @@ def score(job, segment, done, phases, data, key, log):
   return scores, accuracy
 
 
-def start(job, segment, rows, used, data, experts, key, say):
+def _probes(job, segment, done, keys, log, keeper):
+  """Networks trained on the segments before, `Variables [probes, …]`."""
+  before, what = join(done), f'probes_{segment.index + 1}'
+  recipe = job.at_rate(job.probe, before)
+  batch = Batch(*synthetic.inputs(job.codec, before))
+  epochs = recipe.epochs + recipe.extra
+  like = functools.partial(fitting.like, job.network, recipe)
+  with unfinished.training(keeper, what, range(len(keys)), like) as (
+      start, keep):
+    def seen(done, stand, loss):
+      if done < epochs:
+        log.progress(segment.index + 1, len(job.plan), done, epochs,
+                     loss().mean(), what='probes of segment', unit='epoch')
+        keep(done, stand, lambda: (
+            f'the probes of segment {segment.index + 1}, epoch {done}'))
+    return fitting.on_set(job.network, recipe)(
+        keys, parallel.replicate(batch), start, seen)
+
+
+def _leaver(segment, keeper):
+  """`() -> None`, called while networks are trained that are not kept."""
+  return lambda *_: unfinished.leave_if_asked(
+      keeper, f'all before segment {segment.index + 1}')
+
+
+def start(job, segment, rows, used, data, experts, key, say, keeper=None):
   """First images and labels `[k, width, …]` of a segment's phase, who is used.
 
   k: the classes of this phase; who: of all.
@@ -170,7 +196,8 @@ def start(job, segment, rows, used, data, experts, key, say):
   if c.syn.init == 'noise':
     shape = (job.classes, segment.width, *job.shape)
     return synthetic.noise(key, codec, shape)[which], labels, used
-  chosen = _chosen(job, segment, rows, used, data, experts, key, say)
+  chosen = _chosen(job, segment, rows, used, data, experts, key, say,
+                   _leaver(segment, keeper))
   used = used.copy()
   used[chosen] = True
   chosen = chosen[which]
@@ -185,7 +212,7 @@ def start(job, segment, rows, used, data, experts, key, say):
   return jax.vmap(lambda x: synthetic.mix(x, codec.factor))(real), labels, used
 
 
-def _chosen(job, segment, rows, used, data, experts, key, say):
+def _chosen(job, segment, rows, used, data, experts, key, say, heard):
   """Real images `[classes, n]` that a segment begins with."""
   c, labels = job.config, job.dataset.train.labels
   size, seed = jobs.decoded(job, segment), [c.seed, 1, segment.index]
@@ -199,7 +226,7 @@ def _chosen(job, segment, rows, used, data, experts, key, say):
         score=c.segments.score)
     keys = jax.random.split(jax.random.fold_in(key, 2), c.coreset.networks)
     return coreset.choose_from(
-        segments.fresh(rows, used, size), c.syn.init, values(keys, data),
+        segments.fresh(rows, used, size), c.syn.init, values(keys, data, heard),
         labels, size, seed)
   if c.syn.init == 'known':
     right = answers.known(job, experts, data, size * (segment.index + 1))

@@ -2,8 +2,8 @@
 
 A folder holds `buffer.json`, which says what the experts are, and a file for
 each, `expert_0007.bin`: `[epochs + 1, parameters]`, row t after epoch t, as
-little-endian float32 or bfloat16. A file has its name only once it is whole.
-Where only the last row counts, it is the only one.
+little-endian float32 or bfloat16. A file has its name only once it is whole;
+before, it ends in `.part`. Where only the last row counts, it is the only one.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from dasm_jax import words
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.workdir import write
 
@@ -46,6 +47,19 @@ class Buffer(NamedTuple):
   def path(self, expert):
     """The file of one expert."""
     return self.folder / f'expert_{expert:04d}.bin'
+
+  def part(self, expert):
+    """The file of one that is in training."""
+    return self.path(expert).with_suffix('.part')
+
+  def begun(self, expert):
+    """How many epochs of one in training, row 0 included, are written."""
+    try:
+      size = self.part(expert).stat().st_size
+    except FileNotFoundError:
+      return 0
+    return self.epochs if self.last else (
+        size // (self.size * DTYPES[self.dtype].itemsize))
 
   def missing(self):
     """The experts that are not there yet."""
@@ -123,7 +137,8 @@ def _check_whole(buffer, expert):
 
 def _check_room(buffer):
   """Refuses what will not fit, before any expert is trained."""
-  needed = len(buffer.missing()) * buffer.bytes
+  needed = sum(buffer.bytes - (path.stat().st_size if path.exists() else 0)
+               for path in map(buffer.part, buffer.missing()))
   there = buffer.folder
   while not there.exists():
     there = there.parent
@@ -133,10 +148,10 @@ def _check_room(buffer):
            if buffer.last else
            '--config.experts.dir on a larger disk, --config.experts.dtype='
            'bfloat16, or fewer --config.experts.number or .epochs')
+    lacking = words.many(len(buffer.missing()), 'expert')
     raise UserError(
-        f'{len(buffer.missing())} experts need {needed / 1e9:.3g} GB in '
-        f'{str(buffer.folder)!r}, where {free / 1e9:.3g} GB are free; use '
-        f'{way}')
+        f'{lacking} need {needed / 1e9:.3g} GB in {str(buffer.folder)!r}, '
+        f'where {free / 1e9:.3g} GB are free; use {way}')
 
 
 @contextlib.contextmanager
@@ -152,11 +167,15 @@ def _writing(folder):
 class Writer:
   """Writes one expert, epoch by epoch; `finish` gives the file its name."""
 
-  def __init__(self, buffer, expert):
+  def __init__(self, buffer, expert, begun=0):
+    """begun: how many rows are there and stay; see `Buffer.begun`."""
     self._buffer, self._path = buffer, buffer.path(expert)
-    self._part, self._before = self._path.with_suffix('.part'), buffer.epochs
+    self._part, self._before = buffer.part(expert), buffer.epochs - begun
     with _writing(buffer.folder):
-      self._file = self._part.open('wb')
+      self._file = self._part.open('r+b' if begun else 'wb')
+      self._file.truncate(0 if buffer.last else (
+          begun * buffer.size * DTYPES[buffer.dtype].itemsize))
+      self._file.seek(0, os.SEEK_END)
 
   def add(self, row):
     """Adds the weights `[size]` after the next epoch (first: at the start)."""
@@ -167,19 +186,23 @@ class Writer:
     with _writing(self._buffer.folder):
       self._file.write(row.tobytes())
 
-  def finish(self):
-    """Makes the file durable and gives it its name."""
+  def flush(self):
+    """Makes durable what was added."""
     with _writing(self._buffer.folder):
       self._file.flush()
       os.fsync(self._file.fileno())
+
+  def finish(self):
+    """Makes the file durable and gives it its name."""
+    self.flush()
+    with _writing(self._buffer.folder):
       self._file.close()
       os.replace(self._part, self._path)
 
-  def drop(self):
-    """Forgets an expert that is not finished."""
+  def close(self):
+    """Leaves an expert that is not finished as it is."""
     with contextlib.suppress(OSError):
       self._file.close()
-    self._part.unlink(missing_ok=True)
 
 
 def rows(buffer, experts, epochs):

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, parallel, real, recipes, train
+from dasm_jax import fitting, groups, parallel, real, recipes, train
 from dasm_jax import source as sources
 from dasm_jax.types import Array
 
@@ -47,16 +47,16 @@ def training(network, recipe, step=train.step, together=None):
     network: a `Network`.
     recipe: a `recipes.Recipe`; its rates are not read.
     step: takes the arguments of `train.step`; FTD's is another.
-    together: how many a device has at once, see `evaluate.spread`.
+    together: how many a device has at once, see `groups.spread`.
 
   Returns:
-    `(variables, epochs, data, seen) -> Variables [k, …]`, k networks further
-    on: `epochs` is a list of `Epoch`, `data` a `Source` or one of `real`;
-    `seen(epoch, variables, loss)` is called after each, counted from 1, the
-    losses `[k]` those of the last batch.
+    `(stand, epochs, data, seen) -> Variables [k, …]`, k networks further on:
+    from a `train.Stand` of all, whose `done` are the first of `epochs`, a list
+    of `Epoch`, to the last of them; `data` a `Source` or one of `real`;
+    `seen(done, stand, loss)` is called after each: epochs done, `() -> Stand`,
+    `() -> [k]` losses of the last batch.
   """
   tx, change = train.optimizer_of(recipe), train.augmentation(recipe)
-  anew = jax.jit(jax.vmap(lambda variables: tx.init(variables.params)))
 
   def some(item, first, size, lr, restart, data):
     (variables, moments, loss), key, rows = item
@@ -68,14 +68,15 @@ def training(network, recipe, step=train.step, together=None):
       return step(network, tx, *carry[:2], batch, lr)
     # A traced length: a short piece runs the same program.
     return jax.lax.fori_loop(0, size, one, (variables, moments, loss))
-  run = evaluate.spread(some, network, recipe, together, parallel.held)
+  run = groups.spread(some, network, recipe, together, parallel.held)
 
-  def call(variables, epochs, data, seen=lambda *_: None):
+  def call(stand, epochs, data, seen=lambda *_: None):
     k, n = len(epochs[0].keys), len(data.labels)
     rows, batches = _rows(epochs, n, recipe.batch), -(-n // recipe.batch)
     carry = parallel.shard(
-        (variables, anew(variables), jnp.zeros(k)), 0, k)
-    with real.in_turn(data, _pieces(data, epochs, recipe.batch), lambda at: (
+        (stand.variables, stand.moments, jnp.zeros(k)), 0, k)
+    pieces = _pieces(data, epochs, recipe.batch, stand.done)
+    with real.in_turn(data, pieces, lambda at: (
         real.of_items(rows(at)))) as coming:
       for at, source in coming:
         now = epochs[at.epoch]
@@ -85,19 +86,27 @@ def training(network, recipe, step=train.step, together=None):
             jnp.bool_(now.restart and not at.first)))
         carry = run((carry, *given), *told, source)
         if at.first + at.size == batches:
-          variables, _, loss = parallel.unshard(carry, 0, k)
-          seen(at.epoch + 1, variables, loss)
-    return variables
+          seen(at.epoch + 1, *fitting.standing(at.epoch + 1, carry, k))
+    return parallel.unshard(carry[0], 0, k)
   return call
 
 
-def _pieces(data, epochs, batch):
-  """The `Piece`s of all epochs; a short batch is one of its own, the last."""
+def begun(recipe, variables):
+  """The `train.Stand` of networks that begin with these weights `[k, …]`."""
+  many = jax.jit(jax.vmap(functools.partial(train.begun, recipe)))
+  return many(variables)._replace(done=0)
+
+
+def _pieces(data, epochs, batch, done=0):
+  """The `Piece`s of all epochs but those that are done, in their order.
+
+  A short batch is one of its own, the last.
+  """
   n = len(data.labels)
   batch = min(batch, n)
   whole, k = n // batch, len(epochs[0].keys)
   room = real.pieces(data, whole, parallel.most(k) * batch)
-  for epoch in range(len(epochs)):
+  for epoch in range(done, len(epochs)):
     for first in range(0, whole, room):
       yield Piece(epoch, first, min(room, whole - first), room)
     if n % batch:
@@ -138,7 +147,7 @@ def fit(network, recipe, together=None):
 
   def call(keys, data):
     start, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    return run(begin(start), [
+    return run(begun(recipe, begin(start)), [
         Epoch(jax.vmap(jax.random.fold_in, (0, None))(order, index), lr,
               restart)
         for index, (lr, restart) in enumerate(zip(

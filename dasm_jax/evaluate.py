@@ -4,35 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import batches, difficulty, groups, parallel, real, train
+from dasm_jax import (
+  batches,
+  difficulty,
+  fitting,
+  groups,
+  parallel,
+  real,
+  train,
+)
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
 SCORING = 200  # images a block of the scoring pass
 REFERENCE = 1000  # real images, at most, whose loss influence is upon
-
-
-def together_here(network, recipe, shape):
-  """How many networks of images of a shape a device trains at once."""
-  return groups.networks(network, shape, recipe.batch, groups.here())
-
-
-def spread(one, network, recipe, together=None, how=parallel.spread):
-  """`parallel.spread` of networks, as many at once as there is room for.
-
-  The last argument has images. together: how many instead, if not None. how:
-  `parallel.held`, where the networks are split over the devices already.
-  """
-  made = {}
-  def call(items, *shared):
-    size = together
-    if size is None:
-      shape = shared[-1].images.shape[-3:]
-      size = together_here(network, recipe, shape)
-    if size not in made:
-      made[size] = how(one, together=size)
-    return made[size](items, *shared)
-  return call
 
 
 def accuracies(network, recipe, together=None):
@@ -47,10 +32,10 @@ def accuracies(network, recipe, together=None):
   Returns:
     `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
     fractions: one network a key, all trained on the same `Batch`, tested on
-    test, a `Source` or one of `real`.
+    test, a `Source` or one of `real`. What else is given (`start`, `seen`), as
+    to `fitting.on_set`.
   """
-  fit, tested = probes(network, recipe, together), of_networks(network)
-  return lambda keys, batch, test: tested(fit(keys, batch), test)
+  return _tested(network, fitting.on_set(network, recipe, together))
 
 
 def of_networks(network):
@@ -75,11 +60,13 @@ def accuracies_of_subsets(network, recipe, together=None):
     `((keys, indices), data, test) -> [networks]`, `indices` `[networks, n]`
     into the `Source` data.
   """
-  def one(item, data):
-    key, indices = item
-    return train.fit(network, recipe, key, sources.take(data, indices))[0]
-  fit, tested = spread(one, network, recipe, together), of_networks(network)
-  return lambda items, data, test: tested(fit(items, data), test)
+  return _tested(network, fitting.on_subsets(network, recipe, together))
+
+
+def _tested(network, fit):
+  tested = of_networks(network)
+  return lambda items, data, test, **how: tested(
+      fit(items, data, **how), test)
 
 
 def keys(seed, networks):
@@ -100,17 +87,12 @@ def random_subsets(labels, classes, ipc, networks, seed):
       for _ in range(networks)])
 
 
-def probes(network, recipe, together=None):
-  """Networks that judge difficulty, `(keys, batch) -> Variables [P, …]`."""
-  def one(key, batch):
-    return train.fit(network, recipe, key, batch)[0]
-  return spread(one, network, recipe, together)
-
-
 def probes_on_real(network, recipe, steps, together=None):
-  """The same trained for `steps` batches of real images, `(keys, data)`.
+  """Networks trained for `steps` batches of real images.
 
-  data: a `Source`, or one of `real`.
+  Returns:
+    `(keys, data, heard=None) -> Variables [P, …]`, one a key; data a `Source`,
+    or one of `real`. `heard()` is called now and then.
   """
   begin, step = batches.on_random(network, recipe)
   first = parallel.spread(begin, together=together)
@@ -119,9 +101,9 @@ def probes_on_real(network, recipe, steps, together=None):
     carry, keys = item
     return jax.lax.scan(
         lambda carry, key: (step(carry, key, data), None), carry, keys)[0]
-  run = spread(some, network, recipe, together)
+  run = groups.spread(some, network, recipe, together)
 
-  def call(keys, data):
+  def call(keys, data, heard=lambda: None):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, steps))(rest)
     carry, n = first(start), len(data.labels)
@@ -133,6 +115,7 @@ def probes_on_real(network, recipe, steps, together=None):
     with real.in_turn(data, range(0, steps, size), wanted) as coming:
       for at, source in coming:
         carry = run((carry, rest[:, at:at + size]), source)
+        heard()
     return carry[0]
   return call
 

@@ -74,6 +74,29 @@ def here():
                     parallel.memory())
 
 
+def together_here(network, recipe, shape):
+  """How many networks of images of a shape a device trains at once."""
+  return networks(network, shape, recipe.batch, here())
+
+
+def spread(one, network, recipe, together=None, how=parallel.spread):
+  """`parallel.spread` of networks, as many at once as there is room for.
+
+  The last argument has images. together: how many instead, if not None. how:
+  `parallel.held`, where the networks are split over the devices already.
+  """
+  made = {}
+  def call(items, *shared):
+    size = together
+    if size is None:
+      shape = shared[-1].images.shape[-3:]
+      size = together_here(network, recipe, shape)
+    if size not in made:
+      made[size] = how(one, together=size)
+    return made[size](items, *shared)
+  return call
+
+
 def _bytes(job, segment):
   """Of a step of one class."""
   once = flops.forward(job.network, job.shape)

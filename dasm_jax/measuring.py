@@ -1,11 +1,12 @@
 """The evaluation of a run: network by network, so that it can be stopped."""
 
+import functools
 import json
 
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, groups, hosts, parallel
+from dasm_jax import evaluate, fitting, groups, hosts, parallel, unfinished
 from dasm_jax.real import fetch_own
 from dasm_jax.words import many
 from dasm_jax.workdir import write
@@ -13,23 +14,23 @@ from dasm_jax.workdir import write
 KEPT = 'accuracies.json'  # of the networks trained so far
 
 
-def measure(job, syn, batch, real, test, place, log, stopping):
+def measure(job, syn, batch, real, test, place, log, keeper):
   """Accuracies of the synthetic set and of random real images, `{name: […]}`.
 
   Both under the same recipe and with the same number of networks; a rate that
-  was learned for the set is its own. What was measured is kept in the workdir,
-  from which the same call goes on.
+  was learned for the set is its own. What was measured, and networks that are
+  half trained, are kept in the workdir, from which the same call goes on.
 
   Args:
     job: a `Job`; syn: its `Synthetic`; batch: as networks see it.
     real: one of `real`; test: a `Source` on every device.
-    place: a `mirror.Place`; log, stopping: of the run.
+    place: a `mirror.Place`; log: of the run; keeper: an `unfinished.Keeper`.
 
   Raises:
     stop.Stopped: asked to stop.
   """
   c = job.config.eval
-  together = _together(job)
+  at_once = _together(job)
   kept = place.path / KEPT
   def keep():
     write(kept, json.dumps(found))
@@ -37,31 +38,53 @@ def measure(job, syn, batch, real, test, place, log, stopping):
   found = hosts.once(lambda: _read(kept))
   log.say(f'evaluating: {many(c.networks, "fresh network")} on the synthetic '
           'set, then as many on random real images')
-  size = min(c.networks, parallel.count() * together)
+  size = min(c.networks, parallel.count() * at_once)
   for name, run in _runs(
-      job, syn, batch, real, test, together, size).items():
+      job, syn, batch, real, test, at_once, size).items():
     have = found.setdefault(name, [])
     while len(have) < c.networks:
-      part = slice(len(have), min(len(have) + size, c.networks))
-      have.extend(float(x) for x in run(part))
+      have.extend(_trained(job, name, run, len(have), size, log, keeper))
       hosts.once(keep)
       log.progress(1 + (name == 'random'), 2, len(have), c.networks,
                    what='evaluation', unit='network')
-      stopping.hear()
-      stopping.leave_if_asked(f'{len(have)} of {c.networks} networks trained '
-                              f'on the {name} set')
+      keeper.stopping.hear()
+      keeper.stopping.leave_if_asked(
+          f'{len(have)} of {c.networks} networks trained on the {name} set')
   return {name: np.array(values) for name, values in found.items()}
+
+
+def _trained(job, name, run, have, size, log, keeper):
+  """Accuracies of some networks more than `have`, by one of `_runs`."""
+  networks, recipe = job.config.eval.networks, job.recipe
+  like = functools.partial(fitting.like, job.network, recipe)
+  numbers = unfinished.together(
+      keeper, name, range(have, networks), size, like)
+  with unfinished.training(keeper, name, numbers, like) as (start, keep):
+    epochs = recipe.epochs + recipe.extra
+    def seen(done, stand, loss):
+      if done < epochs:
+        note = f'epoch {done}/{epochs}'
+        log.progress(1 + (name == 'random'), 2, have, networks, loss().mean(),
+                     what='evaluation', unit='network', note=note)
+        keep(done, stand, lambda: (
+            f'{have} of {networks} networks trained on the {name} set, and '
+            f'{len(numbers)} at {note}'))
+    part = slice(have, have + len(numbers))
+    return [float(x) for x in run(part, start=start, seen=seen)]
 
 
 def _together(job):
   """How many networks a device trains at once."""
   c = job.config.eval
-  return groups.number(c.together, c.networks, lambda: evaluate.together_here(
+  return groups.number(c.together, c.networks, lambda: groups.together_here(
       job.network, job.recipe, job.shape))
 
 
 def _runs(job, syn, batch, real, test, together, size):
-  """`{name: slice of networks -> accuracies}`, `size` of them at most."""
+  """`{name: (slice of networks, …) -> accuracies}`, of `size` at most.
+
+  What else is given goes to `fitting`.
+  """
   c = job.config.eval
   keys = evaluate.keys(job.config.seed, c.networks)
   subsets = evaluate.random_subsets(
@@ -72,12 +95,15 @@ def _runs(job, syn, batch, real, test, together, size):
   theirs = evaluate.accuracies_of_subsets(job.network, job.recipe, together)
   batch = parallel.replicate(batch)
 
-  def random(part):
+  def synthetic(part, **how):
+    return ours(keys[part], batch, test, **how)
+
+  def random(part, **how):
     chosen = subsets[part]
-    images = fetch_own(real, chosen, size)
-    return theirs((keys[part], jnp.asarray(chosen, jnp.int32)), images, test)
-  return {'synthetic': lambda part: ours(keys[part], batch, test),
-          'random': random}
+    images = fetch_own(real, chosen, max(size, len(chosen)))
+    return theirs((keys[part], jnp.asarray(chosen, jnp.int32)), images, test,
+                  **how)
+  return {'synthetic': synthetic, 'random': random}
 
 
 def _read(path):

@@ -24,6 +24,7 @@ from dasm_jax import (
   outcome,
   school,
   stop,
+  unfinished,
 )
 from dasm_jax import job as jobs
 
@@ -81,6 +82,9 @@ def _walk(job, fingerprint, name, tools):
   fingerprint: of the configuration. name: what the user calls the workdir.
   """
   log, stopping, meter, _, place, _ = tools
+  keeper = unfinished.Keeper(
+      place.path / 'unfinished', fingerprint, job.config.run.save_seconds,
+      stopping, place.push)
   real, test = jobs.place(job)
   experts = school.open_(job, place, real, log, stopping)
   key, done = jax.random.key(job.config.seed), []
@@ -88,7 +92,7 @@ def _walk(job, fingerprint, name, tools):
     phases = []
     for phase in job.phases(segment):
       begin = beginning.beginner(
-          job, phase, done, phases, real, experts, key, log)
+          job, phase, done, phases, real, experts, key, log, keeper)
       with checkpoint.open(place.path / _folder(job, phase),
                            fingerprint) as saved:
         found = saved.latest(beginning.like(job, phase, key))
@@ -111,7 +115,7 @@ def _walk(job, fingerprint, name, tools):
   syn = beginning.join(done)
   batch = lessons.of(job, syn, done)
   accuracy = measuring.measure(
-      job, syn, batch, real, test, place, log, stopping)
+      job, syn, batch, real, test, place, log, keeper)
   return hosts.once(lambda: outcome.finish(
       job, syn, batch, done, accuracy, meter.summary(), place.path, name, log))
 

@@ -16,12 +16,14 @@ from dasm_jax import (
   config,
   epochs,
   experts,
+  fitting,
   hosts,
   parallel,
   photo,
   recipes,
   segments,
   sharpness,
+  unfinished,
   words,
   workdir,
 )
@@ -42,7 +44,7 @@ def open_(job, place, data, log, stopping):
 
   Raises:
     UserError: what `buffers.claim` refuses.
-    stop.Stopped: asked to stop; finished experts stay.
+    stop.Stopped: asked to stop; experts stay, those in training too.
   """
   c = config.experts(job.config)
   if c is None:
@@ -67,7 +69,10 @@ def open_(job, place, data, log, stopping):
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
               f'{words.size(len(missing) * buffer.bytes)} in {buffer.folder}')
-    _train(job, buffer, missing, data, log, stopping, place.push)
+    keeper = unfinished.Keeper(
+        folder / 'unfinished', digest.hexdigest(), job.config.run.save_seconds,
+        stopping, place.push)
+    _train(job, buffer, missing, data, log, keeper)
   return buffer
 
 
@@ -99,10 +104,10 @@ def recipe(c, codec):
           c.augment, codec.mean, codec.std, codec.zca))
 
 
-def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
+def _train(job, buffer, numbers, data, log, keeper):
   """Trains experts, as many together as there is room for.
 
-  push: called when some are finished.
+  keeper: an `unfinished.Keeper`: those in training go on from what it keeps.
   """
   c = config.experts(job.config)
   recipe_ = recipe(c, job.codec)
@@ -112,53 +117,71 @@ def _train(job, buffer, numbers, data, log, stopping, push=lambda: None):
   train = epochs.training(job.network, recipe_, step)
   ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
   size = parallel.count() * c.at_once
-  for start in range(0, len(numbers), size):
-    group = numbers[start:start + size]
+  like = functools.partial(fitting.like, job.network, recipe_)
+  while numbers:
+    group = unfinished.together(keeper, 'experts', numbers, size, like)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(c.seed), jnp.asarray(group))
     plan = [epochs.Epoch(jax.vmap(jax.random.fold_in, (0, None))(keys, done),
                          recipe_.lr) for done in range(1, buffer.epochs + 1)]
-    def run(seen, keys=keys, plan=plan):
-      variables = begin(keys)
-      seen(0, variables, None)
-      train(variables, plan, data, seen)
-    _train_group(buffer, group, run, ravel, log, stopping)
-    hosts.once(push)
+    def run(start, seen, keys=keys, plan=plan):
+      if start is None:
+        start = epochs.begun(recipe_, begin(keys))
+        seen(0, lambda: start, None)
+      train(start, plan, data, seen)
+    _train_group(buffer, group, run, ravel, log, keeper, like)
+    hosts.once(keeper.push)
+    keeper.stopping.hear()
+    if keeper.stopping.asked:
+      keeper.stopping.leave_if_asked(_finished(buffer))
+    numbers = numbers[len(group):]
 
 
-def _train_group(buffer, numbers, run, ravel, log, stopping):
-  """Keeps what `run(seen)` makes of experts, see `epochs.training`."""
-  writers = []
-  hosts.once(lambda: writers.extend(
-      buffers.Writer(buffer, k) for k in numbers))
-  began = time.time()
+def _train_group(buffer, numbers, run, ravel, log, keeper, like):
+  """Writes what `run(start, seen)` makes of experts, see `epochs.training`."""
+  writers, began = [], time.time()
 
-  def seen(done, variables, loss):
-    _add(writers, ravel(variables))
-    if not done:
-      return
-    log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
-                 loss.mean(), what='expert', unit='epoch')
-    stopping.hear()
-    if stopping.asked:
-      left = hosts.once(buffer.missing)
-      stopping.leave_if_asked(
-          words.many(buffer.number - len(left), 'expert')
-          + f' of {buffer.number}; who is in training begins anew')
+  def flush():
+    hosts.once(lambda: [writer.flush() for writer in writers] and None)
 
-  try:
-    run(seen)
-    hosts.once(lambda: [writer.finish() for writer in writers])
-  finally:
-    for writer in writers:
-      writer.drop()
+  with unfinished.training(
+      keeper, 'experts', numbers, like, flush) as (start, keep):
+    rows = 0 if start is None else int(start.done) + 1
+    if rows > hosts.once(lambda: min(map(buffer.begun, numbers))):
+      rows, start = 0, None
+
+    def seen(done, stand, loss):
+      now = stand()
+      hosts.once(lambda: _add(writers, ravel(now.variables)))
+      if done:
+        log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
+                     loss().mean(), what='expert', unit='epoch')
+      if 0 < done < buffer.epochs:
+        keep(done, lambda: now, lambda: (
+            f'{_finished(buffer)}, and {len(numbers)} in training at epoch '
+            f'{done} of {buffer.epochs}'))
+
+    try:
+      hosts.once(lambda: writers.extend(
+          buffers.Writer(buffer, k, rows) for k in numbers))
+      run(start, seen)
+      hosts.once(lambda: [writer.finish() for writer in writers] and None)
+    finally:
+      for writer in writers:
+        writer.close()
   log.say(f'experts   {numbers[-1] + 1}/{buffer.number} trained, '
           f'{words.seconds(time.time() - began)}')
 
 
+def _finished(buffer):
+  """How many experts there are, in words."""
+  there = buffer.number - hosts.once(lambda: len(buffer.missing()))
+  return f'{words.many(there, "expert")} of {buffer.number}'
+
+
 def _add(writers, rows):
-  hosts.once(lambda: [writer.add(row) for writer, row in zip(
-      writers, np.asarray(rows), strict=True)])
+  for writer, row in zip(writers, np.asarray(rows), strict=True):
+    writer.add(row)
 
 
 def weights(buffer, who, when):

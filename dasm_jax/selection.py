@@ -18,28 +18,31 @@ def trained(network, recipe, epochs, history=False, together=None):
       count; the rate stays, the momentum starts anew with each epoch.
     epochs: passes over the data.
     history: whether to look after each of them, without augmentation.
-    together: how many a device trains at once, see `evaluate.spread`.
+    together: how many a device trains at once, see `groups.spread`.
 
   Returns:
-    `(keys, data) -> (Variables [P, …], correct [P, epochs, n] bool)`, one
-    network a key, `data` a `Source` or one of `real`; no history is None.
+    `(keys, data, heard=None) -> (Variables [P, …], correct [P, epochs, n]
+    bool)`, one network a key, `data` a `Source` or one of `real`; no history
+    is None. `heard()` is called after each epoch.
   """
   run = lengthy.training(network, recipe, together=together)
   begin = parallel.spread(network.init, together=together)
   (lr, *_), _ = recipes.rates(recipe._replace(epochs=1, extra=0, drops=()))
   right = evaluate.correct(network)
 
-  def call(keys, data):
+  def call(keys, data, heard=lambda: None):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, epochs))(rest)
     def of(key):
       return jax.random.fold_in(jax.random.split(key)[1], 0)
     rest, seen = jax.vmap(jax.vmap(of))(rest), []
-    def look(epoch, variables, loss):
-      del epoch, loss
+    def look(done, stand, loss):
+      del done, loss
       if history:
-        seen.append(right(variables, data).T > .5)
-    variables = run(begin(start), [lengthy.Epoch(
+        seen.append(right(stand().variables, data).T > .5)
+      heard()
+    begun = lengthy.begun(recipe, begin(start))
+    variables = run(begun, [lengthy.Epoch(
         rest[:, epoch], lr, True) for epoch in range(epochs)], data, look)
     return variables, np.stack(seen, 1) if history else None
   return call
@@ -63,16 +66,17 @@ def values(name, network, recipe, *, epochs, score):
     score: a key of `difficulty.SCORES`, of those that go by scores.
 
   Returns:
-    `(keys, data) -> values` as `coreset.choose` takes them, of one network a
-    key: features side by side, mean scores, histories; None for `random`.
+    `(keys, data, heard=None) -> values` as `coreset.choose` takes them, of one
+    network a key: features side by side, mean scores, histories; None for
+    `random`. heard: see `trained`.
   """
   need = coreset.CORESETS[name][0]
 
-  def call(keys, data):
+  def call(keys, data, heard=lambda: None):
     if need is None:
       return None
     networks, history = trained(
-        network, recipe, epochs, need == 'history')(keys, data)
+        network, recipe, epochs, need == 'history')(keys, data, heard)
     if need == 'history':
       return np.asarray(history)
     networks = parallel.replicate(networks)

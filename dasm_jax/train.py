@@ -1,5 +1,6 @@
 """Training networks by scan: one recipe for matching, probes, evaluation."""
 
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from dasm_jax import (
   recipes,
 )
 from dasm_jax.source import part, take
-from dasm_jax.types import Taught
+from dasm_jax.types import Taught, Variables
 
 
 def optimizer(momentum=0.9, weight_decay=5e-4):
@@ -118,6 +119,27 @@ def augmentation(recipe_):
   return apply
 
 
+class Stand(NamedTuple):
+  """Where networks in training stand.
+
+  done: epochs. variables: `Variables`; moments: of the optimizer. Leaves begin
+  with the number of networks where there are several.
+  """
+  done: int
+  variables: Variables
+  moments: Any
+
+
+def fresh(network, recipe_, key):
+  """The `Stand` of a network that a key of `fit` begins; of no epochs."""
+  return begun(recipe_, network.init(jax.random.split(key)[0]))
+
+
+def begun(recipe_, variables):
+  """The `Stand` of a network that begins with these weights."""
+  return Stand(0, variables, optimizer_of(recipe_).init(variables.params))
+
+
 def fit(network, recipe_, key, batch, variables=None):
   """Trains a network on a set of images by a recipe.
 
@@ -133,35 +155,48 @@ def fit(network, recipe_, key, batch, variables=None):
   Returns:
     `(variables, loss)` after the last epoch; the loss is its last batch's.
   """
-  start, order = jax.random.split(key)
+  start = (fresh(network, recipe_, key) if variables is None
+           else begun(recipe_, variables))
+  epochs = recipe_.epochs + recipe_.extra
+  stand, loss = further(network, recipe_, key, batch, start, epochs)
+  return stand.variables, loss
+
+
+def further(network, recipe_, key, batch, stand, last):
+  """Some epochs of `fit`: from where a network stands up to `last`.
+
+  stand: a `Stand`; last: an int. Both numbers of epochs may be traced, and how
+  the epochs are cut changes nothing.
+
+  Returns:
+    `(Stand, loss)`.
+  """
   tx, change = optimizer_of(recipe_), augmentation(recipe_)
   lessons = _taught if isinstance(batch, Taught) else _plain
-  network, order, shown, tell = lessons(network, batch, order)
-  if variables is None:
-    variables = network.init(start)
-  fresh = tx.init(variables.params)
+  network, order, shown, tell = lessons(
+      network, batch, jax.random.split(key)[1])
+  dtype = jax.eval_shape(part, batch, jnp.arange(1)).images.dtype
+  lrs, restarts = recipes.rates(recipe_)
+  lrs, restarts = jnp.asarray(lrs, dtype), jnp.asarray(restarts)
+  anew = tx.init(stand.variables.params)
 
-  def one(carry, plan):
-    index, lr, restart = plan
-    index = shown(index)
+  def one(index, carry):
     variables, moments, loss = carry
+    lr, restart, index = lrs[index], restarts[index], shown(index)
     moments = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
-                           fresh, moments)
+                           anew, moments)
     def do(carry, indices, key):
       variables, moments, _ = carry
       some = tell(change(key, part(batch, indices)), index, indices)
       return step(network, tx, variables, moments, some, lr)
-    carry = epoch(do, (variables, moments, loss),
-                  jax.random.fold_in(order, index), len(batch.labels),
-                  recipe_.batch)
-    return carry, None
+    return epoch(do, (variables, moments, loss),
+                 jax.random.fold_in(order, index), len(batch.labels),
+                 recipe_.batch)
 
-  lrs, restarts = recipes.rates(recipe_)
-  dtype = jax.eval_shape(part, batch, jnp.arange(1)).images.dtype
-  plan = (jnp.arange(len(lrs)), jnp.asarray(lrs, dtype), jnp.asarray(restarts))
-  carry = (variables, fresh, jnp.zeros((), dtype))
-  (variables, _, loss), _ = jax.lax.scan(one, carry, plan)
-  return variables, loss
+  variables, moments, loss = jax.lax.fori_loop(
+      stand.done, last, one,
+      (stand.variables, stand.moments, jnp.zeros((), dtype)))
+  return Stand(last, variables, moments), loss
 
 
 def _plain(network, batch, order):

@@ -38,16 +38,49 @@ def test_rows(dtype, tmp_path):
   assert buffer.path(0).stat().st_size == buffer.bytes
 
 
+@pytest.mark.parametrize('last', [False, True])
+def test_written_in_two_parts(last, tmp_path):
+  buffer = buffers.claim(tmp_path, ABOUT, 1, 3, 5, last=last)
+  rows = [np.full(5, k) for k in range(4)]
+  writer = buffers.Writer(buffer, 0)
+  for row in rows[:3]:
+    writer.add(row)
+  writer.close()
+  assert buffer.begun(0) == 3 and buffer.missing() == [0]
+  writer = buffers.Writer(buffer, 0, 2)  # the third was not kept
+  for row in rows[2:]:
+    writer.add(row)
+  writer.finish()
+  np.testing.assert_array_equal(
+      buffers.rows(buffer, [0], [3]), rows[3][None])
+  assert buffer.path(0).stat().st_size == buffer.bytes
+  assert buffers.claim(tmp_path, ABOUT, 1, 3, 5, last=last).missing() == []
+
+
+def test_room_counts_what_is_written(tmp_path, monkeypatch):
+  buffer = claim(tmp_path, number=1, size=10 ** 6)
+  usage = collections.namedtuple('usage', 'free')
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(
+      buffers.MARGIN + 8_000_000))
+  with pytest.raises(UserError, match='1 expert need'):
+    claim(tmp_path, number=1, size=10 ** 6)
+  writer = buffers.Writer(buffer, 0)
+  for _ in range(2):
+    writer.add(np.zeros(10 ** 6))
+  writer.close()
+  assert claim(tmp_path, number=1, size=10 ** 6).missing() == [0]
+
+
 def test_finished_experts_stay(tmp_path):
   buffer = claim(tmp_path)
   fill(buffer, [0])
   writer = buffers.Writer(buffer, 1)
   writer.add(np.zeros(5))
-  writer.drop()
+  writer.close()
   again = claim(tmp_path)
-  assert again.missing() == [1]
-  assert not list(tmp_path.glob('*.part'))
+  assert again.missing() == [1] and again.begun(1) == 1
   fill(again)
+  assert not list(tmp_path.glob('*.part'))
   # More experts may be asked for, fewer epochs, fewer experts.
   assert claim(tmp_path, number=4).missing() == [2, 3]
   assert claim(tmp_path, epochs=1).epochs == 3
@@ -112,7 +145,7 @@ def test_full_disk_loses_no_finished_expert(tmp_path, monkeypatch):
   monkeypatch.setattr(writer, '_file', Full())
   with pytest.raises(UserError, match='No space left.*finished stay'):
     writer.add(np.zeros(5))
-  writer.drop()
+  writer.close()
   assert claim(tmp_path).missing() == [1]
   assert json.loads((tmp_path / 'buffer.json').read_text())['epochs'] == 3
 

@@ -65,12 +65,22 @@ def test_each_epoch_is_told_of(digits):
   source, _, streamed = digits
   told = []
   recipe = recipes.recipe(1, batch=128)
-  begun = jax.vmap(NETWORK.init)(KEYS)
-  def seen(epoch, variables, loss):
-    told.append((epoch, np.asarray(loss), jax.tree.leaves(variables)[0]))
+  begun = epochs.begun(recipe, jax.vmap(NETWORK.init)(KEYS))
+  stands = []
+  def seen(epoch, stand, loss):
+    stands.append(stand())
+    told.append((epoch, np.asarray(loss()),
+                 jax.tree.leaves(stand().variables)[0]))
   plan = [epochs.Epoch(KEYS, .1), epochs.Epoch(KEYS, 0.)]
-  end = epochs.training(NETWORK, recipe)(begun, plan, streamed, seen)
-  assert [epoch for epoch, *_ in told] == [1, 2]
+  train_ = epochs.training(NETWORK, recipe)
+  end = train_(begun, plan, streamed, seen)
+  assert [epoch for epoch, *_ in told] == [stand.done for stand in stands] == [
+      1, 2]
+  # From where they stood after the first.
+  again = train_(stands[0], plan, streamed, seen)
+  toy.leaves_equal(again, end)
+  toy.leaves_equal(stands.pop(), stands.pop(1))
+  assert len(stands) == 1 and told.pop()[0] == 2
   # At rate 0 nothing moves.
   np.testing.assert_array_equal(told[0][2], told[1][2])
   np.testing.assert_array_equal(told[1][2], jax.tree.leaves(end)[0])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import difficulty, evaluate, parallel, recipes, train
+from dasm_jax import difficulty, evaluate, fitting, parallel, recipes, train
 from dasm_jax import source as sources
 from dasm_jax.types import Batch
 
@@ -109,7 +109,7 @@ def test_probes_learn(sets):
   batch = parallel.replicate(sources.take(data, jnp.arange(36)))
   score = evaluate.scores(NETWORK, 'loss')
   start = score(parallel.replicate(jax.vmap(NETWORK.init)(KEYS)), everywhere)
-  for trained in (evaluate.probes(NETWORK, recipe)(KEYS, batch),
+  for trained in (fitting.on_set(NETWORK, recipe)(KEYS, batch),
                   evaluate.probes_on_real(NETWORK, recipe, 36)(
                       KEYS, everywhere)):
     assert jax.tree.leaves(trained)[0].shape[0] == 3

@@ -5,7 +5,7 @@ import pytest
 import small
 import toy
 
-from dasm_jax import dry_run, evaluate, groups, load, methods, parallel
+from dasm_jax import dry_run, groups, load, methods, parallel
 from dasm_jax.errors import UserError
 
 CPU = load.Split(1, True, 10 ** 12)
@@ -76,7 +76,7 @@ def test_a_spread_takes_as_many_as_it_is_told(monkeypatch):
       asked.append((shape, batch))
       return fits
     monkeypatch.setattr(groups, 'networks', fit)
-    run = evaluate.spread(one, None, recipe, None)
+    run = groups.spread(one, None, recipe, None)
     np.testing.assert_allclose(run(items, data), 48 * items)
   assert asked == [((8, 8, 1), 8)] * 3
 

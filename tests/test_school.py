@@ -11,6 +11,7 @@ import toy
 from dasm_jax import (
   answers,
   buffers,
+  experts,
   job,
   mirror,
   parallel,
@@ -19,6 +20,7 @@ from dasm_jax import (
   school,
   segments,
   stop,
+  unfinished,
 )
 from dasm_jax.errors import UserError
 
@@ -78,28 +80,86 @@ def test_experts_learn_and_differ(trained):
   assert abs(first - other).max() > 0.01
 
 
+def keeper(folder, watch=None):
+  return unfinished.Keeper(
+      folder / 'unfinished', 'experts', 1e9, watch or stop.Watch(),
+      lambda: None)
+
+
 def test_experts_do_not_depend_on_who_trained_with_them(trained, tmp_path):
   made, _, buffer = trained
-  again, data, log, watch = settled(tmp_path)
+  again, data, log, _ = settled(tmp_path)
   about = school._about(again)
   alone = buffers.claim(tmp_path / 'alone', about, 3, 4, buffer.size)
   with log:
-    school._train(again, alone, [1], data, log, watch)
+    school._train(again, alone, [1], data, log, keeper(tmp_path))
   np.testing.assert_allclose(
       buffers.rows(alone, [1], [4]), buffers.rows(buffer, [1], [4]),
       rtol=1e-4, atol=1e-5)
   assert alone.missing() == [0, 2]
 
 
-def test_stopped_between_epochs_keeps_what_is_finished(tmp_path):
-  made, data, log, watch = settled(tmp_path)
-  buffer = buffers.claim(tmp_path / 'e', school._about(made), 2, 4, 5146)
-  soon = stop.Watch()
-  soon.note(15)
-  with log, pytest.raises(stop.Stopped, match='saved 0 experts of 2; who is'):
-    school._train(made, buffer, [0], data, log, soon)
-  assert buffer.missing() == [0, 1]
-  assert not list((tmp_path / 'e').glob('*.part'))
+def claimed(made, folder):
+  """The `Buffer` of three experts."""
+  size = experts.flat(made.network)[0](
+      made.network.init(jax.random.key(0))).size
+  return buffers.claim(folder, school._about(made), 3, 4, size)
+
+
+class Impatient(stop.Watch):
+  """Asks to stop when it is heard for the n-th time."""
+
+  def __init__(self, times):
+    super().__init__()
+    self._left = times
+
+  def hear(self, *values):
+    self._left -= 1
+    if not self._left:
+      self.note(15)
+    return super().hear(*values)
+
+
+@pytest.mark.parametrize('norm', ['instance', 'batch'])
+def test_stopped_between_epochs_they_go_on_from_there(norm, tmp_path):
+  made, data, log, watch = settled(tmp_path, network__norm=norm)
+  def claim(folder):
+    return claimed(made, tmp_path / folder)
+  one, other = claim('one'), claim('other')
+  with log:
+    school._train(made, one, [0, 1, 2], data, log, keeper(tmp_path / 'one'))
+    with pytest.raises(stop.Stopped, match='saved 0 experts of 3, and 3 in '
+                       'training at epoch 2 of 4; the same'):
+      school._train(made, other, [0, 1, 2], data, log,
+                    keeper(tmp_path / 'other', Impatient(2)))
+    assert other.missing() == [0, 1, 2]
+    assert [other.begun(k) for k in range(3)] == [3, 3, 3]
+    # What was written after it was kept is written again.
+    with other.part(1).open('ab') as file:
+      file.write(b'half a row')
+    claim('other')
+    # Who trains one at a time goes on with all three.
+    made.config.experts.at_once = 1
+    told = []
+    log.progress = lambda *given, **_: told.append(given[2])
+    school._train(made, other, [0, 1, 2], data, log, keeper(tmp_path / 'other'))
+  assert told == [3, 4]
+  for k in range(3):
+    assert one.path(k).read_bytes() == other.path(k).read_bytes()
+  assert not [*(tmp_path / 'other' / 'unfinished').iterdir()]
+  assert not [*(tmp_path / 'other').glob('*.part')]
+
+
+def test_what_was_kept_without_its_rows_is_begun_anew(tmp_path):
+  made, data, log, _ = settled(tmp_path)
+  buffer = claimed(made, tmp_path / 'e')
+  with log, pytest.raises(stop.Stopped):
+    school._train(made, buffer, [0], data, log,
+                  keeper(tmp_path / 'e', Impatient(2)))
+  buffer.part(0).unlink()
+  with log:
+    school._train(made, buffer, [0], data, log, keeper(tmp_path / 'e'))
+  assert claimed(made, tmp_path / 'e').missing() == [1, 2]
 
 
 def test_draws_stay_in_the_window():

@@ -75,7 +75,7 @@ def test_each_gets_what_it_asks_for(name, monkeypatch):
   asked = []
   def trained(network, recipe, epochs, history):
     asked.append((epochs, history))
-    return lambda keys, _: (jax.vmap(NETWORK.init)(keys), np.ones((2, 3, 36)))
+    return lambda keys, *_: (jax.vmap(NETWORK.init)(keys), np.ones((2, 3, 36)))
   monkeypatch.setattr(selection, 'trained', trained)
   monkeypatch.setattr(evaluate, 'scores', lambda network, score: (
       lambda *_: (np.full(36, score), None)))
@@ -104,7 +104,7 @@ def test_a_coreset_is_a_run(tmp_path, monkeypatch):
   small.unmeasured(monkeypatch)
   # Their training is tested above, and waits for the compiler.
   monkeypatch.setattr(selection, 'trained', lambda network, *_: (
-      lambda keys, data: (jax.vmap(network.init)(keys), None)))
+      lambda keys, *_: (jax.vmap(network.init)(keys), None)))
   config = tiny('k_center')
   found = run.run(config, tmp_path)
   assert found['segments'] == 1 and found['window'] == 'everything'

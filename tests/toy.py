@@ -100,7 +100,8 @@ def pairs(classes, norm, rows=24):
   ravel = jax.vmap(experts.flat(net)[0])
   start = ravel(begun)
   variables = epochs.training(net, recipe)(
-      begun, 2 * [epochs.Epoch(keys, recipe.lr)], parallel.replicate(data))
+      epochs.begun(recipe, begun), 2 * [epochs.Epoch(keys, recipe.lr)],
+      parallel.replicate(data))
   return trajectory.Pairs(*(jnp.repeat(x, rows, axis=0) for x in (
       start, ravel(variables))), jnp.int32(0))
 

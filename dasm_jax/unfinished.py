@@ -1,0 +1,130 @@
+"""Networks in training, kept so that a stop loses little of them."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import shutil
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dasm_jax import checkpoint, hosts, leaves
+from dasm_jax.stop import Watch
+
+SHARE = 0.05  # of the time, at most, that keeping them takes
+
+
+class Keeper(NamedTuple):
+  """How networks in training are kept.
+
+  folder: where. of: a text that tells what trains them: others are not taken
+  up. seconds: between two times, at least. stopping: of the run. push: called
+  after each.
+  """
+  folder: pathlib.Path
+  of: str
+  seconds: float
+  stopping: Watch
+  push: Callable
+
+
+def together(keeper, what, numbers, size, like):
+  """The first of `numbers` that are trained together, a list.
+
+  Those that are kept, however many devices trained them; else `size`.
+
+  Args:
+    keeper: a `Keeper`.
+    what: begins their name.
+    numbers: of all networks that are to be trained, in this order.
+    size: how many there is room for.
+    like: `int -> train.Stand`, the shapes of so many networks.
+  """
+  def kept():
+    for path in keeper.folder.glob(f'{what}_*'):
+      count = path.name.split('_')[-2]
+      if count.isdecimal() and path == _path(
+          keeper, what, numbers[:int(count)], like):
+        return int(count)
+    return size
+  return list(numbers[:hosts.once(kept)])
+
+
+@contextlib.contextmanager
+def training(keeper, what, numbers, like, before=lambda: None):
+  """Around the training of networks that a call of `together` gave.
+
+  before: called before they are kept.
+
+  Yields:
+    `(start, keep)`: the `train.Stand` that was kept, or None, and
+    `keep(done, stand, saved)`, to be called now and then with epochs done,
+    `() -> Stand`, and `() -> text` of what to say if asked to stop, which it
+    does. Without a keeper nothing is kept.
+  """
+  if keeper is None:
+    yield None, lambda *_: None
+    return
+  path = _path(keeper, what, numbers, like)
+  with contextlib.ExitStack() as held:
+    opened = []
+    def checkpoints():
+      if not opened:
+        opened.append(held.enter_context(checkpoint.open(path, keeper.of)))
+      return opened[0]
+    there = hosts.once(lambda: _only(keeper.folder, path))
+    found = checkpoints().latest(like(len(numbers))) if there else None
+    clock = _Clock(keeper.seconds)
+
+    def keep(done, stand, saved):
+      due, = keeper.stopping.hear(clock.due())
+      if due or keeper.stopping.asked:
+        with clock:
+          before()
+          checkpoints().save(done, stand())
+          hosts.once(keeper.push)
+      if keeper.stopping.asked:
+        keeper.stopping.leave_if_asked(saved())
+    yield found and found[1], keep
+  hosts.once(lambda: shutil.rmtree(path, ignore_errors=True))
+
+
+def leave_if_asked(keeper, saved):
+  """Leaves where networks in training are not kept; see `stop.Watch`."""
+  if keeper is not None:
+    keeper.stopping.hear()
+    keeper.stopping.leave_if_asked(saved)
+
+
+class _Clock:
+  """When it is time again; around what is done then."""
+
+  def __init__(self, seconds):
+    self._seconds = self._wait = seconds
+    self._at = time.time()
+
+  def due(self):
+    return time.time() - self._at > self._wait
+
+  def __enter__(self):
+    self._at = time.time()
+
+  def __exit__(self, *_):
+    spent = time.time() - self._at
+    self._at, self._wait = time.time(), max(self._seconds, spent / SHARE)
+
+
+def _path(keeper, what, numbers, like):
+  """Of a group; another one of another program or other networks."""
+  told = [keeper.of, list(map(int, numbers)), leaves.specs(like(len(numbers)))]
+  digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+  return keeper.folder / f'{what}_{len(numbers)}_{digest}'
+
+
+def _only(folder, path):
+  """Whether `path` is there; what else is there, nobody will take up."""
+  for other in folder.glob('*'):
+    if other != path:
+      shutil.rmtree(other, ignore_errors=True)
+  return path.exists()
