@@ -12,7 +12,8 @@ or short: a narrow network and fewer sweeps, to see that it runs), network
 
 Data: TFDS's imagenet2012 in the data directory, or
 --config.dataset.name=folder:PATH with PATH/train/n01440764/*.JPEG and PATH/val;
-only the classes asked for are read (10: 2 GB, 100: 20 GB of memory).
+only the classes asked for are read (10: 2 GB, 100: 20 GB of memory, or as they
+are used where that does not fit).
 
 Published, ResNet-AP-10, 224x224, ipc 10 / 20 (IDC's README and paper).
 ImageNet-10: IDC factor 3: 72.8 / 76.6; IDC factor 1: 61.4 / 65.5; DM: 52.3 /
@@ -31,9 +32,8 @@ the other: --config.syn.phases=5; all at once is the same set, sooner). Ours is
 not measured. IDC's networks: 500 of 100 sweeps, each trained before for 10
 epochs on real images. ImageNet-100's, as in its program, are drawn from ten
 that were trained for 5 epochs once (method.pretrained; they are kept beside the
-workdir, and need all images on the device, 19 GB; where these do not fit,
---config.method.pretrained=0 --config.method.warmup=5075 trains each anew, on
-images that are read as they are used). ImageNet-100 and 1K compute in bfloat16
+workdir; --config.method.pretrained=0 --config.method.warmup=5075 trains each
+anew instead). ImageNet-100 and 1K compute in bfloat16
 (--config.network.dtype=float32 is IDC's).
 """
 

@@ -25,6 +25,7 @@ from dasm_jax import (
 )
 from dasm_jax import subject as subjects
 from dasm_jax.errors import UserError
+from dasm_jax.screen import Screen
 
 HEADER = ('model', 'set', 'ipc', 'test accuracy', 'std', 'networks')
 
@@ -63,7 +64,7 @@ def main(argv=None):
                       'the same command goes on')
 
 
-def run(options, say=print):
+def run(options):
   """Evaluates as the parsed `options` say; returns the rows.
 
   Raises:
@@ -74,6 +75,8 @@ def run(options, say=print):
     if getattr(options, name) < least:
       raise UserError(f'--{name}={getattr(options, name)} must be at least '
                       f'{least}')
+  screen = Screen()
+  say = screen.say
   path, subject = _place(options), _subject(options, say)
   set_ = subject.set
   networks = subjects.networks(_models(options, set_), set_)
@@ -90,21 +93,35 @@ def run(options, say=print):
   if path is None:
     say('the rows are kept nowhere: --out=FILE.json keeps them')
   say(head)
-  rows = []
+  rows, many = [], len(networks) * len(names)
   for model, (settings, network) in networks.items():
     for name in names:
       what = _identity(subject, name, model, settings, recipe, options)
       row = _find(_read(path), what, options.networks)
       if row is None:
-        row = {**what, **evaluate.summary(measure(name, network)),
+        seen = _shower(screen, len(rows) + 1, many, recipe)
+        row = {**what, **evaluate.summary(measure(name, network, seen)),
                'device': jax.local_devices()[0].device_kind,
                'version': dasm_jax.__version__}
         _add(path, row)
       rows.append(row)
+      screen.wipe()
       say(line(row))
   if path:
     say(f'see {path}')
   return rows
+
+
+def _shower(screen, row, rows, recipe):
+  """`(epochs done, stand, loss, …)` shows them, where a line is redrawn."""
+  epochs = recipe.epochs + recipe.extra
+
+  def seen(done, stand, loss, within=0):
+    del stand, within
+    if screen.terminal and done < epochs:
+      screen.progress(row, rows, done, epochs, loss().mean(), what='row',
+                      unit='epoch')
+  return seen
 
 
 def _models(options, set_):

@@ -172,7 +172,7 @@ def _probes(job, segment, done, keys, log, keeper):
       if done < epochs:
         log.progress(segment.index + 1, len(job.plan), done, epochs,
                      loss().mean(), what='probes of segment', unit='epoch')
-        keep(done, stand, lambda: (
+        keep(stand, lambda: (
             f'the probes of segment {segment.index + 1}, epoch {done}'))
     return fitting.on_set(job.network, recipe)(
         keys, parallel.replicate(batch), start, seen)

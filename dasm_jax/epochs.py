@@ -53,8 +53,9 @@ def training(network, recipe, step=train.step, together=None):
     `(stand, epochs, data, seen) -> Variables [k, …]`, k networks further on:
     from a `train.Stand` of all, whose `done` are the first of `epochs`, a list
     of `Epoch`, to the last of them; `data` a `Source` or one of `real`;
-    `seen(done, stand, loss)` is called after each: epochs done, `() -> Stand`,
-    `() -> [k]` losses of the last batch.
+    `seen(done, stand, loss, within)` is called after each piece of them: epochs
+    done, `() -> Stand`, `() -> [k]` losses of the last batch, batches of the
+    next epoch that are done.
   """
   tx, change = train.optimizer_of(recipe), train.augmentation(recipe)
 
@@ -75,7 +76,8 @@ def training(network, recipe, step=train.step, together=None):
     rows, batches = _rows(epochs, n, recipe.batch), -(-n // recipe.batch)
     carry = parallel.shard(
         (stand.variables, stand.moments, jnp.zeros(k)), 0, k)
-    pieces = _pieces(data, epochs, recipe.batch, stand.done)
+    pieces = _pieces(data, epochs, recipe.batch, int(stand.done),
+                     int(stand.within))
     with real.in_turn(data, pieces, lambda at: (
         real.of_items(rows(at)))) as coming:
       for at, source in coming:
@@ -85,8 +87,9 @@ def training(network, recipe, step=train.step, together=None):
             jnp.int32(at.first), jnp.int32(at.size), jnp.float32(now.lr),
             jnp.bool_(now.restart and not at.first)))
         carry = run((carry, *given), *told, source)
-        if at.first + at.size == batches:
-          seen(at.epoch + 1, *fitting.standing(at.epoch + 1, carry, k))
+        done, within = divmod(
+            at.epoch * batches + at.first + at.size, batches)
+        seen(done, *fitting.standing(done, carry, k, within), within)
     return parallel.unshard(carry[0], 0, k)
   return call
 
@@ -94,10 +97,10 @@ def training(network, recipe, step=train.step, together=None):
 def begun(recipe, variables):
   """The `train.Stand` of networks that begin with these weights `[k, …]`."""
   many = jax.jit(jax.vmap(functools.partial(train.begun, recipe)))
-  return many(variables)._replace(done=0)
+  return many(variables)._replace(done=0, within=0)
 
 
-def _pieces(data, epochs, batch, done=0):
+def _pieces(data, epochs, batch, done=0, within=0):
   """The `Piece`s of all epochs but those that are done, in their order.
 
   A short batch is one of its own, the last.
@@ -107,7 +110,7 @@ def _pieces(data, epochs, batch, done=0):
   whole, k = n // batch, len(epochs[0].keys)
   room = real.pieces(data, whole, parallel.most(k) * batch)
   for epoch in range(done, len(epochs)):
-    for first in range(0, whole, room):
+    for first in range(within if epoch == done else 0, whole, room):
       yield Piece(epoch, first, min(room, whole - first), room)
     if n % batch:
       yield Piece(epoch, whole, 1, 1)
@@ -140,16 +143,17 @@ def fit(network, recipe, together=None):
     together: see `training`.
 
   Returns:
-    `(keys, data) -> Variables [k, …]`, a network a key; data as for `training`.
+    `(keys, data, seen=None) -> Variables [k, …]`, a network a key; data and
+    seen as for `training`.
   """
   run = training(network, recipe, together=together)
   begin = parallel.spread(network.init, together=together)
 
-  def call(keys, data):
+  def call(keys, data, seen=lambda *_: None):
     start, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     return run(begun(recipe, begin(start)), [
         Epoch(jax.vmap(jax.random.fold_in, (0, None))(order, index), lr,
               restart)
         for index, (lr, restart) in enumerate(zip(
-            *map(np.asarray, recipes.rates(recipe)), strict=True))], data)
+            *map(np.asarray, recipes.rates(recipe)), strict=True))], data, seen)
   return call

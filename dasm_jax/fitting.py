@@ -45,18 +45,18 @@ def on_subsets(network, recipe, together=None):
 def like(network, recipe, networks):
   """The shapes of the `Stand` of so many networks."""
   keys = jax.random.split(jax.random.key(0), networks)
+  number = jax.ShapeDtypeStruct((), jnp.int32)
   return jax.eval_shape(jax.vmap(lambda key: train.fresh(
-      network, recipe, key)), keys)._replace(done=jax.ShapeDtypeStruct(
-          (), jnp.int32))
+      network, recipe, key)), keys)._replace(done=number, within=number)
 
 
-def standing(done, carry, k):
+def standing(done, carry, k, within=0):
   """`(() -> Stand, () -> loss [k])` of k networks, gathered if one asks.
 
   carry: variables, moments and losses, as `parallel.shard` splits them.
   """
   def stand():
-    return train.Stand(done, *parallel.unshard(carry[:2], 0, k))
+    return train.Stand(done, *parallel.unshard(carry[:2], 0, k), within)
   return stand, lambda: parallel.unshard(carry[2], 0, k)
 
 

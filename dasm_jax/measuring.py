@@ -66,7 +66,7 @@ def _trained(job, name, run, have, size, log, keeper):
         note = f'epoch {done}/{epochs}'
         log.progress(1 + (name == 'random'), 2, have, networks, loss().mean(),
                      what='evaluation', unit='network', note=note)
-        keep(done, stand, lambda: (
+        keep(stand, lambda: (
             f'{have} of {networks} networks trained on the {name} set, and '
             f'{len(numbers)} at {note}'))
     part = slice(have, have + len(numbers))

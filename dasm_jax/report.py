@@ -6,20 +6,15 @@ TensorBoard; log.txt keeps what was said; results.json is the outcome.
 
 import json
 import math
-import os
 import pathlib
-import shutil
-import sys
 import time
 
-from dasm_jax import words
 from dasm_jax.errors import UserError
+from dasm_jax.screen import Screen
 from dasm_jax.workdir import last_seconds, write
 
-_CLEAR = '\r\x1b[K'
 
-
-class Log:
+class Log(Screen):
   """The output of a run into a workdir that exists; a context manager.
 
   segment: counted from one, as it is shown. step: how many steps are done.
@@ -28,14 +23,8 @@ class Log:
   """
 
   def __init__(self, workdir, stream=None, clock=time.time):
+    super().__init__(stream, clock)
     self._dir = pathlib.Path(workdir)
-    self._stream = stream or sys.stdout
-    self._clock = clock
-    self._terminal = (
-        self._stream.isatty() and os.environ.get('TERM') != 'dumb')
-    self._line = ''  # the progress line now on the terminal
-    self._shown = -math.inf  # when progress was last shown
-    self._what = ''  # and of what
     self._events = None
     self._began = clock()
     self._before = last_seconds(self._dir / 'metrics.jsonl')
@@ -49,43 +38,15 @@ class Log:
     return self
 
   def __exit__(self, *_):
-    self._settle()
+    self.settle()
     if self._events is not None:
       self._events.close()
       self._events = None
 
   def say(self, text):
     """Prints a line, and keeps it in log.txt."""
-    if self._line:
-      self._print(f'{_CLEAR}{text}\n{self._line}')
-    else:
-      self._print(f'{text}\n')
+    super().say(text)
     self._append('log.txt', f'{text}\n')
-
-  def progress(self, segment, segments, step, steps, loss=None,
-               images_per_second=None, seconds_left=None, what='segment',
-               unit='step', note=''):
-    """Shows how far it is: a line redrawn, or now and then a plain line.
-
-    Not on a terminal: one line each 10 s, the last of a segment, and the first
-    of another kind. what, unit: what is counted, if not segments and their
-    steps. note: of more.
-    """
-    last, again = step >= steps, what == self._what
-    now, pause = self._clock(), .1 if self._terminal else 10
-    if again and not last and 0 <= now - self._shown < pause:
-      return
-    self._shown, self._what = now, what
-    tail = _tail(note, loss, images_per_second, seconds_left)
-    head = f'{what} {segment}/{segments}  {unit} {step}/{steps}'
-    if not self._terminal:
-      self._print(f'{head}{tail}\n')
-      return
-    width = shutil.get_terminal_size().columns - 1
-    self._line = _bar(head, step, steps, tail, width)
-    self._print(_CLEAR + self._line)
-    if last:
-      self._settle()
 
   def scalars(self, segment, step, values, total_step):
     """Adds a row to metrics.jsonl, and to TensorBoard at `total_step`.
@@ -144,38 +105,6 @@ class Log:
       raise UserError(
           f'cannot write {str(path)!r}: {error.strerror}; make room and start '
           'again, it goes on from the last checkpoint') from error
-
-  def _settle(self):
-    """Leaves the progress line where it is and goes to the next one."""
-    if self._line:
-      self._print('\n')
-    self._line = ''
-
-  def _print(self, text):
-    try:
-      self._stream.write(text)
-      self._stream.flush()
-    except OSError:  # The reader is gone; the run is worth more.
-      pass
-
-
-def _tail(note, loss, speed, left):
-  parts = [note] if note else []
-  if loss is not None:
-    parts.append(f'loss {float(loss):.4g}')
-  if speed is not None:
-    parts.append(f'{words.count(speed)} images/s')
-  if left:  # nothing to say of a last step
-    parts.append(f'{words.seconds(left)} to evaluation')
-  return ''.join(f'  {part}' for part in parts)
-
-
-def _bar(head, step, steps, tail, width):
-  room = min(width - len(head) - len(tail) - 4, 24)
-  if room < 6:
-    return (head + tail)[:max(width, 0)]
-  done = room * min(step, steps) // max(steps, 1)
-  return f'{head}  [{"#" * done}{"." * (room - done)}]{tail}'
 
 
 def _finite(tree):

@@ -150,14 +150,15 @@ def _train_group(buffer, numbers, run, ravel, log, keeper, like):
     if rows > hosts.once(lambda: min(map(buffer.begun, numbers))):
       rows, start = 0, None
 
-    def seen(done, stand, loss):
-      now = stand()
-      hosts.once(lambda: _add(writers, ravel(now.variables)))
-      if done:
+    def seen(done, stand, loss, within=0):
+      if not within:
+        row = stand().variables
+        hosts.once(lambda: _add(writers, ravel(row)))
+      if done or within:
         log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
                      loss().mean(), what='expert', unit='epoch')
-      if 0 < done < buffer.epochs:
-        keep(done, lambda: now, lambda: (
+      if (done or within) and done < buffer.epochs:
+        keep(stand, lambda: (
             f'{_finished(buffer)}, and {len(numbers)} in training at epoch '
             f'{done} of {buffer.epochs}'))
 

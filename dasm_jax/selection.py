@@ -23,7 +23,7 @@ def trained(network, recipe, epochs, history=False, together=None):
   Returns:
     `(keys, data, heard=None) -> (Variables [P, …], correct [P, epochs, n]
     bool)`, one network a key, `data` a `Source` or one of `real`; no history
-    is None. `heard()` is called after each epoch.
+    is None. `heard()` is called after each piece of an epoch.
   """
   run = lengthy.training(network, recipe, together=together)
   begin = parallel.spread(network.init, together=together)
@@ -36,9 +36,9 @@ def trained(network, recipe, epochs, history=False, together=None):
     def of(key):
       return jax.random.fold_in(jax.random.split(key)[1], 0)
     rest, seen = jax.vmap(jax.vmap(of))(rest), []
-    def look(done, stand, loss):
+    def look(done, stand, loss, within):
       del done, loss
-      if history:
+      if history and not within:
         seen.append(right(stand().variables, data).T > .5)
       heard()
     begun = lengthy.begun(recipe, begin(start))

@@ -171,15 +171,16 @@ def measures(subject, recipe_, count, seed):
       measures what the run has measured.
 
   Returns:
-    `(name, network) -> accuracies [count]`: name `random` for as many random
-    real images, `full` for all of them, else the subject.
+    `(name, network, seen) -> accuracies [count]`: name `random` for as many
+    random real images, `full` for all of them, else the subject; seen as in
+    `fitting.on_set`.
   """
   dataset, set_ = subject.dataset, subject.set
   plain = recipe_._replace(lr=set_.real_lr)
   keys = evaluate.keys(seed, count)
   place = functools.cache(lambda: reals.place(dataset, set_.codec))
 
-  def measure(name, network):
+  def measure(name, network, seen=lambda *_: None):
     train_, test = place()
     if name == 'random':
       subsets = evaluate.random_subsets(
@@ -187,10 +188,11 @@ def measures(subject, recipe_, count, seed):
           [seed, 2])
       return evaluate.accuracies_of_subsets(network, plain)(
           (keys, jnp.asarray(subsets, jnp.int32)),
-          reals.fetch_own(train_, subsets), test)
+          reals.fetch_own(train_, subsets), test, seen=seen)
     if name == 'full':
       return evaluate.of_networks(network)(
-          epochs.fit(network, plain)(keys, train_), test)
+          epochs.fit(network, plain)(keys, train_, seen), test)
     batch = parallel.replicate(set_.batch)
-    return evaluate.accuracies(network, recipe_)(keys, batch, test)
+    return evaluate.accuracies(network, recipe_)(
+        keys, batch, test, seen=seen)
   return measure

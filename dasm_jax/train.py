@@ -122,12 +122,14 @@ def augmentation(recipe_):
 class Stand(NamedTuple):
   """Where networks in training stand.
 
-  done: epochs. variables: `Variables`; moments: of the optimizer. Leaves begin
-  with the number of networks where there are several.
+  done: epochs. variables: `Variables`; moments: of the optimizer; their leaves
+  begin with the number of networks where there are several. within: batches of
+  the next epoch that are done, too.
   """
   done: int
   variables: Variables
   moments: Any
+  within: int = 0
 
 
 def fresh(network, recipe_, key):

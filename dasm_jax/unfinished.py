@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import pathlib
 import shutil
@@ -59,9 +60,9 @@ def training(keeper, what, numbers, like, before=lambda: None):
 
   Yields:
     `(start, keep)`: the `train.Stand` that was kept, or None, and
-    `keep(done, stand, saved)`, to be called now and then with epochs done,
-    `() -> Stand`, and `() -> text` of what to say if asked to stop, which it
-    does. Without a keeper nothing is kept.
+    `keep(stand, saved)`, to be called now and then with `() -> Stand`, and
+    `() -> text` of what to say if asked to stop, which it does. Without a
+    keeper nothing is kept.
   """
   if keeper is None:
     yield None, lambda *_: None
@@ -75,14 +76,15 @@ def training(keeper, what, numbers, like, before=lambda: None):
       return opened[0]
     there = hosts.once(lambda: _only(keeper.folder, path))
     found = checkpoints().latest(like(len(numbers))) if there else None
-    clock = _Clock(keeper.seconds)
+    clock, count = _Clock(keeper.seconds), itertools.count(
+        found[0] + 1 if found else 0)
 
-    def keep(done, stand, saved):
+    def keep(stand, saved):
       due, = keeper.stopping.hear(clock.due())
       if due or keeper.stopping.asked:
         with clock:
           before()
-          checkpoints().save(done, stand())
+          checkpoints().save(next(count), stand())
           hosts.once(keeper.push)
       if keeper.stopping.asked:
         keeper.stopping.leave_if_asked(saved())

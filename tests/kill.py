@@ -3,6 +3,8 @@
   python tests/kill.py --runs 20
   python tests/kill.py --runs 10 --stream     images read as they are used,
     for networks that are warmed up, too
+  python tests/kill.py --runs 10 --experts    MTT, which trains experts first,
+    on streamed images
 
 Half of the kills are SIGKILL, half SIGTERM. Prints a line a run and exits with
 status 1 if any differs from a run that nobody killed.
@@ -32,6 +34,17 @@ TINY = {
     'run.save_seconds': 0.0}
 
 
+# Trajectories on streamed images, half of whose time the experts take.
+EXPERTS = {
+    'config': 'configs/digits.py:ipc=2,method=mtt,segments=2',
+    'dataset__stream': 'always', 'run__buffer_mb': 1,
+    'experts__number': 3,
+    'experts__epochs': 40, 'experts__batch': 64, 'method__expert_epochs': 1,
+    'method__last_epoch': 4, 'method__student_steps': 3, 'method__batch': None,
+    'method__inner': None, 'method__net_steps': None,
+    'segments__probe_real_steps': None, 'eval__epochs': 300}
+
+
 def environment(cache, devices=1):
   """Of a process that compiles quickly, and only what is not in `cache`."""
   return toy.environment(
@@ -43,13 +56,17 @@ def environment(cache, devices=1):
 
 def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
           flags=None, devices=1, **changes):
-  """The process of such a run; `changes` as in `TINY`, `__` for a dot."""
+  """The process of such a run; `changes` as in `TINY`, `__` for a dot.
+
+  None leaves an entry out.
+  """
   entries = TINY | {k.replace('__', '.'): v for k, v in changes.items()}
   return subprocess.Popen(
       [sys.executable, '-m', 'dasm_jax.main',
        f'--config={config}', f'--workdir={workdir}',
        *(f'--{name}={value}' for name, value in (flags or {}).items()),
-       *(f'--config.{name}={value}' for name, value in entries.items())],
+       *(f'--config.{name}={value}' for name, value in entries.items()
+         if value is not None)],
       cwd=toy.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
       env=environment(cache, devices))
 
@@ -110,15 +127,16 @@ def straight(root, cache, **changes):
   found = []
   for name in ('one', 'two'):  # the first also fills the cache
     began = time.time()
-    finish(start(root / name, cache, **changes))
-    found.append(left(root / name))
+    # Each has experts of its own, which stand beside the workdir.
+    finish(start(root / name / 'run', cache, **changes))
+    found.append(left(root / name / 'run'))
   return *found, time.time() - began
 
 
 def killed_runs(root, one, seconds, runs, seed, **changes):
   """How many of `runs` killed runs differ from `one`, the `left` of another."""
   def trial(number):
-    workdir, rng = root / f'killed_{number}', random.Random(seed + number)
+    workdir, rng = root / f'killed_{number}/run', random.Random(seed + number)
     kills = killed(workdir, root / 'cache', seconds, rng, **changes)
     bad = difference(one, left(workdir))
     print(f'seed {seed + number}: killed {kills} times, '
@@ -143,9 +161,12 @@ def main():
   parser.add_argument('--runs', type=int, default=20)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--stream', action='store_true')
+  parser.add_argument('--experts', action='store_true')
   given = parser.parse_args()
   changes = {'dataset__stream': 'always', 'method__warmup': 5,
              'method__net_batch': 16} if given.stream else {}
+  if given.experts:
+    changes = EXPERTS
   with tempfile.TemporaryDirectory() as root:
     wrong = trials(pathlib.Path(root), given.runs, given.seed, **changes)
   sys.exit(1 if wrong else 0)

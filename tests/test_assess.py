@@ -38,7 +38,7 @@ def hollow(monkeypatch):
   """No network is trained: accuracies count the calls."""
   calls = []
   def measures(subject, recipe, count, seed):
-    def measure(name, network):
+    def measure(name, network, seen):
       calls.append((name, recipe.epochs, seed))
       return np.full(count, len(calls) / 100)
     return measure
@@ -192,21 +192,21 @@ def test_recipes_of_another_length(workdir):
 
 def test_measures_train_on_what_they_say(workdir, monkeypatch):
   found = subject.saved(workdir)
-  seen, rates = [], []
+  told, rates = [], []
   def accuracies(network, recipe):
     rates.append(recipe.lr)
-    return lambda keys, images, test: seen.append((keys, images, test))
+    return lambda keys, images, test, seen: told.append((keys, images, test))
   monkeypatch.setattr(evaluate, 'accuracies', accuracies)
   monkeypatch.setattr(evaluate, 'accuracies_of_subsets', accuracies)
   monkeypatch.setattr(epochs, 'fit', lambda network, recipe: (
-      lambda keys, data: (recipe.lr, keys, data)))
+      lambda keys, data, seen: (recipe.lr, keys, data)))
   monkeypatch.setattr(evaluate, 'of_networks', lambda network: (
-      lambda variables, test: seen.append((*variables, test))))
+      lambda variables, test: told.append((*variables, test))))
   learned = found.set.recipe._replace(lr=.7)
   measure = subject.measures(found, learned, 3, 7)
   for name in ('dsa', 'random', 'full'):
     measure(name, None)
-  (keys, batch, test), (pair, data, _), (rate, same, whole, _) = seen
+  (keys, batch, test), (pair, data, _), (rate, same, whole, _) = told
   # Real images do not have a learned rate.
   assert [*rates, rate] == [.7, .01, .01]
   assert len(test.labels) == 359 and len(data.labels) == 1438

@@ -61,30 +61,47 @@ def test_as_a_network_alone(digits, batch, room, monkeypatch):
                      1e-3, 1e-4)
 
 
-def test_each_epoch_is_told_of(digits):
-  source, _, streamed = digits
+def listener():
+  """A hook of `epochs.training`, and the list of what it was told."""
   told = []
-  recipe = recipes.recipe(1, batch=128)
+  def seen(done, stand, loss, within):
+    told.append((done, within, stand(), np.asarray(loss())))
+  return seen, told
+
+
+def test_each_piece_is_told_of(digits, monkeypatch):
+  *_, streamed = digits
+  monkeypatch.setattr(streamed, 'room', 700)  # two pieces of three an epoch
+  recipe, (seen, told) = recipes.recipe(1, batch=256), listener()
   begun = epochs.begun(recipe, jax.vmap(NETWORK.init)(KEYS))
-  stands = []
-  def seen(epoch, stand, loss):
-    stands.append(stand())
-    told.append((epoch, np.asarray(loss()),
-                 jax.tree.leaves(stand().variables)[0]))
   plan = [epochs.Epoch(KEYS, .1), epochs.Epoch(KEYS, 0.)]
-  train_ = epochs.training(NETWORK, recipe)
-  end = train_(begun, plan, streamed, seen)
-  assert [epoch for epoch, *_ in told] == [stand.done for stand in stands] == [
-      1, 2]
-  # From where they stood after the first.
-  again = train_(stands[0], plan, streamed, seen)
-  toy.leaves_equal(again, end)
-  toy.leaves_equal(stands.pop(), stands.pop(1))
-  assert len(stands) == 1 and told.pop()[0] == 2
+  end = epochs.training(NETWORK, recipe)(begun, plan, streamed, seen)
+  rows = [(done, within) for done, within, *_ in told]
+  assert rows[0] == (0, 1) and rows[-1] == (2, 0) and rows == sorted(rows)
+  assert len(rows) == len(set(rows)) and (1, 0) in rows
+  assert [(stand.done, stand.within) for *_, stand, _ in told] == rows
+  first, last = (told[rows.index(at)] for at in ((1, 0), (2, 0)))
   # At rate 0 nothing moves.
-  np.testing.assert_array_equal(told[0][2], told[1][2])
-  np.testing.assert_array_equal(told[1][2], jax.tree.leaves(end)[0])
-  assert told[0][1].shape == (3,) and (told[0][1] != told[1][1]).any()
+  toy.leaves_equal(first[2].variables, end)
+  toy.leaves_equal(last[2].variables, end)
+  assert first[3].shape == (3,) and (first[3] != last[3]).any()
+
+
+def test_from_the_middle_of_an_epoch(digits, monkeypatch):
+  """With a buffer of another size, too."""
+  *_, streamed = digits
+  recipe, (seen, told) = recipes.dc_recipe(2, batch=128, lr=.1), listener()
+  run_ = epochs.training(NETWORK, recipe)
+  begun = epochs.begun(recipe, jax.vmap(NETWORK.init)(KEYS))
+  plan = [epochs.Epoch(jax.vmap(jax.random.fold_in, (0, None))(KEYS, i), .1,
+                       i == 1) for i in range(3)]
+  monkeypatch.setattr(streamed, 'room', 500)
+  end = run_(begun, plan, streamed, seen)
+  for room, which in (500, 1), (900, 3), (1, 5):
+    done, within, stand, _ = told[which]
+    assert within and done < 3
+    monkeypatch.setattr(streamed, 'room', room)
+    toy.leaves_equal(run_(stand, plan, streamed), end)
 
 
 @pytest.mark.parametrize('history', [True, False])

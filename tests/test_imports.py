@@ -54,7 +54,7 @@ ORDER = [
     {'errors', 'types', 'use'}, {'paths'},
     {'losses', 'resample', 'workdir', 'leaves', 'stop', 'pace', 'mixing',
      'blocks', 'forgetting', 'ranking', 'zca', 'photo', 'published', 'hosts',
-     'hush', 'load', 'storage', 'commands', 'course', 'words'},
+     'hush', 'load', 'storage', 'commands', 'course', 'words', 'screen'},
     {'augment', 'coreset', 'segments', 'synthetic', 'difficulty', 'models',
      'source', 'data', 'pictures', 'report', 'checkpoint', 'descent',
      'mute', 'meters', 'mirror'},

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from dasm_jax import report, words
+from dasm_jax import report, screen, words
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('error')
@@ -100,6 +100,19 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path, monkeypatch):
   with report.Log(tmp_path, stream) as log:
     log.progress(1, 1, 1, 2)
   assert stream.getvalue() == 'segment 1/1  step 1/2\n'
+
+
+def test_a_line_that_is_taken_away(monkeypatch):
+  stream = _terminal(monkeypatch)
+  shown = screen.Screen(stream)
+  shown.progress(1, 4, 2, 9, 1.5, what='row', unit='epoch')
+  before = stream.getvalue()
+  assert 'row 1/4  epoch 2/9' in before
+  shown.wipe()
+  shown.say('a row')
+  assert stream.getvalue() == before + '\r\x1b[Ka row\n'
+  shown.wipe()  # nothing is there
+  assert stream.getvalue().endswith('a row\n')
 
 
 def test_a_closed_reader_does_not_end_the_run(tmp_path):

@@ -44,7 +44,7 @@ def test_killed_runs_end_as_others(whole):
 
 def test_results(whole):
   root = whole[0]
-  found = json.loads((root / 'one' / 'results.json').read_text())
+  found = json.loads((root / 'one/run' / 'results.json').read_text())
   assert {'dataset': 'digits', 'method': 'dc', 'ipc': 2, 'segments': 2,
           'seed': 0, 'devices': 1}.items() <= found.items()
   assert found['seconds'] > 0
@@ -58,7 +58,7 @@ def test_results(whole):
 
 def test_synthetic_set(whole):
   root = whole[0]
-  with np.load(root / 'one' / 'synthetic.npz', allow_pickle=False) as file:
+  with np.load(root / 'one/run' / 'synthetic.npz', allow_pickle=False) as file:
     got = dict(file)
   assert set(got) == {'images', 'labels', 'label_kind', 'class_names', 'mean',
                       'std', 'factor', 'space', 'card'}
@@ -75,7 +75,7 @@ def test_synthetic_set(whole):
       'zca': 0.0}
   assert card['recipe']['epochs'] == 2 and card['network']['width'] == 4
   assert card['accuracy'] == json.loads(
-      (root / 'one' / 'results.json').read_text())['accuracy']
+      (root / 'one/run' / 'results.json').read_text())['accuracy']
   assert np.ptp(got['images'], axis=(2, 3, 4)).min() > 0
 
 
@@ -94,13 +94,13 @@ def test_pictures_and_metrics(whole):
 
 def test_finished_run_shows_its_table_at_once(whole):
   root = whole[0]
-  before = kill.left(root / 'one')
-  out = kill.finish(kill.start(root / 'one', root / 'cache'))
+  before = kill.left(root / 'one/run')
+  out = kill.finish(kill.start(root / 'one/run', root / 'cache'))
   table = out[out.index('set '):]
   assert 'distilled' in table and 'random real' in table
-  log = (root / 'one' / 'log.txt').read_text()
+  log = (root / 'one/run' / 'log.txt').read_text()
   assert log.endswith(table) and 'segment' not in out
-  assert kill.difference(before, kill.left(root / 'one')) == []
+  assert kill.difference(before, kill.left(root / 'one/run')) == []
 
 
 def test_evaluating_a_finished_run_finds_what_it_found(whole):
@@ -112,8 +112,9 @@ def test_evaluating_a_finished_run_finds_what_it_found(whole):
          '--networks=2', '--full'], cwd=root, text=True, check=True,
         capture_output=True, timeout=300, env=kill.environment(root / 'cache'))
   first = call()
-  rows = json.loads((root / 'one' / 'evaluation.json').read_text())['rows']
-  accuracy = json.loads((root / 'one' / 'results.json').read_text())['accuracy']
+  rows = json.loads((root / 'one/run' / 'evaluation.json').read_text())['rows']
+  accuracy = json.loads(
+      (root / 'one/run' / 'results.json').read_text())['accuracy']
   assert [row['set'] for row in rows] == ['dc', 'random', 'full']
   for row, name in zip(rows, ('synthetic', 'random'), strict=False):
     assert {k: row[k] for k in ('mean', 'std', 'networks')} == accuracy[name]
@@ -125,7 +126,7 @@ def test_evaluating_a_finished_run_finds_what_it_found(whole):
 
 def test_other_configuration_is_refused(whole):
   root = whole[0]
-  process = kill.start(root / 'one', root / 'cache', method__lr=0.5)
+  process = kill.start(root / 'one/run', root / 'cache', method__lr=0.5)
   _, err = process.communicate(timeout=60)
   assert process.returncode == 2
   assert err.count('\n') == 1 and err.startswith('error: ')

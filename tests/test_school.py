@@ -120,8 +120,11 @@ class Impatient(stop.Watch):
     return super().hear(*values)
 
 
-@pytest.mark.parametrize('norm', ['instance', 'batch'])
-def test_stopped_between_epochs_they_go_on_from_there(norm, tmp_path):
+# An epoch is one piece of whole batches, and one of the short batch.
+@pytest.mark.parametrize('norm, times, epoch, rest', [
+    ('instance', 3, 1, [2, 2, 3, 3, 4]), ('batch', 4, 2, [2, 3, 3, 4])])
+def test_stopped_in_training_they_go_on_from_there(
+    norm, times, epoch, rest, tmp_path):
   made, data, log, watch = settled(tmp_path, network__norm=norm)
   def claim(folder):
     return claimed(made, tmp_path / folder)
@@ -129,11 +132,11 @@ def test_stopped_between_epochs_they_go_on_from_there(norm, tmp_path):
   with log:
     school._train(made, one, [0, 1, 2], data, log, keeper(tmp_path / 'one'))
     with pytest.raises(stop.Stopped, match='saved 0 experts of 3, and 3 in '
-                       'training at epoch 2 of 4; the same'):
+                       f'training at epoch {epoch} of 4; the same'):
       school._train(made, other, [0, 1, 2], data, log,
-                    keeper(tmp_path / 'other', Impatient(2)))
+                    keeper(tmp_path / 'other', Impatient(times)))
     assert other.missing() == [0, 1, 2]
-    assert [other.begun(k) for k in range(3)] == [3, 3, 3]
+    assert [other.begun(k) for k in range(3)] == 3 * [epoch + 1]
     # What was written after it was kept is written again.
     with other.part(1).open('ab') as file:
       file.write(b'half a row')
@@ -143,7 +146,7 @@ def test_stopped_between_epochs_they_go_on_from_there(norm, tmp_path):
     told = []
     log.progress = lambda *given, **_: told.append(given[2])
     school._train(made, other, [0, 1, 2], data, log, keeper(tmp_path / 'other'))
-  assert told == [3, 4]
+  assert told == rest
   for k in range(3):
     assert one.path(k).read_bytes() == other.path(k).read_bytes()
   assert not [*(tmp_path / 'other' / 'unfinished').iterdir()]

@@ -30,7 +30,7 @@ def leave(folder, numbers, done, **how):
   with pytest.raises(stop.Stopped, match='SIGTERM: saved two; the same'), (
       unfinished.training(keeper(folder, asked=True, **how), 'x', numbers,
                           like)) as (start, keep):
-    keep(done, lambda: stand(done, len(numbers)), lambda: 'two')
+    keep(lambda: stand(done, len(numbers)), lambda: 'two')
   return start
 
 
@@ -46,7 +46,7 @@ def test_a_stop_keeps_a_group_for_any_number_of_devices(tmp_path):
   assert leave(tmp_path, [4, 5, 7], 2) is None
   group, start = found(tmp_path, [4, 5, 7, 8], size=2)
   assert group == [4, 5, 7] and int(start.done) == 2
-  toy.leaves_equal(start, stand(jnp.int32(2)))
+  toy.leaves_equal(start, stand(2))
   # Once they are trained nothing is left of them.
   assert not [*tmp_path.iterdir()]
   assert found(tmp_path, [4, 5, 7, 8], size=2) == ([4, 5], None)
@@ -89,7 +89,7 @@ def test_kept_now_and_then(tmp_path, monkeypatch):
       lambda: flushed.append(now[0])) as (_, keep):
     for done in range(1, 40):
       now[0] += 10
-      keep(done, lambda: stand(done), str)  # noqa: B023
+      keep(lambda: stand(done), str)  # noqa: B023
     times = [*pushed]
     assert times == flushed
     # After more than 30 s; then 3 s of keeping are a twentieth of a minute.
@@ -100,10 +100,10 @@ def test_kept_now_and_then(tmp_path, monkeypatch):
 
 def test_nothing_is_gathered_that_is_not_kept(tmp_path):
   with unfinished.training(keeper(tmp_path), 'x', [0], like) as (_, keep):
-    keep(1, None, None)
+    keep(None, None)
   with unfinished.training(None, 'x', [0], like) as (start, keep):
     assert start is None
-    keep(1, None, None)
+    keep(None, None)
   assert not [*tmp_path.iterdir()]
 
 
@@ -112,6 +112,6 @@ def test_what_fails_leaves_what_was_kept(tmp_path):
     raise Unavailable('the far place')
   with pytest.raises(Unavailable), unfinished.training(
       keeper(tmp_path, 0, gone), 'x', [0, 1], like) as (_, keep):
-    keep(3, lambda: stand(3, 2), str)
+    keep(lambda: stand(3, 2), str)
   assert int(found(tmp_path, [0, 1])[1].done) == 3
   assert hosts.leads()
