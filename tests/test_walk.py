@@ -11,6 +11,7 @@ import toy
 from dasm_jax import (
   distil,
   evaluate,
+  fitting,
   meters,
   methods,
   parallel,
@@ -78,7 +79,7 @@ def hollow(monkeypatch):
     return lambda *_: {'kernel': jnp.zeros(1)}
   monkeypatch.setattr(parallel, 'chunk', chunk)
   monkeypatch.setattr(evaluate, 'scores', scores)
-  monkeypatch.setattr(evaluate, 'probes', trained)
+  monkeypatch.setattr(fitting, 'on_set', trained)
   monkeypatch.setattr(evaluate, 'probes_on_real', trained)
   small.unmeasured(monkeypatch)
 
