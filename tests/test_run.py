@@ -80,7 +80,7 @@ def test_synthetic_set(whole):
 
 
 def test_pictures_and_metrics(whole):
-  root = whole[0] / 'one'
+  root = whole[0] / 'one/run'
   for name in small.PICTURES:
     assert (root / name).stat().st_size > 500, name
   rows = small.rows_of(root)
@@ -108,7 +108,7 @@ def test_evaluating_a_finished_run_finds_what_it_found(whole):
   root = whole[0]
   def call():
     return subprocess.run(
-        [sys.executable, '-m', 'dasm_jax.evaluate', f'--set={root / "one"}',
+        [sys.executable, '-m', 'dasm_jax.evaluate', f'--set={root / "one/run"}',
          '--networks=2', '--full'], cwd=root, text=True, check=True,
         capture_output=True, timeout=300, env=kill.environment(root / 'cache'))
   first = call()
