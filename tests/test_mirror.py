@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small
 
-from dasm_jax import checkpoint, mirror, run, stop
+from dasm_jax import checkpoint, meters, mirror, run, stop
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -115,28 +115,36 @@ def test_own_directories_are_themselves(tmp_path):
   assert not (tmp_path / 'runs').exists()
 
 
-def test_a_lost_machine_goes_on_from_the_far_place(tmp_path, monkeypatch):
+@pytest.mark.parametrize('times, said', [
+    (1, '8 of 9 networks trained on the synthetic set'),
+    (4, '8 of 9 networks trained on the synthetic set, and 1 at epoch 3/7')])
+def test_a_lost_machine_goes_on_from_the_far_place(
+    times, said, tmp_path, monkeypatch):
   """Stopped in the evaluation, the machine gone, another one ends it."""
   far, near = tmp_path / 'far', tmp_path / 'near'
 
   def place(name):
     assert name == 'gs://bucket/run'
     return mirror.Mirror(far, near)
-  config = small.tiny('dm', eval__networks=9, eval__epochs=1,
+  config = small.tiny('dm', eval__networks=9, eval__epochs=6,
                       segments__number=1)
   monkeypatch.setattr(mirror, 'place', place)
+  monkeypatch.setattr(meters, 'PATIENCE', 1e-9)  # an epoch a call
+  heard, after = stop.Watch.hear, []
   def hear(self, *values):
     if (near / 'accuracies.json').exists():
+      after.append(values)
+    if len(after) == times:
       self.note(15)
     return heard(self, *values)
   with monkeypatch.context() as patch:
-    heard = stop.Watch.hear
     patch.setattr(stop.Watch, 'hear', hear)
-    with pytest.raises(stop.Stopped, match='8 of 9 networks') as stopped:
+    with pytest.raises(stop.Stopped, match=f'saved {said}; ') as stopped:
       run.run(config, 'gs://bucket/run')
   assert stopped.value.code == 75
   kept = json.loads((far / 'accuracies.json').read_text())
   assert len(kept['synthetic']) == 8
+  assert bool([*far.glob('unfinished/*/*')]) == (times > 1)
   shutil.rmtree(near)
   results = run.run(config, 'gs://bucket/run')
   found = results['accuracy']['synthetic']['networks']
@@ -145,3 +153,8 @@ def test_a_lost_machine_goes_on_from_the_far_place(tmp_path, monkeypatch):
   with np.load(far / 'synthetic.npz') as one:
     assert one['images'].shape == (10, 2, 8, 8, 1)
   assert 'see gs://bucket/run/report.html' in (far / 'log.txt').read_text()
+  assert not [*near.glob('unfinished/*')]
+  assert not [path for path in far.glob('unfinished/**/*') if path.is_file()]
+  monkeypatch.undo()
+  straight = run.run(config, tmp_path / 'straight')
+  assert straight['accuracy'] == results['accuracy']
