@@ -6,7 +6,15 @@ import json
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import evaluate, fitting, groups, hosts, parallel, unfinished
+from dasm_jax import (
+  evaluate,
+  fitting,
+  groups,
+  hosts,
+  pace,
+  parallel,
+  unfinished,
+)
 from dasm_jax.real import fetch_own
 from dasm_jax.words import many
 from dasm_jax.workdir import write
@@ -39,11 +47,13 @@ def measure(job, syn, batch, real, test, place, log, keeper):
   log.say(f'evaluating: {many(c.networks, "fresh network")} on the synthetic '
           'set, then as many on random real images')
   size = min(c.networks, parallel.count() * at_once)
+  speed = pace.Pace(1)
   for name, run in _runs(
       job, syn, batch, real, test, at_once, size).items():
     have = found.setdefault(name, [])
     while len(have) < c.networks:
-      have.extend(_trained(job, name, run, len(have), size, log, keeper))
+      have.extend(_trained(
+          job, name, run, len(have), size, log, keeper, speed))
       hosts.once(keep)
       log.progress(1 + (name == 'random'), 2, len(have), c.networks,
                    what='evaluation', unit='network')
@@ -53,18 +63,29 @@ def measure(job, syn, batch, real, test, place, log, keeper):
   return {name: np.array(values) for name, values in found.items()}
 
 
-def _trained(job, name, run, have, size, log, keeper):
-  """Accuracies of some networks more than `have`, by one of `_runs`."""
+def _trained(job, name, run, have, size, log, keeper, speed):
+  """Accuracies of some networks more than `have`, by one of `_runs`.
+
+  speed: a `pace.Pace` of epochs.
+  """
   networks, recipe = job.config.eval.networks, job.recipe
   like = functools.partial(fitting.like, job.network, recipe)
   numbers = unfinished.together(
       keeper, name, range(have, networks), size, like)
   with unfinished.training(keeper, name, numbers, like) as (start, keep):
     epochs = recipe.epochs + recipe.extra
+    # Groups of networks that are not begun, of this set and of the next.
+    rest = -(-(networks - have - len(numbers)) // size) + (
+        -(-networks // size) if name == 'synthetic' else 0)
+    before = int(start.done) if start else 0
     def seen(done, stand, loss):
+      nonlocal before
+      speed.add(done - before)
+      before = done
       if done < epochs:
         note = f'epoch {done}/{epochs}'
         log.progress(1 + (name == 'random'), 2, have, networks, loss().mean(),
+                     None, speed.left(epochs - done + rest * epochs),
                      what='evaluation', unit='network', note=note)
         keep(stand, lambda: (
             f'{have} of {networks} networks trained on the {name} set, and '

@@ -18,6 +18,7 @@ from dasm_jax import (
   experts,
   fitting,
   hosts,
+  pace,
   parallel,
   photo,
   recipes,
@@ -118,6 +119,7 @@ def _train(job, buffer, numbers, data, log, keeper):
   ravel = jax.jit(jax.vmap(experts.flat(job.network)[0]))
   size = parallel.count() * c.at_once
   like = functools.partial(fitting.like, job.network, recipe_)
+  speed = pace.Pace(1)
   while numbers:
     group = unfinished.together(keeper, 'experts', numbers, size, like)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
@@ -129,17 +131,33 @@ def _train(job, buffer, numbers, data, log, keeper):
         start = epochs.begun(recipe_, begin(keys))
         seen(0, lambda: start, None)
       train(start, plan, data, seen)
-    _train_group(buffer, group, run, ravel, log, keeper, like)
+    numbers, began = numbers[len(group):], time.time()
+    rest = -(-len(numbers) // size) * buffer.epochs
+    _train_group(buffer, group, run, ravel, keeper, like, functools.partial(
+        _tell, buffer, group, log, speed, rest))
+    log.say(f'experts   {group[-1] + 1}/{buffer.number} trained, '
+            f'{words.seconds(time.time() - began)}')
     hosts.once(keeper.push)
     keeper.stopping.hear()
     if keeper.stopping.asked:
       keeper.stopping.leave_if_asked(_finished(buffer))
-    numbers = numbers[len(group):]
 
 
-def _train_group(buffer, numbers, run, ravel, log, keeper, like):
-  """Writes what `run(start, seen)` makes of experts, see `epochs.training`."""
-  writers, began = [], time.time()
+def _tell(buffer, numbers, log, speed, rest, done, within, loss):
+  """Says how far experts are; rest: epochs of those that are not begun."""
+  if not within:
+    speed.add(1)
+  log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
+               loss().mean(), None, speed.left(buffer.epochs - done + rest),
+               what='expert', unit='epoch')
+
+
+def _train_group(buffer, numbers, run, ravel, keeper, like, tell):
+  """Writes what `run(start, seen)` makes of experts, see `epochs.training`.
+
+  tell: called with epochs done, batches of the next, and `() -> losses`.
+  """
+  writers = []
 
   def flush():
     hosts.once(lambda: [writer.flush() for writer in writers] and None)
@@ -155,8 +173,7 @@ def _train_group(buffer, numbers, run, ravel, log, keeper, like):
         row = stand().variables
         hosts.once(lambda: _add(writers, ravel(row)))
       if done or within:
-        log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
-                     loss().mean(), what='expert', unit='epoch')
+        tell(done, within, loss)
       if (done or within) and done < buffer.epochs:
         keep(stand, lambda: (
             f'{_finished(buffer)}, and {len(numbers)} in training at epoch '
@@ -170,8 +187,6 @@ def _train_group(buffer, numbers, run, ravel, log, keeper, like):
     finally:
       for writer in writers:
         writer.close()
-  log.say(f'experts   {numbers[-1] + 1}/{buffer.number} trained, '
-          f'{words.seconds(time.time() - began)}')
 
 
 def _finished(buffer):

@@ -42,14 +42,16 @@ class Screen:
 
     Not on a terminal: one line each 10 s, the last of a segment, and the first
     of another kind. what, unit: what is counted, if not segments and their
-    steps. note: of more.
+    steps. seconds_left: to the evaluation, or to the end of what is not a
+    segment. note: of more.
     """
     last, again = step >= steps, what == self._what
     now, pause = self._clock(), .1 if self.terminal else 10
     if again and not last and 0 <= now - self._shown < pause:
       return
     self._shown, self._what = now, what
-    tail = _tail(note, loss, images_per_second, seconds_left)
+    until = 'to evaluation' if what == 'segment' else 'left'
+    tail = _tail(note, loss, images_per_second, seconds_left, until)
     head = f'{what} {segment}/{segments}  {unit} {step}/{steps}'
     if not self.terminal:
       self._print(f'{head}{tail}\n')
@@ -80,14 +82,14 @@ class Screen:
       pass
 
 
-def _tail(note, loss, speed, left):
+def _tail(note, loss, speed, left, until):
   parts = [note] if note else []
   if loss is not None:
     parts.append(f'loss {float(loss):.4g}')
   if speed is not None:
     parts.append(f'{words.count(speed)} images/s')
   if left:  # nothing to say of a last step
-    parts.append(f'{words.seconds(left)} to evaluation')
+    parts.append(f'{words.seconds(left)} {until}')
   return ''.join(f'  {part}' for part in parts)
 
 

@@ -51,13 +51,14 @@ def test_progress_not_on_a_terminal(tmp_path):
     clock.now -= 3600  # a clock set back does not stop it for an hour
     log.progress(2, 2, 2, 40)
     for done in 1, 2, 3:  # at once: what is done has changed
-      log.progress(1, 2, done, 9, what='evaluation', unit='network')
+      log.progress(1, 2, done, 9, None, None, 75, what='evaluation',
+                   unit='network', note='epoch 5/9')
   lines = stream.getvalue().splitlines()
   assert lines[0] == ('segment 1/2  step 1/40  loss 12.35  1.2k images/s  '
                       '1m40s to evaluation')
   assert [int(re.search(r'step (\d+)/', line)[1]) for line in lines[:6]] == [
       1, 11, 21, 31, 40, 2]
-  assert lines[6:] == ['evaluation 1/2  network 1/9']
+  assert lines[6:] == ['evaluation 1/2  network 1/9  epoch 5/9  1m15s left']
   assert '\r' not in stream.getvalue() and '\x1b' not in stream.getvalue()
 
 
