@@ -10,9 +10,11 @@ from dasm_jax import (
   data,
   flops,
   intake,
+  load,
   machine,
   methods,
   outcome,
+  reading,
   words,
 )
 from dasm_jax import job as jobs
@@ -40,8 +42,8 @@ def dry_run(config, workdir, machine_=None, say=print):
     say: of one line.
 
   Returns:
-    `{'memory': {what: bytes}, 'disk': {what: bytes}, 'seconds': {phase: s}}`,
-    memory of one device.
+    `{'memory': {what: bytes}, 'disk': {what: bytes}, 'seconds': {phase: s},
+    'reads': {phase: images}}`, memory of one device, images that are streamed.
 
   Raises:
     UserError: what `run.run` would refuse, or a data set whose images nobody
@@ -52,12 +54,14 @@ def dry_run(config, workdir, machine_=None, say=print):
   _check_streamed(job, machine_)
   once = flops.forward(job.network, job.shape)
   phases = cost.phases(job, machine_)
+  streams = intake.streams(config, job.dataset, machine_.memory)
   found = {
       'memory': cost.memory(job, sum(phases.values(), []), once, machine_),
       'widest': cost.widest(job, phases, once),
       'disk': cost.disk(job, once),
       'seconds': {phase: cost.seconds(works, once, machine_)
-                  for phase, works in phases.items()}}
+                  for phase, works in phases.items()},
+      'reads': reading.images(job, load.split(machine_)) if streams else {}}
   outcome.describe(job, workdir, _Lines(say),
                    f'{machine_.devices} {machine_.kind} ({machine_.backend})')
   for line in _lines(job, once, machine_, found):
@@ -113,6 +117,13 @@ def _lines(job, once, machine_, found):
       f'{phase} {words.seconds(value)}' for phase, value in times.items()) + (
           f'; {words.seconds(sum(times.values()))} in all, compilation not '
           'included')
+  if found['reads']:
+    yield 'reading   ' + ', '.join(
+        f'{phase} {words.count(number)} images'
+        + (f' ({words.count(number / times[phase])}/s at that pace)'
+           if times.get(phase) else '')
+        for phase, number in found['reads'].items()) + (
+            '; if they are decoded more slowly, it takes longer')
   if whole > machine_.memory:
     most = max(used, key=used.get)
     known = dict(entries(c))

@@ -143,9 +143,9 @@ def describe(c):
     return 'real images stay as they are'
   steps = f'{many(c.steps, "step")} over all segments'
   if c.match == 'trajectory':
-    return (f'{steps}, {c.student_steps} of a student for {c.expert_epochs} '
-            f'epochs of an expert, from epoch {c.first_epoch} to '
-            f'{c.last_epoch}')
+    return (f'{steps}, {c.student_steps} of a student for '
+            f'{many(c.expert_epochs, "epoch")} of an expert, from epoch '
+            f'{c.first_epoch} to {c.last_epoch}')
   if c.match == 'statistics':
     return f'{steps}, of which {c.teach} teach'
   return f'{steps}, {many(c.batch, "real image")} a class'
