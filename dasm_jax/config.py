@@ -21,7 +21,7 @@ def defaults(method='idc'):
   c.seed = 0
   c.dataset = ConfigDict(dict(
       name='', data_dir='', size=0, holdout=0.0, zca=0.0, classes='',
-      stream='auto', workers=0))
+      stream='auto', workers=0, cache=''))
   c.network = ConfigDict(dict(
       name='convnet', depth=3, width=128, norm='instance', activation='relu',
       pooling='avg', dtype='float32'))

@@ -17,11 +17,11 @@ def dataset(config):
   """The `Dataset` that a configuration names, see `load`."""
   d = config.dataset
   return load(d.name, stream=d.stream, zca=d.zca, workers=d.workers,
-              data_dir=d.data_dir or None, size=d.size, holdout=d.holdout,
-              seed=config.seed, classes=d.classes)
+              cache=d.cache, data_dir=d.data_dir or None, size=d.size,
+              holdout=d.holdout, seed=config.seed, classes=d.classes)
 
 
-def load(name, *, stream='auto', zca=0.0, workers=0, **given):
+def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
   """A `Dataset` whose images are in memory, or read as they are used.
 
   Its train images are a `lazy.Lazy` where `stream` says `always`, or `auto`
@@ -31,7 +31,8 @@ def load(name, *, stream='auto', zca=0.0, workers=0, **given):
     name, given: see `data.load`.
     stream: one of `STREAM`.
     zca: of a whitening, which asks for all images.
-    workers: processes that decode, see `lazy.open`.
+    workers: processes that decode; cache: where decoded images are kept; see
+      `lazy.open`.
 
   Raises:
     UserError: what `data.load` and `lazy.open` refuse.
@@ -39,7 +40,7 @@ def load(name, *, stream='auto', zca=0.0, workers=0, **given):
   if stream == 'never' or stream == 'auto' and fits(name, zca, **given):
     return data.load(name, **given)
   refuse_whitening(zca)
-  found = lazy.open(name, **given, workers=workers,
+  found = lazy.open(name, **given, workers=workers, cache=cache,
                     say=print if hosts.leads() else lambda line: None)
   if streams_tests(found):
     return found

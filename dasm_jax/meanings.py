@@ -30,6 +30,7 @@ MEANINGS = {
     'dataset.classes': 'some classes: names joined by +, or a list; empty: all',
     'dataset.stream': 'whether images are read as they are used',
     'dataset.workers': 'processes that decode images; 0: threads',
+    'dataset.cache': 'directory that keeps decoded images; empty: none',
 
     'network.name': 'that matches, and is evaluated',
     'network.depth': 'blocks of a convnet, layers of others',

@@ -65,3 +65,15 @@ def reaching(path, what=''):
     if not is_far(path):
       raise
     raise refused(path, error, what) from error
+
+
+def identity(path):
+  """What tells a file, here or far, from another that was in its place.
+
+  Raises OSError.
+  """
+  if is_far(path):
+    stat = path_of(path).stat()
+    return f'{path} {stat.length} {stat.mtime}'
+  stat = os.stat(path)
+  return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}'

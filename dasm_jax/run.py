@@ -30,7 +30,7 @@ from dasm_jax import job as jobs
 
 # What may change between runs of a workdir.
 FREE = ('run', 'dataset.data_dir', 'dataset.stream', 'dataset.workers',
-        'experts.dir', 'experts.at_once')
+        'dataset.cache', 'experts.dir', 'experts.at_once')
 
 
 def run(config, workdir, profile=False):

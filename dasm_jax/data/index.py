@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dasm_jax import words
+from dasm_jax import paths, words
 from dasm_jax.data import records
 from dasm_jax.data.pool import ordered
-from dasm_jax.paths import is_far, path_of
 
 VERSION = 1  # of the file: a digest of 32 bytes, then the labels, int32
 BLOCK = 200  # records read at once
@@ -67,24 +66,20 @@ def _read(source, what, threads, say):
 
 def _places(builder, split):
   """Where the labels may be, the best place first."""
-  digest = hashlib.sha256(f'{VERSION}'.encode())
-  for path in builder.info.splits[split].filepaths:
-    digest.update(f'\n{_identity(path)}'.encode())
-  name = f'{split}-{digest.hexdigest()[:24]}.labels'
+  name = f'{split}-{identity(builder, split)[:24]}.labels'
   cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
   kept = cache / 'dasm_jax' / 'index' / f'{builder.name}-{name}'
-  if is_far(builder.data_dir):
+  if paths.is_far(builder.data_dir):
     return kept,
   return Path(builder.data_dir) / f'.dasm_jax-{name}', kept
 
 
-def _identity(path):
-  """What tells a file from another that was in its place."""
-  if is_far(path):
-    stat = path_of(path).stat()
-    return f'{path} {stat.length} {stat.mtime}'
-  stat = os.stat(path)
-  return f'{os.path.realpath(path)} {stat.st_size} {stat.st_mtime_ns}'
+def identity(builder, split):
+  """What tells a prepared TFDS split from others, hexadecimal digits."""
+  digest = hashlib.sha256(f'{VERSION}'.encode())
+  for path in builder.info.splits[split].filepaths:
+    digest.update(f'\n{paths.identity(path)}'.encode())
+  return digest.hexdigest()
 
 
 def _load(path, count):

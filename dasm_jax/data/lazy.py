@@ -6,6 +6,7 @@ import threading
 import numpy as np
 
 from dasm_jax.data import (
+  decoded,
   digits,
   folder,
   index,
@@ -127,7 +128,7 @@ class Lazy:
 
 
 def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
-         threads=None, workers=0, say=lambda line: None):
+         threads=None, workers=0, cache='', say=lambda line: None):
   """The `Dataset` of `data.load`, its splits `Lazy`: the same pixels.
 
   Broken images are still in it, and are replaced when they are read. Mean and
@@ -138,6 +139,7 @@ def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
   size: likewise; with 0 the images must be of one size, that of the first.
   threads: that decode; None for as many as cores, 0 for none.
   workers: processes that decode instead, started when they are needed.
+  cache: a directory for decoded images, which are decoded once; '' for none.
   say: is told, a line at a time, what takes long.
   Raises `UserError`.
   """
@@ -158,10 +160,12 @@ def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
     kept, held = held_rows(train.labels[rows], holdout, seed, class_names)
     test, rows = (train, rows[held], shape), rows[kept]
   refusals.tests(name, test[0].labels[test[1]], class_names, shape, test[2])
-  pool = Pool([train, test[0]], shape, threads, workers)
+  both = [('train', train, rows), ('test', *test[:2])]
+  if cache:
+    both = decoded.kept(cache, name, both, shape, say)
+  pool = Pool([store for _, store, _ in both], shape, threads, workers)
   made = [Lazy(f'{name} {split}', class_names, store, rows, pool, which, shape)
-          for which, (split, store, rows) in enumerate([
-              ('train', train, rows), ('test', *test[:2])])]
+          for which, (split, store, rows) in enumerate(both)]
   mean, std = (row.mean, row.std) if row else ((), ())
   if len(mean) != shape[-1]:
     mean, std = _statistics(made[0], say)
@@ -223,10 +227,11 @@ def _records(name, data_dir, size, holdout, lanes, say):
     labels = index.labels(name, builder, split, lanes, say)
     with records.opened(name, builder, split) as source:
       channels = builder.info.features['image'].shape[-1]
-      store = stores.records(source, labels, split, channels, size)
+      identity = index.identity(builder, split)
+      store = stores.records(source, labels, split, channels, size, identity)
       shape = stores.first_shape(store)
-    parts.append(_part(stores.records(source, labels, split, shape[-1], size),
-                       shape))
+    parts.append(_part(stores.records(
+        source, labels, split, shape[-1], size, identity), shape))
   class_names = records.class_names(builder, parts[0][0].labels)
   return [*parts, None][:2], class_names, row_of(builder.name)
 

@@ -12,6 +12,8 @@ import os
 import queue
 import threading
 
+import numpy as np
+
 from dasm_jax.data.stores import quiet_pillow
 from dasm_jax.data.worker import Worker
 
@@ -90,14 +92,25 @@ class Pool:
     def one(at):
       if stop is not None and stop():
         raise Stopped
-      items = store.items(rows[at:at + block].tolist())
-      here = places[at:at + block].tolist()
-      broken = (self._far(which, items, out, here) if self._workers
-                else store.decode(items, out, here))
-      return [(at + j, error) for j, error in broken]
+      mine, here = rows[at:at + block], places[at:at + block]
+      lacking = np.arange(len(mine)) if store.kept is None else (
+          np.flatnonzero(~store.kept.take(mine, out, here)))
+      broken = self._decode(which, mine[lacking], out, here[lacking])
+      if store.kept is not None:
+        good = np.delete(lacking, [j for j, _ in broken])
+        store.kept.put(mine[good], out, here[good])
+      return [(at + int(lacking[j]), error) for j, error in broken]
 
     return [pair for part in ordered(one, range(0, count, block), self._lanes)
             for pair in part]
+
+  def _decode(self, which, rows, out, places):
+    """`Store.decode`, here or in a process."""
+    if not len(rows):
+      return []
+    items, places = self._stores[which].items(rows.tolist()), places.tolist()
+    return (self._far(which, items, out, places) if self._workers
+            else self._stores[which].decode(items, out, places))
 
   def _far(self, which, items, out, places):
     """`Store.decode` in a process."""

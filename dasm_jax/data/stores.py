@@ -1,6 +1,7 @@
 """Where the images of a split are, and how some of them become arrays."""
 
 import functools
+import hashlib
 import os
 import warnings
 from collections.abc import Callable
@@ -8,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dasm_jax import paths
 from dasm_jax.data import folder
+from dasm_jax.data.decoded import Decoded
 from dasm_jax.data.images import decode, decode_bytes, is_gray
 from dasm_jax.data.splits import brief
 from dasm_jax.errors import UserError
@@ -22,11 +25,16 @@ class Store(NamedTuple):
   decode: `(items, out, places)`, writes item j to `out[places[j]]` and returns
     `[(j, error)]` of the broken ones; picklable.
   named: row to what a warning calls it.
+  identity: `() -> text` that tells the images from others; None where they are
+    in memory.
+  kept: a `decoded.Decoded` of the rows, or None.
   """
   labels: np.ndarray
   items: Callable
   decode: Callable
   named: Callable
+  identity: Callable | None = None
+  kept: Decoded | None = None
 
 
 def arrays(split):
@@ -34,20 +42,33 @@ def arrays(split):
   return Store(split.labels, lambda rows: split.images[rows], _copy, str)
 
 
-def files(paths, labels, size):
+def files(names, labels, size):
   """A `Store` of image files, turned upright; size: as in `data.load`."""
-  return Store(labels, lambda rows: [paths[row] for row in rows],
-               functools.partial(_decode_files, size), lambda row: paths[row])
+  return Store(labels, lambda rows: [names[row] for row in rows],
+               functools.partial(_decode_files, size), lambda row: names[row],
+               lambda: _digest(names))
 
 
-def records(source, labels, split, channels, size):
+def records(source, labels, split, channels, size, identity):
   """A `Store` of a TFDS data source of encoded images.
 
-  split: its name; channels: those of the feature, or None.
+  split: its name; channels: those of the feature, or None; identity: a text.
   """
   return Store(labels, list, functools.partial(
       _decode_records, source, channels, size),
-      lambda row: f'{split} record {row}')
+      lambda row: f'{split} record {row}', lambda: identity)
+
+
+def _digest(names):
+  """What tells some files from others that were in their places."""
+  digest = hashlib.sha256()
+  for name in names:
+    try:
+      text = paths.identity(name)
+    except OSError:  # A broken one, whatever it is.
+      text = name
+    digest.update(f'{text}\n'.encode())
+  return digest.hexdigest()
 
 
 def quiet_pillow():
@@ -58,11 +79,11 @@ def quiet_pillow():
   warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
-def channels_of(paths):
+def channels_of(names):
   """3 if any readable image file has colours, else 1; looks at headers."""
   from PIL import Image
   quiet_pillow()
-  for path in paths:
+  for path in names:
     try:
       with Image.open(path) as image:
         if is_gray(image):
@@ -157,8 +178,8 @@ def allow_files(count):
 
 def listing(path, layout):
   """`(paths, labels)` of a folder of classes: texts, and `[n]` int32."""
-  paths, labels = [], []
+  names, labels = [], []
   for file, label in folder.labelled(path, layout.class_names):
-    paths.append(os.fspath(file))
+    names.append(os.fspath(file))
     labels.append(label)
-  return paths, np.array(labels, np.int32)
+  return names, np.array(labels, np.int32)

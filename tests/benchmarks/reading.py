@@ -5,6 +5,9 @@ Compares the reader that runs use with bare decoding on the same cores: the
 same files and the same decode in a plain loop, in one thread and in as many as
 the reader has. Prints images/s, rounds interleaved, medians, and their ratio.
 
+With --cache=DIR the reader keeps what it has decoded there; bare decoding does
+not.
+
 With --minutes the reader alone goes on, reading ahead of a consumer that does
 nothing, and tells its resident memory (its processes' too): that must stay
 where it is. To one core: taskset -c 1.
@@ -137,6 +140,7 @@ def main():
   parser.add_argument('--holdout', type=float, default=0.0)
   parser.add_argument('--threads', type=int)
   parser.add_argument('--workers', type=int, default=0)
+  parser.add_argument('--cache', default='')
   parser.add_argument('--images', type=int, default=1000)
   parser.add_argument('--rounds', type=int, default=7)
   parser.add_argument('--minutes', type=float, default=0.0)
@@ -145,7 +149,7 @@ def main():
   split = lazy.open(
       given.name, data_dir=given.data_dir, size=given.size,
       holdout=given.holdout, threads=given.threads, workers=given.workers,
-      say=print).train
+      cache=given.cache, say=print).train
   print(f'{given.name}: {len(split)} images at {split.shape}, '
         f'{pool.cores()} cores')
   (watch if given.minutes else wait if given.step else compare)(split, given)
