@@ -53,7 +53,7 @@ def speed(call, parts):
   for part in parts:
     call(part)
   return (count / (time.perf_counter() - wall),
-          count / (sum(usage()[0]) - busy))
+          count / max(sum(usage()[0]) - busy, 0.01))
 
 
 def usage():
