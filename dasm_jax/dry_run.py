@@ -58,7 +58,8 @@ def dry_run(config, workdir, machine_=None, say=print):
   found = {
       'memory': cost.memory(job, sum(phases.values(), []), once, machine_),
       'widest': cost.widest(job, phases, once),
-      'disk': cost.disk(job, once),
+      'disk': cost.disk(job, once) | ({'images': intake.size(
+          job.dataset)} if streams and config.dataset.cache else {}),
       'seconds': {phase: cost.seconds(works, once, machine_)
                   for phase, works in phases.items()},
       'reads': reading.images(job, load.split(machine_)) if streams else {}}
@@ -123,7 +124,11 @@ def _lines(job, once, machine_, found):
         + (f' ({words.count(number / times[phase])}/s at that pace)'
            if times.get(phase) else '')
         for phase, number in found['reads'].items()) + (
-            '; if they are decoded more slowly, it takes longer')
+            '; if they are decoded more slowly, it takes longer'
+            if not c.dataset.cache else '; each is decoded once')
+  if found['reads'] and not c.dataset.cache:
+    yield (f'note      --config.dataset.cache=DIR, with room for '
+           f'{words.size(intake.size(job.dataset))}, decodes each image once')
   if whole > machine_.memory:
     most = max(used, key=used.get)
     known = dict(entries(c))

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import types
 from typing import NamedTuple
 
@@ -63,8 +64,10 @@ def saved(path, data_dir=None):
 
 def dataset_of(set_, path, data_dir=None):
   """The `Dataset` that a `card.Set` of a file is of; see `saved`."""
+  cache = _of_run(path, 'cache')
   dataset = intake.load(**set_.data, zca=set_.card['storage'].get('zca') or 0.0,
-                        data_dir=data_dir or _data_dir(path))
+                        data_dir=data_dir or _of_run(path, 'data_dir'),
+                        cache=cache if cache and os.path.isdir(cache) else '')
   mine, its = set_.class_names, dataset.class_names
   if mine != its:
     raise UserError(
@@ -78,11 +81,11 @@ def dataset_of(set_, path, data_dir=None):
   return dataset
 
 
-def _data_dir(path):
-  """Where the run that left `path` found its data, or None."""
+def _of_run(path, entry):
+  """What the run that left `path` was told of its data set, or None."""
   try:
     text = path.with_name('config.json').read_text()
-    return json.loads(text)['dataset']['data_dir'] or None
+    return json.loads(text)['dataset'][entry] or None
   except (OSError, ValueError, KeyError, TypeError):
     return None
 
