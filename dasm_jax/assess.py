@@ -6,6 +6,7 @@ A set says itself what it is of and how it is trained. The same command again
 computes only what its evaluation.json does not hold yet.
 """
 
+import functools
 import json
 
 import jax
@@ -16,10 +17,13 @@ from dasm_jax import (
   commands,
   coreset,
   evaluate,
+  fitting,
   models,
   paths,
   recipes,
   storage,
+  supervise,
+  unfinished,
   words,
   workdir,
 )
@@ -69,6 +73,7 @@ def run(options):
 
   Raises:
     UserError: whatever the user can mend.
+    stop.Stopped: by Ctrl-C or SIGTERM, after a save.
   """
   for name, least in (('networks', 1), ('epochs', 0), ('seed', 0),
                       ('size', 0)):
@@ -76,52 +81,47 @@ def run(options):
       raise UserError(f'--{name}={getattr(options, name)} must be at least '
                       f'{least}')
   screen = Screen()
-  say = screen.say
-  path, subject = _place(options), _subject(options, say)
+  path, subject = _place(options), _subject(options, screen.say)
   set_ = subject.set
   networks = subjects.networks(_models(options, set_), set_)
   recipe = subjects.recipe(set_, options.epochs)
   size = storage.size(set_.syn, set_.told)
-  say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
-      f'{words.many(set_.ipc, "image")} a class, '
-      f'{words.size(size["images"] + size["labels"])} with labels; '
-      f'{words.many(recipe.epochs, "epoch")} of recipe {set_.recipe_name}, '
-      f'seed {options.seed}')
+  screen.say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
+             f'{words.many(set_.ipc, "image")} a class, '
+             f'{words.size(size["images"] + size["labels"])} with labels; '
+             f'{words.many(recipe.epochs, "epoch")} of recipe '
+             f'{set_.recipe_name}, seed {options.seed}')
   names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
   measure = subjects.measures(subject, recipe, options.networks, options.seed)
   head, line = _lines([*networks], names)
   if path is None:
-    say('the rows are kept nowhere: --out=FILE.json keeps them')
-  say(head)
+    screen.say('the rows are kept nowhere: --out=FILE.json keeps them')
+  screen.say(head)
   rows, many = [], len(networks) * len(names)
-  for model, (settings, network) in networks.items():
-    for name in names:
-      what = _identity(subject, name, model, settings, recipe, options)
-      row = _find(_read(path), what, options.networks)
-      if row is None:
-        seen = _shower(screen, len(rows) + 1, many, recipe)
-        row = {**what, **evaluate.summary(measure(name, network, seen)),
-               'device': jax.local_devices()[0].device_kind,
-               'version': dasm_jax.__version__}
-        _add(path, row)
-      rows.append(row)
-      screen.wipe()
-      say(line(row))
+  with supervise.keeping(path, screen) as keeper:
+    for model, (settings, network) in networks.items():
+      for name in names:
+        what = _identity(subject, name, model, settings, recipe, options)
+        row = _find(_read(path), what, options.networks)
+        if row is None:
+          found = supervise.measured(
+              functools.partial(measure, name, network), what,
+              functools.partial(fitting.like, network, recipe),
+              options.networks, keeper,
+              supervise.shower(screen, len(rows) + 1, many, recipe),
+              f'{words.many(len(rows), "row")} of {many}')
+          row = {**what, **evaluate.summary(found),
+                 'device': jax.local_devices()[0].device_kind,
+                 'version': dasm_jax.__version__}
+          _add(path, row)
+        rows.append(row)
+        screen.wipe()
+        screen.say(line(row))
+        unfinished.leave_if_asked(
+            keeper, f'{words.many(len(rows), "row")} of {many}')
   if path:
-    say(f'see {path}')
+    screen.say(f'see {path}')
   return rows
-
-
-def _shower(screen, row, rows, recipe):
-  """`(epochs done, stand, loss, …)` shows them, where a line is redrawn."""
-  epochs = recipe.epochs + recipe.extra
-
-  def seen(done, stand, loss, within=0):
-    del stand, within
-    if screen.terminal and done < epochs:
-      screen.progress(row, rows, done, epochs, loss().mean(), what='row',
-                      unit='epoch')
-  return seen
 
 
 def _models(options, set_):

@@ -170,18 +170,21 @@ def _probes(job, segment, done, keys, log, keeper):
       start, keep):
     def seen(done, stand, loss):
       if done < epochs:
-        log.progress(segment.index + 1, len(job.plan), done, epochs,
+        log.progress(segment.index + 1, len(job.plan), done, recipe.epochs,
                      loss().mean(), what='probes of segment', unit='epoch')
         keep(stand, lambda: (
             f'the probes of segment {segment.index + 1}, epoch {done}'))
-    return fitting.on_set(job.network, recipe)(
+    variables = fitting.on_set(job.network, recipe)(
         keys, parallel.replicate(batch), start, seen)
+  log.wipe()
+  return variables
 
 
 def _leaver(segment, keeper):
   """`() -> None`, called while networks are trained that are not kept."""
-  return lambda *_: unfinished.leave_if_asked(
-      keeper, f'all before segment {segment.index + 1}')
+  done = f'all before segment {segment.index + 1}' if segment.index else (
+      'nothing, as the first segment has not begun')
+  return lambda: unfinished.leave_if_asked(keeper, done)
 
 
 def start(job, segment, rows, used, data, experts, key, say, keeper=None):

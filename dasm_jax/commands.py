@@ -1,9 +1,11 @@
 """What the commands beside the program share: their arguments and their end."""
 
 import argparse
+import os
 import re
 import sys
 
+from dasm_jax import stop
 from dasm_jax.errors import UserError
 
 
@@ -34,6 +36,18 @@ def at_least(low):
   return number
 
 
+def leave(status):
+  """Ends the process with a status; at once if it was interrupted.
+
+  What the devices still compute crashes an interpreter that takes itself down.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if status in (130, stop.PREEMPTED):
+    os._exit(status)
+  sys.exit(status)
+
+
 def end(action, interrupted):
   """Runs `action()`; returns the exit status, after one line if it failed.
 
@@ -46,6 +60,9 @@ def end(action, interrupted):
     text = re.sub(r'--config\.(\w+\.)*', '', str(error))
     print(f'error: {text}', file=sys.stderr)
     return 2
+  except stop.Stopped as stopped:
+    print(f'\n{stopped}', file=sys.stderr)
+    return stopped.code
   except KeyboardInterrupt:
     print(f'\nstopped; {interrupted}', file=sys.stderr)
     return 130

@@ -9,7 +9,6 @@ same data and network can be compared, by the first one's recipe:
 
 import json
 import pathlib
-import sys
 
 import jax
 
@@ -28,7 +27,7 @@ from dasm_jax import (
 )
 from dasm_jax import real as reals
 from dasm_jax import source as sources
-from dasm_jax.commands import Parser, at_least, end
+from dasm_jax.commands import Parser, at_least, end, leave
 from dasm_jax.errors import UserError
 from dasm_jax.types import Batch
 
@@ -186,4 +185,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  leave(main())

@@ -114,15 +114,16 @@ def distil(job, segment, done, progress, real, experts, key, saved,
           or stopping.asked):
         progress = progress._replace(
             state=parallel.unshard(state, method.axes, count))
-        _save(saved, order.number(at), progress, means, place)
+        _save(saved, order.number(at), progress, means, place, log)
         saved_at = time.time()
       stopping.leave_if_asked(f'segment {segment.index + 1}, {so_far}')
   return progress
 
 
-def _save(saved, number, progress, means, place):
+def _save(saved, number, progress, means, place, log):
   """Saves a checkpoint, and before it what a row of metrics has so far."""
   hosts.once(lambda: means.keep(number))
+  log.mark()
   saved.save(number, progress)
   hosts.once(place.push)
 

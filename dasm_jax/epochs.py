@@ -143,15 +143,16 @@ def fit(network, recipe, together=None):
     together: see `training`.
 
   Returns:
-    `(keys, data, seen=None) -> Variables [k, …]`, a network a key; data and
-    seen as for `training`.
+    `(keys, data, seen=None, start=None) -> Variables [k, …]`, a network a key;
+    data and seen as for `training`; start: a `train.Stand` to go on from.
   """
   run = training(network, recipe, together=together)
   begin = parallel.spread(network.init, together=together)
 
-  def call(keys, data, seen=lambda *_: None):
-    start, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    return run(begun(recipe, begin(start)), [
+  def call(keys, data, seen=lambda *_: None, start=None):
+    first, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    start = begun(recipe, begin(first)) if start is None else start
+    return run(start, [
         Epoch(jax.vmap(jax.random.fold_in, (0, None))(order, index), lr,
               restart)
         for index, (lr, restart) in enumerate(zip(

@@ -212,7 +212,5 @@ def as_batch(images, labels):
 
 
 if __name__ == '__main__':
-  import sys
-
-  from dasm_jax import assess
-  sys.exit(assess.main())
+  from dasm_jax import assess, commands
+  commands.leave(assess.main())

@@ -1,5 +1,7 @@
 """The data set of a job: in memory, or read as its images are used."""
 
+import hashlib
+import json
 import math
 
 import numpy as np
@@ -7,9 +9,11 @@ import numpy as np
 from dasm_jax import data, hosts, parallel
 from dasm_jax.data import lazy
 from dasm_jax.errors import UserError
+from dasm_jax.workdir import write
 
 STREAM = ('auto', 'always', 'never')
 SHARE = 0.5  # of a device's memory that the images may take
+SAMPLE = 100  # images by which a data set is known again
 TESTS = 0.1  # and that test images may take where the others are streamed
 
 
@@ -56,6 +60,42 @@ def streams_tests(dataset_, memory=None):
   each = math.prod(dataset_.test.shape)
   return each * len(dataset_.test.labels) > TESTS * (
       memory or parallel.memory())
+
+
+def remember(path, dataset_, say):
+  """Makes sure that a data set is the one that a run began with.
+
+  Its digest is kept in a file: of the labels, and of some uint8 images, which
+  another version of a decoder may make others.
+
+  Args:
+    path: of the file.
+    dataset_: a `Dataset`.
+    say: is told of images that differ.
+
+  Raises:
+    UserError: other labels, so that the state of a run means other images.
+  """
+  split = dataset_.train
+  labels = np.ascontiguousarray(split.labels)
+  some = split.read(np.linspace(
+      0, len(labels) - 1, min(SAMPLE, len(labels))).astype(int))
+  now = {'images': len(labels), 'labels': hashlib.sha256(labels).hexdigest(),
+         'pixels': hashlib.sha256(np.ascontiguousarray(some)).hexdigest()
+         if some.dtype == np.uint8 else ''}  # whitening is to rounding
+  try:
+    before = json.loads(path.read_text())
+  except (OSError, ValueError):
+    write(path, json.dumps(now))
+    return
+  if now['labels'] != before['labels']:
+    raise UserError(
+        f'the {now["images"]} train images of {dataset_.name!r} are not those '
+        f'that this run began with ({before["images"]}, or in other classes): '
+        'find these, or choose another --workdir')
+  if now['pixels'] != before['pixels']:
+    say(f'note      some train images of {dataset_.name} have changed since '
+        'this run began')
 
 
 STREAMED = 'but here they are read from the disk as they are used'

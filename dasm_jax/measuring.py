@@ -83,7 +83,7 @@ def _trained(job, name, run, have, size, log, keeper, speed):
       speed.add(done - before)
       before = done
       if done < epochs:
-        note = f'epoch {done}/{epochs}'
+        note = f'epoch {done}/{recipe.epochs}'  # some recipes add one
         log.progress(1 + (name == 'random'), 2, have, networks, loss().mean(),
                      None, speed.left(epochs - done + rest * epochs),
                      what='evaluation', unit='network', note=note)

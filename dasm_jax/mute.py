@@ -9,6 +9,15 @@ class Mute(report.Log):
   def say(self, text):
     """Says nothing."""
 
+  def show(self, text):
+    """Shows nothing."""
+
+  def note(self, text):
+    """Keeps nothing."""
+
+  def mark(self):
+    """Writes nothing."""
+
   def progress(self, *_, **__):
     """Shows nothing."""
 

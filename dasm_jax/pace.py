@@ -2,6 +2,8 @@
 
 import time
 
+LEAST = 2.0  # seconds that tell how many more there will be
+
 
 class Pace:
   """How fast steps go, the first chunk (with its compilation) left out."""
@@ -24,8 +26,9 @@ class Pace:
     return self._images / self._each() if self._steps else None
 
   def left(self, steps):
-    """Seconds that `steps` more will take, or None."""
-    return steps * self._each() if self._steps else None
+    """Seconds that `steps` more will take; None before one can tell."""
+    known = self._steps and self._clock() - self._begin >= LEAST
+    return steps * self._each() if known else None
 
   def _each(self):
     return max(self._clock() - self._begin, 1e-9) / self._steps

@@ -1,9 +1,11 @@
 """What a run tells: lines and progress on the terminal, and files of numbers.
 
 metrics.jsonl is the truth, one JSON object a line; events/ is the same for
-TensorBoard; log.txt keeps what was said; results.json is the outcome.
+TensorBoard; log.txt keeps what was said; results.json is the outcome;
+clock.json says how long all calls were at work.
 """
 
+import contextlib
 import json
 import math
 import pathlib
@@ -12,6 +14,8 @@ import time
 from dasm_jax.errors import UserError
 from dasm_jax.screen import Screen
 from dasm_jax.workdir import last_seconds, write
+
+_CLOCK = 'clock.json'
 
 
 class Log(Screen):
@@ -25,13 +29,14 @@ class Log(Screen):
   def __init__(self, workdir, stream=None, clock=time.time):
     super().__init__(stream, clock)
     self._dir = pathlib.Path(workdir)
-    self._events = None
+    self._events, self._wrote = None, False
     self._began = clock()
-    self._before = last_seconds(self._dir / 'metrics.jsonl')
+    self._before = max(last_seconds(self._dir / 'metrics.jsonl'),
+                       last_seconds(self._dir / _CLOCK))
 
   @property
   def seconds(self):
-    """Seconds at work, those of earlier calls that count included."""
+    """Seconds at work, those of earlier calls included."""
     return self._before + self._clock() - self._began
 
   def __enter__(self):
@@ -42,11 +47,26 @@ class Log(Screen):
     if self._events is not None:
       self._events.close()
       self._events = None
+    if self._wrote:  # else the workdir may be somebody else's
+      with contextlib.suppress(OSError):
+        self.mark()
 
   def say(self, text):
     """Prints a line, and keeps it in log.txt."""
-    super().say(text)
+    self.show(text)
     self._append('log.txt', f'{text}\n')
+
+  def show(self, text):
+    """Prints a line."""
+    super().say(text)
+
+  def note(self, text):
+    """Keeps a line in log.txt, with the time of day."""
+    self._append('log.txt', f'{time.strftime("%Y-%m-%d %H:%M:%S")} {text}\n')
+
+  def mark(self):
+    """Writes how long all calls were at work until now."""
+    write(self._dir / _CLOCK, json.dumps({'seconds': round(self.seconds, 3)}))
 
   def scalars(self, segment, step, values, total_step):
     """Adds a row to metrics.jsonl, and to TensorBoard at `total_step`.
@@ -101,6 +121,7 @@ class Log(Screen):
     try:
       with path.open('a', encoding='utf-8') as file:
         file.write(text)
+      self._wrote = True
     except OSError as error:
       raise UserError(
           f'cannot write {str(path)!r}: {error.strerror}; make room and start '

@@ -16,6 +16,7 @@ from dasm_jax import (
   checks,
   distil,
   hosts,
+  intake,
   lessons,
   measuring,
   meters,
@@ -64,16 +65,22 @@ def run(config, workdir, profile=False):
     hosts.once(lambda: checkpoint.claim(workdir, settings, free=FREE))
     ready = hosts.once(lambda: outcome.finished(workdir))
     if ready:
-      log.say('this run has ended before; its results:\n'
-              + outcome.closing(ready, name))
+      log.show('this run has ended before; its results:\n'
+               + outcome.closing(ready, name))
       return ready
     job = job or jobs.build(config)
     held.callback(job.close)
     outcome.describe(job, name, log)
+    hosts.once(lambda: intake.remember(
+        workdir / 'data.json', job.dataset, log.say))
     meter = held.enter_context(meters.meter())
     tools = distil.Tools(log, stopping, meter, {}, place,
                   workdir / 'profile' if profile else None)
-    return _walk(job, checkpoint.fingerprint(settings, FREE), name, tools)
+    try:
+      return _walk(job, checkpoint.fingerprint(settings, FREE), name, tools)
+    except stop.Stopped as stopped:
+      log.note(stopped)
+      raise
 
 
 def _walk(job, fingerprint, name, tools):
@@ -84,9 +91,9 @@ def _walk(job, fingerprint, name, tools):
   log, stopping, meter, _, place, _ = tools
   keeper = unfinished.Keeper(
       place.path / 'unfinished', fingerprint, job.config.run.save_seconds,
-      stopping, place.push)
+      stopping, _pusher(log, place), log.say)
   real, test = jobs.place(job)
-  experts = school.open_(job, place, real, log, stopping)
+  experts = school.open_(job, place, real, log, keeper)
   key, done = jax.random.key(job.config.seed), []
   for segment in job.plan:
     phases = []
@@ -118,6 +125,14 @@ def _walk(job, fingerprint, name, tools):
       job, syn, batch, real, test, place, log, keeper)
   return hosts.once(lambda: outcome.finish(
       job, syn, batch, done, accuracy, meter.summary(), place.path, name, log))
+
+
+def _pusher(log, place):
+  """`() -> None` in the first process, after something was saved."""
+  def push():
+    log.mark()
+    place.push()
+  return push
 
 
 def _folder(job, phase):

@@ -34,14 +34,14 @@ SAMPLE = 1000  # images, at most, by which a data set is known again
 DRAWS = 7  # tells the draws of expert starts from others of the same seed
 
 
-def open_(job, place, data, log, stopping):
+def open_(job, place, data, log, keeper):
   """The `Buffer` of a job, with all its experts; None if it needs none.
 
   Args:
     job: a `Job`.
     place: a `mirror.Place`, the run's workdir.
     data: the real images, one of `real`.
-    log, stopping: of the run.
+    log: of the run; keeper: its `unfinished.Keeper`.
 
   Raises:
     UserError: what `buffers.claim` refuses.
@@ -70,10 +70,9 @@ def open_(job, place, data, log, stopping):
       log.say(f'experts   {len(missing)} of {c.number} to train, '
               f'{buffer.epochs} epochs each, '
               f'{words.size(len(missing) * buffer.bytes)} in {buffer.folder}')
-    keeper = unfinished.Keeper(
-        folder / 'unfinished', digest.hexdigest(), job.config.run.save_seconds,
-        stopping, place.push)
-    _train(job, buffer, missing, data, log, keeper)
+    # Beside them, as other runs may go on with them.
+    _train(job, buffer, missing, data, log, keeper._replace(
+        folder=folder / 'unfinished', of=digest.hexdigest()))
   return buffer
 
 

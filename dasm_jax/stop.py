@@ -68,8 +68,9 @@ def _answer(pipe, caught):
       continue
     name = signal.Signals(byte[0]).name
     if first:
-      os.write(2, f'\n{name}: saving at the end of this chunk; Ctrl-C (again) '
-               'stops at once\n'.encode())
+      again = ' again' if byte[0] == signal.SIGINT else ''
+      os.write(2, f'\n{name}: saving at the end of the running call; Ctrl-C'
+               f'{again} stops at once\n'.encode())
     elif byte[0] == signal.SIGINT:
       # As hard as kill -9, which checkpoints survive.
       os.write(2, b'\nstopped at once; the same command goes on from the last '

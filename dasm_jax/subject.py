@@ -174,16 +174,17 @@ def measures(subject, recipe_, count, seed):
       measures what the run has measured.
 
   Returns:
-    `(name, network, seen) -> accuracies [count]`: name `random` for as many
-    random real images, `full` for all of them, else the subject; seen as in
-    `fitting.on_set`.
+    `(name, network, seen, start) -> accuracies [count]`: name `random` for as
+    many random real images, `full` for all of them, else the subject; seen and
+    start as in `fitting.on_set`.
   """
   dataset, set_ = subject.dataset, subject.set
   plain = recipe_._replace(lr=set_.real_lr)
   keys = evaluate.keys(seed, count)
   place = functools.cache(lambda: reals.place(dataset, set_.codec))
 
-  def measure(name, network, seen=lambda *_: None):
+  def measure(name, network, seen=lambda *_: None, start=None):
+    how = dict(seen=seen, start=start)
     train_, test = place()
     if name == 'random':
       subsets = evaluate.random_subsets(
@@ -191,11 +192,11 @@ def measures(subject, recipe_, count, seed):
           [seed, 2])
       return evaluate.accuracies_of_subsets(network, plain)(
           (keys, jnp.asarray(subsets, jnp.int32)),
-          reals.fetch_own(train_, subsets), test, seen=seen)
+          reals.fetch_own(train_, subsets), test, **how)
     if name == 'full':
       return evaluate.of_networks(network)(
-          epochs.fit(network, plain)(keys, train_, seen), test)
+          epochs.fit(network, plain)(keys, train_, **how), test)
     batch = parallel.replicate(set_.batch)
     return evaluate.accuracies(network, recipe_)(
-        keys, batch, test, seen=seen)
+        keys, batch, test, **how)
   return measure

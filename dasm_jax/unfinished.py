@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from dasm_jax import checkpoint, hosts, leaves
 from dasm_jax.stop import Watch
+from dasm_jax.words import many
 
 SHARE = 0.05  # of the time, at most, that keeping them takes
 
@@ -21,13 +22,14 @@ class Keeper(NamedTuple):
 
   folder: where. of: a text that tells what trains them: others are not taken
   up. seconds: between two times, at least. stopping: of the run. push: called
-  after each.
+  after each. say: is told what goes on from where it was.
   """
   folder: pathlib.Path
   of: str
   seconds: float
   stopping: Watch
   push: Callable
+  say: Callable = lambda text: None
 
 
 def together(keeper, what, numbers, size, like):
@@ -76,6 +78,9 @@ def training(keeper, what, numbers, like, before=lambda: None):
       return opened[0]
     there = hosts.once(lambda: _only(keeper.folder, path))
     found = checkpoints().latest(like(len(numbers))) if there else None
+    if found:
+      keeper.say(f'going on with {many(len(numbers), "network")} in training, '
+                 f'at epoch {int(found[1].done)}')
     clock, count = _Clock(keeper.seconds), itertools.count(
         found[0] + 1 if found else 0)
 

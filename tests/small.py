@@ -23,6 +23,11 @@ def rows_of(workdir):
       workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
+def clock(workdir):
+  """Seconds that all calls of a run were at work."""
+  return json.loads((workdir / 'clock.json').read_text())['seconds']
+
+
 def tiny(method='dc', **changes):
   """A configuration of seconds; `changes` with `__` for a dot."""
   c = config.defaults(method)

@@ -38,7 +38,7 @@ def hollow(monkeypatch):
   """No network is trained: accuracies count the calls."""
   calls = []
   def measures(subject, recipe, count, seed):
-    def measure(name, network, seen):
+    def measure(name, network, seen, start):
       calls.append((name, recipe.epochs, seed))
       return np.full(count, len(calls) / 100)
     return measure
@@ -195,11 +195,11 @@ def test_measures_train_on_what_they_say(workdir, monkeypatch):
   told, rates = [], []
   def accuracies(network, recipe):
     rates.append(recipe.lr)
-    return lambda keys, images, test, seen: told.append((keys, images, test))
+    return lambda keys, images, test, **_: told.append((keys, images, test))
   monkeypatch.setattr(evaluate, 'accuracies', accuracies)
   monkeypatch.setattr(evaluate, 'accuracies_of_subsets', accuracies)
   monkeypatch.setattr(epochs, 'fit', lambda network, recipe: (
-      lambda keys, data, seen: (recipe.lr, keys, data)))
+      lambda keys, data, **_: (recipe.lr, keys, data)))
   monkeypatch.setattr(evaluate, 'of_networks', lambda network: (
       lambda variables, test: told.append((*variables, test))))
   learned = found.set.recipe._replace(lr=.7)

@@ -68,7 +68,7 @@ ORDER = [
     {'config', 'checks', 'job', 'imagenet', 'small_images', 'meanings'},
     {'card', 'school', 'work'}, {'answers', 'sweeps'},
     {'beginning', 'cost', 'outcome', 'feeding',
-     'measuring', 'reading'}, {'distil'},
+     'measuring', 'reading', 'supervise'}, {'distil'},
     {'dry_run', 'run', 'subject'}, {'assess', 'diagnose'},
     {'main', '__main__'}]
 

@@ -117,7 +117,7 @@ def test_own_directories_are_themselves(tmp_path):
 
 @pytest.mark.parametrize('times, said', [
     (1, '8 of 9 networks trained on the synthetic set'),
-    (4, '8 of 9 networks trained on the synthetic set, and 1 at epoch 3/7')])
+    (4, '8 of 9 networks trained on the synthetic set, and 1 at epoch 3/6')])
 def test_a_lost_machine_goes_on_from_the_far_place(
     times, said, tmp_path, monkeypatch):
   """Stopped in the evaluation, the machine gone, another one ends it."""

@@ -21,6 +21,7 @@ from dasm_jax import (
   run,
   school,
   stop,
+  unfinished,
 )
 from dasm_jax.errors import UserError
 from dasm_jax.methods import networks
@@ -103,7 +104,8 @@ def opened(folder, c, watch=None):
   data = job.place(made)[0]
   with report.Log(folder) as log:
     return made, data, school.open_(
-        made, mirror.Place(folder / 'run'), data, log, watch or stop.Watch())
+        made, mirror.Place(folder / 'run'), data, log, unfinished.Keeper(
+            folder, '', 1e9, watch or stop.Watch(), lambda: None))
 
 
 @pytest.fixture(scope='module')

@@ -47,7 +47,8 @@ def opened(tmp_path, **changes):
   made, data, log, watch = settled(tmp_path, **changes)
   with log:
     return made, data, school.open_(
-        made, mirror.Place(tmp_path / 'run'), data, log, watch)
+        made, mirror.Place(tmp_path / 'run'), data, log,
+        keeper(tmp_path, watch))
 
 
 @pytest.fixture(scope='module')

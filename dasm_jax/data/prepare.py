@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import textwrap
 import types
 import urllib.parse
 import urllib.request
@@ -62,7 +63,7 @@ def check_possible(name, builder, data_dir=None):
     raise _refused(name, root, 'that directory is read-only')
   by_hand = builder.MANUAL_DOWNLOAD_INSTRUCTIONS
   if by_hand:
-    _check_by_hand(name, root, ' '.join(by_hand.split())[:120])
+    _check_by_hand(name, root, textwrap.shorten(by_hand, 300, placeholder='…'))
     return
   cached = root / 'downloads' / builder.name
   host = None if _files(cached) else _unreachable(builder)
