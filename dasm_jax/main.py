@@ -174,6 +174,7 @@ def main(argv):
   try:
     named = machine.parse(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
+      signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`
       workdirs.agree(workdir, json.loads(_CONFIG.value.to_json()), run.FREE)
       dry_run.dry_run(_CONFIG.value, workdir, named)
     elif named:

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import assess, card, epochs, evaluate, recipes, subject
+from dasm_jax import (
+  assess,
+  card,
+  epochs,
+  evaluate,
+  meters,
+  recipes,
+  stop,
+  subject,
+)
 from dasm_jax import job as jobs
 from dasm_jax import real as reals
 from dasm_jax.config import defaults
@@ -111,6 +120,36 @@ def test_set_of_other_data(workdir, tmp_path, capsys, hollow):
   broken = refused()
   assert 'is no evaluation.json' in broken and 'mend or move' in broken
   assert not hollow
+
+
+def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
+  """The networks go on where they stood, and end as they do alone."""
+  def command(out):
+    return [f'--set={workdir}', f'--out={tmp_path / out}', '--networks=2',
+            '--full', '--epochs=3']
+  monkeypatch.setattr(meters, 'PATIENCE', 1e-9)  # an epoch a call
+  assert assess.main(command('straight.json')) == 0
+  heard, times = stop.Watch.hear, []
+  def hear(self, *values):
+    times.append(values)
+    if len(times) in (2, 4):
+      self.note(15)
+    return heard(self, *values)
+  with monkeypatch.context() as patch:
+    patch.setattr(stop.Watch, 'hear', hear)
+    said = []
+    for _ in range(2):
+      assert assess.main(command('rows.json')) == 75
+      said.append(capsys.readouterr())
+  assert 'saved 0 rows of 3, and the next at epoch 2;' in said[0].err
+  assert 'going on with 2 networks in training, at epoch 2' in said[1].out
+  assert (tmp_path / 'rows.unfinished').is_dir()
+  assert assess.main(command('rows.json')) == 0
+  assert not (tmp_path / 'rows.unfinished').exists()
+  one, other = (rows_of(tmp_path / f'{name}.json')
+                for name in ('straight', 'rows'))
+  assert one == other and [row['set'] for row in one] == [
+      'dsa', 'random', 'full']
 
 
 def test_rows_are_kept_and_not_made_twice(workdir, hollow, tmp_path, capsys):
