@@ -213,3 +213,8 @@ def test_data_directories_in_buckets(store, monkeypatch):
   monkeypatch.setattr(directory.Path, 'is_dir', unreachable)
   with pytest.raises(UserError, match=r"'gs://bucket'.*gcsfs.*\[gcs\]"):
     directory.data_root('gs://bucket')
+
+
+def test_a_name_that_is_nearly_that_of_a_prepared_set(store):
+  with pytest.raises(UserError, match='did you mean tiny_set or '):
+    data.check('tiny_sett', data_dir=str(store[0]))

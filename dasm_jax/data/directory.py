@@ -93,6 +93,15 @@ def _newest(path, name):
   return _versions(configs[0])[-1] if configs else None
 
 
+def prepared(root):
+  """Names of the sets that are prepared below a data directory."""
+  try:
+    return sorted(entry.name for entry in root.iterdir()
+                  if entry.is_dir() and _versions(entry))
+  except OSError:  # What cannot be listed helps nobody.
+    return []
+
+
 def _versions(path):
   """The prepared versions in a directory, oldest first."""
   found = [entry for entry in path.iterdir()

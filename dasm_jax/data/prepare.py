@@ -13,7 +13,7 @@ import types
 import urllib.parse
 import urllib.request
 
-from dasm_jax.data.directory import data_root, tfds_name
+from dasm_jax.data.directory import data_root, prepared, tfds_name
 from dasm_jax.data.splits import brief
 from dasm_jax.data.table import unknown_name
 from dasm_jax.errors import UserError
@@ -41,16 +41,18 @@ def registered(name, data_dir=None):
   """TFDS's own builder of a set; `UserError` if TFDS does not know it."""
   import tensorflow_datasets as tfds
   root = data_root(data_dir)
+  def unknown():
+    return unknown_name(name, f'{str(root)!r} and TFDS', prepared(root))
   try:
     # Some builders print a banner about TensorFlow before they fail.
     with contextlib.redirect_stdout(io.StringIO()):
       return tfds.builder(
           tfds_name(name), data_dir=str(root), file_format='array_record')
   except tfds.core.DatasetNotFoundError as error:
-    raise unknown_name(name, f'{str(root)!r} and TFDS') from error
+    raise unknown() from error
   except Exception as error:  # Whatever a builder's constructor raises.
     if 'Parsing builder name' in str(error):
-      raise unknown_name(name, f'{str(root)!r} and TFDS') from error
+      raise unknown() from error
     raise UserError(f'TFDS cannot make data set {name!r}: {brief(error)}'
                     ) from error
 

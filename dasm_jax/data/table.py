@@ -45,9 +45,13 @@ def row_of(name):
   return None
 
 
-def unknown_name(name, looked):
-  """`UserError` for a data set that is nowhere; `looked`: where, in words."""
-  known = [one for one in ('digits', *DATASETS) if one != name]
+def unknown_name(name, looked, here=()):
+  """`UserError` for a data set that is nowhere.
+
+  looked: where, in words. here: names of sets that are there.
+  """
+  known = [one for one in dict.fromkeys(('digits', *DATASETS, *here))
+           if one != name]
   close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
   hint = f'did you mean {" or ".join(close)}? ' if close else ''
   if name.startswith('tiny_imagenet'):
