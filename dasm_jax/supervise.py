@@ -1,9 +1,12 @@
 """Looks after the networks of a row of `assess`: shows and keeps them."""
 
 import contextlib
+import hashlib
 import json
+import shutil
 
-from dasm_jax import pace, paths, stop, unfinished
+from dasm_jax import pace, paths, stop, unfinished, workdir
+from dasm_jax.errors import UserError
 
 SAVE_SECONDS = 30.0  # between two times that networks in training are kept
 
@@ -31,13 +34,32 @@ def measured(measure, what, like, networks, keeper, show, done):
   measure: `(seen, start) -> accuracies`; what: tells the row from others; like:
   see `unfinished.together`; show: of `shower`; done: rows, in words.
   """
-  keeper = keeper and keeper._replace(of=json.dumps(what, sort_keys=True))
-  with unfinished.training(
-      keeper, 'row', range(networks), like) as (start, keep):
+  with contextlib.ExitStack() as held:
+    keeper = keeper and held.enter_context(_alone(keeper, what))
+    start, keep = held.enter_context(unfinished.training(
+        keeper, 'row', range(networks), like))
     def seen(epochs, stand, loss, within=0):
       if show(epochs, loss):
         keep(stand, lambda: f'{done}, and the next at epoch {epochs}')
     return measure(seen=seen, start=start)
+
+
+@contextlib.contextmanager
+def _alone(keeper, what):
+  """Yields the `Keeper` of one row, which another command may be at, too.
+
+  If that is at the same row, it alone keeps its networks: this gets None.
+  """
+  text = json.dumps(what, sort_keys=True)
+  folder = keeper.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+  with contextlib.ExitStack() as held:
+    try:
+      held.enter_context(workdir.lock(folder))
+    except UserError:
+      yield None
+      return
+    yield keeper._replace(folder=folder, of=text)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def shower(screen, row, rows, recipe):

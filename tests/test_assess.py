@@ -21,6 +21,7 @@ from dasm_jax import (
 )
 from dasm_jax import job as jobs
 from dasm_jax import real as reals
+from dasm_jax import workdir as workdirs
 from dasm_jax.config import defaults
 from dasm_jax.types import Synthetic
 
@@ -132,7 +133,7 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
   heard, times = stop.Watch.hear, []
   def hear(self, *values):
     times.append(values)
-    if len(times) in (2, 4):
+    if len(times) in (2, 6):
       self.note(15)
     return heard(self, *values)
   with monkeypatch.context() as patch:
@@ -143,12 +144,26 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
       said.append(capsys.readouterr())
   assert 'saved 0 rows of 3, and the next at epoch 2;' in said[0].err
   assert 'going on with 2 networks in training, at epoch 2' in said[1].out
-  assert (tmp_path / 'rows.unfinished').is_dir()
+  assert 'saved 1 row of 3, and the next at epoch 2;' in said[1].err
+  (kept,) = (tmp_path / 'rows.unfinished').iterdir()
+  # Other commands write other rows to the same file meanwhile.
+  assert assess.main([*command('rows.json')[:2], '--networks=1']) == 0
+  with workdirs.lock(kept):  # at the same row: that one keeps its own
+    assert assess.main(command('rows.json')) == 0
+  assert kept.is_dir()
+  lines = (tmp_path / 'rows.json').read_text()
+  (tmp_path / 'rows.json').write_text(json.dumps(
+      {'rows': [row for row in json.loads(lines)['rows']
+                if len(row['networks']) == 1]}))
+  capsys.readouterr()
   assert assess.main(command('rows.json')) == 0
+  assert 'going on with 2 networks in training, at epoch 2' in (
+      capsys.readouterr().out)
   assert not (tmp_path / 'rows.unfinished').exists()
   one, other = (rows_of(tmp_path / f'{name}.json')
                 for name in ('straight', 'rows'))
-  assert one == other and [row['set'] for row in one] == [
+  assert len(other) == 5 and len(one) == 3
+  assert one == other[2:] and [row['set'] for row in one] == [
       'dsa', 'random', 'full']
 
 
