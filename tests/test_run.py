@@ -150,7 +150,7 @@ def test_signals_save_and_say_how_to_go_on(whole):
     assert process.returncode == code, err
     assert f'{number.name}: saved segment 1, step ' in err
     lines = err.split('\n')
-    assert lines[1].startswith(f'{number.name}: saving at the end of this ')
+    assert lines[1].startswith(f'{number.name}: saving at the end of the ')
     assert 'the same command goes on' in lines[-2] and len(lines) <= 5
     steps.append(int(lines[-2].split('step ')[1].split(';')[0]))
     assert steps[-1] == json.loads(rows.read_text().splitlines()[-1])['step']
