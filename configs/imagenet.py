@@ -13,7 +13,7 @@ or short: a narrow network and fewer sweeps, to see that it runs), network
 Data: TFDS's imagenet2012 in the data directory, or
 --config.dataset.name=folder:PATH with PATH/train/n01440764/*.JPEG and PATH/val;
 only the classes asked for are read (10: 2 GB, 100: 20 GB of memory, or as they
-are used where that does not fit).
+are used where that does not fit; --config.dataset.cache=DIR decodes them once).
 
 Published, ResNet-AP-10, 224x224, ipc 10 / 20 (IDC's README and paper).
 ImageNet-10: IDC factor 3: 72.8 / 76.6; IDC factor 1: 61.4 / 65.5; DM: 52.3 /

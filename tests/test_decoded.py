@@ -145,13 +145,28 @@ def test_rows_that_are_not_read_take_no_room(tmp_path):
            np.array([1, 0]))
   files = [pathlib.Path(made.path), made.path.with_suffix('.sums')]
   assert sum(file.stat().st_blocks * 512 for file in files) < 2 ** 20
-  assert files[0].stat().st_size == 3 * 10 ** 10 and len(made) == 2
+  assert files[0].stat().st_size == 3 * 10 ** 10 and (
+      made.has(np.array([7, 8])) == 1)
   again, out = decoded.Decoded(made.path, 10 ** 6, (100, 100, 3)), np.zeros(
       (3, 100, 100, 3), np.uint8)
   found = again.take(np.array([7, 8, 10 ** 6 - 1]), out, np.array([2, 1, 0]))
   assert found.tolist() == [True, False, True]
   assert [x.tolist() for x in np.unique(out[[0, 2]])[None]] == [[5]]
   assert not out[1].any()
+
+
+def test_a_part_of_the_classes_is_a_part_of_the_same(root, tmp_path):
+  cache, said = tmp_path / 'cache', []
+  whole(opened(root, cache))
+  shutil.copytree(root / 'a', root / 'c', copy_function=shutil.copy2)
+  opened(root, cache, classes='a,b')
+  whole(opened(root, cache, said, classes='a,b'))
+  assert len({*cache.glob('*train*.images')}) == 2  # without c, and with it
+  said.clear()
+  found = opened(root, cache, said)
+  count = len(found.train)
+  here = int(said[-2].split(': ')[-1].split()[0])
+  assert 0 < here < count and f' of {count} are in ' in said[-2]
 
 
 def test_digits_need_none(tmp_path):

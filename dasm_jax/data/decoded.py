@@ -52,8 +52,9 @@ class Decoded:
       os.ftruncate(handle, size)
     return handle
 
-  def __len__(self):
-    return int(np.count_nonzero(self._there))
+  def has(self, rows):
+    """How many of some rows are there."""
+    return int(np.count_nonzero(self._there[rows]))
 
   def take(self, rows, out, places):
     """Copies images to `out[places]`; whether each was there, `[k]` bool."""
@@ -105,31 +106,30 @@ def kept(folder, name, parts, shape, say):
     raise UserError(f'{OPTION}={folder} has to be a directory of this machine: '
                     'images are read one by one')
   return [(split, store if store.identity is None else store._replace(
-      kept=_kept(folder, f'{name} {split}', store.identity, len(rows),
-                 len(store.labels), shape, say)), rows)
+      kept=_kept(folder, f'{name} {split}', store, rows, shape, say)), rows)
           for split, store, rows in parts]
 
 
-def _kept(folder, name, identity, rows, count, shape, say):
-  """A `Decoded`; rows: how many of `count` are wanted."""
+def _kept(folder, name, store, rows, shape, say):
+  """The `Decoded` of a store."""
   from PIL import __version__ as pillow
   digest = hashlib.sha256(
-      f'{VERSION} {pillow} {count} {shape} {identity()}'.encode()).hexdigest()
+      f'{VERSION} {pillow} {shape} {store.identity()}'.encode()).hexdigest()
   plain = ''.join(x if x.isalnum() else '_' for x in name.split('/')[-1])[-60:]
   path = pathlib.Path(folder) / f'{plain}_{digest[:16]}.images'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = Decoded(path, count, shape)
+    made = Decoded(path, len(store.labels), shape)
   except OSError as error:
     raise UserError(f'cannot keep decoded images in {OPTION}={folder}: '
                     f'{error.strerror}; give another directory') from error
-  lacking = max(0, rows - len(made)) * math.prod(shape)
+  lacking = (len(rows) - made.has(rows)) * math.prod(shape)
   free = shutil.disk_usage(folder).free
   if lacking and lacking + MARGIN > free:
     raise UserError(
         f'{OPTION}={folder} needs {words.size(lacking)} more for {name}, where '
         f'{words.size(free)} are free; give another directory, or none')
-  say(f'decoded images of {name}: {min(len(made), rows)} of {rows} are in '
+  say(f'decoded images of {name}: {made.has(rows)} of {len(rows)} are in '
       f'{str(path)!r}')
   return made
 
