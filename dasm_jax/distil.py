@@ -91,7 +91,9 @@ def distil(job, segment, done, progress, real, experts, key, saved,
   state = parallel.shard(progress.state, method.axes, count)
   key = jax.random.fold_in(key, segment.index)
   images = jobs.images_per_step(job, segment)
-  speed, means = pace.Pace(images), meters.Means(
+  # A network that is warmed up costs as much as many sweeps.
+  cycle = c.method.inner if c.method.get('warmup') else 1
+  speed, means = pace.Pace(images, cycle=cycle), meters.Means(
       place.path / MEANS, (segment.index, segment.phase), order.number(at))
   saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
   every = whole(job, progress, real)

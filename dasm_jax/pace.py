@@ -8,8 +8,9 @@ LEAST = 2.0  # seconds that tell how many more there will be
 class Pace:
   """How fast steps go, the first chunk (with its compilation) left out."""
 
-  def __init__(self, images, clock=time.time):
-    self._images, self._clock = images, clock
+  def __init__(self, images, clock=time.time, cycle=1):
+    """images: of a step. cycle: steps after which what they cost repeats."""
+    self._images, self._clock, self._cycle = images, clock, cycle
     self._begin, self._steps, self.calls = None, 0, 0
 
   def add(self, steps):
@@ -27,8 +28,9 @@ class Pace:
 
   def left(self, steps):
     """Seconds that `steps` more will take; None before one can tell."""
-    known = self._steps and self._clock() - self._begin >= LEAST
-    return steps * self._each() if known else None
+    if self._steps < self._cycle or self._clock() - self._begin < LEAST:
+      return None
+    return steps * self._each()
 
   def _each(self):
     return max(self._clock() - self._begin, 1e-9) / self._steps
