@@ -90,10 +90,8 @@ def distil(job, segment, done, progress, real, experts, key, saved,
   count = len(job.rows(segment))
   state = parallel.shard(progress.state, method.axes, count)
   key = jax.random.fold_in(key, segment.index)
-  images = jobs.images_per_step(job, segment)
-  # A network that is warmed up costs as much as many sweeps.
-  cycle = c.method.inner if c.method.get('warmup') else 1
-  speed, means = pace.Pace(images, cycle=cycle), meters.Means(
+  images, speed = jobs.images_per_step(job, segment), _pace(job, segment)
+  means = meters.Means(
       place.path / MEANS, (segment.index, segment.phase), order.number(at))
   saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
   every = whole(job, progress, real)
@@ -120,6 +118,13 @@ def distil(job, segment, done, progress, real, experts, key, saved,
         saved_at = time.time()
       stopping.leave_if_asked(f'segment {segment.index + 1}, {so_far}')
   return progress
+
+
+def _pace(job, segment):
+  """A `Pace` of sweeps; a network that is warmed up costs as much as many."""
+  m = job.config.method
+  return pace.Pace(jobs.images_per_step(job, segment),
+                   cycle=m.inner if m.get('warmup') else 1)
 
 
 def _save(saved, number, progress, means, place, log):
