@@ -123,6 +123,7 @@ def test_set_of_other_data(workdir, tmp_path, capsys, hollow):
   assert not hollow
 
 
+@pytest.mark.usefixtures('quick_compiler')
 def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
   """The networks go on where they stood, and end as they do alone."""
   def command(out):

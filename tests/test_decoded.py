@@ -175,6 +175,7 @@ def test_digits_need_none(tmp_path):
   assert not (tmp_path / 'cache').exists()
 
 
+@pytest.mark.usefixtures('quick_compiler')
 def test_a_run_is_the_same(tmp_path, monkeypatch):
   small.unmeasured(monkeypatch)
   root = mixed_folder(tmp_path / 'images', 60)
@@ -182,6 +183,7 @@ def test_a_run_is_the_same(tmp_path, monkeypatch):
   for number, cache in enumerate(('', 'cache', 'cache')):
     c = small.tiny('dm', dataset__name=f'folder:{root}', dataset__size=8,
                    dataset__stream='always', method__batch=4, method__steps=4,
+                   segments__number=1,
                    dataset__cache=cache and str(tmp_path / cache))
     run.run(c, tmp_path / f'run_{number}')
     with np.load(tmp_path / f'run_{number}' / 'synthetic.npz') as file:

@@ -40,7 +40,6 @@ SWEEPS = {'dataset__stream': 'always', 'run__chunk': 1, 'run__buffer_mb': 1,
 
 
 @pytest.mark.parametrize('method, changes', [
-    ('dm', dict(SWEEPS)),
     ('dm', SWEEPS | dict(method__warmup=4, method__net_batch=16)),
     ('idc', SWEEPS | dict(method__inner=3, method__net_steps=2,
                           method__net_batch=20, segments__window='static')),
