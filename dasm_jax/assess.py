@@ -6,6 +6,8 @@ A set says itself what it is of and how it is trained. The same command again
 computes only what its evaluation.json does not hold yet.
 """
 
+import contextlib
+import fcntl
 import functools
 import json
 
@@ -104,16 +106,13 @@ def run(options):
         what = _identity(subject, name, model, settings, recipe, options)
         row = _find(_read(path), what, options.networks)
         if row is None:
-          found = supervise.measured(
+          row = supervise.measured(
               functools.partial(measure, name, network), what,
               functools.partial(fitting.like, network, recipe),
               options.networks, keeper,
               supervise.shower(screen, len(rows) + 1, many, recipe),
-              f'{words.many(len(rows), "row")} of {many}')
-          row = {**what, **evaluate.summary(found),
-                 'device': jax.local_devices()[0].device_kind,
-                 'version': dasm_jax.__version__}
-          _add(path, row)
+              f'{words.many(len(rows), "row")} of {many}',
+              functools.partial(_save, path, what))
         rows.append(row)
         screen.wipe()
         screen.say(line(row))
@@ -188,11 +187,29 @@ def _read(path):
                     '--out') from error
 
 
-def _add(path, row):
-  """Keeps a row beside those that are there by now."""
+def _save(path, what, found):
+  """The row of accuracies; it is kept beside those that are there by now."""
+  row = {**what, **evaluate.summary(found),
+         'device': jax.local_devices()[0].device_kind,
+         'version': dasm_jax.__version__}
   if path:
-    text = json.dumps({'rows': [*_read(path), row]}, indent=2)
-    workdir.write(path, text + '\n')
+    with _alone(path):
+      rows = _read(path)
+      if _find(rows, what, len(row['networks'])) is None:
+        text = json.dumps({'rows': [*rows, row]}, indent=2)
+        workdir.write(path, text + '\n')
+  return row
+
+
+@contextlib.contextmanager
+def _alone(path):
+  """Keeps other commands of this machine from a file meanwhile."""
+  with contextlib.ExitStack() as held:
+    if not paths.is_far(path):
+      with contextlib.suppress(OSError):  # who cannot write is told by writing
+        fcntl.flock(held.enter_context(
+            path.with_name(f'.{path.name}.lock').open('w')), fcntl.LOCK_EX)
+    yield
 
 
 def _lines(model_names, set_names):

@@ -85,7 +85,8 @@ def remember(path, dataset_, say):
          if some.dtype == np.uint8 else ''}  # whitening is to rounding
   try:
     before = json.loads(path.read_text())
-  except (OSError, ValueError):
+    before = {name: before[name] for name in now}
+  except (OSError, ValueError, KeyError, TypeError):
     write(path, json.dumps(now))
     return
   if now['labels'] != before['labels']:

@@ -52,9 +52,10 @@ def measure(job, syn, batch, real, test, place, log, keeper):
       job, syn, batch, real, test, at_once, size).items():
     have = found.setdefault(name, [])
     while len(have) < c.networks:
-      have.extend(_trained(
-          job, name, run, len(have), size, log, keeper, speed))
-      hosts.once(keep)
+      def save(values, have=have):
+        have.extend(values)
+        hosts.once(keep)
+      _train(job, name, run, len(have), size, log, keeper, speed, save)
       log.progress(1 + (name == 'random'), 2, len(have), c.networks,
                    what='evaluation', unit='network')
       keeper.stopping.hear()
@@ -63,10 +64,10 @@ def measure(job, syn, batch, real, test, place, log, keeper):
   return {name: np.array(values) for name, values in found.items()}
 
 
-def _trained(job, name, run, have, size, log, keeper, speed):
-  """Accuracies of some networks more than `have`, by one of `_runs`.
+def _train(job, name, run, have, size, log, keeper, speed, save):
+  """Trains some networks more than `have`, by one of `_runs`.
 
-  speed: a `pace.Pace` of epochs.
+  speed: a `pace.Pace` of epochs. save: is given their accuracies, a list.
   """
   networks, recipe = job.config.eval.networks, job.recipe
   like = functools.partial(fitting.like, job.network, recipe)
@@ -91,7 +92,7 @@ def _trained(job, name, run, have, size, log, keeper, speed):
             f'{have} of {networks} networks trained on the {name} set, and '
             f'{len(numbers)} at {note}'))
     part = slice(have, have + len(numbers))
-    return [float(x) for x in run(part, start=start, seen=seen)]
+    save([float(x) for x in run(part, start=start, seen=seen)])
 
 
 def _together(job):

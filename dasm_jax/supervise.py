@@ -28,8 +28,10 @@ def keeping(path, screen):
     folder.rmdir()
 
 
-def measured(measure, what, like, networks, keeper, show, done):
-  """Accuracies of the networks of a row, trained from where they stood.
+def measured(measure, what, like, networks, keeper, show, done, save):
+  """What `save` makes of the accuracies of a row's networks.
+
+  They are trained from where they stood.
 
   measure: `(seen, start) -> accuracies`; what: tells the row from others; like:
   see `unfinished.together`; show: of `shower`; done: rows, in words.
@@ -41,7 +43,7 @@ def measured(measure, what, like, networks, keeper, show, done):
     def seen(epochs, stand, loss, within=0):
       if show(epochs, loss):
         keep(stand, lambda: f'{done}, and the next at epoch {epochs}')
-    return measure(seen=seen, start=start)
+    return save(measure(seen=seen, start=start))
 
 
 @contextlib.contextmanager

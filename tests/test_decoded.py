@@ -1,6 +1,5 @@
 """Decoded images that are kept on a disk: the same, and decoded once."""
 
-import collections
 import errno
 import os
 import pathlib
@@ -126,17 +125,34 @@ def test_a_full_disk_ends_the_keeping_alone(
   np.testing.assert_equal(whole(opened(root, tmp_path / 'cache')), want)
 
 
-def test_rooms_and_places(root, tmp_path, monkeypatch):
+def test_where_nothing_can_be_kept_it_goes_on(root, tmp_path, monkeypatch):
   with pytest.raises(UserError, match='cache=gs://b/c has to be a directory'):
     opened(root, 'gs://b/c')
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot keep decoded images in .*file'):
-    opened(root, tmp_path / 'file')
-  usage = collections.namedtuple('usage', 'free')
-  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10 ** 6))
-  with pytest.raises(UserError, match=r'cache=.* needs .* more for folder:.* '
-                     r'train, where 1 MB are free; give another directory'):
-    opened(root, tmp_path / 'cache')
+  want, said = whole(opened(root, '')), []
+  np.testing.assert_equal(whole(opened(root, tmp_path / 'file', said)), want)
+  assert 'note      no decoded images of ' in said[-1] and 'file: ' in said[-1]
+  found = opened(root, tmp_path / 'cache', said)
+  assert ' more; ' in said[-1] and 'are free' in said[-1]
+  whole(found)
+  def broken(*_):
+    raise OSError(errno.EIO, 'Input/output error')
+  monkeypatch.setattr(os, 'preadv', broken)
+  np.testing.assert_equal(whole(found), want)
+
+
+def test_cut_while_it_is_open(root, tmp_path):
+  found = opened(root, tmp_path / 'cache')
+  want = whole(found)
+  for path in (tmp_path / 'cache').glob('*.images'):
+    os.truncate(path, 0)
+  np.testing.assert_equal(whole(found), want)
+
+
+def test_held_out_images_are_in_the_same_file(root, tmp_path):
+  whole(opened(root, tmp_path / 'cache', holdout=.3, seed=1))
+  assert len([*(tmp_path / 'cache').glob('*.images')]) == 1
+  whole(blind(opened(root, tmp_path / 'cache', holdout=.3, seed=2)))
 
 
 def test_rows_that_are_not_read_take_no_room(tmp_path):
@@ -161,7 +177,7 @@ def test_a_part_of_the_classes_is_a_part_of_the_same(root, tmp_path):
   shutil.copytree(root / 'a', root / 'c', copy_function=shutil.copy2)
   opened(root, cache, classes='a,b')
   whole(opened(root, cache, said, classes='a,b'))
-  assert len({*cache.glob('*train*.images')}) == 2  # without c, and with it
+  assert len({*cache.glob('*.images')}) == 2  # without c, and with it
   said.clear()
   found = opened(root, cache, said)
   count = len(found.train)

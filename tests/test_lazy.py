@@ -283,3 +283,16 @@ def test_processes_end_with_who_started_them(tmp_path):
   # Both pipes are at their end: nobody is left to write.
   assert done.returncode == -signal.SIGKILL and done.stdout.strip().isdigit()
   assert done.stderr == ''
+
+
+def test_images_of_classes_that_are_not_wanted_do_not_count(tmp_path):
+  """Neither their colours nor their size."""
+  for index in range(12):
+    write(tmp_path / 'ab'[index % 2] / f'{index}.png', shape=(9, 9),
+          mode='L', value=index)
+    write(tmp_path / 'c' / f'{index}.png', mode='RGB', value=index,
+          shape=(12, 12))
+  name = f'folder:{tmp_path}'
+  found = lazy.open(name, threads=0, classes='a,b')
+  assert found.train.shape == (9, 9, 1)
+  same(found, name, classes='a,b')

@@ -20,7 +20,6 @@ from dasm_jax import paths, words
 from dasm_jax.errors import UserError
 
 VERSION = 1  # of the files, and of what decoding makes
-MARGIN = 64 * 2 ** 20  # bytes that are left free
 OPTION = '--config.dataset.cache'
 
 
@@ -41,7 +40,6 @@ class Decoded:
     self._sums = self._opened(path.with_suffix('.sums'), 4 * count)
     self._there = np.frombuffer(
         os.pread(self._sums, 4 * count, 0), '<u4').copy()
-    self._sound = np.zeros(count, bool)  # that were checked by this process
     self._full = False
 
   def _opened(self, path, size):
@@ -61,13 +59,18 @@ class Decoded:
     found = self._there[rows] != 0
     for j in np.flatnonzero(found):
       row, image = int(rows[j]), memoryview(out[places[j]]).cast('B')
-      read = os.preadv(self._images, [image], row * self._size)
-      if read != self._size or not (
-          self._sound[row] or _sum(image) == self._there[row]):
+      if not self._read(row, image):
         self._there[row], found[j] = 0, False
-      else:
-        self._sound[row] = True
     return found
+
+  def _read(self, row, image):
+    """Whether an image could be read as it was written."""
+    try:
+      read = os.preadv(self._images, [image], row * self._size)
+    except OSError:  # It can be decoded all the same.
+      return False
+    # Each time: others may have cut the file meanwhile, and written to it.
+    return read == self._size and _sum(image) == self._there[row]
 
   def put(self, rows, out, places):
     """Keeps the images at `out[places]`; warns once if there is no room."""
@@ -79,7 +82,7 @@ class Decoded:
         total = _sum(image)
         _write(self._images, image, row * self._size)
         _write(self._sums, np.array(total, '<u4').tobytes(), 4 * row)
-        self._there[row], self._sound[row] = total, True
+        self._there[row] = total
     except OSError as error:
       self._full = True
       logging.getLogger('dasm_jax').warning(
@@ -90,47 +93,54 @@ class Decoded:
 def kept(folder, name, parts, shape, say):
   """`(split, store, rows)` of a set, whose stores keep what they decode.
 
-  Stores in memory stay as they are.
+  Stores in memory stay as they are, and all where nothing can be kept.
 
   Args:
     folder: of `OPTION`, which is made if need be.
     name: of the set.
     parts: such triples, rows: those of the store that are wanted.
     shape: of an image.
-    say: is told how many are there.
+    say: is told how many are there, or why none are kept.
 
   Raises:
-    UserError: a folder elsewhere, one that cannot be written, too little room.
+    UserError: a folder that is not of this machine.
   """
   if paths.is_far(folder):
     raise UserError(f'{OPTION}={folder} has to be a directory of this machine: '
                     'images are read one by one')
-  return [(split, store if store.identity is None else store._replace(
-      kept=_kept(folder, f'{name} {split}', store, rows, shape, say)), rows)
-          for split, store, rows in parts]
+  made, known = [], {}
+  for split, store, rows in parts:
+    if store.identity is not None:
+      if store.identity not in known:  # of held-out images it is the same
+        known[store.identity] = store.identity()
+      store = store._replace(kept=_kept(
+          folder, f'{name} {split}', store, known[store.identity], rows, shape,
+          say))
+    made.append((split, store, rows))
+  return made
 
 
-def _kept(folder, name, store, rows, shape, say):
-  """The `Decoded` of a store."""
+def _kept(folder, name, store, identity, rows, shape, say):
+  """The `Decoded` of a store, or None where nothing can be written."""
   from PIL import __version__ as pillow
   digest = hashlib.sha256(
-      f'{VERSION} {pillow} {shape} {store.identity()}'.encode()).hexdigest()
-  plain = ''.join(x if x.isalnum() else '_' for x in name.split('/')[-1])[-60:]
+      f'{VERSION} {pillow} {shape} {identity}'.encode()).hexdigest()
+  plain = ''.join(x if x.isalnum() else '_'
+                  for x in name.rsplit(' ', 1)[0].split('/')[-1])[-60:]
   path = pathlib.Path(folder) / f'{plain}_{digest[:16]}.images'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Decoded(path, len(store.labels), shape)
-  except OSError as error:
-    raise UserError(f'cannot keep decoded images in {OPTION}={folder}: '
-                    f'{error.strerror}; give another directory') from error
-  lacking = (len(rows) - made.has(rows)) * math.prod(shape)
-  free = shutil.disk_usage(folder).free
-  if lacking and lacking + MARGIN > free:
-    raise UserError(
-        f'{OPTION}={folder} needs {words.size(lacking)} more for {name}, where '
-        f'{words.size(free)} are free; give another directory, or none')
+    free = shutil.disk_usage(folder).free
+  except OSError as error:  # It is a help, and no more.
+    say(f'note      no decoded images of {name} are kept in {OPTION}={folder}: '
+        f'{error.strerror}')
+    return None
+  lacking = len(rows) - made.has(rows)
   say(f'decoded images of {name}: {made.has(rows)} of {len(rows)} are in '
-      f'{str(path)!r}')
+      f'{str(path)!r}' + (
+          f', which may take {words.size(lacking * math.prod(shape))} more; '
+          f'{words.size(free)} are free' if lacking else ''))
   return made
 
 

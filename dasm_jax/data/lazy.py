@@ -149,7 +149,8 @@ def open(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
   if name == 'digits':
     parts, class_names = _digits(size)
   elif name.startswith(folder.PREFIX):
-    parts, class_names = _folder(name[len(folder.PREFIX):], size, holdout, say)
+    parts, class_names = _folder(
+        name[len(folder.PREFIX):], size, holdout, say, classes)
   else:
     parts, class_names, row = _records(
         name, data_dir, size, holdout, lanes, say)
@@ -199,7 +200,7 @@ def _digits(size):
           for split in splits], class_names
 
 
-def _folder(path, size, holdout, say):
+def _folder(path, size, holdout, say, classes):
   layout = folder.check(path, holdout)
   say(f'listing the images in {str(layout.train)!r}')
   paths, labels = stores.listing(layout.train, layout)
@@ -208,14 +209,16 @@ def _folder(path, size, holdout, say):
     more = stores.listing(layout.test, layout)
     paths, labels = paths + more[0], np.concatenate([labels, more[1]])
   whole = stores.files(paths, labels, size)
-  height, width = (size, size) if size else stores.first_shape(whole)[:2]
-  shape = height, width, stores.channels_of(paths)
-  if layout.cut:
-    splits = stratify(labels, 0.2)
-  else:
-    splits = np.split(np.arange(len(paths)), [count])
-  parts = [_part(whole, shape, rows) for rows in splits]
-  return parts, layout.class_names
+  # Those of others may have another size, or colours.
+  wanted = subset.indices(layout.class_names, classes) if classes else labels
+  rows = np.flatnonzero(np.isin(labels, wanted))
+  some = [paths[row] for row in rows]
+  height, width = (size, size) if size else stores.first_shape(
+      stores.files(some, labels[rows], 0))[:2]
+  shape = height, width, stores.channels_of(some)
+  splits = stratify(labels, 0.2) if layout.cut else (
+      np.split(np.arange(len(paths)), [count]))
+  return [_part(whole, shape, rows) for rows in splits], layout.class_names
 
 
 def _records(name, data_dir, size, holdout, lanes, say):

@@ -46,7 +46,7 @@ def files(names, labels, size):
   """A `Store` of image files, turned upright; size: as in `data.load`."""
   return Store(labels, lambda rows: [names[row] for row in rows],
                functools.partial(_decode_files, size), lambda row: names[row],
-               lambda: _digest(names))
+               lambda: f'{size} {_digest(names)}')
 
 
 def records(source, labels, split, channels, size, identity):
@@ -56,7 +56,7 @@ def records(source, labels, split, channels, size, identity):
   """
   return Store(labels, list, functools.partial(
       _decode_records, source, channels, size),
-      lambda row: f'{split} record {row}', lambda: identity)
+      lambda row: f'{split} record {row}', lambda: f'{size} {identity}')
 
 
 def _digest(names):
