@@ -125,7 +125,8 @@ def _lines(job, once, machine_, found):
            if times.get(phase) else '')
         for phase, number in found['reads'].items()) + (
             '; if they are decoded more slowly, it takes longer'
-            if not c.dataset.cache else '; each is decoded once')
+            if not c.dataset.cache else
+            '; each is decoded once, then read from the cache')
   if found['reads'] and not c.dataset.cache:
     yield (f'note      --config.dataset.cache=DIR, with room for '
            f'{words.size(intake.size(job.dataset))}, decodes each image once')
