@@ -131,6 +131,6 @@ def _runs(job, syn, batch, real, test, together, size):
 def _read(path):
   """What was kept; nothing where that cannot be read."""
   try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
+    return dict(json.loads(path.read_text()))
+  except (OSError, ValueError, TypeError):
     return {}
