@@ -51,10 +51,11 @@ def dry_run(config, workdir, machine_=None, say=print):
   """
   job = outline(config)
   machine_ = machine_ or machine.measure()
-  _check_streamed(job, machine_)
+  streams = intake.streams(config, job.dataset, machine_.memory)
+  if streams:
+    checks.check_streamed(config)
   once = flops.forward(job.network, job.shape)
   phases = cost.phases(job, machine_)
-  streams = intake.streams(config, job.dataset, machine_.memory)
   found = {
       'memory': cost.memory(job, sum(phases.values(), []), once, machine_),
       'widest': cost.widest(job, phases, once),
@@ -68,13 +69,6 @@ def dry_run(config, workdir, machine_=None, say=print):
   for line in _lines(job, once, machine_, found):
     say(line)
   return found
-
-
-def _check_streamed(job, machine_):
-  """Refuses what cannot be streamed where the images do not fit."""
-  c = job.config
-  if intake.streams(c, job.dataset, machine_.memory):
-    checks.check_streamed(c)
 
 
 class _Lines:

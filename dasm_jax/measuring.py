@@ -58,9 +58,8 @@ def measure(job, syn, batch, real, test, place, log, keeper):
       _train(job, name, run, len(have), size, log, keeper, speed, save)
       log.progress(1 + (name == 'random'), 2, len(have), c.networks,
                    what='evaluation', unit='network')
-      keeper.stopping.hear()
-      keeper.stopping.leave_if_asked(
-          f'{len(have)} of {c.networks} networks trained on the {name} set')
+      unfinished.leave_if_asked(keeper, f'{len(have)} of {c.networks} networks '
+                                f'trained on the {name} set')
   return {name: np.array(values) for name, values in found.items()}
 
 

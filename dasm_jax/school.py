@@ -137,9 +137,7 @@ def _train(job, buffer, numbers, data, log, keeper):
     log.say(f'experts   {group[-1] + 1}/{buffer.number} trained, '
             f'{words.seconds(time.time() - began)}')
     hosts.once(keeper.push)
-    keeper.stopping.hear()
-    if keeper.stopping.asked:
-      keeper.stopping.leave_if_asked(_finished(buffer))
+    unfinished.leave_if_asked(keeper, _finished(buffer))
 
 
 def _tell(buffer, numbers, log, speed, rest, done, within, loss):

@@ -114,30 +114,30 @@ def kept(folder, name, parts, shape, say):
       if store.identity not in known:  # of held-out images it is the same
         known[store.identity] = store.identity()
       store = store._replace(kept=_kept(
-          folder, f'{name} {split}', store, known[store.identity], rows, shape,
-          say))
+          folder, name, split, store, known[store.identity], rows, shape, say))
     made.append((split, store, rows))
   return made
 
 
-def _kept(folder, name, store, identity, rows, shape, say):
+def _kept(folder, name, split, store, identity, rows, shape, say):
   """The `Decoded` of a store, or None where nothing can be written."""
   from PIL import __version__ as pillow
   digest = hashlib.sha256(
       f'{VERSION} {pillow} {shape} {identity}'.encode()).hexdigest()
   plain = ''.join(x if x.isalnum() else '_'
-                  for x in name.rsplit(' ', 1)[0].split('/')[-1])[-60:]
+                  for x in name.split('/')[-1])[-60:]
   path = pathlib.Path(folder) / f'{plain}_{digest[:16]}.images'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Decoded(path, len(store.labels), shape)
     free = shutil.disk_usage(folder).free
   except OSError as error:  # It is a help, and no more.
-    say(f'note      no decoded images of {name} are kept in {OPTION}={folder}: '
-        f'{error.strerror}')
+    say(f'note      no decoded images of {name} {split} are kept in '
+        f'{OPTION}={folder}: {error.strerror}')
     return None
-  lacking = len(rows) - made.has(rows)
-  say(f'decoded images of {name}: {made.has(rows)} of {len(rows)} are in '
+  there = made.has(rows)
+  lacking = len(rows) - there
+  say(f'decoded images of {name} {split}: {there} of {len(rows)} are in '
       f'{str(path)!r}' + (
           f', which may take {words.size(lacking * math.prod(shape))} more; '
           f'{words.size(free)} are free' if lacking else ''))

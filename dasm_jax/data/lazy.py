@@ -1,5 +1,6 @@
 """Data sets too large for memory: images are read as they are asked for."""
 
+import functools
 import logging
 import threading
 
@@ -230,7 +231,7 @@ def _records(name, data_dir, size, holdout, lanes, say):
     labels = index.labels(name, builder, split, lanes, say)
     with records.opened(name, builder, split) as source:
       channels = builder.info.features['image'].shape[-1]
-      identity = index.identity(builder, split)
+      identity = functools.partial(index.identity, builder, split)
       store = stores.records(source, labels, split, channels, size, identity)
       shape = stores.first_shape(store)
     parts.append(_part(stores.records(

@@ -52,11 +52,12 @@ def files(names, labels, size):
 def records(source, labels, split, channels, size, identity):
   """A `Store` of a TFDS data source of encoded images.
 
-  split: its name; channels: those of the feature, or None; identity: a text.
+  split: its name; channels: those of the feature, or None; identity: a function
+  of nothing, to a text.
   """
   return Store(labels, list, functools.partial(
       _decode_records, source, channels, size),
-      lambda row: f'{split} record {row}', lambda: f'{size} {identity}')
+      lambda row: f'{split} record {row}', lambda: f'{size} {identity()}')
 
 
 def _digest(names):
