@@ -2,16 +2,34 @@
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 
 # A lost collective must fail the suite, not hang it. The older emitters, on one
 # thread, compile these many small programs twice as fast.
-os.environ['XLA_FLAGS'] = ' '.join([
-    os.environ.get('XLA_FLAGS', ''),
-    '--xla_cpu_use_fusion_emitters=false',
-    '--xla_cpu_parallel_codegen_split_count=1',
-    '--xla_cpu_collective_call_warn_stuck_timeout_seconds=20',
-    '--xla_cpu_collective_call_terminate_timeout_seconds=60']).strip()
+_FLAGS = ('--xla_cpu_use_fusion_emitters=false',
+          '--xla_cpu_parallel_codegen_split_count=1',
+          '--xla_cpu_collective_call_warn_stuck_timeout_seconds=20',
+          '--xla_cpu_collective_call_terminate_timeout_seconds=60')
+
+
+def _exist(flags):
+  """Whether this XLA has all of some flags; one that it lacks aborts it."""
+  environment = {**os.environ, 'JAX_PLATFORMS': 'cpu',
+                 'XLA_FLAGS': ' '.join(flags)}
+  return not subprocess.run(
+      [sys.executable, '-c', 'import jax; jax.devices()'], env=environment,
+      stderr=subprocess.DEVNULL, check=False).returncode
+
+
+# Workers of pytest-xdist have what the first process found.
+if 'DASM_JAX_TEST_FLAGS' not in os.environ:
+  os.environ['DASM_JAX_TEST_FLAGS'] = ' '.join(
+      _FLAGS if _exist(_FLAGS) else [x for x in _FLAGS if _exist([x])])
+  os.environ['XLA_FLAGS'] = ' '.join([
+      os.environ.get('XLA_FLAGS', ''),
+      os.environ['DASM_JAX_TEST_FLAGS']]).strip()
 
 # Files compile the same small programs: what one has compiled the next reads.
 # A folder for each worker, as others may read what is half written.
