@@ -18,36 +18,37 @@ CAFE: 30.3 / 46.3 / 55.5; herding: 21.5 / 31.6 / 40.4; random: 14.4 / 26.0 /
 DATM's own tables). Measured: RESULTS.md.
 """
 
-from dasm_jax import config, published, small_images
+from dasm_jax import config
+from dasm_jax.config import small_images, trajectories
 
 # Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
 # ipc takes the row next to it. Two cells are not as printed: MTT's image rate
 # at ipc 10, a misprint there (its program's issue 31 found 100 to be stable),
 # and FTD's whitening, which its commands state for ipc 10 alone: MTT's.
 MTT = {
-    1: published.mtt(50, 2, 2, 100., 1e-7, .01, zca=True),
-    10: published.mtt(30, 2, 20, 100., 1e-5, .001, zca=True),
-    50: published.mtt(30, 2, 40, 1000., 1e-5, .001)}
+    1: trajectories.mtt(50, 2, 2, 100., 1e-7, .01, zca=True),
+    10: trajectories.mtt(30, 2, 20, 100., 1e-5, .001, zca=True),
+    50: trajectories.mtt(30, 2, 40, 1000., 1e-5, .001)}
 FTD = {
-    1: published.ftd(50, 2, 2, 100., 1e-7, .01, zca=True, alpha=.3,
+    1: trajectories.ftd(50, 2, 2, 100., 1e-7, .01, zca=True, alpha=.3,
                      average=.9999),
-    10: published.ftd(30, 2, 20, 100., 1e-5, .001, zca=True, alpha=.3,
+    10: trajectories.ftd(30, 2, 20, 100., 1e-5, .001, zca=True, alpha=.3,
                       average=.9995),
-    50: published.ftd(30, 2, 40, 1000., 1e-5, .01, alpha=1., average=.999)}
+    50: trajectories.ftd(30, 2, 40, 1000., 1e-5, .01, alpha=1., average=.999)}
 # Its README gives ipc 1 alone; the others are MTT's, for as many iterations.
 TESLA = {
-    1: published.tesla(50, 2, 5, 1000., 1e-7, .01),
+    1: trajectories.tesla(50, 2, 5, 1000., 1e-7, .01),
     10: MTT[10]._replace(steps=10_000), 50: MTT[50]._replace(steps=10_000)}
 # A student batch of 100 at ipc 10 or 500 at ipc 50 is the whole set: 0.
 DATM = {
-    1: published.datm(80, 2, 4, 100., 1e-7, lr_label=5., skip_above=1.1),
-    10: published.datm(80, 2, 20, 100., 1e-5, lr_label=2., start_before=10,
+    1: trajectories.datm(80, 2, 4, 100., 1e-7, lr_label=5., skip_above=1.1),
+    10: trajectories.datm(80, 2, 20, 100., 1e-5, lr_label=2., start_before=10,
                        expand=1000),
-    50: published.datm(80, 2, 40, 1000., 1e-5, lr_label=2., start_before=20,
+    50: trajectories.datm(80, 2, 40, 1000., 1e-5, lr_label=2., start_before=20,
                        expand=2000),
-    500: published.datm(40, 2, 60, 50., 1e-5, lr_label=10., first_epoch=40,
+    500: trajectories.datm(40, 2, 60, 50., 1e-5, lr_label=10., first_epoch=40,
                         batch_syn=1000),
-    1000: published.datm(100, 2, 60, 50., 1e-5, lr_label=10., first_epoch=40,
+    1000: trajectories.datm(100, 2, 60, 50., 1e-5, lr_label=10., first_epoch=40,
                          batch_syn=1000)}
 TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 
@@ -58,6 +59,6 @@ def get_config(text=''):
   c = small_images.settings(a, name='cifar10', size=32, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
       trajectories=TRAJECTORIES)
-  if a.method == 'dm' and a.ipc >= 100 * config.segments_of(c):
+  if a.method == 'dm' and a.ipc >= 100 * config.segment_count(c):
     c.method.lr = 10.0
   return c

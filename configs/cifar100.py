@@ -23,35 +23,36 @@ IDC and, without whitening, MTT normalise with CIFAR-10's statistics; we with
 CIFAR-100's own, as DC.
 """
 
-from dasm_jax import published, small_images
+from dasm_jax.config import small_images, trajectories
 
 # Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
 # ipc takes the row next to it. FTD's commands state whitening for ipc 10, the
 # others have MTT's.
 MTT = {
-    1: published.mtt(20, 3, 20, 1000., 1e-5, .01, zca=True),
-    10: published.mtt(20, 2, 20, 1000., 1e-5, .01),
-    50: published.mtt(80, 2, 40, 1000., 1e-5, .01, batch_syn=125, zca=True)}
+    1: trajectories.mtt(20, 3, 20, 1000., 1e-5, .01, zca=True),
+    10: trajectories.mtt(20, 2, 20, 1000., 1e-5, .01),
+    50: trajectories.mtt(80, 2, 40, 1000., 1e-5, .01, batch_syn=125, zca=True)}
 FTD = {
-    1: published.ftd(40, 3, 20, 1000., 1e-5, .01, zca=True, alpha=1.,
+    1: trajectories.ftd(40, 3, 20, 1000., 1e-5, .01, zca=True, alpha=1.,
                      average=.9995),
-    10: published.ftd(20, 2, 40, 1000., 1e-5, .01, zca=True, alpha=1.,
+    10: trajectories.ftd(20, 2, 40, 1000., 1e-5, .01, zca=True, alpha=1.,
                       average=.9995),
-    50: published.ftd(80, 2, 40, 1000., 1e-5, .01, batch_syn=1000, zca=True,
+    50: trajectories.ftd(80, 2, 40, 1000., 1e-5, .01, batch_syn=1000, zca=True,
                       alpha=1., average=.999)}
 # Its README gives ipc 50 alone; the others are MTT's, for as many iterations.
 TESLA = {
     1: MTT[1]._replace(steps=10_000), 10: MTT[10]._replace(steps=10_000),
-    50: published.tesla(80, 2, 40, 1000., 1e-5, .01, batch_syn=125, zca=True)}
+    50: trajectories.tesla(80, 2, 40, 1000., 1e-5, .01, batch_syn=125,
+                           zca=True)}
 # A student batch of 1000 is the whole set at ipc 1 and 10: 0.
 DATM = {
-    1: published.datm(40, 3, 20, 1000., 1e-5, lr_label=10., start_before=10,
+    1: trajectories.datm(40, 3, 20, 1000., 1e-5, lr_label=10., start_before=10,
                       expand=1000),
-    10: published.datm(80, 2, 50, 1000., 1e-5, lr_label=10., start_before=30,
+    10: trajectories.datm(80, 2, 50, 1000., 1e-5, lr_label=10., start_before=30,
                        expand=2000),
-    50: published.datm(80, 2, 70, 1000., 1e-5, lr_label=10., first_epoch=20,
+    50: trajectories.datm(80, 2, 70, 1000., 1e-5, lr_label=10., first_epoch=20,
                        batch_syn=1000),
-    100: published.datm(80, 2, 70, 50., 1e-5, lr_label=10., first_epoch=30,
+    100: trajectories.datm(80, 2, 70, 50., 1e-5, lr_label=10., first_epoch=30,
                         batch_syn=1000)}
 TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 

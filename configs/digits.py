@@ -30,10 +30,10 @@ def get_config(text=''):
   c = config.defaults(a.method)
   c.seed = a.seed
   c.dataset.name = 'digits'
-  config.unflip(c)
+  config.remove_flips(c)
   c.network.depth = 2
   c.network.width = 32
-  config.take_network(c, a.network)
+  config.set_network(c, a.network)
   c.syn.ipc = a.ipc
   c.segments.number = a.segments or c.segments.number
   c.method.steps = min(c.method.steps, 300)

@@ -37,7 +37,7 @@ anew instead). ImageNet-100 and 1K compute in bfloat16
 (--config.network.dtype=float32 is IDC's).
 """
 
-from dasm_jax import imagenet, small_images
+from dasm_jax.config import imagenet, small_images
 from dasm_jax.errors import unknown
 
 CLASSES = {10: 'imagenet10', 100: 'imagenet100', 1000: ''}

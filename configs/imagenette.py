@@ -22,7 +22,7 @@ TESLA, DATM have it too, and IDC ImageNet-10's settings. MTT's authors: one or
 two RTX 3090, 1 to 5 hours. Ours is not measured.
 """
 
-from dasm_jax import imagenet
+from dasm_jax.config import imagenet
 
 TRAJECTORIES = imagenet.TRAJECTORIES
 

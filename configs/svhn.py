@@ -22,10 +22,10 @@ ipc, without whitening.
 import pathlib
 import runpy
 
-from dasm_jax import published, small_images
+from dasm_jax.config import small_images, trajectories
 
 CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
-TRAJECTORIES = published.plain(CIFAR10['TRAJECTORIES'])
+TRAJECTORIES = trajectories.without_whitening(CIFAR10['TRAJECTORIES'])
 
 
 def get_config(text=''):

@@ -19,26 +19,26 @@ none: they have CIFAR-10's settings here, IDC's rate by its rule of size, and
 TESLA has MTT's. SRe2L, ResNet-18, ipc 50: 41.1.
 """
 
-from dasm_jax import published, small_images
+from dasm_jax.config import small_images, trajectories
 
 # Columns: N, M, T+, image rate, rate of the student's rate, its start. Another
 # ipc takes the row next to it. Nothing is whitened but DATM, as published.
 MTT = {
-    1: published.mtt(10, 2, 10, 1e4, 1e-4, .01),
-    10: published.mtt(20, 2, 40, 1e4, 1e-4, .01, batch_syn=200),
-    50: published.mtt(20, 2, 40, 1e4, 1e-4, .01, batch_syn=300)}
+    1: trajectories.mtt(10, 2, 10, 1e4, 1e-4, .01),
+    10: trajectories.mtt(20, 2, 40, 1e4, 1e-4, .01, batch_syn=200),
+    50: trajectories.mtt(20, 2, 40, 1e4, 1e-4, .01, batch_syn=300)}
 FTD = {
-    1: published.ftd(30, 2, 10, 1e4, 1e-4, .01, alpha=1., average=.999),
-    10: published.ftd(20, 2, 40, 1e4, 1e-4, .01, batch_syn=500, alpha=1.,
+    1: trajectories.ftd(30, 2, 10, 1e4, 1e-4, .01, alpha=1., average=.999),
+    10: trajectories.ftd(20, 2, 40, 1e4, 1e-4, .01, batch_syn=500, alpha=1.,
                       average=.999)}
 TESLA = {ipc: row._replace(steps=10_000) for ipc, row in MTT.items()}
 # A student batch of 1000 is the whole set at ipc 1: 0.
 DATM = {
-    1: published.datm(40, 2, 20, 1e4, 1e-4, lr_label=10., start_before=15,
+    1: trajectories.datm(40, 2, 20, 1e4, 1e-4, lr_label=10., start_before=15,
                       expand=2000),
-    10: published.datm(40, 2, 50, 100., 1e-4, lr_label=10., first_epoch=10,
+    10: trajectories.datm(40, 2, 50, 100., 1e-4, lr_label=10., first_epoch=10,
                        batch_syn=500),
-    50: published.datm(20, 2, 70, 100., 1e-4, lr_label=10., first_epoch=40,
+    50: trajectories.datm(20, 2, 70, 100., 1e-4, lr_label=10., first_epoch=40,
                        batch_syn=1000)}
 TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 

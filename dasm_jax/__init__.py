@@ -1,6 +1,30 @@
 """Dataset distillation in JAX: DASM, SDC, and the methods they improve.
 
-Import the parts: `losses`, `difficulty`, `objectives`, `segments`, `methods`.
+Three rungs, each usable alone: formulas (`losses`, `difficulty`), objectives
+(`objectives`), methods (`methods.build`). Names are loaded when they are used:
+`import dasm_jax` costs nothing.
 """
 
-__version__ = '0.1.0'
+import importlib
+
+__version__ = '0.2.0'
+
+# Name -> the module that has it; ARCHITECTURE.md says what each is for.
+_MODULES = {name: name for name in (
+    'config', 'coresets', 'cost', 'data', 'difficulty', 'distill', 'errors',
+    'evaluate', 'losses', 'methods', 'models', 'objectives', 'pipeline',
+    'runtime', 'segments', 'synthetic', 'training', 'transforms', 'types')} | {
+        'card': 'evaluate.saved_set',  # their names before 0.2, which sets tell
+        'train': 'training.ensemble'}
+
+
+def __getattr__(name):
+  if name == 'load':
+    return importlib.import_module('dasm_jax.evaluate.saved_set').load
+  if name in _MODULES:
+    return importlib.import_module(f'dasm_jax.{_MODULES[name]}')
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__():
+  return sorted({*globals(), *_MODULES, 'load'})

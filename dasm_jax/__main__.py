@@ -1,7 +1,8 @@
-"""Names the commands: `python -m dasm_jax` is none."""
+"""`python -m dasm_jax` is `python -m dasm_jax.main`."""
 
-import sys
+from absl import app
 
-sys.exit('error: choose python -m dasm_jax.main (distils), dasm_jax.evaluate '
-         'or dasm_jax.diagnose (measure what was distilled); --help of each '
-         'says more')
+from dasm_jax import main
+
+if __name__ == '__main__':
+  app.run(main.main, flags_parser=main.parse)

@@ -5,31 +5,115 @@ and shows the mean per-sample gradient norm of the set's images and of real
 ones at each age of the networks, from init to trained. Several sets of the
 same data and network can be compared, by the first one's recipe:
 --set=runs/a,runs/b. Writes diagnose.json and diagnose.png.
+
+Source: the diagnostic of SDC (2408.12483), which compares the gradient norms
+of distilled and of real images (GraDN, after 2107.07075).
 """
 
+import functools
+import itertools
 import json
 import pathlib
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 import dasm_jax
-from dasm_jax import (
-  ageing,
-  card,
-  evaluate,
-  models,
-  parallel,
-  paths,
-  pictures,
-  subject,
-  words,
-  workdir,
-)
-from dasm_jax import real as reals
-from dasm_jax import source as sources
-from dasm_jax.commands import Parser, at_least, end, leave
+from dasm_jax import difficulty, models
+from dasm_jax.distill import figures
 from dasm_jax.errors import UserError
+from dasm_jax.evaluate import comparison, saved_set, subjects
+from dasm_jax.pipeline import source as sources
+from dasm_jax.pipeline import streaming
+from dasm_jax.runtime import devices, paths, text
+from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.runtime.cli import Parser, exit_process, int_at_least, run_command
+from dasm_jax.training import packing, train_step
 from dasm_jax.types import Batch
+
+
+def norms_by_age(network, recipe, together=None):
+  """Mean per-sample gradient norms by networks that grow up on real data.
+
+  Networks take SGD steps by the recipe (rate before its drops, batch drawn
+  anew from all images, augmentation, CutMix); the norms are of images as they
+  are, with batch norm's running averages.
+
+  Args:
+    network: a `Network`.
+    recipe: a `recipes.Recipe`; its epochs are not read.
+    together: how many a device has at once, see `packing.spread_networks`.
+
+  Returns:
+    `(keys, data, sets, ages, say) -> [sets, ages, networks]`, NumPy: one
+    network a key, trained on data, a `Source` or one of `real`; sets are
+    `Batch`es; ages are steps, ascending, 0 for fresh networks; `say(age)` is
+    called after each.
+  """
+  fresh, step = train_step.random_batch_trainer(network, recipe)
+  loss = train_step.loss_fn(network)
+
+  def start(key):
+    return fresh(jax.random.split(key)[0])
+
+  def grow(item, since, until, data):
+    key, *carry = item
+    def one(age, carry):
+      return step(carry, _step_key(key, age), data)
+    # A traced length: every age runs the same program.
+    return jax.lax.fori_loop(since, until, one, tuple(carry))
+
+  def mean_norm(variables, batch):
+    return difficulty.gradient_norms(loss, variables, batch).mean()
+
+  begin = devices.spread(start, together=together)
+  grow, mean_norm = (packing.spread_networks(x, network, recipe, together)
+                     for x in (grow, mean_norm))
+
+  def call(keys, data, sets, ages, say=lambda age: None):
+    values, carry = {}, begin(keys)
+    def measure(age):
+      if age in ages and age not in values:
+        values[age] = [mean_norm(carry[0], batch) for batch in sets]
+        say(age)
+    measure(0)
+    size = streaming.pieces_with_room(
+        data, max(1, *ages), devices.most_local(len(keys)) * recipe.batch)
+    wanted = functools.partial(_batch_indices, recipe, keys, len(data.labels),
+                               size)
+    with streaming.prefetched(data, _age_pieces(ages, size), wanted) as coming:
+      for (since, until), source in coming:
+        carry = grow((keys, *carry), *devices.replicate((
+            jnp.int32(since), jnp.int32(until))), source)
+        measure(until)
+    return np.asarray([values[age] for age in ages]).swapaxes(0, 1)
+  return call
+
+
+def _age_pieces(ages, size):
+  """`(since, until)`: at most `size` steps, which go from age to age."""
+  for before, age in itertools.pairwise((0, *ages)):
+    for since in range(before, age, size):
+      yield since, min(since + size, age)
+
+
+def _step_key(key, step):
+  """The key of one step of the network that has this one."""
+  return jax.random.fold_in(jax.random.split(key)[1], step)
+
+
+def _batch_indices(recipe, keys, n, size, piece):
+  """`streaming.local_rows` of the images that networks look at in some steps.
+
+  The last is repeated up to `size`, so that all run the same program.
+  """
+  since, until = piece
+  steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
+  def of(key, step):
+    return train_step.random_batch_indices(recipe, n, _step_key(key, step))
+  return streaming.local_rows(jax.vmap(jax.vmap(of, (None, 0)), (0, None))(
+      *devices.on_host((keys, steps))))
 
 
 def origin(found):
@@ -82,13 +166,13 @@ def measure(sets, dataset, ages, networks, real, seed):
   one = next(iter(sets.values()))
   classes = len(one.class_names)
   network = models.build(shape=one.shape, classes=classes, **one.network)
-  data = reals.place(dataset, one.codec)[0]
-  (chosen,) = evaluate.random_subsets(
+  data = streaming.place_dataset(dataset, one.codec)[0]
+  (chosen,) = comparison.random_subsets(
       dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
   batches = [Batch(*x.batch[:2]) for x in sets.values()]
-  batches = parallel.replicate([*batches, sources.take(
-      reals.fetch(data, chosen), chosen)])
-  run = ageing.gradient_norms(network, one.recipe._replace(lr=one.real_lr))
+  batches = devices.replicate([*batches, sources.take(
+      streaming.fetch(data, chosen), chosen)])
+  run = norms_by_age(network, one.recipe._replace(lr=one.real_lr))
   values = run(jax.random.split(jax.random.key(seed), networks), data,
                batches, ages,
                lambda age: print(f'age {age} measured', flush=True))
@@ -103,23 +187,23 @@ def write(sets, paths, ages, values, out):
     lines[name] |= {'path': str(path), **{
         key: found.card.get(key) for key in ('method', 'ipc', 'segments')}}
   one = next(iter(sets.values()))
-  workdir.write(out / 'diagnose.json', json.dumps({
+  workdirs.write_text(out / 'diagnose.json', json.dumps({
       'what': 'mean per-sample gradient norm', 'ages': list(ages),
       'data': origin(one), 'network': one.network, 'lines': lines,
       'version': dasm_jax.__version__}, indent=2) + '\n')
   labels = dict(zip(values, _labels(list(values)), strict=True))
-  pictures.curves(ages, {labels[name]: (x.mean(1), x.std(1))
-                         for name, x in values.items()},
-                  out / 'diagnose.png', 'network age, steps on real images',
-                  'mean gradient norm of an image')
+  figures.line_plot(ages, {labels[name]: (x.mean(1), x.std(1))
+                           for name, x in values.items()},
+                    out / 'diagnose.png', 'network age, steps on real images',
+                    'mean gradient norm of an image')
   rows = [(labels[name], *(f'{x:.3g}' for x in line['mean']))
           for name, line in lines.items()]
-  return words.table(rows, ('age', *map(str, ages)))
+  return text.table(rows, ('age', *map(str, ages)))
 
 
 def _writable(out):
   """Makes a directory before anything is measured for it."""
-  if paths.is_far(out):
+  if paths.is_remote(out):
     raise UserError(f'--out={out}: pictures are written to directories of this '
                     'machine; set another --out=')
   out = pathlib.Path(out)
@@ -144,7 +228,7 @@ def _brief(value):
 
 
 def _ages(text):
-  return sorted({at_least(0)(part) for part in text.split(',')})
+  return sorted({int_at_least(0)(part) for part in text.split(',')})
 
 
 def _parser():
@@ -154,11 +238,11 @@ def _parser():
       help='synthetic.npz files, or workdirs of finished runs')
   add('--ages', type=_ages, default='0,10,30,100,300,1000',
       help='steps on real images at which to measure (%(default)s)')
-  add('--networks', type=at_least(1), default=3,
+  add('--networks', type=int_at_least(1), default=3,
       help='fresh networks to take the mean over (%(default)s)')
-  add('--real', type=at_least(1), default=1000,
+  add('--real', type=int_at_least(1), default=1000,
       help='real images to measure, as many of each class (%(default)s)')
-  add('--seed', type=at_least(0), default=0,
+  add('--seed', type=int_at_least(0), default=0,
       help='of networks and real images')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the first run if not given, else TFDS_DATA_DIR')
@@ -168,12 +252,12 @@ def _parser():
 
 def run(a):
   """Measures and draws what the parsed arguments ask for."""
-  found = [paths.path_of(path) for path in a.set.split(',')]
-  sets = dict(zip(names_of(found), map(card.load, found), strict=True))
+  found = [paths.to_path(path) for path in a.set.split(',')]
+  sets = dict(zip(names_of(found), map(saved_set.load, found), strict=True))
   agree(sets)
-  first = card.find(found[0])
+  first = saved_set.find(found[0])
   out = _writable(a.out or first.parent)
-  dataset = subject.dataset_of(next(iter(sets.values())), first, a.data_dir)
+  dataset = subjects.dataset_of(next(iter(sets.values())), first, a.data_dir)
   values = measure(sets, dataset, a.ages, a.networks, a.real, a.seed)
   print(write(sets, found, a.ages, values, out))
   print(f'see {out / "diagnose.png"}, diagnose.json there')
@@ -181,8 +265,9 @@ def run(a):
 
 def main(argv=None):
   """The command; returns its exit status."""
-  return end(lambda: run(_parser().parse_args(argv)), 'nothing was written')
+  return run_command(lambda: run(_parser().parse_args(argv)),
+                     'nothing was written')
 
 
 if __name__ == '__main__':
-  leave(main())
+  exit_process(main())

@@ -1,6 +1,7 @@
 """What a user can mend: shown as one line, exit status 2, no traceback."""
 
 
+
 class UserError(ValueError):
   """A mistake in a configuration, a command line or a data directory.
 

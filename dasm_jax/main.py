@@ -52,7 +52,7 @@ class _Plain(std_logging.Formatter):
     return f'{record.levelname.lower()}: {record.getMessage()}'
 
 
-def _parse(argv):
+def parse(argv):
   """Parses flags; every mistake is one line and exit status 2."""
   try:
     # ml_collections wants the file before its entries, and reads sys.argv.
@@ -84,7 +84,8 @@ def _parse(argv):
 def _help(files):
   """Prints flags and every entry with its value, and leaves."""
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--help | head`
-  from dasm_jax import config, meanings
+  from dasm_jax import config
+  from dasm_jax.config import schema
   tree = (_tree(files[-1].removeprefix('--config=')) if files
           else config.defaults())
   width = shutil.get_terminal_size().columns
@@ -94,7 +95,7 @@ def _help(files):
                  for name in ('workdir', 'dry_run', 'machine', 'profile',
                               'coordinator', 'processes', 'process_id')),
       '\nEntries, with the values of the --config given, else the defaults:\n',
-      *meanings.lines(config.entries(tree), width)]))
+      *schema.help_lines(config.entries(tree), width)]))
   sys.exit(0)
 
 
@@ -133,8 +134,9 @@ def _tree(given):
 def _fail(error, code=2):
   print(f'error: {error}', file=sys.stderr, flush=True)
   if 'jax' in sys.modules:
-    from dasm_jax import hosts
-    if hosts.count() > 1:  # JAX would wait for the others, which wait for us
+    from dasm_jax.runtime import processes
+    if processes.count(
+        ) > 1:  # JAX would wait for the others, which wait for us
       sys.stdout.flush()
       os._exit(code)
   sys.exit(code)
@@ -156,11 +158,12 @@ def default_workdir(given, entries=()):
 
 def _entries(argv):
   """`a.b=1` of each `--config.a.b=1` that may not change within a workdir."""
-  from dasm_jax.run import FREE
+  from dasm_jax.distill.run import FREE_ENTRIES
   found = [re.match(r'--?config\.(.*)', argument) for argument in argv]
   texts = [match[1] for match in found if match]
   return [text for text in texts if not any(
-      f'{text.partition("=")[0]}.'.startswith(f'{free}.') for free in FREE)]
+      f'{text.partition("=")[0]}.'.startswith(f'{free}.')
+      for free in FREE_ENTRIES)]
 
 
 def main(argv):
@@ -170,26 +173,30 @@ def main(argv):
   logging.get_absl_handler().setFormatter(_Plain())
   import jax
 
-  from dasm_jax import dry_run, hosts, machine, run, stop
-  from dasm_jax import workdir as workdirs
+  from dasm_jax.cost import dry_run, machine
+  from dasm_jax.distill import run
+  from dasm_jax.runtime import preemption, processes
+  from dasm_jax.runtime import workdir as workdirs
+  pass
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
-    named = machine.parse(_MACHINE.value) if _MACHINE.value else None
+    named = machine.parse_machine(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
       signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`
-      workdirs.agree(workdir, json.loads(_CONFIG.value.to_json()), run.FREE)
+      workdirs.check_config(workdir, json.loads(_CONFIG.value.to_json()),
+                            run.FREE_ENTRIES)
       dry_run.dry_run(_CONFIG.value, workdir, named)
     elif named:
       raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
     else:
-      hosts.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+      processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
       run.run(_CONFIG.value, workdir, _PROFILE.value)
   except UserError as error:
     _fail(error, error.code)
-  except stop.Stopped as stopped:
+  except preemption.Stopped as stopped:
     print(f'\n{stopped}', file=sys.stderr)
     sys.exit(stopped.code)
   except KeyboardInterrupt:  # before a run hears of it
@@ -197,4 +204,4 @@ def main(argv):
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=_parse)
+  app.run(main, flags_parser=parse)

@@ -30,7 +30,7 @@ class Segment(NamedTuple):
     return self.slots.stop - self.slots.start
 
 
-class Choice(NamedTuple):
+class WindowChoice(NamedTuple):
   """Settings of the windows.
 
   name: a key of `WINDOWS`.
@@ -48,7 +48,7 @@ class Choice(NamedTuple):
   first: float = 1.0
 
 
-def number(ipc):
+def default_count(ipc):
   """How many segments to take by default: 1, 2, 5 or 10 for a given ipc."""
   for limit, segments in ((2, 1), (50, 2), (500, 5)):
     if ipc < limit:
@@ -91,7 +91,7 @@ def steps(total, segments, index):
   return total * (index + 1) // segments - total * index // segments
 
 
-def scorer(choice, index):
+def scoring_networks(choice, index):
   """Who scores the real images for a segment: None, `real` or `previous`.
 
   `real` is a network trained on real data, `previous` networks trained on all
@@ -110,7 +110,7 @@ def windows(choice, index, segments, labels, classes, scores=None,
   """The real images that a segment may see.
 
   Args:
-    choice: a `Choice`.
+    choice: a `WindowChoice`.
     index: the segment, from 0, of `segments`.
     labels: `[n]` int, each below `classes`.
     scores: `[n]`, higher is harder, as `scorer` asks for; else None.
@@ -155,33 +155,33 @@ def _aligned(choice, index, segments, accuracy):
   return choice.gamma * accuracy, 1 - choice.hardest
 
 
-def _slide(choice, index, segments, accuracy):
+def _sliding(choice, index, segments, accuracy):
   start = (1 - choice.share) * index / max(segments - 1, 1)
   return start, start + choice.share
 
 
 def _reversed(choice, index, segments, accuracy):
-  return _slide(choice, segments - 1 - index, segments, accuracy)
+  return _sliding(choice, segments - 1 - index, segments, accuracy)
 
 
-def _part(choice, index, segments, accuracy):
+def _random_part(choice, index, segments, accuracy):
   return index / segments, (index + 1) / segments
 
 
 # Name -> (quantiles of a class from easy to hard, who scores).
 WINDOWS = {
     'aligned': (_aligned, 'previous'),
-    'slide': (_slide, 'previous'),
-    'static': (_slide, 'real'),
+    'slide': (_sliding, 'previous'),
+    'static': (_sliding, 'real'),
     'reversed': (_reversed, 'previous'),
-    'random': (_part, None),
+    'random': (_random_part, None),
     'hardest': (lambda c, *_: (1 - c.share, 1.0), 'previous'),
     'drop_easy': (lambda c, *_: (c.share, 1.0), 'real'),
     'everything': (lambda *_: (0.0, 1.0), None),
 }
 
 
-def epochs(choice, index, segments, first, last, accuracy):
+def expert_epochs(choice, index, segments, first, last, accuracy):
   """Which epochs of experts a segment may start from, by the same windows.
 
   Time is difficulty here: what experts learn first is easy. The epochs stand
@@ -200,7 +200,7 @@ def epochs(choice, index, segments, first, last, accuracy):
   return int(inside[0]), int(inside[-1])
 
 
-def fresh(rows, used, size):
+def unused_first(rows, used, size):
   """Of each window the images that no segment began with, if enough are left.
 
   Args:
@@ -213,7 +213,7 @@ def fresh(rows, used, size):
           for new, row in zip(left, rows, strict=True)]
 
 
-def start(rows, labels, used, size, seed):
+def first_images(rows, labels, used, size, seed):
   """Real images to start a segment from: of its window, new ones first.
 
   Args:

@@ -12,11 +12,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import resample, zca
 from dasm_jax.errors import UserError, unknown
+from dasm_jax.transforms import resample, zca
+
+# Class numbers, probabilities, logits for each epoch.
+LABEL_KINDS = ('hard', 'soft', 'told')
+
+
+def class_numbers(labels):
+  """`[classes, ipc]` int32 of labels that are one-hot, else None."""
+  labels = np.asarray(labels)
+  numbers = labels.argmax(-1).astype(np.int32)
+  one_hot = (np.eye(labels.shape[-1])[numbers] == labels).all()
+  return numbers if one_hot else None
+
+
+def stored_labels(labels):
+  """Soft labels as they are read back from half precision, float32."""
+  labels = np.asarray(labels, np.float16).astype(np.float32)
+  return labels / labels.sum(-1, keepdims=True)
+
+
+def label_kind(labels, told=None):
+  """`hard` if every row of `[…, classes]` is one-hot, else `soft`.
+
+  `told` if there are such logits for each epoch.
+  """
+  if told is not None:
+    return 'told'
+  return 'soft' if class_numbers(labels) is None else 'hard'
+
+
+def set_bytes(syn, told=None):
+  """Bytes of the set as 8-bit pixels, and with its labels, see `counted`."""
+  return storage_bytes(np.shape(syn.images), label_kind(syn.labels, told),
+                       np.shape(told))
+
+
+def storage_bytes(shape, kind, told=()):
+  """Bytes of images `[classes, ipc, …]` of a shape, and of their labels.
+
+  One byte a pixel and a class number; soft labels, and those told for each
+  epoch (`told`: their shape), take two bytes a class (fp16).
+  """
+  classes, ipc, *_ = shape
+  labels, how = {
+      'hard': (classes * ipc, 'one byte a label'),
+      'soft': (2 * classes ** 2 * ipc, 'two bytes a label and class'),
+      'told': (2 * math.prod(told), 'two bytes a label, class and epoch')}[kind]
+  return {'images': math.prod(shape), 'labels': labels,
+          'counted': f'one byte a pixel and channel, {how}'}
 
 SPACES = ('normalised', 'pixels')
-KINDS = ('single', 'multi', 'bound')
+FORMATIONS = ('single', 'multi', 'bound')
 
 
 class Codec(NamedTuple):
@@ -48,8 +96,8 @@ def codec(mean, std, *, space='pixels', factor=1, kind='single', bound=128,
   """
   if space not in SPACES:
     raise unknown('storage space', space, SPACES)
-  if kind not in KINDS:
-    raise unknown('formation', kind, KINDS)
+  if kind not in FORMATIONS:
+    raise unknown('formation', kind, FORMATIONS)
   side = min(shape[:2]) if shape is not None else math.inf
   if not 1 <= factor <= side:
     raise UserError(f'factor {factor} does not fit images of side {side}; '
@@ -57,7 +105,7 @@ def codec(mean, std, *, space='pixels', factor=1, kind='single', bound=128,
   return Codec(space, factor, kind, tuple(mean), tuple(std), bound, whitening)
 
 
-def _parts(codec_, n):
+def _formation_parts(codec_, n):
   """(start, stop, factor) of the pieces that are decoded alike."""
   if codec_.kind == 'single':
     return [(0, n, codec_.factor)]
@@ -74,11 +122,11 @@ def _parts(codec_, n):
   return parts
 
 
-def sources(codec_, n):
+def decoded_from(codec_, n):
   """Which of `n` stored images each decoded one comes from, NumPy int."""
   return np.concatenate([
       np.tile(np.arange(start, stop), g ** 2)
-      for start, stop, g in _parts(codec_, n)])
+      for start, stop, g in _formation_parts(codec_, n)])
 
 
 def decode(codec_, images):
@@ -95,11 +143,11 @@ def decode(codec_, images):
     `[len(sources(codec_, n)), height, width, channels]` in the same space.
   """
   return jnp.concatenate([
-      _split(images[start:stop], g)
-      for start, stop, g in _parts(codec_, len(images))])
+      _cut(images[start:stop], g)
+      for start, stop, g in _formation_parts(codec_, len(images))])
 
 
-def _split(images, factor):
+def _cut(images, factor):
   if factor == 1:
     return images
   _, height, width, _ = images.shape
@@ -117,10 +165,11 @@ def _split(images, factor):
 
 def normalise(codec_, images):
   """Stored (or decoded) images as networks see them."""
-  return images if codec_.space == 'normalised' else enter(codec_, images)
+  return images if codec_.space == 'normalised' else normalise_pixels(codec_,
+                                                                      images)
 
 
-def enter(codec_, images):
+def normalise_pixels(codec_, images):
   """Images on [0, 1] as networks see them."""
   if codec_.zca is not None:
     return zca.whiten(codec_.zca, images)
@@ -138,7 +187,7 @@ def pixels(codec_, images):
   return jnp.clip(images, 0, 1)
 
 
-def in_training(codec_):
+def training_codec(codec_):
   """The `Codec` by which networks are trained.
 
   `bound` is a measure against memory during matching only: for training every
@@ -147,7 +196,7 @@ def in_training(codec_):
   return codec_._replace(kind='single') if codec_.kind == 'bound' else codec_
 
 
-def inputs(codec_, syn):
+def training_inputs(codec_, syn):
   """All classes decoded and normalised for training, as `(images, labels)`.
 
   Args:
@@ -157,14 +206,14 @@ def inputs(codec_, syn):
   Returns:
     images `[classes * decoded, h, w, c]`, labels `[…, classes]`, class-major.
   """
-  codec_ = in_training(codec_)
+  codec_ = training_codec(codec_)
   images = jax.vmap(lambda x: normalise(codec_, decode(codec_, x)))(syn.images)
-  labels = syn.labels[:, sources(codec_, syn.images.shape[1])]
+  labels = syn.labels[:, decoded_from(codec_, syn.images.shape[1])]
   return (images.reshape(-1, *images.shape[2:]),
           labels.reshape(-1, labels.shape[-1]))
 
 
-def mix(real, factor):
+def pack(real, factor):
   """Packs `factor ** 2` real images into each stored one (IDC's `mix`).
 
   Cell (i, j) of image n is real image `(i * factor + j) * ipc + n`, shrunk by
@@ -179,7 +228,8 @@ def mix(real, factor):
   """
   n, height, width, _ = real.shape
   ipc = n // factor ** 2
-  rows, columns = _cells(height, factor), _cells(width, factor)
+  rows, columns = _cell_positions(height, factor), _cell_positions(width,
+                                                                   factor)
   lines = []
   for i, r in enumerate(rows):
     line = []
@@ -190,7 +240,7 @@ def mix(real, factor):
   return jnp.concatenate(lines, axis=1)
 
 
-def _cells(size, factor):
+def _cell_positions(size, factor):
   """Source positions of each cell along one axis."""
   small, larger = divmod(size, factor)
   lengths = [small + (i < larger) for i in range(factor)]
@@ -208,7 +258,7 @@ def clip(codec_, images):
   return jnp.clip(images, 0, 1) if codec_.space == 'pixels' else images
 
 
-def within(codec_, images):
+def clip_to_pixels(codec_, images):
   """Stored images whose pixels are cut to [0, 1], in any space."""
   if codec_.space == 'pixels':
     return jnp.clip(images, 0, 1)

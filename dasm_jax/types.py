@@ -18,7 +18,7 @@ class Batch(NamedTuple):
   labels: Array
 
 
-class Taught(NamedTuple):
+class SoftLabelled(NamedTuple):
   """A `Batch` `[n, …]` whose labels are told anew in every epoch.
 
   told: `[epochs, n, classes]` float16, logits of a teacher for each image as

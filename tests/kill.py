@@ -23,7 +23,10 @@ import time
 from concurrent import futures
 
 import numpy as np
-import toy
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / 'helpers'))
+
+import toy  # noqa: E402
 
 # Seconds of work: DC on digits in two segments, a checkpoint at every step.
 TINY = {

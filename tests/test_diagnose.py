@@ -11,20 +11,13 @@ import pytest
 import toy
 from PIL import Image
 
-from dasm_jax import (
-  ageing,
-  card,
-  config,
-  diagnose,
-  losses,
-  parallel,
-  pictures,
-  recipes,
-  train,
-)
-from dasm_jax import job as jobs
-from dasm_jax import source as sources
+from dasm_jax import config, diagnose, losses
+from dasm_jax.distill import figures, setup
 from dasm_jax.errors import UserError
+from dasm_jax.evaluate import saved_set
+from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime import devices
+from dasm_jax.training import recipes, train_step
 from dasm_jax.types import Batch, Synthetic
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -38,15 +31,15 @@ def grown():
   network, data = toy.network(), toy.source()
   right = sources.take(data, jnp.arange(0, 36, 4))
   wrong = right._replace(labels=jnp.roll(right.labels, 1, axis=1))
-  place = parallel.replicate(data), parallel.replicate([right, wrong])
-  run = ageing.gradient_norms(network, RECIPE)
+  place = devices.replicate(data), devices.replicate([right, wrong])
+  run = diagnose.norms_by_age(network, RECIPE)
   return network, right, {
       ages: run(KEYS, *place, ages) for ages in ((0, 2, 40), (40,))}
 
 
 def test_norms_of_fresh_networks_against_a_loop(grown):
   network, right, found = grown
-  loss = train.loss_fn(network)
+  loss = train_step.loss_fn(network)
   @jax.jit
   def norm(variables, image, label):
     slope = jax.grad(loss)(variables, Batch(image[None], label[None]))
@@ -76,18 +69,18 @@ def save(path, ipc=2, space='pixels', seed=0, **entries):
   c.syn.factor, c.segments.number, c.method.batch = 2, 1, 8
   c.eval.recipe, c.eval.augment = 'dc', ''
   c.update_from_flattened_dict(entries)
-  job = jobs.build(c)
+  job = setup.build(c)
   labels = np.broadcast_to(np.eye(10)[:, None], (10, ipc, 10))
   images = np.random.default_rng(seed).uniform(size=(10, ipc, 8, 8, 1))
   syn = Synthetic(jnp.asarray(images, jnp.float32), jnp.asarray(labels), .01)
   path.parent.mkdir(parents=True, exist_ok=True)
-  card.save(job, syn, {'accuracy': {}}, path)
+  saved_set.save(job, syn, {'accuracy': {}}, path)
   return syn
 
 
 def test_a_set_is_read_as_it_was_saved(tmp_path):
   syn = save(tmp_path / 'a' / 'synthetic.npz')
-  found = card.load(tmp_path / 'a')
+  found = saved_set.load(tmp_path / 'a')
   toy.leaves_equal(found.syn[:2], syn[:2])
   assert (found.codec.space, found.codec.factor) == ('pixels', 2)
   assert found.network['width'] == 4 and found.recipe.restart
@@ -120,7 +113,7 @@ def test_curves(tmp_path):
   for name, x in {'a': (0, 1, 100), 'b': (5, 50, 60), 'c': (0,)}.items():
     shown = {key: (mean[:len(x)], std[:len(x)])
              for key, (mean, std) in lines.items()}
-    pictures.curves(x, shown, tmp_path / f'{name}.png', 'x', 'y')
+    figures.line_plot(x, shown, tmp_path / f'{name}.png', 'x', 'y')
     with Image.open(tmp_path / f'{name}.png') as image:
       page = np.asarray(image.convert('RGB')).astype(int)
     # Blue (the first line) and the dark dashes of the real one are there.
@@ -131,7 +124,7 @@ def test_curves(tmp_path):
     ({'dataset.name': 'mnist'}, 'data'), ({'network.width': 5}, 'network')])
 def test_sets_that_cannot_be_compared(entries, what, tmp_path):
   save(tmp_path / 'a.npz')
-  one = card.load(tmp_path / 'a.npz')
+  one = saved_set.load(tmp_path / 'a.npz')
   dataset = entries.get('dataset.name', 'digits')
   network = one.network | {'width': entries.get('network.width', 4)}
   other = one._replace(network=network, data=one.data | {'name': dataset})

@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from dasm_jax import card, config
-from dasm_jax import job as jobs
+from dasm_jax import config
+from dasm_jax.distill import setup
+from dasm_jax.evaluate import saved_set
 from dasm_jax.types import Synthetic
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,8 +35,8 @@ def test_a_saved_set_is_trained_on(tmp_path, monkeypatch):
   labels = np.broadcast_to(np.eye(10)[:, None], (10, 2, 10))
   workdir = tmp_path / 'runs' / 'digits'
   workdir.mkdir(parents=True)
-  card.save(jobs.build(c), Synthetic(images, labels, 0), {'accuracy': {}},
-            workdir / 'synthetic.npz')
+  saved_set.save(setup.build(c), Synthetic(images, labels, 0), {'accuracy': {}},
+                 workdir / 'synthetic.npz')
   monkeypatch.chdir(tmp_path)
   names = example('card.load')
   assert np.isfinite(names['loss'])

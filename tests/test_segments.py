@@ -13,7 +13,7 @@ SCORES = np.concatenate([np.arange(10)[::-1], np.arange(10)]) / 10.0
 
 def window(name, index, number, *, scores=SCORES, accuracy=None, floor=1,
            seed=0, labels=LABELS, **options):
-  choice = segments.Choice(name, **options)
+  choice = segments.WindowChoice(name, **options)
   rows = segments.windows(choice, index, number, labels, 2, scores, accuracy,
                           floor, seed)
   assert all((np.diff(row) > 0).all() for row in rows)
@@ -111,7 +111,7 @@ def test_plan_that_does_not_split(ipc, number):
 @pytest.mark.parametrize('ipc, want', [
     (1, 1), (2, 2), (49, 2), (50, 5), (499, 5), (500, 10)])
 def test_number_by_default(ipc, want):
-  assert segments.number(ipc) == want
+  assert segments.default_count(ipc) == want
 
 
 @pytest.mark.parametrize('total, number', [(10, 3), (7, 7), (300, 2), (11, 4)])
@@ -123,7 +123,8 @@ def test_steps_sum(total, number):
 
 def test_who_scores():
   def who(name, index, **options):
-    return segments.scorer(segments.Choice(name, **options), index)
+    return segments.scoring_networks(segments.WindowChoice(name, **options),
+                                     index)
   assert who('aligned', 0) is None and who('aligned', 1) == 'previous'
   assert who('aligned', 0, first=0.5) == 'real'
   assert who('slide', 0) == 'real' and who('slide', 1) == 'previous'
@@ -135,16 +136,16 @@ def test_unknown_window():
   with pytest.raises(UserError, match="'x'; choose from aligned, drop_easy"):
     window('x', 0, 2)
   with pytest.raises(UserError, match="unknown window 'x'"):
-    segments.scorer(segments.Choice('x'), 0)
+    segments.scoring_networks(segments.WindowChoice('x'), 0)
 
 
 def test_fresh():
   used = np.zeros(9, bool)
   used[[1, 2, 7]] = True
   rows = [np.array([0, 1, 3]), np.array([5, 7, 8])]
-  got = segments.fresh(rows, used, 2)
+  got = segments.unused_first(rows, used, 2)
   assert [row.tolist() for row in got] == [[0, 3], [5, 8]]
-  got = segments.fresh(rows, used, 3)  # too few are left
+  got = segments.unused_first(rows, used, 3)  # too few are left
   assert [row.tolist() for row in got] == [[0, 1, 3], [5, 7, 8]]
 
 
@@ -153,12 +154,12 @@ def test_start_takes_new_images_of_the_window_first():
   used = np.zeros(20, bool)
   used[[2, 3]] = True
   used[10:14] = True
-  got = segments.start(rows, LABELS, used, 4, 0)
+  got = segments.first_images(rows, LABELS, used, 4, 0)
   assert set(got[0]) <= {4, 5, 6, 7} and len(set(got[0])) == 4
   assert set(got[1]) == {10, 11, 12, 13}  # all used: of the window all the same
-  got = segments.start(rows, LABELS, used, 8, 0)
+  got = segments.first_images(rows, LABELS, used, 8, 0)
   assert set(got[0]) >= {2, 3, 4, 5, 6, 7} and len(set(got[0])) == 8
-  got = segments.start(rows, LABELS, used, 25, 0)
+  got = segments.first_images(rows, LABELS, used, 25, 0)
   assert all(len(set(row)) == 10 for row in got)  # too small: repeats, evenly
   assert max(np.bincount(got[0])) == 3
 
@@ -167,11 +168,11 @@ def test_starts_of_all_segments_are_apart():
   rows = [np.arange(10), np.arange(10, 20)]
   used, seen = np.zeros(20, bool), []
   for k in range(3):
-    chosen = segments.start(rows, LABELS, used, 3, [0, 1, k])
+    chosen = segments.first_images(rows, LABELS, used, 3, [0, 1, k])
     used[chosen] = True
     seen += chosen.ravel().tolist()
   assert len(set(seen)) == len(seen) == 18
-  again = segments.start(rows, LABELS, np.zeros(20, bool), 3, [0, 1, 0])
+  again = segments.first_images(rows, LABELS, np.zeros(20, bool), 3, [0, 1, 0])
   assert set(again.ravel()) == set(seen[:6])
-  other = segments.start(rows, LABELS, np.zeros(20, bool), 3, [1, 1, 0])
+  other = segments.first_images(rows, LABELS, np.zeros(20, bool), 3, [1, 1, 0])
   assert set(other.ravel()) != set(seen[:6])

@@ -18,19 +18,19 @@ def codec(**options):
 
 def test_mix_packs_by_nearest_neighbour():
   real = IMAGES[..., :1]
-  got = np.asarray(synthetic.mix(real, 2))
+  got = np.asarray(synthetic.pack(real, 2))
   assert got.shape == (1, 6, 6, 1)
   for i in range(2):
     for j in range(2):
       # A cell of three from six: every other pixel.
       np.testing.assert_array_equal(
           got[0, 3 * i:3 * i + 3, 3 * j:3 * j + 3], real[2 * i + j, ::2, ::2])
-  np.testing.assert_array_equal(synthetic.mix(IMAGES, 1), IMAGES)
+  np.testing.assert_array_equal(synthetic.pack(IMAGES, 1), IMAGES)
 
 
 def test_mix_gives_what_is_over_to_the_first_cells():
   real = np.arange(4 * 25, dtype='f').reshape(4, 5, 5, 1)
-  got = np.asarray(synthetic.mix(real, 2))[0, ..., 0]
+  got = np.asarray(synthetic.pack(real, 2))[0, ..., 0]
   three, two = [0, 1, 3], [0, 2]  # floor(k * 5 / 3), floor(k * 5 / 2)
   np.testing.assert_array_equal(got[:3, :3], real[0, ..., 0][three][:, three])
   np.testing.assert_array_equal(got[:3, 3:], real[1, ..., 0][three][:, two])
@@ -39,7 +39,7 @@ def test_mix_gives_what_is_over_to_the_first_cells():
 
 def test_mix_puts_an_image_s_cells_apart():
   real = np.arange(8, dtype='f').reshape(8, 1, 1, 1) * np.ones((1, 2, 2, 1))
-  got = np.asarray(synthetic.mix(real.astype('f'), 2))[..., 0]
+  got = np.asarray(synthetic.pack(real.astype('f'), 2))[..., 0]
   # Cell (i, j) of image n is real image (2 i + j) * ipc + n.
   np.testing.assert_array_equal(got, [[[0, 2], [4, 6]], [[1, 3], [5, 7]]])
 
@@ -70,7 +70,7 @@ def test_decode_pads_odd_sides_with_gray():
     ('bound', [0, 1, 2] * 4)])
 def test_sources_tell_where_from(kind, want):
   coder = codec(factor=2, kind=kind)
-  assert synthetic.sources(coder, 3).tolist() == want
+  assert synthetic.decoded_from(coder, 3).tolist() == want
   flat = np.arange(3, dtype='f').reshape(3, 1, 1, 1) * np.ones((1, 4, 4, 1))
   got = synthetic.decode(coder, flat.astype('f'))
   np.testing.assert_allclose(np.asarray(got)[:, 2, 2, 0], want)
@@ -79,7 +79,7 @@ def test_sources_tell_where_from(kind, want):
 def test_round_trip_of_smooth_images():
   # What is constant in a cell survives packing and decoding exactly.
   real = np.arange(8, dtype='f').reshape(8, 1, 1, 1) * np.ones((1, 6, 6, 1))
-  got = synthetic.decode(codec(factor=2), synthetic.mix(real.astype('f'), 2))
+  got = synthetic.decode(codec(factor=2), synthetic.pack(real.astype('f'), 2))
   np.testing.assert_allclose(got, real)
 
 
@@ -90,7 +90,7 @@ def test_round_trip_of_smooth_images():
     (200, 2, [200])])
 def test_bound(n, factor, want):
   coder = codec(factor=factor, kind='bound', bound=128)
-  where = synthetic.sources(coder, n)
+  where = synthetic.decoded_from(coder, n)
   assert len(where) == sum(want) and set(where) == set(range(n))
   assert len(where) <= max(n, 128)
   assert len(synthetic.decode(coder, jnp.zeros((n, 6, 6, 1)))) == len(where)
@@ -128,7 +128,7 @@ def test_inputs_are_class_major():
   syn = Synthetic(jnp.asarray(images, 'float32'), labels, jnp.float32(0))
   for kind in ('single', 'bound'):  # a bound is of the matching only
     coder = codec(space='normalised', factor=2, kind=kind, bound=2)
-    got, soft = synthetic.inputs(coder, syn)
+    got, soft = synthetic.training_inputs(coder, syn)
     np.testing.assert_allclose(got[:, 1, 1, 0], [0, 1] * 4 + [2, 3] * 4)
     np.testing.assert_array_equal(soft.argmax(-1), [0] * 8 + [1] * 8)
 

@@ -1,16 +1,9 @@
 """Data sets by name: host arrays of uint8 images. No JAX in here."""
 
-from dasm_jax.data import (
-  digits,
-  folder,
-  outlines,
-  records,
-  refusals,
-  subset,
-)
-from dasm_jax.data.directory import locate
-from dasm_jax.data.splits import Dataset, Split, hold_out, statistics
-from dasm_jax.data.table import DATASETS, Row
+from dasm_jax.data import dataset as datasets
+from dasm_jax.data import describe, digits, folder, tfds
+from dasm_jax.data.dataset import Dataset, Split, hold_out, statistics
+from dasm_jax.data.tfds_prepare import locate
 
 __all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'here', 'load',
            'outline']
@@ -22,20 +15,20 @@ def check(name, *, data_dir=None, size=0, holdout=0.0, classes=''):
   Takes what `load` takes; raises `UserError`. Give it `holdout` too: with it
   a data set needs no test split.
   """
-  refusals.options(name, size, holdout)
+  datasets.check_options(name, size, holdout)
   if name == 'digits':
     digits.check()
   elif name.startswith(folder.PREFIX):
     layout = folder.check(name[len(folder.PREFIX):], holdout)
-    subset.indices(layout.class_names, classes)
+    datasets.class_indices(layout.class_names, classes)
   else:
-    names = records.check(name, data_dir, holdout).info.features['label'].names
+    names = tfds.check(name, data_dir, holdout).info.features['label'].names
     if names:
-      subset.indices(tuple(names), classes)
+      datasets.class_indices(tuple(names), classes)
 
 
 def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
-  """A `Dataset` in memory; `lazy.open` is for one that is too large.
+  """A `Dataset` in memory; `reader.open_lazy` is for one that is too large.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
     prepared TFDS directory (a path, or a name in the data directory), or
@@ -45,10 +38,10 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   holdout: if positive, `test` is this fraction of each class of train, which
     loses it, and the real test split is not touched.
   seed: which images are held out.
-  classes: which of its classes, see `subset.choose`; '' takes all.
+  classes: which of its classes, see `datasets.choose_classes`; '' takes all.
   Raises `UserError`.
   """
-  refusals.options(name, size, holdout)
+  datasets.check_options(name, size, holdout)
   row = None
   if name == 'digits':
     train, test, names = digits.load(size)
@@ -56,14 +49,14 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
     train, test, names = folder.load(
         name[len(folder.PREFIX):], size, holdout, classes)
   else:
-    train, test, names, row = records.load(
+    train, test, names, row = tfds.load(
         name, data_dir, size, holdout, classes)
   train, test, names = _chosen(train, test, names, classes)
-  refusals.classes(name, train.labels, names)
+  datasets.check_classes(name, train.labels, names)
   if holdout:
     train, test = hold_out(train, holdout, seed, names)
-  refusals.tests(name, test.labels, names, train.images.shape[1:],
-                 test.images.shape[1:])
+  datasets.check_test_split(name, test.labels, names, train.images.shape[1:],
+                            test.images.shape[1:])
   mean, std = (row.mean, row.std) if row else ((), ())
   if len(mean) != train.images.shape[-1]:
     mean, std = statistics(train.images)
@@ -77,7 +70,8 @@ def _chosen(train, test, names, classes):
   out = []
   for split in (train, test):
     if split is not None:
-      rows, labels, chosen = subset.choose(split.labels, names, classes)
+      rows, labels, chosen = datasets.choose_classes(split.labels, names,
+                                                     classes)
       # What was read for them alone need not be copied.
       whole = len(rows) == len(split.labels)
       # An outline's images are one that is repeated: indices would copy it.
@@ -96,7 +90,7 @@ def here(name, data_dir=None):
 
 def in_tfds(name):
   """Whether TFDS knows a data set, so that it can prepare it."""
-  return outlines.names_of(name) is not None
+  return describe.names_of(name) is not None
 
 
 def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
@@ -104,13 +98,13 @@ def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
 
   Raises `UserError`, also where that does not say how many images there are.
   """
-  refusals.options(name, size, holdout)
-  dataset = outlines.outline(name, data_dir=data_dir, size=size,
+  datasets.check_options(name, size, holdout)
+  dataset = describe.outline(name, data_dir=data_dir, size=size,
                              holdout=holdout, seed=seed)
   train, test, names = _chosen(
       dataset.train, dataset.test, dataset.class_names, classes)
   dataset = dataset._replace(train=train, test=test, class_names=names)
-  refusals.classes(name, train.labels, dataset.class_names)
-  refusals.tests(name, test.labels, dataset.class_names, train.shape,
-                 test.shape)
+  datasets.check_classes(name, train.labels, dataset.class_names)
+  datasets.check_test_split(name, test.labels, dataset.class_names, train.shape,
+                            test.shape)
   return dataset

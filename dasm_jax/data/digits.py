@@ -4,7 +4,7 @@ import importlib.util
 
 import numpy as np
 
-from dasm_jax.data.splits import Split, stratify, take
+from dasm_jax.data.dataset import Split, stratify, take_rows
 from dasm_jax.errors import UserError
 
 
@@ -29,5 +29,5 @@ def load(size=0):
     images = np.stack([fit_array(image, size) for image in images])
   whole = Split(images, bunch.target.astype(np.int32))
   kept, held = stratify(whole.labels, 0.2)
-  return (take(whole, kept), take(whole, held),
+  return (take_rows(whole, kept), take_rows(whole, held),
           tuple(str(digit) for digit in range(10)))

@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dasm_jax.data.images import SUFFIXES, decode
-from dasm_jax.data.splits import (
+from dasm_jax.data.dataset import (
   Split,
   brief,
-  empty,
-  mend,
+  class_indices,
+  empty_images,
+  replace_broken,
   shorten,
   stratify,
-  take,
+  take_rows,
 )
-from dasm_jax.data.subset import indices
+from dasm_jax.data.images import SUFFIXES, decode
 from dasm_jax.errors import UserError
 
 PREFIX = 'folder:'
@@ -128,13 +128,13 @@ def load(path, size=None, holdout=0.0, classes=''):
 
   test: the folder's own, else a fifth of each class, always the same; None
     if the folder has none and `holdout` makes it unneeded.
-  classes: only theirs are read, see `subset.choose`; labels stay the folder's.
-  A broken file is replaced by the next of its class, with a warning. Raises
-  `UserError` for what `check` refuses, a class of broken files, and where
-  images differ in size and `size` is not given.
+  classes: only theirs are read, see `datasets.choose_classes`; labels stay the
+  folder's. A broken file is replaced by the next of its class, with a warning.
+  Raises `UserError` for what `check` refuses, a class of broken files, and
+  where images differ in size and `size` is not given.
   """
   layout = check(path, holdout)
-  wanted = set(indices(layout.class_names, classes))
+  wanted = set(class_indices(layout.class_names, classes))
   def listed(where):
     return [(file, label) for file, label in labelled(
         where, layout.class_names) if label in wanted]
@@ -145,14 +145,16 @@ def load(path, size=None, holdout=0.0, classes=''):
   whole, broken = _read(files, size)
   if layout.cut:
     rows, held = stratify(whole.labels, 0.2)
-    parts = (take(whole, rows), rows), (take(whole, held), held)
+    parts = (take_rows(whole, rows), rows), (take_rows(whole, held), held)
   else:
     parts = [(Split(whole.images[part], whole.labels[part]),
               np.arange(len(files))[part])
              for part in (slice(count), slice(count, None))]
   for part, places in parts:
-    mend(part, {at: broken[row] for at, row in enumerate(places.tolist())
-                if row in broken}, f'folder {str(path)!r}', layout.class_names)
+    replace_broken(part, {at: broken[row] for at,
+                          row in enumerate(places.tolist())
+                          if row in broken}, f'folder {str(path)!r}',
+                          layout.class_names)
   (train, _), (test, _) = parts
   alone = layout.test is None and not layout.cut
   return train, None if alone else test, layout.class_names
@@ -173,7 +175,7 @@ def _read(files, size):
         broken[index] = path
         continue
       if images is None:
-        images = empty((len(files), *image.shape))
+        images = empty_images((len(files), *image.shape))
       if image.shape[:2] != images.shape[1:3]:
         raise _several_sizes(files)
       if image.shape[-1] > images.shape[-1]:

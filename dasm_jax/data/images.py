@@ -1,8 +1,17 @@
 """Image files to arrays, arrays to one size. Pillow throughout."""
 
 import io
+import warnings
 
 import numpy as np
+
+
+def quiet_pillow():
+  """What Pillow warns of (odd EXIF, palettes, large images) it also reads.
+
+  For good: `warnings.catch_warnings` would undo what other threads set.
+  """
+  warnings.filterwarnings('ignore', module=r'PIL\.')
 
 SUFFIXES = frozenset(
     '.png .jpg .jpeg .jfif .bmp .gif .webp .tif .tiff .ppm .pgm .pbm'.split())

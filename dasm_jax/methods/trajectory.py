@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import difficulty, losses, parallel, sharpness, synthetic
-from dasm_jax import trajectories as paths
-from dasm_jax.methods import relabel, slope
+from dasm_jax import difficulty, losses, objectives, synthetic
+from dasm_jax.runtime import devices
+from dasm_jax.training import sam, soft_labels
 from dasm_jax.types import Array, Method, Synthetic
 
 SURE = 1e-20  # the least probability a learned label starts from
@@ -36,10 +36,10 @@ class Settings(NamedTuple):
   unravel: `[parameters] -> params`, what `loss_fn` takes.
   loss_fn: `(params, Batch) -> scalar` of the student.
   augment: of the student's minibatches, or None.
-  correction: a `slope.Correction`; its penalty is averaged over the steps.
+  correction: a `objectives.Correction`; its penalty is averaged over the steps.
   codec: a `synthetic.Codec`.
   student_steps, batch: of the student; batch 0 is all images.
-  frozen, image_factor: see `paths.trajectory_matching`.
+  frozen, image_factor: see `objectives.trajectory_matching`.
   union: the student sees finished segments too.
   starts: expert starts a step.
   lr, momentum: of SGD on the stored images; of the student's rate: lr_lr.
@@ -52,7 +52,7 @@ class Settings(NamedTuple):
   unravel: Callable
   loss_fn: Callable
   augment: Callable | None
-  correction: slope.Correction
+  correction: objectives.Correction
   codec: synthetic.Codec
   student_steps: int
   batch: int
@@ -74,7 +74,7 @@ class State(NamedTuple):
   """Everything that a run of one segment carries.
 
   syn: the set as it would be saved now. learned: the images as they step, the
-  labels' logits, the rate. moments: of these. strength: see `gradient.State`.
+  labels' logits, the rate. moments: of these. strength: see `matching.State`.
   """
   syn: Synthetic
   learned: Synthetic
@@ -141,7 +141,7 @@ def _move(settings, state, change):
   rate = old.lr * jnp.exp(jnp.clip(
       -settings.lr_lr * change.lr / old.lr, -1, 1))
   learned = Synthetic(images, logits, rate)
-  shown = sharpness.average(state.syn.images, images, settings.average) if (
+  shown = sam.moving_average(state.syn.images, images, settings.average) if (
       settings.average) else images
   labels = jax.nn.softmax(logits) if settings.lr_label else state.syn.labels
   return Synthetic(shown, labels, rate), learned
@@ -152,7 +152,7 @@ def _assign(settings, state, data):
   if settings.assign is None:
     return state
   row = data.target[(state.step - data.first) * settings.starts]
-  labels = relabel.assigned(settings.assign, settings.codec)(
+  labels = soft_labels.assigned_labels(settings.assign, settings.codec)(
       settings.unravel(row.astype(jnp.float32)), state.learned)
   return state._replace(syn=state.syn._replace(labels=labels))
 
@@ -174,7 +174,7 @@ def _slope(settings, axis_name):
   active = bool(correction.start or correction.end)
   hardness = difficulty.penalty(
       settings.loss_fn, correction.penalty) if active else None
-  both = paths.with_hardness(
+  both = objectives.trajectory_with_difficulty(
       settings.loss_fn, settings.student_steps, hardness,
       batch=settings.batch, augment=settings.augment, frozen=settings.frozen,
       image_factor=settings.image_factor)
@@ -201,7 +201,7 @@ def _slope(settings, axis_name):
       values, slopes = one(state, start, target, frozen,
                            jax.random.fold_in(key, j))
       return _kept(settings, values, slopes)
-    total = parallel.total(settings.starts, start_of, axis_name)
+    total = devices.sum_over(settings.starts, start_of, axis_name)
     count = jnp.maximum(total['count'], 1)
     slopes = jax.tree.map(lambda x: x / count, total['slopes'])
     metrics = {'match/loss': total['loss'] / settings.starts,
@@ -221,7 +221,8 @@ def _inputs(settings):
     if frozen is not None:
       both = (jnp.concatenate(x, axis=1) for x in zip(
           frozen, both, strict=True))
-    flat = synthetic.inputs(settings.codec, Synthetic(*both, learned.lr))
+    flat = synthetic.training_inputs(settings.codec, Synthetic(*both,
+                                                               learned.lr))
     return Synthetic(*flat, learned.lr)
   return inputs
 
@@ -245,6 +246,6 @@ def _corrected(correction, state, slopes):
   plain, harder = slopes
   now = correction.at(state.step) * losses.norm(plain.images) / (
       losses.norm(harder.images) + 1e-12)
-  strength = slope.smoothed(state.strength, now, state.step)
+  strength = objectives.smoothed(state.strength, now, state.step)
   return jax.tree.map(
       lambda a, b: a + strength * b, plain, harder), strength

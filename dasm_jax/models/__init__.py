@@ -6,15 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.models import (
-  convnet,
-  densenet,
-  layers,
-  lenet,
-  resnet,
-  vgg,
-  vit,
-)
+from dasm_jax.models import convnet, densenet, layers, lenet, resnet, vgg, vit
 from dasm_jax.types import Network, Variables
 
 MODELS = {

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.models import conv
+from dasm_jax.models import fast_conv
 
 EPSILON = 1e-5
 MOMENTUM = 0.9  # flax's reading: the old average keeps nine tenths
@@ -68,7 +68,7 @@ class Conv(nn.Module):
     shape = (self.kernel, self.kernel, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init or default, shape)
     padding = self.kernel // 2 if self.padding is None else self.padding
-    x = conv.convolution(x, kernel.astype(x.dtype), padding, self.stride)
+    x = fast_conv.convolution(x, kernel.astype(x.dtype), padding, self.stride)
     if not self.use_bias:
       return x
     bias = self.param('bias', default, (self.features,))

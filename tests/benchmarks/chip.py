@@ -19,7 +19,9 @@ import sys
 
 import jax
 
-from dasm_jax import cost, dry_run, flops, load, machine
+from dasm_jax.cost import dry_run, estimate, machine
+from dasm_jax.models import flops
+from dasm_jax.training import packing
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SHORT = {'eval.networks': 1, 'eval.epochs': 1, 'segments.number': 1}
@@ -90,9 +92,10 @@ def row(name, case, a, here):
   found = json.loads(path.read_text())['costs']
   c, published = settings(config, entries, a)
   job = dry_run.outline(c)
-  once = flops.forward(job.network, job.shape)
-  total = sum(one.images * load.KINDS[one.kind].passes
-              for one in cost.phases(job, here)['distillation']) * once.flops
+  once = flops.forward_cost(job.network, job.shape)
+  total = sum(one.images * packing.PASS_KINDS[one.kind].passes
+              for one in estimate.phase_work(job, here)[
+                  'distillation']) * once.flops
   each = found['step_seconds']
   speed = total / c.method.steps / each
   return (f'| {name} | {found["compile_seconds"]:.0f} | {each:.4f} | '
@@ -145,7 +148,7 @@ def main():
     if done.returncode:
       print(name, done.stderr[-300:], sep='\n', file=sys.stderr, flush=True)
   # Only now: until then this process keeps off the device's memory.
-  here = machine.measure()
+  here = machine.measure_machine()
   print(f'{here.kind}, {here.speed / 1e12:.2f} TFLOP/s in a float32 product at '
         f'the default precision; jax {jax.__version__}')
   if here.backend == 'cpu':

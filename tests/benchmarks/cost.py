@@ -19,7 +19,11 @@ from unittest import mock
 
 import numpy as np
 
-from dasm_jax import config, cost, dry_run, flops, machine, measuring, run
+from dasm_jax import config
+from dasm_jax.cost import dry_run, estimate, machine
+from dasm_jax.distill import run
+from dasm_jax.evaluate import comparison
+from dasm_jax.models import flops
 
 CHUNK = 10
 # Short enough for minutes in all: the sweeps are what is measured.
@@ -40,7 +44,7 @@ def settings(method, ipc):
   c = config.defaults(method)
   entries = SAME | {'syn.ipc': ipc, 'method.steps': SWEEPS[method]}
   c.update_from_flattened_dict(entries | OWN.get(method, {}))
-  config.unflip(c)
+  config.remove_flips(c)
   return c
 
 
@@ -51,16 +55,16 @@ def _nothing(*_):
 
 def measure(name):
   """`(predicted, measured, core)` of a case, seconds of its sweeps."""
-  c, here = settings(*CASES[name]), machine.measure()
+  c, here = settings(*CASES[name]), machine.measure_machine()
   job = dry_run.outline(c)
-  once = flops.forward(job.network, job.shape)
-  sweeps = cost.phases(job, here)['distillation']
+  once = flops.forward_cost(job.network, job.shape)
+  sweeps = estimate.phase_work(job, here)['distillation']
   share = 1 - CHUNK / c.method.steps
-  predicted = share * cost.seconds(sweeps, once, here)
+  predicted = share * estimate.work_seconds(sweeps, once, here)
   with tempfile.TemporaryDirectory() as folder:
     began, busy = time.perf_counter(), time.process_time()
     with (contextlib.redirect_stdout(io.StringIO()),
-          mock.patch.object(measuring, 'measure', _nothing)):
+          mock.patch.object(comparison, 'measure', _nothing)):
       run.run(c, pathlib.Path(folder) / 'run')
     core = (time.process_time() - busy) / (time.perf_counter() - began)
     rows = (pathlib.Path(folder) / 'run/metrics.jsonl').read_text()

@@ -14,20 +14,10 @@ import jax
 import jax.numpy as jnp
 import steps
 
-from dasm_jax import (
-  cost,
-  difficulty,
-  experts,
-  flops,
-  load,
-  losses,
-  machine,
-  models,
-  objectives,
-  recipes,
-  train,
-  trajectories,
-)
+from dasm_jax import difficulty, losses, models, objectives
+from dasm_jax.cost import estimate, machine
+from dasm_jax.models import flops
+from dasm_jax.training import ensemble, experts, packing, recipes, train_step
 from dasm_jax.types import Batch, Synthetic
 
 NETWORKS = {
@@ -56,11 +46,11 @@ def programs(network, variables, shape):
   real, key = Batch(*_set(shape, 64)), jax.random.key(3)
   def matched(objective):
     return steps._in_images(objectives.per_class(objective), syn)
-  gradient = matched(objectives.gradient_matching(train.loss_fn(network)))
+  gradient = matched(objectives.gradient_matching(train_step.loss_fn(network)))
   feature = matched(objectives.feature_matching(
       network.features, losses.mse, first=-1))
-  chase = trajectories.trajectory_matching(
-      experts.loss_fn(network), 10, batch=50)
+  chase = objectives.trajectory_matching(
+      experts.student_loss_fn(network), 10, batch=50)
   target = jax.tree.map(lambda x: x + 0.01, variables)
   flat = Synthetic(*_flat(shape, 100), jnp.float32(0.01))
 
@@ -69,22 +59,24 @@ def programs(network, variables, shape):
         lambda v, x: network.apply(v, x)[0].argmax(-1), variables,
         batch.images, 256)
   return {
-      'training': (functools.partial(train.fit, network, recipe),
+      'training': (functools.partial(ensemble.fit, network, recipe),
                    (key, _flat(shape, 1280), variables),
-                   [load.Work('gradient', 1280, chunk, 1)]),
+                   [packing.Work('gradient', 1280, chunk, 1)]),
       'forward': (look, (variables, _flat(shape, 2560)),
-                  [load.Work('forward', 2560, 256, 1, 1)]),
+                  [packing.Work('forward', 2560, 256, 1, 1)]),
       'gradient matching': (gradient, (syn.images, real, variables, key), [
-          load.Work('gradient', 640, 64, 1), load.Work('second', 100, 10, 1)]),
+          packing.Work('gradient', 640, 64, 1), packing.Work('second', 100, 10,
+                                                             1)]),
       'feature matching': (feature, (syn.images, real, variables, key), [
-          load.Work('forward', 640, 64, 1), load.Work('inward', 100, 10, 1)]),
+          packing.Work('forward', 640, 64, 1), packing.Work('inward', 100, 10,
+                                                            1)]),
       'trajectory': (jax.value_and_grad(chase, has_aux=True),
                      (flat, variables, target, key),
-                     [load.Work('student', 500, 50, 1, 16)]),
+                     [packing.Work('student', 500, 50, 1, 16)]),
       'gradient norms': (functools.partial(
-          difficulty.gradient_norms, train.loss_fn(network)),
+          difficulty.gradient_norms, train_step.loss_fn(network)),
                          (variables, _flat(shape, 640)),
-                         [load.Work('norms', 640, 8, 1, 9)])}
+                         [packing.Work('norms', 640, 8, 1, 9)])}
 
 
 def measure(function, arguments, least):
@@ -105,20 +97,20 @@ def main():
   parser.add_argument('--only', default=','.join(NETWORKS))
   parser.add_argument('--seconds', type=float, default=1.0)
   given = parser.parse_args()
-  here = machine.measure()
+  here = machine.measure_machine()
   print(f'{here.speed / 1e9:.0f} GFLOP/s in a matrix product')
   print('| network | program | seconds | of model | memory | of model |')
   print('|---|---|---|---|---|---|')
   for name in given.only.split(','):
     shape, settings = NETWORKS[name]
     network = models.build('convnet', shape=shape, classes=10, **settings)
-    once = flops.forward(network, shape)
+    once = flops.forward_cost(network, shape)
     variables = network.init(jax.random.key(0))
     for what, (function, arguments, works) in programs(
         network, variables, shape).items():
       taken, memory = measure(function, arguments, given.seconds)
-      guess = cost.seconds(works, once, here)
-      room = max(load.activations(one, once) for one in works)
+      guess = estimate.work_seconds(works, once, here)
+      room = max(packing.activations(one, once) for one in works)
       print(f'| {name} | {what} | {taken:.3f} | {taken / guess:.2f} | '
             f'{memory / 1e6:.1f} MB | {memory / room:.2f} |', flush=True)
 

@@ -24,7 +24,8 @@ import time
 import numpy as np
 import psutil
 
-from dasm_jax.data import ahead, lazy, pool
+from dasm_jax.data import reader, workers
+from dasm_jax.pipeline import prefetch
 
 STEPS = 60  # of --step
 
@@ -34,9 +35,9 @@ def bare(split, rows, threads):
   store = split._store
 
   def loop(rows):
-    out = np.empty((pool.BLOCK, *split.shape), np.uint8)
-    for at in range(0, len(rows), pool.BLOCK):
-      items = store.items(split._rows[rows[at:at + pool.BLOCK]].tolist())
+    out = np.empty((workers.BLOCK, *split.shape), np.uint8)
+    for at in range(0, len(rows), workers.BLOCK):
+      items = store.items(split._rows[rows[at:at + workers.BLOCK]].tolist())
       store.decode(items, out, range(len(items)))
 
   if threads < 2:
@@ -65,7 +66,7 @@ def usage():
 
 def compare(split, given):
   """Prints the table."""
-  lanes = given.workers or given.threads or pool.cores()
+  lanes = given.workers or given.threads or workers.cores()
   random = np.random.RandomState(0)
   ways = {'bare, 1 thread': lambda rows: bare(split, rows, 1)}
   if lanes > 1:
@@ -100,7 +101,7 @@ def watch(split, given):
   print(f'{"seconds":>8}{"images":>12}{"images/s":>12}{"waited s":>12}'
         f'{"resident MB":>14}')
   steps = iter(int, 1)  # Without end.
-  with ahead.Ahead(split, lambda step: random.randint(
+  with prefetch.Prefetcher(split, lambda step: random.randint(
       0, len(split), given.images), steps) as found:
     for _ in found:
       now = time.monotonic()
@@ -116,7 +117,7 @@ def wait(split, given):
   """Prints how long steps of some seconds waited for their images."""
   random = np.random.RandomState(0)
   waits = []
-  with ahead.Ahead(split, lambda step: random.randint(
+  with prefetch.Prefetcher(split, lambda step: random.randint(
       0, len(split), given.images), range(STEPS)) as found:
     for _ in range(STEPS):
       began = time.perf_counter()
@@ -146,12 +147,12 @@ def main():
   parser.add_argument('--minutes', type=float, default=0.0)
   parser.add_argument('--step', type=float, default=0.0)
   given = parser.parse_args()
-  split = lazy.open(
+  split = reader.open_lazy(
       given.name, data_dir=given.data_dir, size=given.size,
       holdout=given.holdout, threads=given.threads, workers=given.workers,
       cache=given.cache, say=print).train
   print(f'{given.name}: {len(split)} images at {split.shape}, '
-        f'{pool.cores()} cores')
+        f'{workers.cores()} cores')
   (watch if given.minutes else wait if given.step else compare)(split, given)
   split.close()
 

@@ -19,27 +19,17 @@ import time
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import (
-  augment,
-  difficulty,
-  experts,
-  losses,
-  machine,
-  models,
-  objectives,
-  recipes,
-  synthetic,
-  train,
-  trajectories,
-)
-from dasm_jax import load as passes
+from dasm_jax import difficulty, losses, models, objectives, synthetic
+from dasm_jax.cost import machine
+from dasm_jax.training import ensemble, experts, packing, recipes, train_step
+from dasm_jax.transforms import augment
 from dasm_jax.types import Batch, Synthetic
 
 CLASSES, SHAPE = 10, (32, 32, 3)
 # GFLOP an image: forward, and the multiples of it in `dasm_jax.work`.
 FORWARD = 0.10
 GRADIENT, SECOND, BACK = (
-    FORWARD * x for x in (passes.GRADIENT, passes.SECOND, passes.BACK))
+    FORWARD * x for x in (packing.GRADIENT, packing.SECOND, packing.BACK))
 
 
 def network():
@@ -68,7 +58,7 @@ def dc_step():
   """DC: all classes, 64 real images each, ipc 10, layer-wise cosine."""
   net, variables = network()
   match = objectives.per_class(
-      objectives.gradient_matching(train.loss_fn(net)))
+      objectives.gradient_matching(train_step.loss_fn(net)))
   syn = Synthetic(*_set(CLASSES, 10, 1), jnp.float32(0))
   real = Batch(*_set(CLASSES, 64, 2))
   work = CLASSES * (64 * GRADIENT + 10 * (GRADIENT + SECOND))
@@ -94,7 +84,7 @@ def idc_gradient():
   """IDC's gradient matching: squared distance of convolution gradients."""
   net, _ = network()
   flat = objectives.gradient_matching(
-      train.loss_fn(net), losses.mse, ndims=(4,))
+      train_step.loss_fn(net), losses.mse, ndims=(4,))
   return _idc(flat, 64 * GRADIENT + 40 * (GRADIENT + SECOND))
 
 
@@ -110,7 +100,7 @@ def gradient_norms():
   net, variables = network()
   images, _ = _set(1, 256, 1)
   batch = Batch(images[0], jnp.eye(CLASSES)[jnp.arange(256) % CLASSES])
-  norms = functools.partial(difficulty.gradient_norms, train.loss_fn(net))
+  norms = functools.partial(difficulty.gradient_norms, train_step.loss_fn(net))
   return norms, (variables, batch), 256, 256 * GRADIENT
 
 
@@ -133,8 +123,8 @@ def mtt_step(steps=10):
   images, labels = _set(CLASSES, 10, 1)
   syn = Synthetic(images.reshape(100, *SHAPE), labels.reshape(100, CLASSES),
                   jnp.float32(0.01))
-  match = trajectories.trajectory_matching(
-      experts.loss_fn(net), steps, batch=50)
+  match = objectives.trajectory_matching(
+      experts.student_loss_fn(net), steps, batch=50)
 
   def step(syn, start, target, key):
     return jax.value_and_grad(match, has_aux=True)(syn, start, target, key)
@@ -152,7 +142,7 @@ def evaluation_epoch():
   batch = Batch(images[0], jnp.eye(CLASSES)[jnp.arange(500) % CLASSES])
 
   def epoch(key, batch, variables):
-    return train.fit(net, recipe, key, batch, variables)
+    return ensemble.fit(net, recipe, key, batch, variables)
   return epoch, (jax.random.key(1), batch, variables), 500, 500 * GRADIENT
 
 
@@ -169,9 +159,9 @@ def measure(name, runs):
   compile_seconds = time.perf_counter() - start
   jax.block_until_ready(compiled(*arguments))
   # The product's speed is taken around the runs: a shared machine drifts.
-  before = machine.product(1024)
-  times = machine.seconds(lambda: compiled(*arguments), runs)
-  speed = max(before, machine.product(1024)) / 1e9
+  before = machine.matmul_speed(1024)
+  times = machine.call_seconds(lambda: compiled(*arguments), runs)
+  speed = max(before, machine.matmul_speed(1024)) / 1e9
   memory = compiled.memory_analysis()
   peak = (memory.temp_size_in_bytes + memory.argument_size_in_bytes
           + memory.output_size_in_bytes) / 1e6

@@ -1,0 +1,223 @@
+"""The configuration: every entry with its default, and the argument string."""
+
+import math
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from dasm_jax import models, segments
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.methods import registry
+from dasm_jax.training import recipes
+from dasm_jax.transforms import augment, photometric
+
+
+def defaults(method='idc'):
+  """Every entry of a configuration, with what `method` is made of.
+
+  Raises:
+    UserError: an unknown method.
+  """
+  c = ConfigDict()
+  c.method = ConfigDict(registry.settings_of(method))
+  c.seed = 0
+  c.dataset = ConfigDict(dict(
+      name='', data_dir='', size=0, holdout=0.0, zca=0.0, classes='',
+      stream='auto', workers=0, cache=''))
+  c.network = ConfigDict(dict(
+      name='convnet', depth=3, width=128, norm='instance', activation='relu',
+      pooling='avg', dtype='float32'))
+  c.syn = ConfigDict(dict(
+      ipc=10, init='real', labels='hard', space='normalised', factor=1,
+      formation='single', bound=128, phases=1))
+  c.sdc = ConfigDict(dict(
+      weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0, fall=0.0,
+      penalty='sample_norm'))
+  c.segments = ConfigDict(dict(
+      number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,
+      first=1.0, replay=0.25, match='new', score='loss', probes=3,
+      probe_epochs=100, probe_real_steps=300))
+  c.coreset = ConfigDict(dict(networks=1, epochs=10))
+  c.eval = ConfigDict(dict(
+      recipe='dc', epochs=1000, networks=5, lr=-1.0, weight_decay=-1.0,
+      batch=0, augment='auto', cutmix=-1.0, together='auto'))
+  if c.method.match == 'trajectory':
+    c.experts = ConfigDict(dict(
+        dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
+        weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
+        dtype='float32', augment=c.method.augment,
+        mode=c.method.augment_mode))
+  c.run = ConfigDict(dict(
+      chunk=10, save_seconds=30.0, buffer_mb=512, batched='auto'))
+  c.update_from_flattened_dict(_method_presets(method, c.method.match))
+  return c
+
+
+def segment_count(c):
+  """How many segments a configuration has."""
+  return c.segments.number or segments.default_count(c.syn.ipc)
+
+
+def expert_settings(c):
+  """Settings of the networks that a job trains first, or None.
+
+  `config.expert_settings` for trajectory methods. For others the networks that
+  theirs begin as, `method.pretrained` of them, trained as they are between
+  sweeps; only what they are after epoch `last` is kept. Like experts they have
+  a seed of their own, so that runs of all seeds share them.
+  """
+  m = c.method
+  if 'experts' in c or not m.get('pretrained'):
+    return c.get('experts')
+  return ConfigDict(dict(
+      dir='', number=m.pretrained, epochs=m.pretrained_epochs, lr=m.net_lr,
+      momentum=m.net_momentum, weight_decay=m.net_weight_decay,
+      batch=m.net_batch, rho=0.0, alpha=0.0, seed=0, at_once=1,
+      dtype='float32', augment=m.net_augment, mode=m.augment_mode,
+      cutmix=m.net_cutmix, last=m.pretrained_epochs))
+
+
+def _method_presets(method, match):
+  """What a method sets outside of its own entries."""
+  like_idc = {'syn.space': 'pixels', 'eval.recipe': 'idc'}
+  of_match = {
+      'none': {'syn.init': method, 'segments.number': 1,
+               'segments.window': 'everything', **like_idc},
+      # A student is trained on all that there is, and its rate is learned.
+      'trajectory': {'segments.match': 'union', 'eval.lr': 0.0,
+                     'sdc.penalty': 'batch_norm'},
+      'statistics': {
+          'syn.init': 'noise', 'network.norm': 'batch', 'eval.recipe': 'sre2l',
+          'eval.batch': 128},
+      'discriminate': {'syn.init': 'noise'}}
+  of_method = {
+      'idc': like_idc, 'aligned': like_idc,
+      'datm': {'syn.init': 'known', 'syn.labels': 'experts'}}
+  return of_method.get(method) or of_match.get(match, {})
+
+
+RATE_ON_REAL = 0.01  # of whatever is trained on real images when eval.lr is 0
+
+
+def evaluation_recipe(c, epochs, mean, std):
+  """The `recipes.Recipe` of the evaluation, or of probes, which train shorter.
+
+  mean, std: per channel, that images are normalised with.
+  """
+  strategy = c.eval.augment
+  if strategy == 'auto':
+    strategy = c.method.augment if c.eval.recipe != 'idc' else (
+        'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
+        else 'flip_color_crop_scale_rotate')
+  given = {name: c.eval[name] for name in ('cutmix', 'weight_decay')
+           if c.eval[name] >= 0}
+  if c.eval.batch:
+    given['batch'] = c.eval.batch
+  # A learned rate is not known before it is learned: the set brings it.
+  if c.eval.lr >= 0:
+    given['lr'] = c.eval.lr or RATE_ON_REAL
+  if c.eval.recipe == 'dc' and c.method.augment_mode in augment.ALIGNED:
+    given['mode'] = c.method.augment_mode
+  return recipes.RECIPES[c.eval.recipe](
+      epochs, strategy=strategy, statistics=photometric.pixel_statistics(
+          strategy, mean, std, c.dataset.zca), **given)
+
+
+def arguments(text, **spec):
+  """The argument string of a config file, `ipc=10,method=idc`, as a ConfigDict.
+
+  Args:
+    text: `key=value` pairs joined by commas; what stands behind the colon of
+      `--config=file.py:…`.
+    **spec: the keys with their defaults, whose types the values take.
+
+  Raises:
+    UserError: a key that is not in `spec`, or a value of another type.
+  """
+  out = ConfigDict(spec)
+  for part in filter(None, text.split(',')):
+    key, equals, value = part.partition('=')
+    if key not in spec:
+      raise unknown('config argument', key, spec)
+    kind = type(spec[key])
+    try:
+      if not equals:
+        raise ValueError
+      out[key] = _boolean(value) if kind is bool else kind(value)
+    except ValueError:
+      raise UserError(f'config argument {part!r} is not {key}=<'
+                      f'{kind.__name__}>; the default is {spec[key]}') from None
+  return out
+
+
+def _boolean(text):
+  return {'true': True, 'false': False}[text.lower()] if (
+      text.lower() in ('true', 'false')) else int('')
+
+
+def difference(path, config):
+  """Why `path` (`a.b.c`) is no entry of `config`: one line, or None."""
+  import difflib
+  node, walked = config, []
+  for name in path.split('.'):
+    if not isinstance(node, ConfigDict) or name not in node:
+      known = list(node) if isinstance(node, ConfigDict) else []
+      prefix = '.'.join(['--config', *walked])
+      close = difflib.get_close_matches(name, known, 1)
+      hint = f'did you mean {prefix}.{close[0]}? ' if close else ''
+      return (f'{prefix} has no entry {name!r}; {hint}'
+              f'choose from {", ".join(sorted(known)) or "nothing below it"}')
+    walked.append(name)
+    node = node[name]
+  return None
+
+
+def entries(config, prefix=''):
+  """Yields `(dotted name, value)` of all entries, in their order."""
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from entries(value, f'{prefix}{name}.')
+    else:
+      yield f'{prefix}{name}', value
+
+
+def check_finite(config):
+  """Raises `UserError` for the first entry that is nan or infinite."""
+  for name, value in entries(config):
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f'--config.{name}={value} must be a finite number')
+
+
+UNFLIPPED = ('digits', 'mnist', 'svhn')  # a mirrored digit is another sign
+
+
+def remove_flips(c):
+  """Takes the mirror out of every augmentation."""
+  for group in (c.method, c.get('experts', {})):
+    for name in {'augment', 'net_augment'} & set(group):
+      ops = group[name].split('_')
+      group[name] = '_'.join(op for op in ops if op != 'flip')
+
+
+def set_network(c, name):
+  """Puts another network, with its own settings, into a configuration.
+
+  What the method asks of norms stays. '' leaves the network as it is.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  if not name:
+    return
+  settings = models.settings_of(name)
+  if c.network.norm == 'batch' and 'norm' in settings:
+    settings['norm'] = 'batch'
+  kept = {'name': name, 'dtype': c.network.dtype}
+  c.network = ConfigDict({**kept, **{
+      key: OPTIONAL_SETTINGS.get(key) if value is None else value
+      for key, value in settings.items()}})
+
+
+# Settings of networks that are None unless they are set.
+OPTIONAL_SETTINGS = {'variant': placeholder(str), 'stem': placeholder(str),
+                     'first_padding': placeholder(int)}

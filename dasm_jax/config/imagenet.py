@@ -1,0 +1,131 @@
+"""Published settings on ImageNet and its subsets.
+
+`configs` calls `settings`; sources: IDC (2205.14959) with its program, MTT
+(2203.11932), SRe2L (2306.13092).
+"""
+
+from dasm_jax.config import small_images, trajectories
+from dasm_jax.data.registry import CLASS_LISTS
+
+# MTT's one row: 128x128, ConvNet-5, ten classes. Its followers published none
+# that we found: they have MTT's windows and rates here.
+_MTT = (20, 2, 10, 1000., 1e-6)
+TRAJECTORIES = {
+    'mtt': {1: trajectories.mtt(*_MTT, .01)},
+    'ftd': {1: trajectories.ftd(*_MTT, .01, alpha=1., average=.9995)},
+    'tesla': {1: trajectories.tesla(*_MTT, .01)},
+    'datm': {1: trajectories.datm(*_MTT, lr_label=10., zca=False)}}
+
+# TESLA's on ImageNet-1K, 64x64 and ConvNet-4, with soft labels.
+THOUSAND = trajectories.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100,
+                                 number=50)
+AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
+CROP = 'rrc08_flip'  # SRe2L's, of recovery and teacher
+# The teacher's 40,000 batches in steps that hold few images, where streamed.
+SHORT_TEACHING = {'method.teach': 2000, 'method.net_steps': 20}
+PER_CLASS = 1300  # real images, at most
+
+
+def evaluation_epochs(decoded, classes=10):
+  """Epochs of IDC's evaluation on ImageNet, for decoded images a class.
+
+  3000 for one, 2000 up to 10, 1500 up to 50, 1000 up to 200, 500 up to 500,
+  300 beyond; from 100 classes on two thirds, cut to hundreds.
+  """
+  steps = (1, 3000), (10, 2000), (50, 1500), (200, 1000), (500, 500)
+  found = next((many for most, many in steps if decoded <= most), 300)
+  return found if classes < 100 else found * 2 // 3 // 100 * 100
+
+
+def settings(a, classes):
+  """The configuration of a set of ImageNet's classes.
+
+  Trajectory methods: MTT's, 128x128 and ConvNet-5, evaluated by DSA's recipe;
+  TESLA's on all 1000 classes, 64x64 and ConvNet-4 with labels by its experts.
+  SRe2L: ResNet-18 with batch norm, its own recipe. The others: ResNet-AP-10,
+  evaluated by IDC's recipe. `a.size` of 128 or less means ConvNet-5 for them
+  too.
+
+  Args:
+    a: `small_images.arguments` with size (0: by the method).
+    classes: of `config.dataset.classes`; '' is all 1000.
+
+  Raises:
+    UserError: an unknown schedule or method.
+  """
+  count = len(CLASS_LISTS[classes]) if classes else 1000
+  many, short = count >= 100, a.schedule == 'short'
+  tesla = a.method == 'tesla' and count > 100
+  size = a.size or (
+      64 if tesla else 128 if a.method in TRAJECTORIES else 224)
+  a.factor = a.factor or (3 if a.method == 'idc' else 1)
+  c = small_images.settings(
+      a, name='imagenet2012', size=size, idc=dict(
+          distance='l1', lr=1e-3 if many else 3e-3, base_size=224,
+          net_steps=4 if many else 8, short_lr=3e-2),
+      trajectories=TRAJECTORIES | ({'tesla': {1: THOUSAND}} if tesla else {}),
+      sre2l=SHORT_TEACHING, recoveries=4000)
+  c.dataset.size, c.dataset.classes = size, classes
+  if a.factor > 2 and a.ipc >= 20:
+    c.syn.formation = 'bound'
+  if not a.network:
+    _network(c, size, short)
+  c.network.dtype = 'bfloat16' if many else 'float32'
+  if tesla:
+    c.method.assign = True
+    c.network.depth = c.network.depth if a.network else 4
+  if a.method in TRAJECTORIES:
+    return c
+  if a.method == 'sre2l':
+    m, e = c.method, c.eval
+    m.augment = m.net_augment = CROP
+    e.networks, e.batch = 3, 1024 if count > 100 else 128
+    return c
+  if a.method == 'idc':
+    _idc(c.method, count, short)
+  _evaluation(c, count, short)
+  return c
+
+
+def subset(text, classes):
+  """`settings` of one list of classes, for a config file's argument string."""
+  return settings(small_images.arguments(text, size=0), classes)
+
+
+def _network(c, size, short):
+  if c.method.name == 'sre2l':
+    c.network = dict(name='resnet', depth=18, widen=.25 if short else 1.,
+                     norm='batch')
+  elif size <= 128:
+    c.network.depth = 5
+  else:
+    c.network = dict(name='resnet_ap', depth=10, widen=.25 if short else 1.,
+                     norm='instance')
+
+
+def _idc(m, count, short):
+  """CutMix always; each network begins with some epochs on real images.
+
+  Of 100 classes it is one of ten that had them once, in the published program.
+  """
+  m.net_cutmix = 1.0
+  if count >= 100:
+    m.net_lr, m.net_weight_decay, m.net_batch = 0.1, 1e-4, 128
+  if short:
+    m.warmup = 50
+    return
+  m.steps = 50_000
+  if count == 100:
+    m.pretrained, m.pretrained_epochs = 10, 5
+  else:
+    before = 5 if count > 100 else 10
+    m.warmup = before * (count * PER_CLASS // m.net_batch)
+
+
+def _evaluation(c, count, short):
+  e = c.eval
+  e.recipe, e.augment, e.cutmix, e.networks = 'idc', AUGMENT, 1.0, 3
+  e.lr, e.weight_decay, e.batch = (
+      (0.1, 1e-4, 128) if count >= 100 else (0.01, 5e-4, 64))
+  if not short:
+    e.epochs = evaluation_epochs(c.syn.ipc * c.syn.factor ** 2, count)

@@ -1,0 +1,111 @@
+"""Published settings of data sets of small images, for every method.
+
+`configs` calls `settings`; sources: DC (2006.05929), DSA (2102.08259), DM
+(2110.04181), CAFE (2203.01531), IDC (2205.14959), SRe2L (2306.13092), their
+programs, and `published` for trajectory methods.
+"""
+
+from dasm_jax import config
+from dasm_jax.config.trajectories import apply_row, nearest_row, shortened
+from dasm_jax.errors import unknown
+
+# DC, DSA: image updates a network lives, and epochs between them, by ipc.
+LOOPS_BY_IPC = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20),
+                40: (40, 15),
+                50: (50, 10)}
+
+
+# Methods whose loops do not depend on ipc.
+SINGLE = {
+    'dm': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 1.0},
+    'cafe': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 0.1,
+             'eval.epochs': 600},
+    # CIFAR-100's. The teacher: 200 steps of 200 batches, 100 epochs of 50,000
+    # images.
+    'sre2l': {'method.lr': 0.25, 'method.teach': 200, 'method.net_steps': 200,
+              'eval.epochs': 300},
+}
+
+
+def arguments(text, **more):
+  """The argument string of a config file, with what all of them take.
+
+  more: further keys with their defaults, see `config.arguments`.
+  """
+  return config.arguments(
+      text, ipc=10, method='idc', segments=0, factor=0, network='',
+      schedule='published', seed=0, **more)
+
+
+def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
+  """The published settings of a small-image data set.
+
+  DC, DSA, DSAC: 1000 networks of T updates, batch 256, evaluation of 300 epochs
+  (DC) or 1000 with augmentation (DSA). DM: 20,000 networks of one update. CAFE:
+  2000 networks of 10 updates at least; here 20,000 updates, which end more
+  networks or fewer. SRe2L: 1000 updates, and a teacher a segment. IDC: 2000
+  networks of 100 sweeps, rate `lr * (ipc / 10) * (size / base_size)^2`, factor
+  2. Trajectory methods: the row of the nearest ipc. `schedule=short` has
+  narrower and fewer networks, for two CPU cores.
+
+  Args:
+    a: `arguments`.
+    name, size: of the data set and its images.
+    idc: IDC's distance, lr, base_size and net_steps for it, and the rate of
+      the short schedule, whose few sweeps must go further.
+    trajectories: `{method: {ipc: trajectories.TrajectoryRow}}`.
+    sre2l: entries of SRe2L that are not CIFAR-100's; recoveries: its updates.
+
+  Raises:
+    UserError: an unknown schedule or method.
+  """
+  if a.schedule not in ('published', 'short'):
+    raise unknown('schedule', a.schedule, ('published', 'short'))
+  c = config.defaults(a.method)
+  c.seed, c.dataset.name = a.seed, name
+  c.syn.ipc, c.segments.number = a.ipc, a.segments or c.segments.number
+  c.syn.factor = a.factor or (2 if a.method == 'idc' else 1)
+  config.set_network(c, a.network)
+  m = c.method
+  if a.method == 'idc':
+    m.distance, m.net_steps = idc['distance'], idc['net_steps']
+    m.lr = idc['lr'] * (size / idc['base_size']) ** 2
+    m.inner, m.steps = 100, 200_000
+  elif a.method in trajectories:
+    row = nearest_row(trajectories[a.method], a.ipc)
+    apply_row(c, shortened(row)
+                              if a.schedule == 'short' else row)
+  elif a.method in SINGLE:
+    c.update_from_flattened_dict(SINGLE[a.method])
+    if a.method == 'sre2l':
+      m.steps = recoveries
+      c.update_from_flattened_dict(dict(sre2l))
+  elif m.match != 'none':
+    known = min(LOOPS_BY_IPC, key=lambda ipc: abs(ipc - a.ipc))
+    m.inner, m.net_steps = LOOPS_BY_IPC[known]
+    m.steps, m.batch = 1000 * m.inner, 256
+    c.eval.epochs = 300 if a.method == 'dc' else 1000
+  if name in config.UNFLIPPED:
+    config.remove_flips(c)
+  if a.schedule == 'short':
+    _shorten(c)
+    if a.method == 'idc':
+      m.lr = idc['short_lr']
+  if a.method == 'sre2l':  # the last step that teaches moves the images, too
+    m.steps += config.segment_count(c) * (m.teach - 1)
+  return c
+
+
+def _shorten(c):
+  """For two CPU cores: fewer sweeps, a narrower network."""
+  if 'width' in c.network:
+    c.network.width = 32
+  elif 'widen' in c.network:
+    c.network.widen = 0.25
+  for name, most in (('steps', 300), ('inner', 25), ('net_steps', 8)):
+    if name in c.method:
+      c.method[name] = min(c.method[name], most)
+  if 'teach' in c.method:
+    c.method.teach, c.method.net_steps = 20, 40
+  c.segments.probe_epochs = 60
+  c.eval.epochs = 150

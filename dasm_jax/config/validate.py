@@ -1,0 +1,170 @@
+"""Refusing a configuration before any data are read, and what data lack."""
+
+import numpy as np
+
+from dasm_jax import coresets, data, difficulty, models, segments
+from dasm_jax.config import check_finite, entries, segment_count
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.methods import registry
+from dasm_jax.pipeline import loading
+from dasm_jax.training import expert_store, packing, recipes
+
+INITS = ('real', 'noise', 'known', *coresets.CORESETS)
+CHOICES = {
+    'dataset.stream': loading.STREAM_CHOICES, 'syn.init': INITS,
+    'syn.labels': ('hard', 'experts'), 'segments.match': ('new', 'union'),
+    'segments.window': segments.WINDOWS, 'segments.score': difficulty.SCORES,
+    'sdc.penalty': difficulty.PENALTIES, 'eval.recipe': recipes.RECIPES,
+    'experts.dtype': expert_store.DTYPES}
+
+
+def check(config):
+  """Refuses what can be refused before any data are read.
+
+  Raises:
+    UserError: one line that names the value, the choices and the way out.
+  """
+  c = config
+  data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
+             size=c.dataset.size, holdout=c.dataset.holdout,
+             classes=c.dataset.classes)
+  check_settings(c)
+
+
+def check_streamed(config):
+  """Refuses what cannot be done with images that are read as they are used.
+
+  Raises:
+    UserError: whitening, which is by all images; a method whose state alone
+      tells what it looks at.
+  """
+  loading.check_whitening(config.dataset.zca)
+  if config.method.get('watch_images'):
+    raise UserError(
+        f'method {config.method.name!r} looks at real images by what it finds, '
+        f'{loading.STREAMED}; train by counts with --config.method.watch_images'
+        f'=0, choose another method, {loading.NEVER}')
+
+
+def check_settings(c):
+  """As `check`, without a look at where the data are."""
+  check_finite(c)
+  if not c.eval.lr and 'lr_start' not in c.method:
+    raise UserError('--config.eval.lr=0 takes the rate that was learned, but '
+                    f'method {c.method.name} learns none; set one, or -1 for '
+                    'that of the recipe')
+  if c.seed < 0:
+    raise UserError(f'--config.seed={c.seed} must be 0 or more')
+  if c.syn.ipc < 1:
+    raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
+  for path, value in entries(c):
+    if path in CHOICES and value not in CHOICES[path]:
+      raise unknown(f'--config.{path}', value, CHOICES[path])
+  if c.dataset.workers < 0:
+    raise UserError(f'--config.dataset.workers={c.dataset.workers} processes '
+                    'must be 0 (threads of this one) or more')
+  packing.check_together('eval.together', c.eval.together)
+  packing.check_together('run.batched', c.run.batched)
+  registry.check_method(c.method)
+  _check_network(c.network)
+  if c.syn.phases > 1 and not registry.classes_apart(c.method):
+    reason, way = 'looks at all of them at once', 'idc or dm'
+    if c.method.match in ('gradient', 'feature'):
+      reason, way = 'trains its networks on them', (
+          f'{way}, --config.method.train_on=real')
+    raise UserError(
+        f'--config.syn.phases={c.syn.phases} distils classes one part after '
+        f'the other, but method {c.method.name} {reason}; choose {way}, or set '
+        '1')
+  _check_experts(c)
+  plan_segments(c)
+  for name in ('gamma', 'hardest', 'share', 'first', 'replay'):
+    if not 0 <= c.segments[name] <= 1:
+      raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
+                      ' from 0 to 1')
+  for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
+               'segments.probe_real_steps', 'coreset.networks',
+               'coreset.epochs', 'eval.networks', 'run.chunk', 'run.buffer_mb'):
+    group, name = path.split('.')
+    if c[group][name] < 1:
+      raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
+  if not 0 <= c.sdc.fall <= 1:
+    raise UserError(f'--config.sdc.fall={c.sdc.fall} is a share, from 0 to 1')
+  if max(c.sdc.weight, c.sdc.end_weight) > 0 and (
+      max(c.sdc.ratio, c.sdc.end_ratio) > 0):
+    raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
+                    f'={c.sdc.ratio}, or .end_weight={c.sdc.end_weight} and '
+                    f'.end_ratio={c.sdc.end_ratio}, are two ways to say one '
+                    'thing; set one')
+  if c.sdc.weight < 0 or c.sdc.ratio < 0:
+    raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
+                    f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
+  if 0 < c.method.steps < len(plan_segments(c)):
+    raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
+                    f'{len(plan_segments(c))} segments; give each at least one')
+
+
+def _check_network(network):
+  """A flag may change the network only within its settings."""
+  known = models.settings_of(network.name)
+  if set(network) - {'name', 'dtype', *known}:
+    raise UserError(f'--config.network.name={network.name} changes the name '
+                    'alone; ask for --config=FILE.py:network='
+                    f'{network.name}')
+
+
+def _check_experts(c):
+  if 'experts' in c:
+    registry.check_experts(c.method, c.experts)
+    if '://' in c.experts.dir:
+      raise UserError(f'--config.experts.dir={c.experts.dir} must be a '
+                      'directory here, whose files are read in parts; without '
+                      'it those of a gs:// workdir are kept there')
+    return
+  for path, value, other in (('syn.init', 'known', 'real'),
+                             ('syn.labels', 'experts', 'hard')):
+    group, name = path.split('.')
+    if c[group][name] == value:
+      raise UserError(f'--config.{path}={value} asks experts, which method '
+                      f'{c.method.name} has none of; use {other}')
+
+
+def plan_segments(c):
+  """The segments of a configuration."""
+  return segments.plan(c.syn.ipc, segment_count(c))
+
+
+def check_class_sizes(c, dataset):
+  """Refuses a data set with a class smaller than what a step asks of it.
+
+  dataset: a `datasets.Dataset`.
+  """
+  names, labels = dataset.class_names, dataset.train.labels
+  counts = np.bincount(labels, minlength=len(names))
+  least = int(counts.argmin())
+  where = f'class {names[least]!r} has {counts[least]}'
+  if c.syn.ipc > counts[least]:
+    raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
+                    'real ones; set at most that')
+  batch, each = c.method.get('batch', 0), c.syn.factor ** 2
+  if c.syn.ipc * each > counts[least] and (
+      c.syn.init in coresets.CORESETS or c.method.match == 'none'):
+    raise UserError(
+        f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
+        f'each at --config.syn.factor={c.syn.factor}, but {where}; lower one '
+        'of them')
+  if batch > counts[least]:
+    raise UserError(
+        f'--config.method.batch={batch} real images a class, but '
+        f'{where}; set at most that')
+  if c.method.get('train_on') == 'real' and (
+      c.method.net_batch > counts.sum()):
+    raise UserError(
+        f'--config.method.net_batch={c.method.net_batch} real images a step, '
+        f'but there are {counts.sum()}; set at most that')
+  parts = segment_count(c)
+  if c.segments.window == 'random' and counts[least] < batch * parts:
+    raise UserError(
+        f'--config.segments.window=random cuts class {names[least]!r} of '
+        f'{counts[least]} images into {parts} parts, each smaller than '
+        f'--config.method.batch={batch}; lower one of them')

@@ -1,0 +1,216 @@
+"""How long a job takes and what memory it needs, from shapes alone.
+
+  seconds = sum over all work of images * passes * effort / (speed * share)
+            + launches of an accelerator
+  effort  = FLOPs + VALUE * numbers made, of one image's forward pass
+
+FLOPs are those of products and convolutions, the numbers those that all
+operations make; both are counted in the traced network. `work` and `sweeps`
+list the images, the table below says what a machine makes of them.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax import config, synthetic
+from dasm_jax.cost import workload
+from dasm_jax.distill import setup
+from dasm_jax.pipeline import loading
+from dasm_jax.training import expert_store, packing
+from dasm_jax.types import Synthetic
+
+
+class Rates(NamedTuple):
+  """What a backend makes of the speed of its matrix product.
+
+  value: FLOPs of the product in whose time an operation makes one number.
+  launch: seconds that a kernel costs besides. shares: of the speed, by kind of
+  work; what is not named takes `share`.
+  """
+  value: float
+  launch: float
+  share: float
+  shares: dict
+
+  def at(self, kind):
+    """Share of the product's speed that work of a kind reaches."""
+    return self.shares.get(kind, self.share)
+
+
+RATES = {
+    # Fitted to single steps on one core (ConvNets of width 32 and 128, images
+    # of 8x8 to 32x32, CPU seconds), and to RESULTS.md's table of inner steps.
+    'cpu': Rates(24, 0, 1.0, {'forward': 0.75, 'norms': 0.9, 'student': 0.85}),
+    # Assumed, not measured: memory that makes a number in the time of 200
+    # FLOPs, 5 microseconds a kernel, a third of the operations a kernel each.
+    'gpu': Rates(200, 5e-6 / 3, 0.5, {}),
+    'tpu': Rates(200, 2e-6 / 3, 0.5, {})}
+
+
+def rates_of(backend):
+  """The `Rates` of a backend; of unknown ones, those of a GPU."""
+  return RATES.get(backend, RATES['gpu'])
+
+
+def phase_work(experiment, machine):
+  """`{phase: [Work]}` of a job on a `machine.Machine`, in the order of a run.
+
+  A phase that has nothing to do is left out.
+  """
+  split = packing.split_of(machine)
+  found = {'experts': workload.expert_work(experiment, split), 'segments': [],
+           'distillation': [], 'evaluation': workload.evaluation_work(
+               experiment,
+                                                                      split)}
+  for segment in experiment.plan:
+    found['segments'] += workload.segment_start_work(experiment, segment, split)
+    found['distillation'] += workload.sweep_work(experiment, segment, split)
+  return {phase: works for phase, works in found.items() if works}
+
+
+def work_seconds(works, once, machine):
+  """How long a list of `Work` takes, compilation not included.
+
+  once: the `ForwardCost` of the network.
+  """
+  return sum(_one_work_seconds(one, once, machine) for one in works)
+
+
+def _one_work_seconds(one, once, machine):
+  known, kind = rates_of(machine.backend), packing.PASS_KINDS[one.kind]
+  effort = once.flops + known.value * once.values
+  launches = one.calls * kind.passes * once.operations * known.launch
+  return launches + one.images * kind.passes * effort / (
+      machine.speed * known.at(one.kind))
+
+
+def device_memory(experiment, works, once, machine):
+  """`{what: bytes}` on the busiest device, of all that a list of works needs.
+
+  data: real images, labels, windows. state: of a segment, before and after a
+  chunk. frozen: finished images. rows: of experts. networks: that others
+  begin as. activations: of the largest step, with its copies of parameters.
+  """
+  half = experiment.config.network.dtype != 'float32'
+  found = {'data': _data_bytes(experiment, machine.memory, machine.devices),
+           'state': _state_bytes(experiment, machine.devices), 'frozen': 0,
+           'rows': 0,
+           'networks': 0, 'activations': max(
+               packing.activations(one, once, half) for one in works)}
+  last = experiment.plan[-1]
+  found['frozen'] = last.slots.start * _stored_bytes(experiment,
+                                                     machine.devices)
+  c, trained = experiment.config, config.expert_settings(experiment.config)
+  if trained is not None:
+    what, rows = ('networks', trained.number) if 'last' in trained else (
+        'rows', 2 * c.run.chunk * c.method.starts)
+    found[what] = rows * once.parameters * packing.FLOAT
+  return found
+
+
+def widest(experiment, phases_, once):
+  """Which of some `phases` has the step with the most activations."""
+  half = experiment.config.network.dtype != 'float32'
+  return max(phases_, key=lambda phase: max(
+      packing.activations(one, once, half) for one in phases_[phase]))
+
+
+def _data_bytes(experiment, memory_, devices):
+  """uint8, or float32 if whitened; the matrix then; indices of the classes."""
+  splits, whitened = (experiment.dataset.train, experiment.dataset.test), (
+      experiment.config.dataset.zca > 0)
+  pixels, images = math.prod(experiment.shape), sum(len(x.labels)
+                                                    for x in splits)
+  if loading.streams(experiment.config, experiment.dataset, memory_):
+    # Those of one call and of the next, of one sweep at least.
+    held = max(experiment.config.run.buffer_mb * 2 ** 20 // pixels,
+               _looked_at(experiment),
+               _of_experts(experiment, devices))
+    for split in splits[:1 + loading.streams_tests(experiment.dataset,
+                                                   memory_)]:
+      images -= max(0, len(split.labels) - 2 * held)
+  indices = sum(
+      experiment.classes * np.bincount(x.labels, minlength=1).max()
+      for x in splits)
+  matrix = pixels ** 2 if whitened else 0
+  return int(images * pixels * (packing.FLOAT if whitened else 1)
+             + packing.FLOAT * (images + 2 * indices + matrix))
+
+
+def _looked_at(experiment):
+  """Real images that a sweep looks at; a warm-up comes in smaller pieces."""
+  m = experiment.config.method
+  if m.match == 'trajectory':  # none; experts are trained a batch at a time
+    return 0
+  real = m.get('train_on') == 'real' or m.match == 'statistics'
+  trained = m.get('net_steps', 0) * real
+  return experiment.classes * m.get('batch', 0) + trained * m.get('net_batch',
+                                                                  0)
+
+
+def _of_experts(experiment, devices):
+  """Real images that experts of one process are trained on at a time."""
+  c = config.expert_settings(experiment.config)
+  return 0 if c is None else c.batch * min(c.number, c.at_once * devices)
+
+
+def _filled(experiment):
+  """Classes that the largest phase fills."""
+  return max(len(experiment.rows(phase)) for phase in experiment.phases(
+      experiment.plan[0]))
+
+
+def _stored_bytes(experiment, devices):
+  """Bytes of one stored image of each class, and its labels, on a device."""
+  classes = -(-_filled(experiment) // devices)
+  return classes * (math.prod(experiment.shape)
+                    + experiment.classes) * packing.FLOAT
+
+
+def _state_bytes(experiment, devices):
+  """Images with their optimizer and networks with theirs, in and out.
+
+  Of the first segment, which no other is wider than.
+  """
+  method, classes = setup.build_method(experiment, experiment.plan[0]), _filled(
+      experiment)
+  images = jax.ShapeDtypeStruct(
+      (classes, experiment.plan[0].width, *experiment.shape), jnp.float32)
+  labels = jax.ShapeDtypeStruct((*images.shape[:2], experiment.classes),
+                                jnp.float32)
+  state = jax.eval_shape(method.init, jax.random.key(0), Synthetic(
+      images, labels, jax.ShapeDtypeStruct((), jnp.float32)))
+
+  def size(axis, tree):
+    whole = sum(math.prod(x.shape) * x.dtype.itemsize
+                for x in jax.tree.leaves(tree))
+    return whole if axis is None else whole * -(-classes // devices) // classes
+  return 2 * sum(jax.tree.leaves(jax.tree.map(
+      size, method.axes, state, is_leaf=lambda x: x is None)))
+
+
+def disk_bytes(experiment, once):
+  """`{'experts': bytes, 'set': bytes, 'labels': bytes}`: as they count."""
+  c, found, trained = experiment.config, {}, config.expert_settings(
+      experiment.config)
+  if trained is not None:
+    found['experts'] = trained.number * expert_store.ExpertStore(
+        None, trained.number, trained.epochs, once.parameters, trained.dtype,
+        'last' in trained).bytes
+  soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
+          or c.method.get('lr_label', 0) > 0 or c.method.get('assign', False))
+  kind, told = 'soft' if soft else 'hard', ()
+  if c.method.get('relabel'):
+    kind, told = 'told', (
+        experiment.recipe.epochs + experiment.recipe.extra,
+        experiment.classes * setup.decoded_count(experiment, c.syn.ipc,
+                                                 training=True),
+        experiment.classes)
+  size = synthetic.storage_bytes((experiment.classes, c.syn.ipc,
+                                  *experiment.shape), kind,
+                                 told)
+  return found | {'set': size['images'], 'labels': size['labels']}

@@ -1,0 +1,89 @@
+"""What a machine can do: this one, measured in a second, or as it is told."""
+
+import math
+import time
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax.errors import UserError
+from dasm_jax.runtime import devices
+
+
+class Machine(NamedTuple):
+  """`devices` devices that are alike.
+
+  backend: `cpu`, `gpu`, `tpu`. kind: its name.
+  speed: FLOP/s of a float32 matrix product on one of them.
+  memory: bytes of one of them.
+  """
+  backend: str
+  kind: str
+  devices: int
+  speed: float
+  memory: int
+
+
+def measure_machine():
+  """This `Machine`; virtual CPU devices share what there is."""
+  backend, device = jax.default_backend(), jax.local_devices()[0]
+  count = devices.count()
+  share = count if backend == 'cpu' else 1
+  speed = max(matmul_speed(n) for n in SIDES.get(backend, LARGE))
+  return Machine(backend, device.device_kind, count, speed / share,
+                 devices.memory() // share)
+
+
+def parse_machine(text):
+  """The `Machine` of `BACKEND:DEVICES:GB:TFLOPS`, such as `tpu:8:32:275`.
+
+  GB and TFLOPS (of a matrix product) are those of one device.
+
+  Raises:
+    UserError: a text that says nothing else than that.
+  """
+  backend, *numbers = text.split(':')
+  try:
+    count, gigabytes, speed = int(numbers[0]), *map(float, numbers[1:])
+    if backend not in BACKENDS or not 0 < min(count, gigabytes, speed) or (
+        not math.isfinite(gigabytes * speed)):
+      raise ValueError
+  except (ValueError, IndexError):
+    raise UserError(
+        f'--machine={text} is not BACKEND:DEVICES:GB:TFLOPS, memory and speed '
+        'of one device, such as tpu:8:32:275 or gpu:1:80:400 (backends: '
+        f'{", ".join(BACKENDS)})') from None
+  return Machine(backend, text, count, speed * 1e12, int(gigabytes * 1e9))
+
+
+BACKENDS = 'cpu', 'gpu', 'tpu'
+
+# Sides of the products. The small one is done in a millisecond, within what a
+# shared machine gives at a time; a machine of many cores needs the large one.
+SIDES = {'cpu': (384, 1024)}
+LARGE = (8192,)
+
+
+def matmul_speed(n, least=0.4):
+  """FLOP/s of a float32 matrix product of side n, the best of `least` seconds.
+
+  Accelerators take JAX's default precision, as training does there.
+  """
+  a = jax.random.normal(jax.random.key(0), (n, n))
+  f = jax.jit(jnp.matmul)
+  jax.block_until_ready(f(a, a))
+  best, end = float('inf'), time.perf_counter() + least
+  while time.perf_counter() < end:
+    best = min(best, *call_seconds(lambda: f(a, a), 5))
+  return 2 * n ** 3 / best
+
+
+def call_seconds(call, runs):
+  """Sorted seconds of `runs` blocked calls."""
+  times = []
+  for _ in range(runs):
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    times.append(time.perf_counter() - start)
+  return sorted(times)

@@ -1,0 +1,327 @@
+"""What an experiment does, in images that its network sees or that are read.
+
+A phase is a list of `Work` of the busiest device. It is counted from the
+configuration, the shapes and the plan, the way the modules that do the work
+split it over the devices: experts, probes and networks of the evaluation, and
+blocks of images that are scored. Classes are split over the devices, and the
+starts of trajectory matching; the inner network's training only where its
+batches are of real images, divide evenly, and no batch norm looks across them.
+"""
+
+import math
+
+from dasm_jax import config, coresets, difficulty, models, segments
+from dasm_jax.distill import setup
+from dasm_jax.distill.setup import decoded_count
+from dasm_jax.methods import inner_network, registry
+from dasm_jax.pipeline import loading
+from dasm_jax.training import packing, scoring, train_step
+from dasm_jax.training.experts import LABEL_BLOCK
+from dasm_jax.training.packing import TREES, Work
+
+
+def block_images(experiment, images, split_):
+  """Images of a training batch whose activations are alive at once."""
+  if not split_.turns or models.normalises_batches(experiment.network):
+    return images
+  return -(-images // train_step.block_count(images,
+                                             math.prod(experiment.shape[:2])))
+
+
+def expert_work(experiment, split_):
+  """`[Work]` of the experts, or of the networks that others begin as."""
+  c, n = config.expert_settings(experiment.config), len(
+      experiment.dataset.train.labels)
+  if c is None:
+    return []
+  mine, size = split_.share(c.number), min(c.batch, n)
+  around = split_.together(min(c.at_once, mine))
+  twice = 2 if c.rho else 1  # two gradients a step (FTD)
+  steps = twice * mine * c.epochs * math.ceil(n / size)
+  return [Work('gradient', twice * mine * c.epochs * n,
+               around * block_images(experiment, size, split_), steps / around,
+               TREES * around)]
+
+
+def segment_start_work(experiment, segment, split_):
+  """`[Work]` before a segment's first sweep: probes, scores, coresets."""
+  c, works = experiment.config, []
+  real, all_ = len(experiment.dataset.train.labels), split_.share(1)
+  who = segments.scoring_networks(experiment.choice, segment.index)
+  if who == 'previous' or (who == 'real' and not segment.index):
+    if who == 'real':
+      size, epochs = experiment.probe.batch, 1
+      every = c.segments.probe_real_steps * size
+    else:
+      every = experiment.classes * decoded_count(experiment,
+                                                 segment.slots.start,
+                                                 training=True)
+      probe = experiment.probe
+      size, epochs = probe.batch, probe.epochs + probe.extra
+    works += [training_work(experiment, c.segments.probes, epochs, every, size,
+                            split_),
+              *_scoring_work(experiment, c.segments.score, c.segments.probes,
+                             split_)]
+  if coresets.CORESETS.get(c.syn.init, (None,))[0]:
+    works += _choosing_work(experiment, split_)
+  if c.syn.init == 'known':  # by one expert at least
+    works.append(Work('forward', real, LABEL_BLOCK, all_ * real / LABEL_BLOCK))
+  if c.syn.labels == 'experts':
+    asked = experiment.classes * decoded_count(experiment, segment.width)
+    works.append(Work('forward', c.experts.number * asked, min(LABEL_BLOCK,
+                                                               asked),
+                      c.experts.number))
+  return works
+
+
+def training_work(experiment, count, epochs, every, size, split_):
+  """`Work` of `count` networks on `every` images, batches of `size`."""
+  mine, size = split_.share(count), min(size, every)
+  around = min(mine, packing.networks_together(experiment.network,
+                                               experiment.shape, size,
+                                               split_))
+  return Work('gradient', mine * epochs * every,
+              around * block_images(experiment, size, split_),
+              mine / around * epochs * math.ceil(every / size), TREES * around)
+
+
+def _classifying_work(experiment, count, n, split_, chunk):
+  """`Work` of `count` networks that classify n images, a device the same."""
+  chunk = min(chunk, n)
+  around = min(count, packing.networks_together(
+      experiment.network, experiment.shape, experiment.recipe.batch, split_))
+  return Work('forward', count * n, around * chunk,
+              count / around * math.ceil(n / chunk), around)
+
+
+def _scoring_work(experiment, score, count, split_):
+  """Difficulty and accuracy of all real images under `count` networks."""
+  n = split_.share(len(experiment.dataset.train.labels))
+  size = min(scoring.SCORING_BLOCK, n)
+  calls = count * math.ceil(n / size)
+  kind, times, at_once = {
+      'gradient_norm': ('norms', 1, difficulty.CHUNK_GRADIENTS),
+      'influence': ('norms', 1, difficulty.CHUNK_GRADIENTS),
+      'fisher': ('norms', experiment.classes, difficulty.CHUNK_GRADIENTS)}.get(
+          score, ('forward', 1, size))
+  trees = count + at_once * (kind == 'norms')
+  return [Work(kind, count * n * times, at_once, calls * times, trees),
+          Work('forward', count * n, size, calls, count)]
+
+
+def _choosing_work(experiment, split_):
+  """Networks that choose a coreset, and what they look at."""
+  c, n = experiment.config.coreset, len(experiment.dataset.train.labels)
+  need = coresets.CORESETS[experiment.config.syn.init][0]
+  trained = training_work(experiment, c.networks, c.epochs, n,
+                          experiment.probe.batch, split_)
+  if need == 'scores':
+    return [trained, *_scoring_work(
+        experiment, experiment.config.segments.score, c.networks, split_)]
+  times = c.epochs if need == 'history' else 1
+  look = _classifying_work(experiment, c.networks, split_.share(n), split_,
+                           scoring.SCORING_BLOCK)
+  return [trained, look._replace(images=times * look.images,
+                                 calls=times * look.calls)]
+
+
+def evaluation_work(experiment, split_):
+  """`[Work]` of measuring the set and random real images, each alike."""
+  c, recipe = experiment.config, experiment.recipe
+  sets = (experiment.classes * decoded_count(experiment, c.syn.ipc,
+                                             training=True),
+          experiment.classes * c.syn.ipc)
+  works = [training_work(experiment, c.eval.networks, recipe.epochs
+                         + recipe.extra,
+                         every,
+                         recipe.batch, split_) for every in sets]
+  tested = _classifying_work(experiment, c.eval.networks, split_.share(
+      len(experiment.dataset.test.labels)), split_, scoring.SCORING_BLOCK)
+  if c.method.get('relabel'):  # one epoch after the other, by each teacher
+    mine = split_.share(recipe.epochs + recipe.extra)
+    size = min(recipe.batch, sets[0])
+    calls = len(experiment.plan) * mine * math.ceil(sets[0] / size)
+    works.append(Work('forward', len(experiment.plan) * mine * sets[0], size,
+                      calls))
+  return [*works, tested, tested]
+
+
+def sweep_work(experiment, segment, split_):
+  """`[Work]` of a segment's sweeps, in all its phases."""
+  return [work for phase in experiment.phases(segment)
+          for work in _phase_work(experiment, phase, split_)]
+
+
+def _phase_work(experiment, segment, split_):
+  c, n = experiment.config.method, setup.segment_steps(experiment, segment)
+  if c.match == 'none':
+    return []
+  if c.match == 'trajectory':
+    return _student_work(experiment, segment, n, split_)
+  matched = setup.matched_count(experiment, segment)
+  if c.match == 'statistics':
+    return _sre2l_work(experiment, segment, n, matched, split_)
+  classes = split_.share(len(experiment.rows(segment)))
+  around = setup.classes_together(experiment, segment, classes, split_)
+  works = [Work(kind, n * classes * images, around * images,
+                n * classes / around)
+           for kind, images in registry.class_work(c, matched) if images]
+  works += _correction_work(experiment, segment, n, matched, classes, split_)
+  return works + _between_sweeps_work(experiment, segment, n, split_)
+
+
+def _correction_work(experiment, segment, n, matched, classes, split_):
+  """SDC: gradient norms of the matched images, and their derivative."""
+  c = experiment.config.sdc
+  if not max(c.weight, c.ratio, c.end_weight, c.end_ratio) > 0:
+    return []
+  single = c.penalty.startswith('sample')
+  chunk = min(difficulty.CHUNK_GRADIENTS if single else matched, matched)
+  at_once = setup.classes_together(experiment, segment, classes, split_) * chunk
+  return [Work('second', n * classes * matched, at_once,
+               n * math.ceil(classes * matched / at_once),
+               4 + 3 * at_once * single)]
+
+
+def _between_sweeps_work(experiment, segment, n, split_):
+  """The matching network's warm-up, averages, and training between sweeps."""
+  c, size = experiment.config.method, experiment.config.method.net_batch
+  batch_norm = models.normalises_batches(experiment.network)
+  even = not batch_norm and size % split_.devices == 0
+  real = size // split_.devices if even else size
+  works = []
+  def add(steps, images):
+    works.append(Work('gradient', steps * images, block_images(experiment,
+                                                               images,
+                                                               split_),
+                      steps))
+  if c.warmup:
+    add(-(-n // c.inner) * c.warmup, real)
+  if batch_norm:
+    averaged = inner_network.STATISTICS_IMAGES * experiment.classes
+    works.append(Work('forward', n * averaged, averaged, n))
+  lived = n * (1 - 1 / c.inner)  # no training after a network's last sweep
+  watched = c.get('watch_images', 0)
+  passes = c.net_steps
+  if watched:
+    # Training ends as soon as it has done something: half-way between the
+    # fewest and the most passes, as one run on digits did.
+    passes, lived = min(passes, (c.watch_window + passes) / 2), n
+    looks = n * (1 + passes) * split_.share(experiment.classes)
+    works.append(Work('forward', looks * watched, watched, looks))
+  if c.train_on == 'real':
+    add(lived * passes, real)
+  else:
+    every = experiment.classes * decoded_count(experiment, segment.width,
+                                               training=True)
+    works.append(Work('gradient', lived * passes * every,
+                      block_images(experiment, min(size, every), split_),
+                      lived * passes * math.ceil(every / size)))
+  return [work for work in works if work.images]
+
+
+def _sre2l_work(experiment, segment, n, matched, split_):
+  """SRe2L: the teacher, the images, their labels."""
+  c = experiment.config.method
+  size, classes = c.net_batch, split_.share(experiment.classes)
+  around = setup.classes_together(experiment, segment, classes, split_)
+  sweeps, labelled = n - c.teach + 1, decoded_count(experiment, segment.width)
+  return [
+      Work('gradient', c.teach * c.net_steps * size, size,
+           c.teach * c.net_steps),
+      Work('forward', sweeps * classes * matched, around * matched,
+           sweeps * classes / around),
+      Work('inward', sweeps * classes * matched, around * matched,
+           sweeps * classes / around),
+      Work('forward', classes * labelled * max(c.label_views, 1), labelled,
+           classes)] + _correction_work(
+               experiment, segment, sweeps, matched, classes, split_)
+
+
+def _student_work(experiment, segment, n, split_):
+  c, sdc = experiment.config.method, experiment.config.sdc
+  union = experiment.config.segments.match == 'union'
+  stored = segment.slots.stop if union else segment.width
+  every = experiment.classes * decoded_count(experiment, stored, training=True)
+  size, starts = min(c.batch_syn or every, every), split_.share(c.starts)
+  steps = n * starts * c.student_steps
+  # Every step keeps the weights that it began with.
+  kept = dict(at_once=size, calls=2 * steps, trees=c.student_steps + 6)
+  kinds = ['second' if c.frozen else 'student']
+  if max(sdc.weight, sdc.ratio, sdc.end_weight, sdc.end_ratio) > 0:
+    kinds.append('second')
+  return [Work(kind, steps * size, **kept) for kind in kinds]
+
+
+def images_read(experiment, split_):
+  """`{phase: images}` read by all processes together, by `estimate.phase_work`'
+  names.
+
+  A phase that reads nothing is left out.
+
+  Args:
+    experiment: an `Experiment`.
+    split_: a `packing.DeviceSplit`.
+  """
+  found = {'experts': _read_by_experts(experiment), 'segments': 0,
+           'distillation': 0,
+           'evaluation': _read_by_evaluation(experiment, split_)}
+  for segment in experiment.plan:
+    found['segments'] += _read_by_start(experiment, segment)
+    found['distillation'] += sum(
+        _read_by_sweeps(experiment, phase) for phase in experiment.phases(
+            segment))
+  return {phase: int(number) for phase, number in found.items() if number}
+
+
+def _read_by_experts(experiment):
+  """Each goes through all images in an order of its own."""
+  c = config.expert_settings(experiment.config)
+  return c.number * c.epochs * len(experiment.dataset.train.labels) if c else 0
+
+
+def _read_by_start(experiment, segment):
+  """What probes and those who choose look at."""
+  c, n = experiment.config, len(experiment.dataset.train.labels)
+  who, found = segments.scoring_networks(experiment.choice, segment.index), 0
+  if who == 'previous' or (who == 'real' and not segment.index):
+    found += n
+    if who == 'real':
+      found += c.segments.probes * c.segments.probe_real_steps * (
+          experiment.probe.batch)
+  need = coresets.CORESETS.get(c.syn.init, (None,))[0]
+  if need:
+    looks = c.coreset.epochs if need == 'history' else 1
+    found += (c.coreset.networks * c.coreset.epochs + looks) * n
+  if c.syn.init == 'known':  # by one expert at least
+    found += n
+  if c.syn.labels == 'experts':
+    found += c.experts.number * experiment.classes * decoded_count(experiment,
+                                                                   segment.width)
+  return found
+
+
+def _read_by_sweeps(experiment, phase):
+  """What is matched, and what matching networks are trained on."""
+  m, n = experiment.config.method, setup.segment_steps(experiment, phase)
+  if m.match in ('none', 'trajectory'):
+    return 0
+  if m.match == 'statistics':
+    return m.teach * m.net_steps * m.net_batch
+  found = n * len(experiment.rows(phase)) * m.batch
+  found += -(-n // m.inner) * m.warmup * m.net_batch
+  if m.train_on == 'real':  # but after the last sweep of a network
+    found += (n - n // m.inner) * m.net_steps * m.net_batch
+  return found
+
+
+def _read_by_evaluation(experiment, split_):
+  """Random subsets, and the test images for each group of networks."""
+  c = experiment.config
+  found = c.eval.networks * experiment.classes * c.syn.ipc
+  if loading.streams_tests(experiment.dataset, split_.memory):
+    around = split_.devices * packing.networks_together(
+        experiment.network, experiment.shape, experiment.recipe.batch, split_)
+    found += 2 * math.ceil(c.eval.networks / around) * len(
+        experiment.dataset.test.labels)
+  return found

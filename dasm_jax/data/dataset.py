@@ -1,0 +1,310 @@
+"""What a data set is here: its splits, classes, statistics, and refusals."""
+
+import difflib
+import logging
+import os
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax.data.registry import CLASS_LISTS, DATASETS
+from dasm_jax.errors import UserError
+
+
+class Split(NamedTuple):
+  """Images and what they show.
+
+  images: `[n, height, width, channels]` uint8.
+  labels: `[n]` int32, an index into `Dataset.class_names`.
+  """
+  images: np.ndarray
+  labels: np.ndarray
+
+  @property
+  def shape(self):
+    """`(height, width, channels)` of every image."""
+    return self.images.shape[1:]
+
+  def read(self, indices):
+    """The images at `indices`, `[…, height, width, channels]`."""
+    return self.images[indices]
+
+
+class Dataset(NamedTuple):
+  """A data set, in memory or to be read as it is needed.
+
+  name: as it was asked for.
+  train, test: `Split`s, or `reader.LazySplit`s; no image is in both.
+  class_names: one per label.
+  mean, std: per channel, on the [0, 1] scale, for normalising.
+  """
+  name: str
+  train: Split
+  test: Split
+  class_names: tuple
+  mean: tuple
+  std: tuple
+
+
+def empty_images(shape):
+  """An uninitialised uint8 array; `UserError` where memory cannot hold it."""
+  need = int(np.prod(shape, dtype=np.float64))
+  # An allocation that is too large succeeds here and is killed later, half
+  # way through the reading: so ask the machine first, where it can tell.
+  try:
+    have = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  except (AttributeError, OSError, ValueError):
+    have = float('inf')
+  if need < have:
+    try:
+      return np.empty(shape, np.uint8)
+    except MemoryError:
+      pass
+  raise UserError(
+      f'{shape[0]} images of {shape[1]}x{shape[2]} need {need / 2**30:.1f} GiB '
+      'of memory, more than there is; set a smaller --config.dataset.size=')
+
+
+def stratify(labels, fraction, seed=None):
+  """Indices to keep and to hold out, `fraction` of every class, both sorted.
+
+  Evenly spaced within a class, after a shuffle if there is a `seed`. A class
+  of two or more gives at least one; a class of one gives none.
+  """
+  held = []
+  # RandomState's stream is frozen for good, that of a Generator is not: the
+  # same seed must mean the same images with every NumPy.
+  random = None if seed is None else np.random.RandomState(seed % 2**32)
+  for label in np.unique(labels):
+    rows = np.flatnonzero(labels == label)
+    if random is not None:
+      rows = random.permutation(rows)
+    if len(rows) > 1:
+      count = min(max(1, int(len(rows) * fraction + 0.5)), len(rows) - 1)
+      held.append(rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)])
+  held = np.sort(np.concatenate(held)) if held else np.zeros(0, np.intp)
+  return np.setdiff1d(np.arange(len(labels)), held), held
+
+
+def replace_broken(split, broken, where, class_names):
+  """Puts in each broken image's place the next of its class that can be read.
+
+  The first follows the last, as in `lazy`: both ways of reading see the same.
+
+  Args:
+    split: a `Split`, whose images are changed.
+    broken: `{row: name}` of images that cannot be read.
+    where: what they are of. class_names: of the labels.
+
+  Raises:
+    UserError: none of a class can be read.
+  """
+  for at in broken:
+    rows = same_class_from(split.labels, at)
+    good = next((row for row in rows if row not in broken), None)
+    if good is None:
+      raise none_readable(len(rows), class_names[split.labels[at]], where,
+                          broken[at])
+    split.images[at] = split.images[good]
+  if broken:
+    logging.getLogger('dasm_jax').warning(
+        '%d of %d images of %s cannot be read; the next of their class stand '
+        'in: %s', len(broken), len(split.labels), where,
+        shorten(broken.values()))
+
+
+def same_class_from(labels, at):
+  """The images of a class from `at` on, the first following the last."""
+  rows = np.flatnonzero(labels == labels[at])
+  return np.roll(rows, -np.searchsorted(rows, at))
+
+
+def none_readable(count, name, where, one):
+  """A `UserError`: no image of a class can be read, `one` is why or which."""
+  return UserError(f'none of the {count} images of class {name!r} in {where} '
+                   f'can be read, {one} for one')
+
+
+def take_rows(split, rows):
+  """The images of a split at `rows`."""
+  return Split(split.images[rows], split.labels[rows])
+
+
+def held_out_rows(labels, fraction, seed, class_names):
+  """`(kept, held)`, `fraction` of each class held; else `UserError`."""
+  counts = np.bincount(labels, minlength=len(class_names))
+  few = [class_names[i] for i in np.flatnonzero(counts == 1)]
+  if few:
+    raise UserError(
+        f'--config.dataset.holdout={fraction} needs two train images of every '
+        f'class; there is one of {shorten(few)}')
+  return stratify(labels, fraction, seed)
+
+
+def hold_out(train, fraction, seed, class_names):
+  """`(train, held)`, `Split`s, by `held_rows`."""
+  kept, held = held_out_rows(train.labels, fraction, seed, class_names)
+  return take_rows(train, kept), take_rows(train, held)
+
+
+def statistics(images):
+  """`(mean, std)` per channel of uint8 images, exact, on the [0, 1] scale."""
+  return moments_of_levels(sum(count_levels(images[start:start + 1000])
+                               for start in range(0, len(images), 1000)))
+
+
+def count_levels(images):
+  """How often each channel has each level: `[channels, 256]` int64."""
+  # Counting levels is exact and needs no float copy of the images.
+  return np.stack([np.bincount(images[..., channel].ravel(), minlength=256)
+                   for channel in range(images.shape[-1])])
+
+
+def moments_of_levels(counts):
+  """`(mean, std)` per channel on the [0, 1] scale, of `count_levels`."""
+  levels = np.arange(256) / 255
+  means, stds = [], []
+  for row in counts:
+    share = row / row.sum()
+    mean = float(share @ levels)
+    std = float(np.sqrt(share @ (levels - mean) ** 2))
+    means.append(mean)
+    # A constant channel has nothing to scale, and must not divide by zero.
+    stds.append(std if std > 1e-6 else 1.0)
+  return tuple(means), tuple(stds)
+
+
+def shorten(names, limit=5):
+  """A few names and how many more, on one line."""
+  names = [str(name) for name in names]
+  more = f' and {len(names) - limit} more' if len(names) > limit else ''
+  return ', '.join(names[:limit]) + more
+
+
+def brief(error, limit=200):
+  """An exception on one line, cut: some list every data set there is."""
+  # TFDS puts its own call before every message.
+  text = re.sub(r'^Failed to construct dataset .*?}": ', '',
+                ' '.join(str(error).split()))
+  text = f'{type(error).__name__}: {text}'
+  return text if len(text) <= limit else text[:limit - 3] + '...'
+
+CLASSES_ENTRY = '--config.dataset.classes'
+
+
+def choose_classes(labels, names, wanted):
+  """Which images are of the wanted classes, and what they are called then.
+
+  Args:
+    labels: `[n]` int, an index into `names`.
+    names: of all classes.
+    wanted: '' (all classes), or names joined by `+` or `,`: of classes, or of
+      lists in `CLASS_LISTS`. Label k is the k-th class that is named.
+      `NAME:p/P` is part p, from 0, of P parts of a list, `:p/P` of all classes:
+      a data set of its own, whose networks know no other class.
+
+  Returns:
+    `(rows, labels, names)`: `[m]` int, increasing, into the images; `[m]`
+    int32, their new labels; a tuple.
+
+  Raises:
+    UserError: an unknown class, one named twice, fewer than two, a list with
+      classes that the data set has not, a part that is not there.
+  """
+  at = class_indices(names, wanted)
+  rows = np.flatnonzero(np.isin(labels, at))
+  new = np.zeros(len(names), np.int32)
+  new[at] = np.arange(len(at))
+  return rows, new[labels[rows]], tuple(names[index] for index in at)
+
+
+def class_indices(names, wanted):
+  """The wanted classes as indices into `names`, `[k]` int; see `choose`."""
+  if not wanted:
+    return np.arange(len(names))
+  known = {name: index for index, name in enumerate(names)}
+  found = []
+  for part in filter(None, map(str.strip, re.split('[+,]', wanted))):
+    found += _named_classes(part, known)
+  twice = {index for index in found if found.count(index) > 1}
+  if twice:
+    raise UserError(f'{CLASSES_ENTRY}={wanted} names '
+                    f'{shorten(names[index] for index in sorted(twice))} twice')
+  if len(found) < 2:
+    raise UserError(
+        f'{CLASSES_ENTRY}={wanted} leaves {len(found)} of {len(names)} '
+                    'classes; two are needed')
+  return np.array(found)
+
+
+def _named_classes(part, known):
+  """Indices of one class, of the classes of one list, or of a part of it."""
+  if part in known:
+    return [known[part]]
+  cut = re.fullmatch(r'(.*):(\d+)/(\d+)', part)
+  if cut:
+    at = _named_classes(cut[1], known) if cut[1] else list(known.values())
+    k, parts = int(cut[2]), int(cut[3])
+    if not k < parts <= len(at):
+      raise UserError(
+          f'{CLASSES_ENTRY}={part} is not a part from 0 to {parts - 1}, of '
+                      f'{len(at)} at most')
+    return at[k * len(at) // parts:(k + 1) * len(at) // parts]
+  if part not in CLASS_LISTS:
+    choices = [*known, *CLASS_LISTS]
+    close = difflib.get_close_matches(part, choices, 3)
+    hint = f'did you mean {" or ".join(close)}? ' if close else ''
+    raise UserError(
+        f'unknown class {part!r} in {CLASSES_ENTRY}; {hint}choose from '
+        f'{shorten(known)}, or the lists {", ".join(sorted(CLASS_LISTS))}')
+  lacking = [name for name in CLASS_LISTS[part] if name not in known]
+  if lacking:
+    raise UserError(
+        f'{CLASSES_ENTRY}={part} lists {len(CLASS_LISTS[part])} classes of '
+        f'ImageNet, and the data set lacks {len(lacking)} of them '
+        f'({shorten(lacking)}); it has {shorten(known)}; name some of these, '
+        'or none for all')
+  return [known[name] for name in CLASS_LISTS[part]]
+
+
+def check_options(name, size, holdout):
+  """Refuses an empty name, a size that is none, a fraction that is none."""
+  if not isinstance(name, str) or not name.strip():
+    raise UserError(f'data set name {name!r} is empty; choose from digits, '
+                    f'{", ".join(DATASETS)}, any of TFDS, or folder:PATH')
+  whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
+  if not (whole and size >= 0):
+    raise UserError(f'--config.dataset.size={size!r} must be a positive number '
+                    'of pixels, or 0 to leave the images as they are')
+  number = (isinstance(holdout, (int, float, np.number))
+            and not isinstance(holdout, bool))
+  if not (number and 0 <= holdout < 1):
+    raise UserError(f'--config.dataset.holdout={holdout!r} must be a fraction, '
+                    'at least 0 and less than 1')
+
+
+def check_classes(name, labels, names):
+  """Refuses classes without train images, and labels without a name."""
+  counts = np.bincount(labels, minlength=len(names))
+  if len(counts) > len(names):
+    raise UserError(f'data set {name!r} has labels up to {len(counts) - 1} but '
+                    f'names for {len(names)} classes')
+  bare = [names[index] for index in np.flatnonzero(counts == 0)]
+  if bare:
+    raise UserError(f'data set {name!r} has no train images of {len(bare)} of '
+                    f'{len(names)} classes: {shorten(bare)}')
+
+
+def check_test_split(name, labels, names, train_shape, test_shape):
+  """Refuses an empty test split, strange labels, images of another shape."""
+  if not len(labels):
+    raise UserError(f'data set {name!r} has nothing to test on: no class has '
+                    'two images, or none of its test images can be read')
+  if int(labels.max()) >= len(names):
+    raise UserError(f'data set {name!r} has test labels up to '
+                    f'{int(labels.max())} for {len(names)} classes')
+  if test_shape != train_shape:
+    raise UserError(
+        f'data set {name!r} has train images {train_shape} and test images '
+        f'{test_shape}; set --config.dataset.size=')

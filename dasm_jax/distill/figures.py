@@ -1,0 +1,243 @@
+"""Pictures of a run, and the page that shows them all."""
+
+import base64
+import html
+import pathlib
+
+import numpy as np
+
+from dasm_jax.runtime.workdir import write_text
+
+_PAPER, _INK, _ALL, _IN = 'white', '#333333', '#c3cad3', '#2f6db5'
+_STYLE = '''
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+pre { overflow-x: auto; padding: .8rem; border: 1px solid #8886;
+  border-radius: .4rem; line-height: 1.35; font-size: .9rem; }
+table { border-collapse: collapse; }
+td { padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #8884;
+  vertical-align: top; overflow-wrap: anywhere; }
+td + td { font-variant-numeric: tabular-nums; }
+figure { margin: 1.5rem 0; }
+figcaption { font-size: .9rem; opacity: .8; margin-bottom: .4rem; }
+img { max-width: 100%; height: auto; border-radius: .2rem; }
+'''
+
+
+def image_grid(images, path, names=(), cell=32, width=2000, height=4000, gap=2):
+  """Saves a PNG, one row a class; returns `(rows, columns)` that it shows.
+
+  images: `[classes, n, height, width, channels]` in [0, 1], one channel or
+  three; clipped, a NaN is black. names: of the classes, written before their
+  rows, or none. cell: small images are enlarged to at least
+  this many pixels, whole times; the others are reduced to at most 128. width,
+  height: of the picture in pixels; the first that fit are shown. Raises
+  `ValueError` for another shape.
+  """
+  images = np.asarray(images, np.float32)
+  if images.ndim != 5 or images.shape[-1] not in (1, 3) or not images.size:
+    raise ValueError(
+        f'images of shape {images.shape}; expected [classes, n, height, width,'
+        ' 1 or 3]')
+  _, _, h, w, _ = images.shape
+  shrink = -(-max(h, w) // 128)
+  least = -(-cell // min(h, w)) if shrink == 1 else 1
+  grow = max(least, 96 // max(h, w))
+  # A few images may be large; many have to fit.
+  while grow > least and images.shape[1] * (w * grow + gap) > width // 2:
+    grow -= 1
+  tall, wide = -(-h // shrink) * grow, -(-w // shrink) * grow
+  rows = max(1, min(images.shape[0], (height - gap) // (tall + gap)))
+  columns = max(1, min(images.shape[1], (width - gap) // (wide + gap)))
+  page = np.full((rows * (tall + gap) + gap, columns * (wide + gap) + gap, 3),
+                 255, np.uint8)
+  for i in range(rows):
+    for j in range(columns):
+      y, x = gap + i * (tall + gap), gap + j * (wide + gap)
+      page[y:y + tall, x:x + wide] = _thumb(images[i, j], shrink, grow)
+  _png(_named(page, names[:rows], tall + gap, gap), path)
+  return rows, columns
+
+
+def window_plot(scores, inside, path, segment, segments, score_name):
+  """Saves the difficulty of all real images and of one segment's window.
+
+  scores: `[n]`, all 0 where nobody scored. inside: `[n]` bool. segment:
+  counted from one.
+  """
+  figure = _figure(7, 3.4 if np.any(scores) else .5)
+  _panel(figure.subplots(), scores, inside, segment, segments, score_name)
+  figure.savefig(path, dpi=120)
+
+
+def window_plots(pairs, path, score_name='difficulty'):
+  """Saves one panel a segment, from the first to the last.
+
+  pairs: `[(scores [n], inside [n])]`, one a segment.
+  """
+  pairs = list(pairs)
+  scored = [bool(np.any(scores)) for scores, _ in pairs]
+  heights = [1.9 if known else .4 for known in scored]
+  figure = _figure(7, .9 + sum(heights))
+  axes = figure.subplots(len(pairs), 1, sharex='all', squeeze=False,
+                         height_ratios=heights)[:, 0]
+  first = scored.index(True) + 1 if any(scored) else 0
+  for number, (axis, (scores, inside)) in enumerate(
+      zip(axes, pairs, strict=True), 1):
+    _panel(axis, scores, inside, number, len(pairs),
+           score_name if number == len(pairs) else '',
+           legend=number == first)
+  figure.savefig(path, dpi=120)
+
+
+def line_plot(x, lines, path, x_name, y_name):
+  """Saves one line a name, with the spread around its mean.
+
+  x: `[n]` ascending, 0 or more, shown by its logarithm beyond the first
+  positive one. lines: `{name: (mean [n], std [n])}`; `real` is drawn dashed.
+  """
+  figure = _figure(7, 4)
+  axis = figure.subplots()
+  for name, (mean, std) in lines.items():
+    style = dict(color=_INK, linestyle='--') if name == 'real' else {}
+    mean, std = np.asarray(mean), np.asarray(std)
+    (line,) = axis.plot(x, mean, marker='o', markersize=4, label=name, **style)
+    axis.fill_between(x, mean - std, mean + std, color=line.get_color(),
+                      alpha=.15, linewidth=0)
+  axis.set_xscale('symlog', linthresh=min((v for v in x if v), default=1))
+  axis.set_xticks(x, [str(v) for v in x])
+  axis.minorticks_off()
+  axis.set_ylim(bottom=0)
+  axis.set_xlabel(x_name, color=_INK)
+  axis.set_ylabel(y_name, color=_INK)
+  axis.spines[['top', 'right']].set_visible(False)
+  axis.tick_params(colors=_INK, labelsize=9)
+  axis.legend(frameon=False, fontsize=9)
+  figure.savefig(path, dpi=120)
+
+
+def report_page(path, title, results, table_text, images, settings=()):
+  """Writes one page that needs no other file and no network.
+
+  results: a dict, nested or not. table_text: as `report.table` returns it.
+  images: `[(caption, path of a PNG)]`, in the order shown.
+  settings: `[(name, value)]` of the configuration, folded at the end.
+  """
+  figures = ''.join(_embed(caption, image) for caption, image in images)
+  parts = [
+      '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+      '<meta name="viewport" content="width=device-width">\n'
+      f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n'
+      f'</head>\n<body>\n<h1>{html.escape(title)}</h1>\n']
+  if table_text:
+    parts.append(f'<pre>{html.escape(table_text)}</pre>\n')
+  parts.append(figures)
+  if results:
+    parts.append(f'<h2>Results</h2>\n{_html_table(_flat_entries(results))}')
+  if settings:
+    parts.append('<h2>Configuration</h2>\n<details><summary>All entries'
+                 f'</summary>\n{_html_table(settings)}</details>\n')
+  write_text(path, ''.join(parts) + '</body>\n</html>\n')
+
+
+def _html_table(pairs):
+  rows = ''.join(
+      f'<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td>'
+      '</tr>\n' for name, value in pairs)
+  return f'<table>\n{rows}</table>\n'
+
+
+def _thumb(image, shrink, grow):
+  image = np.nan_to_num(image, nan=0, posinf=1, neginf=0).clip(0, 1)
+  image = np.rint(image * 255).astype(np.uint8)
+  image = np.broadcast_to(image, (*image.shape[:2], 3))
+  if shrink > 1:
+    from PIL import Image
+    image = np.asarray(Image.fromarray(image.copy()).reduce(shrink))
+  return image.repeat(grow, 0).repeat(grow, 1)
+
+
+def _named(page, names, row, gap):
+  """A page with the name of each of its rows at the left."""
+  if not len(names):
+    return page
+  from PIL import Image, ImageDraw, ImageFont
+  font = ImageFont.load_default(max(8, min(16, row - gap - 2)))
+  names = [name if len(name) <= 24 else f'{name[:23]}…' for name in names]
+  wide = int(max(map(font.getlength, names))) + 3 * gap
+  margin = Image.new('RGB', (wide, len(page)), _PAPER)
+  draw = ImageDraw.Draw(margin)
+  for number, name in enumerate(names):
+    at = wide - gap, gap + number * row + (row - gap) // 2
+    draw.text(at, name, _INK, font, anchor='rm')
+  return np.concatenate([np.asarray(margin), page], axis=1)
+
+
+def _png(page, path):
+  from PIL import Image
+  Image.fromarray(page).save(path, format='PNG', optimize=True)
+
+
+def _figure(width, height):
+  # Not pyplot: it takes 0.7 s, looks for a display and keeps every figure.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+  figure = Figure((width, height), layout='constrained', facecolor=_PAPER)
+  FigureCanvasAgg(figure)
+  return figure
+
+
+def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
+  scores = np.asarray(scores, np.float64)
+  inside = np.asarray(inside, bool)
+  title = (f'segment {segment} of {segments}: {inside.sum():,} of '
+           f'{inside.size:,} images')
+  if not scores.any():
+    axis.set_title(f'{title}, chosen without scores', loc='left', fontsize=10,
+                   color=_INK)
+    axis.axis('off')
+    return
+  known = np.isfinite(scores)
+  low, high = _limits(scores[known])
+  edges = np.histogram_bin_edges((), bins=40, range=(low, high))
+  wild = ((scores[known] < low) | (scores[known] > high)).any()
+  for chosen, color, label in ((known, _ALL, 'all real images'),
+                               (known & inside, _IN, 'in the window')):
+    axis.hist(scores[chosen].clip(low, high), edges, color=color, label=label)
+  axis.set_title(title + ', outliers in the end bars' * bool(wild),
+                 loc='left', fontsize=10, color=_INK)
+  axis.set_ylabel('images', color=_INK)
+  axis.set_xlabel(score_name, color=_INK)
+  axis.spines[['top', 'right']].set_visible(False)
+  axis.tick_params(colors=_INK, labelsize=9)
+  axis.yaxis.get_major_locator().set_params(integer=True)
+  if legend:
+    axis.legend(frameon=False, fontsize=9)
+
+
+def _limits(scores):
+  """A range that one wild score cannot stretch; numpy widens an empty one."""
+  if not scores.size:
+    return 0., 1.
+  low, high = np.percentile(scores, (.5, 99.5))
+  reach = .5 * (high - low)
+  if not reach:
+    return float(scores.min()), float(scores.max())
+  return max(scores.min(), low - reach), min(scores.max(), high + reach)
+
+
+def _flat_entries(tree, prefix=''):
+  if not isinstance(tree, dict):
+    text = f'{tree:.5g}' if isinstance(tree, float) else str(tree)
+    return [(prefix, text)]
+  return [entry for name, value in tree.items() for entry in _flat_entries(
+      value, f'{prefix}.{name}' if prefix else str(name))]
+
+
+def _embed(caption, path):
+  data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
+  caption = html.escape(caption)
+  return (f'<figure><figcaption>{caption}</figcaption>\n<img alt="{caption}" '
+          f'src="data:image/png;base64,{data}"></figure>\n')

@@ -1,0 +1,230 @@
+"""An experiment: all that a configuration says, built and agreed."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax import methods, models, objectives, segments, synthetic
+from dasm_jax.config import evaluation_recipe, validate
+from dasm_jax.data import dataset as datasets
+from dasm_jax.methods import registry
+from dasm_jax.models import flops
+from dasm_jax.pipeline import loading, streaming
+from dasm_jax.runtime import devices
+from dasm_jax.training import packing, recipes
+from dasm_jax.transforms import zca
+
+
+def classes_together(experiment, segment, classes, split):
+  """Of the classes on a device, those that are matched at once.
+
+  Args:
+    experiment: an `Experiment`.
+    segment: a `Segment`.
+    classes: on one device.
+    split: a `packing.DeviceSplit`.
+
+  Returns:
+    A number from 1 to `classes`.
+  """
+  def fit():
+    if split.turns:
+      return 1
+    room = split.memory * packing.MEMORY_SHARE
+    return room // _class_bytes(experiment, segment)
+  return packing.resolve_together(experiment.config.run.batched, classes, fit)
+
+
+def _class_bytes(experiment, segment):
+  """Of a step of one class."""
+  once = flops.forward_cost(experiment.network, experiment.shape)
+  half = experiment.config.network.dtype != 'float32'
+  return max(packing.activations(packing.Work(kind, 0, images, 0), once, half)
+             for kind, images in registry.class_work(
+                 experiment.config.method, matched_count(experiment, segment))
+                 if images)
+
+
+def decoded_count(experiment, n, training=False):
+  """Images a class that n stored ones decode to, in matching or training."""
+  codec = experiment.codec
+  if training and codec.kind == 'bound':
+    codec = codec._replace(kind='single')
+  return len(synthetic.decoded_from(codec, n)) if n else 0
+
+
+def matched_count(experiment, segment):
+  """Decoded images a class that one sweep matches."""
+  c, union = experiment.config, experiment.config.segments.match == 'union'
+  parts = [segment.width] + [segment.slots.start] * union
+  most = c.method.get('limit') or math.inf
+  return sum(min(decoded_count(experiment, part), most) for part in parts)
+
+
+class Experiment(NamedTuple):
+  """What a run needs besides its configuration; nothing here is a setting.
+
+  dataset: host arrays; source, test: `Source` on every device.
+  network, codec, choice, plan: of the matching.
+  recipe: of the evaluation; probe: the same, shortened, for the probes and
+    for the networks that choose coresets.
+  """
+  config: object
+  dataset: datasets.Dataset
+  network: object
+  codec: synthetic.Codec
+  choice: segments.WindowChoice
+  plan: list
+  recipe: recipes.Recipe
+  probe: recipes.Recipe
+
+  @property
+  def classes(self):
+    """Number of classes."""
+    return len(self.dataset.class_names)
+
+  @property
+  def shape(self):
+    """(height, width, channels)."""
+    return self.dataset.train.shape
+
+  def phases(self, segment):
+    """A `Segment` in its parts, each of some classes, in their order."""
+    return segments.phases(segment, self.classes, self.config.syn.phases)
+
+  def rows(self, segment):
+    """The classes that a `Segment` fills, `[k]` int."""
+    return np.arange(self.classes)[segment.rows]
+
+  @property
+  def streamed(self):
+    """Whether train images are read from the disk as they are used."""
+    return streaming.is_lazy(self.dataset.train)
+
+  def close(self):
+    """Ends the processes that read images."""
+    if self.streamed:
+      self.dataset.train.close()
+
+  def at_rate(self, recipe, syn):
+    """A recipe for a synthetic set: with its learned rate if eval.lr is 0."""
+    return recipe if self.config.eval.lr else recipe._replace(lr=float(syn.lr))
+
+
+def build(config, dataset=None):
+  """Reads the data, unless they are given, and builds an `Experiment`.
+
+  Raises:
+    UserError: settings that do not fit the data.
+  """
+  c = config
+  dataset = dataset or loading.load_configured(c)
+  if streaming.is_lazy(dataset.train):
+    validate.check_streamed(c)
+  shape = dataset.train.shape
+  network = models.build(shape=shape, classes=len(dataset.class_names),
+                         **c.network)
+  codec = synthetic.codec(
+      dataset.mean, dataset.std, space=c.syn.space, factor=c.syn.factor,
+      kind=c.syn.formation, bound=c.syn.bound, shape=shape, whitening=(
+          zca.fit(dataset.train.images, c.dataset.zca) if c.dataset.zca
+          else None))
+  names = ('gamma', 'hardest', 'share', 'first')
+  choice = segments.WindowChoice(
+      c.segments.window, **{name: c.segments[name] for name in names})
+  recipe, probe = (
+      evaluation_recipe(c, epochs, dataset.mean, dataset.std)
+      for epochs in (c.eval.epochs, c.segments.probe_epochs))
+  experiment = Experiment(c, dataset, network, codec, choice,
+                          validate.plan_segments(c), recipe, probe)
+  validate.check_class_sizes(c, dataset)
+  experiment.phases(experiment.plan[0])
+  build_method(experiment, experiment.plan[0])
+  return experiment
+
+
+def build_method(experiment, segment):
+  """The `Method` of a segment, split over the devices."""
+  c = experiment.config
+  union = c.segments.match == 'union'
+  images = segment.slots.stop if union else segment.width
+  replay = c.segments.replay if len(experiment.plan) > 1 else 0.0
+  return methods.build(
+      experiment.network, experiment.classes, experiment.codec, c.method,
+      correction_of(c, experiment, segment),
+      images=images, replay=replay, union=union and segment.slots.start > 0,
+      steps=segment_steps(experiment, segment),
+      batched=_classes_together(experiment, segment), axis_name=devices.AXIS)
+
+
+def _classes_together(experiment, segment):
+  """How many classes are matched at once here."""
+  if experiment.config.method.match in ('none', 'trajectory'):
+    return None
+  mine = -(-len(experiment.rows(segment)) // devices.count())
+  return classes_together(experiment, segment, mine, packing.this_split())
+
+
+def correction_of(c, experiment, segment):
+  """SDC's strength over one segment; the last one has lost `fall` of it."""
+  relative = max(c.sdc.ratio, c.sdc.end_ratio) > 0
+  start = c.sdc.ratio if relative else c.sdc.weight
+  end = c.sdc.end_ratio if relative else c.sdc.end_weight
+  end = start if end < 0 else end
+  left = 1 - c.sdc.fall * segment.index / max(len(experiment.plan) - 1, 1)
+  return objectives.Correction(left * start, left * end,
+                               segment_steps(experiment,
+                                                                       segment),
+                               relative, c.sdc.penalty)
+
+
+def window_floor(experiment, segment):
+  """The fewest real images a class that a window may hold."""
+  return max(experiment.config.method.get('batch', 0), 2
+             * decoded_images(experiment,
+                                                                          segment))
+
+
+def decoded_images(experiment, segment):
+  """Images a class that a segment decodes to, at the full factor."""
+  return segment.width * experiment.codec.factor ** 2
+
+
+def place_data(experiment):
+  """The data of a job on the devices, see `streaming.place_dataset`."""
+  return streaming.place_dataset(experiment.dataset, experiment.codec,
+                                 experiment.config.run.buffer_mb)
+
+
+def segment_steps(experiment, segment):
+  """Sweeps of one segment over the classes it fills."""
+  return segments.steps(experiment.config.method.steps, len(experiment.plan),
+                        segment.index)
+
+
+def total_steps(experiment):
+  """Sweeps over all segments and phases."""
+  return experiment.config.method.steps * experiment.config.syn.phases
+
+
+def progress_of(experiment, segment, step):
+  """How far a run is after `step` sweeps of a segment's phase.
+
+  Returns:
+    `(before, done, whole)`: sweeps of earlier segments, of this one in all
+    phases, and how many it takes.
+  """
+  number = experiment.config.syn.phases
+  before = sum(segment_steps(experiment, one) for one in experiment.plan[
+      :segment.index])
+  here = segment_steps(experiment, segment)
+  return before * number, segment.phase * here + step, here * number
+
+
+def images_per_step(experiment, segment):
+  """Images that pass through networks in one sweep, for the speed shown."""
+  return methods.images_per_step(
+      experiment.config.method, len(experiment.rows(segment)),
+      decoded_images(experiment, segment),
+      segment_steps(experiment, segment))

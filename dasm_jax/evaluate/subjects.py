@@ -1,0 +1,220 @@
+"""What `dasm_jax.evaluate` evaluates: saved sets and real subsets."""
+
+import functools
+import hashlib
+import json
+import os
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import config, coresets, models, synthetic
+from dasm_jax.config import validate
+from dasm_jax.data.dataset import Dataset
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.evaluate import comparison, saved_set
+from dasm_jax.pipeline import loading, streaming
+from dasm_jax.runtime import devices
+from dasm_jax.runtime.text import plural
+from dasm_jax.training import ensemble, recipes, scoring
+from dasm_jax.types import Synthetic
+
+REAL = 'real:'
+
+
+class Subject(NamedTuple):
+  """What is evaluated.
+
+  name: as its rows are called; `random` is another subset for each network.
+  set: a `saved_set.SavedSet`. dataset: what it is of.
+  digest: of its file; None of a real subset.
+  """
+  name: str
+  set: saved_set.SavedSet
+  dataset: Dataset
+  digest: str | None
+
+
+def saved_subject(path, data_dir=None):
+  """The `Subject` of a file or workdir.
+
+  Args:
+    path: see `saved_set.load`.
+    data_dir: where TFDS sets are; None: as the run beside the file said.
+
+  Raises:
+    UserError: no usable set, or its data set is not there or another one.
+  """
+  path = saved_set.find(path)
+  set_ = saved_set.load(path)
+  dataset = dataset_of(set_, path, data_dir)
+  method = set_.card['method']
+  return Subject('selected' if method == 'random' else method, set_, dataset,
+                 hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def dataset_of(set_, path, data_dir=None):
+  """The `Dataset` that a `saved_set.SavedSet` of a file is of; see `saved`."""
+  cache = _of_run(path, 'cache')
+  dataset = loading.load(**set_.data, zca=set_.card['storage'].get('zca')
+                         or 0.0,
+                         data_dir=data_dir or _of_run(path, 'data_dir'),
+                         cache=cache if cache and os.path.isdir(cache) else '')
+  mine, its = set_.class_names, dataset.class_names
+  if mine != its:
+    raise UserError(
+        f'{str(path)!r} has labels of {len(mine)} classes ('
+        f'{", ".join(mine[:3])}, …), but data set {dataset.name!r} has '
+        f'{len(its)} ({", ".join(its[:3])}, …); find the data it is of')
+  shape = dataset.train.shape
+  if set_.shape != shape:
+    raise UserError(f'{str(path)!r} has images {set_.shape}, but data set '
+                    f'{dataset.name!r} has {shape}; find the data it is of')
+  return dataset
+
+
+def _of_run(path, entry):
+  """What the run that left `path` was told of its data set, or None."""
+  try:
+    text = path.with_name('config.json').read_text()
+    return json.loads(text)['dataset'][entry] or None
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+
+
+def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
+                 say=lambda _: None):
+  """The `Subject` of a coreset, which is what a run of that method leaves.
+
+  Args:
+    text: real:DATASET:SELECTION:IPC, such as real:mnist:herding:10.
+    seed: of the selection.
+    recipe: a key of `recipes.RECIPES`.
+    data_dir, size: see `data.load`.
+    say: takes a line before networks are trained.
+
+  Raises:
+    UserError: a text that says nothing, or settings that do not fit the data.
+  """
+  name, _, ipc = text.removeprefix(REAL).rpartition(':')
+  name, _, selection = name.rpartition(':')
+  if not (name and selection and ipc.isdecimal()):
+    raise UserError(f'--set={text} is not real:DATASET:SELECTION:IPC, such as '
+                    'real:mnist:random:10')
+  if selection not in coresets.CORESETS:
+    raise unknown('selection', selection, coresets.CORESETS)
+  c = config.defaults(selection)
+  # The recipes bear the names of methods that are evaluated by them.
+  c.eval = config.defaults(recipe).eval
+  c.seed, c.syn.ipc = seed, int(ipc)
+  c.dataset.name, c.dataset.size = name, size
+  c.dataset.data_dir = data_dir or ''
+  validate.check(c)
+  dataset = loading.load_configured(c)
+  validate.check_class_sizes(c, dataset)
+  codec = synthetic.codec(dataset.mean, dataset.std, space=c.syn.space,
+                          shape=dataset.train.shape)
+  set_ = saved_set.SavedSet(
+      _select(c, dataset, codec, say), codec, c.network.to_dict(),
+      config.evaluation_recipe(c, c.eval.epochs, dataset.mean, dataset.std),
+      recipe, {'name': name, 'size': size, 'holdout': 0.0, 'seed': seed},
+      dataset.class_names, {'method': selection})
+  return Subject(selection, set_, dataset, None)
+
+
+def _select(c, dataset, codec, say):
+  """The `Synthetic` of a coreset, as a run of its method begins with it."""
+  labels, classes = dataset.train.labels, len(dataset.class_names)
+  if coresets.CORESETS[c.syn.init][0]:
+    say(f'choosing by {c.syn.init}; {plural(c.coreset.networks, "network")} to '
+        f'train for {plural(c.coreset.epochs, "epoch")} on all real images')
+  network = models.build(
+      shape=dataset.train.shape, classes=classes, **c.network)
+  probe = config.evaluation_recipe(
+      c, c.segments.probe_epochs, dataset.mean, dataset.std)
+  values = scoring.selection_values(
+      c.syn.init, network, probe, epochs=c.coreset.epochs,
+      score=c.segments.score)
+  key = jax.random.fold_in(jax.random.key(c.seed), 0)
+  keys = jax.random.split(jax.random.fold_in(key, 2), c.coreset.networks)
+  data, _ = streaming.place_dataset(dataset, codec, c.run.buffer_mb)
+  chosen = coresets.choose(c.syn.init, values(keys, data), labels, c.syn.ipc,
+                           classes, [c.seed, 1, 0])
+  images = jnp.asarray(dataset.train.read(chosen), jnp.float32) / 255
+  one_hot = jnp.broadcast_to(
+      jnp.eye(classes)[:, None], (*chosen.shape, classes))
+  return Synthetic(images, one_hot, jnp.float32(probe.lr))
+
+
+def networks_for(names, set_):
+  """Networks by name for the images of a set.
+
+  Args:
+    names: keys of `models.MODELS`; the set's own network has the set's
+      settings, the others their defaults.
+    set_: a `saved_set.SavedSet`.
+
+  Returns:
+    `{name: (settings, Network)}`.
+
+  Raises:
+    UserError: an unknown name, or one that does not fit the images.
+  """
+  out = {}
+  for name in names:
+    settings = set_.network if name == set_.network['name'] else {
+        'name': name, **models.settings_of(name)}
+    out[name] = settings, models.build(
+        shape=set_.shape, classes=len(set_.class_names), **settings)
+  return out
+
+
+def recipe_for(set_, epochs=0):
+  """The set's recipe, at another length if `epochs` is positive."""
+  old = set_.recipe
+  if not epochs:
+    return old
+  return recipes.RECIPES[set_.recipe_name](
+      epochs, lr=old.lr, batch=old.batch, strategy=old.strategy,
+      cutmix=old.cutmix, weight_decay=old.weight_decay,
+      statistics=old.statistics)._replace(mode=old.mode)
+
+
+def measurer(subject, recipe_, count, seed):
+  """How well networks do that are trained on a subject, or beside it.
+
+  Args:
+    subject: a `Subject`.
+    recipe_: a `recipes.Recipe`.
+    count: networks of each kind.
+    seed: of weights, order and random subsets; with that of the run it
+      measures what the run has measured.
+
+  Returns:
+    `(name, network, seen, start) -> accuracies [count]`: name `random` for as
+    many random real images, `full` for all of them, else the subject; seen and
+    start as in `ensemble.train_on_set`.
+  """
+  dataset, set_ = subject.dataset, subject.set
+  plain = recipe_._replace(lr=set_.real_lr)
+  keys = comparison.network_keys(seed, count)
+  place = functools.cache(lambda: streaming.place_dataset(dataset, set_.codec))
+
+  def measure(name, network, seen=lambda *_: None, start=None):
+    how = dict(seen=seen, start=start)
+    train_, test = place()
+    if name == 'random':
+      subsets = comparison.random_subsets(
+          dataset.train.labels, len(dataset.class_names), set_.ipc, count,
+          [seed, 2])
+      return comparison.accuracies_of_subsets(network, plain)(
+          (keys, jnp.asarray(subsets, jnp.int32)),
+          streaming.fetch_local(train_, subsets), test, **how)
+    if name == 'full':
+      return comparison.trained_accuracies(network)(
+          ensemble.train_on_all(network, plain)(keys, train_, **how), test)
+    batch = devices.replicate(set_.batch)
+    return comparison.accuracies(network, recipe_)(
+        keys, batch, test, **how)
+  return measure

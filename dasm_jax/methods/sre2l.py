@@ -1,0 +1,245 @@
+"""Batch-norm statistics matching: SRe2L.
+
+A teacher with batch norm learns the real images. Then image j of every class
+is one batch, which moves until the teacher knows its labels and finds in it
+the means and variances that it found in real images. At last the teacher's
+probabilities become the labels.
+
+Batches are matched alone, so finished segments change nothing in a new one
+(`segments.match=union` is `new`); a segment's window is what its teacher sees.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dasm_jax import models, objectives, synthetic
+from dasm_jax.errors import UserError
+from dasm_jax.methods import inner_network
+from dasm_jax.pipeline import source as sources
+from dasm_jax.training import recipes, soft_labels, train_step
+from dasm_jax.types import Array, Method, Synthetic, Variables, Window
+
+SECOND = 0.9  # Adam's, of the squares
+
+
+class Settings(NamedTuple):
+  """What a run of SRe2L is made of; `configs` has the published values.
+
+  augment: `(key, images, shared) -> images`, one draw a batch of all classes.
+  correction: a `objectives.Correction`; codec: a `synthetic.Codec`.
+  limit: decoded images a class that take part in one step; None is all.
+  lr, momentum: of Adam on the stored images; the rate falls to 0 as a cosine.
+  weight: of the statistics; first: theirs of the first layer, others 1.
+  teach: steps that train the teacher, the last of which also moves the images.
+  steps: of the whole segment, after the last of which the labels are set.
+  net_steps: batches of real images in each step that trains the teacher.
+  net: `Recipe` of the teacher, whose rate falls to 0 as a cosine.
+  replay: share of the teacher's images from the whole class.
+  views: augmented views that labels are means of; 0 is the image as it is.
+  relabel: labels stay hard, as the teacher will tell others (`lessons`).
+  batched: classes at once or in turn, see `objectives.per_class`.
+  """
+  augment: Callable
+  correction: objectives.Correction
+  codec: synthetic.Codec
+  limit: int | None
+  lr: float
+  momentum: float
+  weight: float
+  first: float
+  teach: int
+  steps: int
+  net_steps: int
+  net: recipes.Recipe
+  replay: float
+  views: int
+  relabel: bool = False
+  batched: bool | None = None
+
+
+class State(NamedTuple):
+  """Everything that a run of one segment carries."""
+  syn: Synthetic
+  moments: object       # of the images' optimizer
+  variables: Variables  # the teacher
+  net_moments: object
+  strength: Array       # [] smoothed weight of a relative correction
+  step: Array           # [] int32
+
+
+# Which leaves begin with the classes (0); the others are alike everywhere.
+AXES = State(Synthetic(0, 0, None), optax.ScaleByAdamState(None, 0, 0), None,
+             None, None, None)
+
+
+def method(network, settings, axis_name=None):
+  """SRe2L's `Method`.
+
+  Args:
+    network: a `Network` with batch norm: the teacher.
+    settings: `Settings`.
+    axis_name: mapped axis over which the classes are split, None alone.
+
+  Raises:
+    UserError: a network without batch norm; fewer steps than the teacher asks.
+  """
+  _check(network, settings)
+  tx = optax.scale_by_adam(settings.momentum, SECOND)
+  net_tx = train_step.sgd(settings.net.momentum, settings.net.weight_decay)
+  teach = _teacher(network, net_tx, settings, axis_name)
+  recover = _recovery(network, tx, settings, axis_name)
+  label = _keep_labels if settings.relabel else soft_labels.network_labels(
+      network, settings)
+
+  def init(key, syn):
+    variables = network.init(key)
+    return State(syn, tx.init(syn.images), variables,
+                 net_tx.init(variables.params), jnp.zeros((), jnp.float32),
+                 jnp.zeros((), jnp.int32))
+
+  def renew(variables, net_moments, key):
+    del variables, net_moments
+    variables = network.init(key)
+    return variables, net_tx.init(variables.params)
+
+  def step(state, data, pool, key):
+    k_net, k_teach, k_match, k_label = jax.random.split(
+        jax.random.fold_in(key, state.step), 4)
+    variables, net_moments = jax.lax.cond(
+        state.step == 0, renew, lambda v, m, _: (v, m),
+        state.variables, state.net_moments, k_net)
+    variables, net_moments, taught = jax.lax.cond(
+        state.step < settings.teach, teach,
+        lambda v, m, *_: (v, m, jnp.zeros((), jnp.float32)),
+        variables, net_moments, data, pool, k_teach, state.step)
+    state = state._replace(variables=variables, net_moments=net_moments)
+    shapes = jax.eval_shape(recover, state, pool, k_match)[1]
+    def wait(state, *_):
+      zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+      # What is made smaller now is the teacher's loss.
+      return state, {**zeros, 'match/loss': taught}
+    state, metrics = jax.lax.cond(
+        state.step >= settings.teach - 1, recover, wait, state, pool, k_match)
+    labels = jax.lax.cond(
+        state.step == settings.steps - 1, label, _keep_labels,
+        variables, state.syn, pool, k_label)
+    state = state._replace(syn=state.syn._replace(labels=labels),
+                           step=state.step + 1)
+    return state, {**metrics, 'teacher/loss': taught}
+
+  return Method(init, step, AXES, _teacher_indices(settings))
+
+
+def _keep_labels(variables, syn, pool, key):
+  """The labels as they are: an evaluation's recipe tells its own."""
+  return syn.labels
+
+
+def _teacher_indices(settings):
+  """`Method.looks`: what the teacher is trained on."""
+  @jax.jit
+  def drawn(pool, key):
+    return jax.lax.map(lambda key: _draw_teacher_batch(
+        settings.net.batch, settings.replay, jax.random.split(key)[0],
+        pool.everything, pool.window),
+        jax.random.split(key, settings.net_steps))
+
+  def looks(pool, mine, n, key, step):
+    del mine, n  # all devices train the same teacher
+    if step >= settings.teach:
+      return [jnp.zeros(1, jnp.int32)]
+    found = drawn(pool, jax.random.split(jax.random.fold_in(key, step), 4)[1])
+    return [inner_network.local_share(found)]
+
+  return looks
+
+
+def _draw_teacher_batch(size, replay, key, everything, window):
+  """A batch of real images, classes and then images at random, `[size]`."""
+  which, where, often = jax.random.split(key, 3)
+  classes = jax.random.randint(which, (size,), 0, len(everything.counts))
+  share = jax.random.uniform(where, classes.shape)
+  again = jax.random.uniform(often, classes.shape) < replay
+  def chosen(rows):
+    at = (share * rows.counts[classes]).astype(jnp.int32)
+    return rows.indices[classes, at]
+  return jnp.where(again, chosen(everything), chosen(window))
+
+
+def _check(network, settings):
+  if not models.normalises_batches(network):
+    raise UserError('method sre2l matches the averages of batch norm, of which '
+                    'this network has none; set --config.network.norm=batch')
+  if not 1 <= settings.teach <= settings.steps:
+    raise UserError(
+        f'--config.method.teach={settings.teach} does not fit the '
+        f'{settings.steps} steps of a segment; choose from 1 to that, or more '
+        '--config.method.steps')
+
+
+def _cosine(lr, done):
+  """A cosine from `lr` to 0; `done` from 0 to 1."""
+  return lr * (1 + jnp.cos(math.pi * done)) / 2
+
+
+def _teacher(network, tx, settings, axis_name):
+  """`(variables, net_moments, data, pool, key, step) -> (…, …, loss)`."""
+  change = train_step.augmentation(settings.net)
+
+  def run(variables, net_moments, data, pool, key, step):
+    window = pool.window
+    if axis_name is not None:
+      window = jax.lax.all_gather(window, axis_name, tiled=True)
+    # Rows that only fill a device stand at the end and are never drawn.
+    lr = _cosine(settings.net.lr, step / settings.teach)
+    def one(carry, key):
+      pick, alter = jax.random.split(key)
+      batch = change(alter, sources.take(data, _draw_teacher_batch(
+          settings.net.batch, settings.replay, pick, data.everything,
+          Window(*window)), axis_name))
+      *carry, loss = train_step.sgd_step(network, tx, *carry, batch, lr,
+                                         axis_name)
+      return tuple(carry), loss
+    carry, found = jax.lax.scan(
+        one, (variables, net_moments),
+        jax.random.split(key, settings.net_steps))
+    return *carry, found.mean()
+
+  return run
+
+
+def _recovery(network, tx, settings, axis_name):
+  """`(state, pool, key) -> (state, metrics)`: the images moved once."""
+  def wrap(flat):
+    def altered(syn, params, target, key):
+      draw, rest = jax.random.split(key)
+      images = settings.augment(draw, syn.images, shared=False)
+      return flat(syn._replace(images=images), params, target, rest)
+    return objectives.decoded(altered, settings.codec, settings.limit)
+
+  of_images = objectives.image_gradient(
+      train_step.loss_fn(network), objectives.statistics_matching(network,
+                                                                  settings.weight,
+                                              settings.first),
+      settings.correction, wrap, batched=settings.batched, axis_name=axis_name)
+  begin = settings.teach - 1
+
+  def run(state, pool, key):
+    # The same key for all classes: slot j is treated alike in each of them.
+    keys = jnp.broadcast_to(key, pool.classes.shape)
+    direction, strength, metrics = of_images(
+        state.syn, state.variables, None, keys, pool.present, state.strength,
+        state.step)
+    change, adam = tx.update(direction, state.moments)
+    lr = _cosine(settings.lr, (state.step - begin) / (settings.steps - begin))
+    images = synthetic.clip_to_pixels(settings.codec, state.syn.images - lr
+                                      * change)
+    return state._replace(syn=state.syn._replace(images=images),
+                          moments=adam, strength=strength), metrics
+
+  return run

@@ -1,0 +1,68 @@
+"""SDC: the difficulty of the synthetic samples, added to any objective.
+
+Source: SDC (2408.12483).
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from dasm_jax import difficulty
+from dasm_jax.objectives import wrappers
+from dasm_jax.types import Batch
+
+
+def sdc(objective, loss_fn, weight, *, penalty='sample_norm'):
+  """Sample difficulty correction: adds `weight * difficulty(syn)`.
+
+  Args:
+    objective: any objective on flat batches.
+    loss_fn: `(params, Batch) -> scalar`.
+    weight: a number or a traced scalar; the number 0 returns `objective`
+      itself and costs nothing.
+    penalty: see `difficulty.penalty`; the mean per-sample gradient norm.
+
+  Source: SDC (2408.12483); the paper's formula is read as documented there.
+  """
+  return wrappers.added(objective, weight, difficulty_only(loss_fn,
+                                                           penalty=penalty))
+
+
+def difficulty_only(loss_fn, *, penalty='sample_norm'):
+  """The correction of `sdc` alone, as an objective."""
+  hardness = difficulty.penalty(loss_fn, penalty)
+
+  def objective(syn, params, target=None, key=None):
+    del target, key
+    value = hardness(params, Batch(syn.images, syn.labels))
+    return value, {'sdc/difficulty': value}
+  return objective
+
+SMOOTHING = 0.9
+
+
+class Correction(NamedTuple):
+  """Strength of SDC over `total` sweeps, linearly from `start` to `end`.
+
+  relative: the strength is not the weight but the share that the
+    correction's image gradient has of the matching's norm.
+  penalty: a name in `difficulty.PENALTIES`.
+  """
+  start: float = 0.0
+  end: float = 0.0
+  total: int = 1
+  relative: bool = False
+  penalty: str = 'sample_norm'
+
+  def at(self, step):
+    """The strength at a step: a number if constant, else traced."""
+    if self.start == self.end:
+      return self.start
+    done = jnp.clip(step / max(self.total - 1, 1), 0, 1)
+    return self.start + (self.end - self.start) * done
+
+
+def smoothed(strength, now, step):
+  """Moving average of a relative correction's weight; step 0 starts it."""
+  return jnp.where(step == 0, now,
+                   SMOOTHING * strength + (1 - SMOOTHING) * now)

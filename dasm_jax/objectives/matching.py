@@ -1,0 +1,262 @@
+"""What is matched: gradients, features, and the statistics of batch norm."""
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import losses
+from dasm_jax.errors import UserError
+from dasm_jax.objectives import cross_class
+from dasm_jax.types import Batch
+
+KERNELS = (2, 3, 4)
+
+
+def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
+                      ndims=KERNELS, axis_name=None):
+  """`distance(grad loss(params, syn), grad loss(params, real))`.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    distance: of two lists of arrays, from `losses`.
+    ndims: compare the parameters with these numbers of dimensions (4 are
+      convolutions, 2 linear kernels, 1 biases and norms); None for all.
+    axis_name: mapped axis over which the real batch is split; the real
+      gradient is averaged over it (averaging the losses would be wrong).
+
+  Returns:
+    An objective on flat batches: `syn.images` `[n, …]`, `target` a `Batch`.
+    The real gradient is a constant.
+
+  Source: DC (2006.05929), eq. 9; IDC (2205.14959), eq. 4.
+  """
+  gradient = jax.grad(loss_fn)
+
+  def objective(syn, params, target, key=None):
+    del key
+    real = gradient(params, target)
+    if axis_name is not None:
+      real = jax.lax.pmean(real, axis_name)
+    real = jax.lax.stop_gradient(losses.select(real, ndims))
+    fake = gradient(params, Batch(syn.images, syn.labels))
+    value = distance(losses.select(fake, ndims), real)
+    return value, {'match/loss': value}
+
+  return objective
+
+
+def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
+  """`sum_blocks distance(mean_syn f_block, mean_real f_block)`.
+
+  Args:
+    features_fn: `(params, images) -> tuple` of block outputs `[n, …]`.
+    distance: of two lists of arrays, from `losses`.
+    first, last: blocks from `first` to `last`, both included; None is
+      `first` alone, -1 the last block (with `losses.mse`, DM).
+
+  Source: IDC (2205.14959), its feature matching as released; DM (2110.04181).
+  """
+  def objective(syn, params, target, key=None):
+    del key
+    def means(images):
+      features = features_fn(params, images)
+      return [x.mean(0) for x in select_blocks(features, first, last)]
+    real = jax.lax.stop_gradient(means(target.images))
+    value = distance(means(syn.images), real)
+    return value, {'match/loss': value}
+
+  return objective
+
+
+def select_blocks(features, first=0, last=None):
+  """The features from `first` to `last`, see `feature_matching`.
+
+  Raises:
+    UserError: there are no such blocks.
+  """
+  count = len(features)
+  last = first if last is None else last
+  start, stop = (x + count if x < 0 else x for x in (first, last))
+  if not 0 <= start <= stop < count:
+    raise UserError(f'features of blocks {first} to {last} are to be matched, '
+                    f'but the network has {count}, from 0 to {count - 1} or '
+                    f'-{count} to -1')
+  return list(features[start:stop + 1])
+
+
+def statistics_matching(network, weight, first):
+  """The `objectives.Matching` of SRe2L; `params` are the teacher's variables.
+
+      CE + weight sum_l w_l (|var_l - var_real_l| + |mean_l - mean_real_l|)
+
+  for each slot, that is a batch of one image of every class, summed over the
+  slots. Cross-entropy is a mean over the batch; means and (biased) variances
+  are those of what batch norm l reads over the batch and all positions, with
+  the running averages in use, which are the real ones; norms are Euclidean, not
+  squared; `w` is `first` for the first layer, else 1.
+
+  Source: SRe2L (2306.13092), with the weights of its released program.
+  """
+  def own(seen):
+    return {layer: {'mean': x['mean'], 'square': x['var'] + x['mean'] ** 2}
+            for layer, x in seen.items()}
+
+  def stage(syn, at, target, key):
+    del target, key
+    return {'classes': jnp.ones(()),
+            'own': own(network.moments(at.params, syn.images)[1])}
+
+  def objective(syn, at, target, key):
+    del target, key
+    logits, seen = network.moments(at.params, syn.images)
+    sums, = at.sums
+    count = sums['classes'].astype(logits.dtype)
+    value, direction = jax.value_and_grad(statistics_distance)(
+        sums['own'], at.params.stats, count, first)
+    entropy = losses.cross_entropy(logits, syn.labels) * len(logits) / count
+    found = value / count + cross_class.directional(direction, own(seen))
+    value = entropy + weight * found
+    return value, {'match/loss': value, 'match/entropy': entropy,
+                   'match/statistics': found}
+
+  return cross_class.Matching(objective, (stage,))
+
+
+def statistics_distance(sums, stats, count, first=1.0):
+  """How far batches are from running averages, summed over the batches.
+
+  Args:
+    sums: `{layer: {'mean', 'square'}}`, each `[batches, channels]`, sums over
+      `count` images of their means and mean squares.
+    stats: `{layer: {'mean', 'var'}}`, each `[channels]`.
+    first: weight of the first layer.
+  """
+  total = 0
+  for layer in sums:
+    mean, square = (sums[layer][x] / count for x in ('mean', 'square'))
+    off = (losses.norm(square - mean ** 2 - stats[layer]['var'], -1)
+           + losses.norm(mean - stats[layer]['mean'], -1))
+    # Layers are numbered in the order of use.
+    total += (first if layer.endswith('_0') else 1) * off.sum()
+  return total
+
+
+def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
+                           last=None):
+  """`objectives.feature_matching` whose features depend on the whole batch.
+
+  Real and synthetic images, each of all classes, go through the network in
+  one batch: DM with batch norm in training. Args as there.
+
+  Source: DM (2110.04181), as released.
+  """
+  def objective(syn, at, target):
+    def means(images):
+      features = features_fn(at.params, images.reshape(-1, *images.shape[2:]))
+      return [x.reshape(*images.shape[:2], *x.shape[1:]).mean(1)
+              for x in select_blocks(features, first, last)]
+    real = jax.lax.stop_gradient(means(target.images))
+    return jax.vmap(distance)(means(syn.images), real)
+
+  return cross_class.Matching(objective, whole=True)
+
+
+def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
+                         ndims=KERNELS, warm=lambda step: False):
+  """`distance(mean_c grad loss(syn_c), mean_c grad loss(real_c))` (DCC, DSAC).
+
+  The gradients are averaged over classes before they are compared, so that
+  what separates the classes counts.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    distance, ndims: see `objectives.gradient_matching`.
+    warm: `step -> bool`, where each class is matched alone instead.
+
+  Source: DCC (2202.02916), eq. 5, with the means and the warm-up of its
+  released program.
+  """
+  alone = gradient_matching(loss_fn, distance, ndims=ndims)
+
+  def slope(params, batch):
+    return losses.select(jax.grad(loss_fn)(params, batch), ndims)
+
+  def stage(syn, at, target, key):
+    del key
+    def both():
+      fake = slope(at.params, Batch(syn.images, syn.labels))
+      return fake, slope(at.params, target)
+    def neither():
+      return jax.tree.map(jnp.zeros_like, jax.eval_shape(both))
+    fake, real = jax.lax.cond(warm(at.step), neither, both)
+    return {'fake': fake, 'real': real, 'classes': jnp.ones(())}
+
+  def together(syn, at, target, key):
+    del target, key
+    sums, = at.sums
+    mean = jax.tree.map(lambda x: x / sums['classes'].astype(x.dtype), sums)
+    value, direction = jax.value_and_grad(distance)(mean['fake'], mean['real'])
+    count = sums['classes'].astype(value.dtype)
+    own = slope(at.params, Batch(syn.images, syn.labels))
+    value = (value + cross_class.directional(direction, own)) / count
+    return value, {'match/loss': value}
+
+  def objective(syn, at, target, key):
+    def classwise(syn):
+      return alone(syn, at.params, target, key)
+    def joint(syn):
+      return together(syn, at, target, key)
+    return jax.lax.cond(warm(at.step), classwise, joint, syn)
+
+  return cross_class.Matching(objective, (stage,))
+
+
+def discriminative_matching(maps_fn, weights, inner=0.01):
+  """Each class's means of all maps, and the synthetic means as classifier.
+
+      sum_b w_b |mean_syn m_b - mean_real m_b|^2 + |mean_syn f - mean_real f|^2
+      + inner sum_i CE(f(real_i) S', y_i)
+
+  with `m_b` the maps, `f` the last one flattened, and row c of `S` the mean of
+  `f` over the synthetic images of class c: its softmax couples the classes.
+
+  Args:
+    maps_fn: `(params, images) -> tuple`, see `types.Network`.
+    weights: `w` from the last map backwards; the final one for all before.
+    inner: weight of the cross-entropy, a sum over the real images.
+
+  Source: CAFE (2203.01531), with the reductions of its released program.
+  """
+  def flatten(maps):
+    return maps[-1].reshape(len(maps[-1]), -1)
+
+  def centre(maps, target):
+    return target.labels[0][:, None] * flatten(maps).mean(0)
+
+  def centres(syn, at, target, key):
+    del key
+    return centre(maps_fn(at.params, syn.images), target)
+
+  def entropy(centres, maps, labels):
+    logits = flatten(maps) @ centres.T
+    return losses.cross_entropy(logits, labels) * len(logits)
+
+  def slope(syn, at, target, key):
+    del syn, key
+    real = maps_fn(at.params, target.images)
+    return jax.grad(entropy)(at.sums[0], real, target.labels)
+
+  def objective(syn, at, target, key):
+    del key
+    fake = maps_fn(at.params, syn.images)
+    real = jax.lax.stop_gradient(maps_fn(at.params, target.images))
+    apart = [losses.mse(x.mean(0), y.mean(0))
+             for x, y in zip(reversed(fake), reversed(real), strict=True)]
+    middle = sum(weights[min(b, len(weights) - 1)] * x
+                 for b, x in enumerate(apart))
+    told = entropy(at.sums[0], real, target.labels) + cross_class.directional(
+        at.sums[1], centre(fake, target))
+    value = middle + apart[0] + inner * told
+    return value, {'match/loss': value, 'match/middle': middle,
+                   'match/discrimination': told}
+
+  return cross_class.Matching(objective, (centres, slope))

@@ -1,0 +1,169 @@
+"""Trajectory matching: a student trained on the synthetic set chases an expert.
+
+The student starts where an expert stood after some epoch and takes a few steps
+of SGD on the synthetic images; it should end where the expert was some epochs
+later. Every step is checkpointed, so memory hardly grows with their number and
+the gradient is exact.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import losses
+from dasm_jax.errors import UserError
+from dasm_jax.types import Array, Batch
+
+
+class StudentSteps(NamedTuple):
+  """Student steps on minibatches of one size.
+
+  indices: `[steps, size]` int32 into the synthetic images.
+  keys: `[steps]`, of the augmentation.
+  """
+  indices: Array
+  keys: Array
+
+
+def minibatches(key, n, size, steps):
+  """The `Run`s of a student, in their order.
+
+  The images are permuted, cut into minibatches, and permuted anew when they
+  are used up. Where `size` does not divide n, the short minibatch comes first,
+  as in the reference.
+
+  Args:
+    key: a key.
+    n: number of images.
+    size: images a step; 0, or more than n, is all of them.
+    steps: of the student.
+
+  Returns:
+    A list of `Run`, `steps` steps in all. Each costs a compilation of the
+    step, so a size that divides n is best: it gives one.
+  """
+  size = min(size or n, n)
+  short, each = n % size, n // size
+  order, draws = jax.random.split(key)
+  keys, runs, done = jax.random.split(draws, steps), [], 0
+
+  def add(rows):
+    nonlocal done
+    rows = rows[:steps - done]
+    if len(rows):
+      runs.append(StudentSteps(rows, keys[done:done + len(rows)]))
+    done += len(rows)
+
+  if not short:
+    passes = -(-steps // each)
+    rows = jax.vmap(lambda k: jax.random.permutation(k, n))(
+        jax.random.split(order, passes))
+    add(rows.reshape(passes * each, size))
+    return runs
+  while done < steps:
+    row = jax.random.permutation(jax.random.fold_in(order, done), n)
+    add(row[None, each * size:])
+    add(row[:each * size].reshape(each, size))
+  return runs
+
+
+def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
+            hardness=None):
+  """Trains a student by `p <- p - lr grad loss(p, minibatch)`.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the minibatch.
+    syn: a `Synthetic` of flat network inputs `[n, h, w, c]`, labels
+      `[n, classes]`; its `lr` is the rate.
+    params: where it starts.
+    runs: from `minibatches`.
+    augment: `(key, images, shared) -> images`, from `augment.build`; each
+      image draws its own strength. None changes nothing.
+    frozen: each gradient is a function of its own minibatch alone, at weights
+      that count as constants (TESLA).
+    hardness: `(params, Batch) -> scalar` to be averaged over the steps, at
+      constant weights; None is 0.
+
+  Returns:
+    `(params, hardness)`, differentiable in `syn` and `params`.
+  """
+  def step(carry, draw):
+    params, hard = carry
+    images = syn.images[draw.indices]
+    if augment is not None:
+      images = augment(draw.keys, images, shared=False)
+    batch = Batch(images, syn.labels[draw.indices])
+    still = jax.lax.stop_gradient(params)
+    if hardness is not None:
+      hard += hardness(still, batch)
+    slope = jax.grad(loss_fn)(still if frozen else params, batch)
+    params = jax.tree.map(
+        lambda p, g: p - syn.lr.astype(p.dtype) * g, params, slope)
+    return (params, hard), None
+
+  carry = params, jnp.zeros((), syn.images.dtype)
+  for run in runs:
+    carry, _ = jax.lax.scan(jax.checkpoint(step), carry, run)
+  params, hard = carry
+  return params, hard / sum(len(run.indices) for run in runs)
+
+
+def distance(params, start, target):
+  """`|params - target|^2 / |start - target|^2` over all leaves together.
+
+  1 for a student that did not move, 0 for one that arrived (MTT, eq. 2).
+  """
+  return losses.mse(params, target) / losses.mse(start, target)
+
+
+def trajectory_matching(loss_fn, steps, *, batch=0, augment=None,
+                        frozen=False, image_factor=1.0):
+  """MTT's objective: `params` is the expert's start, `target` its later point.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    steps: of the student.
+    batch: images a step, 0 for all; see `minibatches`.
+    augment, frozen: see `student`.
+    image_factor: of the image gradient alone; TESLA's program halves it.
+
+  Returns:
+    An objective on flat batches, see `objectives`.
+
+  Raises:
+    UserError: fewer than one step.
+
+  Source: MTT (2203.11932), eq. 2; TESLA (2211.10586) where `frozen`; DATM
+  (2310.05773) where the labels of `syn` are learned.
+  """
+  both = trajectory_with_difficulty(loss_fn, steps, None, batch=batch,
+                                    augment=augment,
+                                    frozen=frozen, image_factor=image_factor)
+
+  def objective(syn, params, target, key):
+    value, _ = both(syn, params, target, key)
+    return value, {'match/loss': value}
+  return objective
+
+
+def trajectory_with_difficulty(loss_fn, steps, hardness, *, batch=0,
+                               augment=None,
+                               frozen=False, image_factor=1.0):
+  """`(syn, params, target, key) -> (matching loss, hardness)`.
+
+  As `trajectory_matching`; the hardness, averaged over the student's steps, is
+  what SDC adds to it.
+  """
+  if steps < 1:
+    raise UserError(f'steps={steps} of the student must be at least 1')
+
+  def both(syn, params, target, key):
+    images = syn.images
+    still = jax.lax.stop_gradient(images)
+    syn = syn._replace(images=still + image_factor * (images - still))
+    runs = minibatches(key, len(images), batch, steps)
+    end, hard = student(loss_fn, syn, params, runs, augment=augment,
+                        frozen=frozen, hardness=hardness)
+    return distance(end, params, target), hard
+  return both

@@ -1,0 +1,139 @@
+"""Wrappers of objectives: augmentation, decoding, unions, sums over classes."""
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax import synthetic
+from dasm_jax.runtime import devices
+from dasm_jax.types import Synthetic
+
+
+def augmented(objective, augment):
+  """Siamese augmentation: one draw for all images of both batches.
+
+  Args:
+    objective: on flat batches, with a `Batch` target.
+    augment: `(key, images, shared) -> images`, from `augment.build`.
+
+  Source: DSA (2102.08259), eq. 6.
+  """
+  def wrapped(syn, params, target, key):
+    draw, rest = jax.random.split(key)
+    images = augment(draw, syn.images, shared=True)
+    real = augment(draw, target.images, shared=True)
+    return objective(syn._replace(images=images), params,
+                     target._replace(images=real), rest)
+  return wrapped
+
+
+def decoded(objective, codec, limit=None):
+  """Matches what the stored images decode to, normalised.
+
+  Args:
+    objective: on flat batches of network inputs.
+    codec: a `synthetic.Codec`.
+    limit: at most this many decoded images, drawn anew each time; None all.
+  """
+  def wrapped(syn, params, target, key):
+    draw, rest = jax.random.split(key)
+    images, labels = _decoded_inputs(codec, limit, draw, syn.images, syn.labels)
+    return objective(syn._replace(images=images, labels=labels), params,
+                     target, rest)
+  return wrapped
+
+
+def _decoded_inputs(codec, limit, key, images, labels):
+  labels = labels[synthetic.decoded_from(codec, len(images))]
+  images = synthetic.decode(codec, images)
+  if limit is not None and len(images) > limit:
+    chosen = jax.random.permutation(key, len(images))[:limit]
+    images, labels = images[chosen], labels[chosen]
+  return synthetic.normalise(codec, images), labels
+
+
+def joined(objective, codec, limit=None):
+  """Matches the union of finished images and the new ones.
+
+  The target is `(frozen, target)`, with `frozen` a `Batch` of stored images;
+  they are decoded, hold no gradient and count in the mean.
+  """
+  def wrapped(syn, params, target, key):
+    frozen, target = target
+    draw, rest = jax.random.split(key)
+    images, labels = jax.lax.stop_gradient(
+        _decoded_inputs(codec, limit, draw, frozen.images, frozen.labels))
+    syn = syn._replace(images=jnp.concatenate([images, syn.images]),
+                       labels=jnp.concatenate([labels, syn.labels]))
+    return objective(syn, params, target, rest)
+  return wrapped
+
+
+def added(objective, weight, other):
+  """`objective + weight * other`; the number 0 returns `objective` itself.
+
+  Both are flat, or both class-major.
+  """
+  if isinstance(weight, (int, float)) and weight == 0:
+    return objective
+
+  def wrapped(*args):
+    value, metrics = objective(*args)
+    term, more = other(*args)
+    return value + weight * term, {**metrics, **more}
+  return wrapped
+
+
+def per_class(objective, *, batched=None):
+  """The sum of an objective over the classes of a class-major set.
+
+  Value and gradient of a class are computed together, so memory is that of as
+  many as are batched. The result is a constant in everything but `syn`.
+
+  Args:
+    objective: on flat batches.
+    batched: how many classes at once, see `devices.map_items`.
+
+  Returns:
+    `total(syn, params, target, key, weights=None) -> (scalar, metrics)`: the
+    leaves of `target` begin with classes, `key` is one or one a class, weights
+    `[classes]` scale them (0 for padding); metrics are summed alike.
+  """
+  def each(images, labels, lr, params, target, key, weight):
+    def weighted(syn):
+      return jax.tree.map(lambda x: x * weight,
+                          objective(syn, params, target, key))
+    return jax.value_and_grad(weighted, has_aux=True)(
+        Synthetic(images, labels, lr))
+
+  def forward(syn, params, target, keys, weights):
+    def one(images, labels, target, key, weight):
+      return each(images, labels, syn.lr, params, target, key, weight)
+    (values, metrics), slopes = devices.map_items(one, batched)(
+        syn.images, syn.labels, target, keys, weights)
+    total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
+    return total, slopes._replace(lr=slopes.lr.sum())
+
+  @jax.custom_vjp
+  def run(syn, params, target, keys, weights):
+    return forward(syn, params, target, keys, weights)[0]
+
+  def backward(slopes, cotangent):
+    syn = jax.tree.map(lambda x: x * cotangent[0].astype(x.dtype), slopes)
+    return syn, None, None, None, None
+
+  run.defvjp(forward, backward)
+
+  def total(syn, params, target, key, weights=None):
+    return run(syn, params, target, *each_class(syn, key, weights))
+
+  return total
+
+
+def each_class(syn, key, weights=None):
+  """`(keys, weights)`, one for each class of a set, as `per_class` has them."""
+  classes = len(syn.images)
+  if jnp.ndim(key) == 0:
+    key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(classes))
+  if weights is None:
+    weights = jnp.ones(classes, syn.images.dtype)
+  return key, weights

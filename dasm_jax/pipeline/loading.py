@@ -1,0 +1,142 @@
+"""The data set of a job: in memory, or read as its images are used."""
+
+import hashlib
+import json
+import math
+
+import numpy as np
+
+from dasm_jax import data
+from dasm_jax.data import dataset as datasets
+from dasm_jax.data import reader
+from dasm_jax.errors import UserError
+from dasm_jax.runtime import devices, processes
+from dasm_jax.runtime.workdir import write_text
+
+STREAM_CHOICES = ('auto', 'always', 'never')
+RESIDENT_SHARE = 0.5  # of a device's memory that the images may take
+DIGEST_SAMPLE = 100  # images by which a data set is known again
+TEST_SHARE = 0.1  # and that test images may take where the others are streamed
+
+
+def load_configured(config):
+  """The `Dataset` that a configuration names, see `load`."""
+  d = config.dataset
+  return load(d.name, stream=d.stream, zca=d.zca, workers=d.workers,
+              cache=d.cache, data_dir=d.data_dir or None, size=d.size,
+              holdout=d.holdout, seed=config.seed, classes=d.classes)
+
+
+def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
+  """A `Dataset` whose images are in memory, or read as they are used.
+
+  Its train images are a `reader.LazySplit` where `stream` says `always`, or
+  `auto` and they do not fit; then so are its test images if they are many.
+
+  Args:
+    name, given: see `data.load`.
+    stream: one of `STREAM`.
+    zca: of a whitening, which asks for all images.
+    workers: processes that decode; cache: where decoded images are kept; see
+      `reader.open_lazy`.
+
+  Raises:
+    UserError: what `data.load` and `reader.open_lazy` refuse.
+  """
+  if stream == 'never' or stream == 'auto' and fits_in_memory(name, zca,
+                                                              **given):
+    return data.load(name, **given)
+  check_whitening(zca)
+  found = reader.open_lazy(name, **given, workers=workers, cache=cache,
+                           say=print if processes.is_leader(
+                               ) else lambda line: None)
+  if streams_tests(found):
+    return found
+  test = found.test.read(np.arange(len(found.test)))
+  return found._replace(test=datasets.Split(test, found.test.labels))
+
+
+def streams_tests(dataset_, memory=None):
+  """Whether test images, of a set that is streamed, are so as well.
+
+  memory: see `streams`.
+  """
+  each = math.prod(dataset_.test.shape)
+  return each * len(dataset_.test.labels) > TEST_SHARE * (
+      memory or devices.memory())
+
+
+def check_same_data(path, dataset_, say):
+  """Makes sure that a data set is the one that a run began with.
+
+  Its digest is kept in a file: of the labels, and of some uint8 images, which
+  another version of a decoder may make others.
+
+  Args:
+    path: of the file.
+    dataset_: a `Dataset`.
+    say: is told of images that differ.
+
+  Raises:
+    UserError: other labels, so that the state of a run means other images.
+  """
+  split = dataset_.train
+  labels = np.ascontiguousarray(split.labels)
+  some = split.read(np.linspace(
+      0, len(labels) - 1, min(DIGEST_SAMPLE, len(labels))).astype(int))
+  now = {'images': len(labels), 'labels': hashlib.sha256(labels).hexdigest(),
+         'pixels': hashlib.sha256(np.ascontiguousarray(some)).hexdigest()
+         if some.dtype == np.uint8 else ''}  # whitening is to rounding
+  try:
+    before = json.loads(path.read_text())
+    before = {name: before[name] for name in now}
+  except (OSError, ValueError, KeyError, TypeError):
+    write_text(path, json.dumps(now))
+    return
+  if now['labels'] != before['labels']:
+    raise UserError(
+        f'the {now["images"]} train images of {dataset_.name!r} are not those '
+        f'that this run began with ({before["images"]}, or in other classes): '
+        'find these, or choose another --workdir')
+  if now['pixels'] != before['pixels']:
+    say(f'note      some train images of {dataset_.name} have changed since '
+        'this run began')
+
+
+STREAMED = 'but here they are read from the disk as they are used'
+NEVER = 'or --config.dataset.stream=never if they fit on the device'
+
+
+def check_whitening(zca):
+  """Raises `UserError` for whitening, which is by all images, if there is."""
+  if zca:
+    raise UserError(f'--config.dataset.zca={zca} whitens by all images, '
+                    f'{STREAMED}; set --config.dataset.zca=0 or a smaller '
+                    f'--config.dataset.size=, {NEVER}')
+
+
+def fits_in_memory(name, zca=0.0, **given):
+  """Whether the images take no more than `SHARE` of a device's memory."""
+  try:
+    outline = data.outline(name, **given)
+  except UserError:  # Nobody knows before it is prepared.
+    return True
+  return image_bytes(outline, zca) <= RESIDENT_SHARE * devices.memory()
+
+
+def streams(config, dataset_, memory=None):
+  """Whether the train images of a `Dataset` are read as they are used.
+
+  memory: bytes of a device; None: of those here.
+  """
+  if config.dataset.stream != 'auto':
+    return config.dataset.stream == 'always'
+  return image_bytes(dataset_, config.dataset.zca) > RESIDENT_SHARE * (
+      memory or devices.memory())
+
+
+def image_bytes(dataset_, zca=0.0):
+  """Bytes of the images of both splits on a device."""
+  each = math.prod(dataset_.train.shape) * (4 if zca else 1)
+  return each * sum(len(split.labels)
+                    for split in (dataset_.train, dataset_.test))

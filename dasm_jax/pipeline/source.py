@@ -1,0 +1,165 @@
+"""Real data on the device, and traceable draws from it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax.transforms import zca
+from dasm_jax.types import Array, Batch, Window
+
+CHUNK = 1000  # images whitened at a time
+
+
+class Source(NamedTuple):
+  """A data set that fits on the device; the same on every one.
+
+  images: `[n, height, width, channels]` uint8, or floats as networks see them.
+  labels: `[n]` int32.
+  everything: `Window` of all images of each class.
+  mean, std: `[channels]` on [0, 1].
+  slots: None if `images` are all there are. Else only those that the next steps
+    look at are here, and `[n]` int32 says where in `images` each of them is.
+  starts: None, or `[k, parameters]` float32, networks that were trained before;
+    each matching network begins as one of them, drawn by chance.
+  """
+  images: Array
+  labels: Array
+  everything: Window
+  mean: Array
+  std: Array
+  slots: Array | None = None
+  starts: Array | None = None
+
+
+class ClassWindows(NamedTuple):
+  """What the classes at hand may be matched with; all begin with classes.
+
+  classes: `[k]` int32, the class each row stands for.
+  present: `[k]` float32, 1, or 0 for a row that only fills a device.
+  window: `Window` of the segment.
+  everything: `Window` of the whole class, for replay.
+  frozen: `Batch` of finished stored images `[k, done, …]`.
+  """
+  classes: Array
+  present: Array
+  window: Window
+  everything: Window
+  frozen: Batch
+
+
+def pad_window(rows):
+  """Lists of indices, one a class, as a padded `Window` (NumPy)."""
+  counts = np.array([len(row) for row in rows], np.int32)
+  indices = np.zeros((len(rows), max(1, counts.max())), np.int32)
+  for c, row in enumerate(rows):
+    indices[c, :len(row)] = row
+  return Window(indices, counts)
+
+
+def make_source(split, classes, mean, std, whitening=None):
+  """A `Source` from uint8 images `[n, …]` and labels `[n]` on the host.
+
+  whitening: a `zca.Zca` in place of mean and std; the images are whitened
+  here, once, and are float32 then.
+  """
+  rows = [np.flatnonzero(split.labels == c) for c in range(classes)]
+  images = split.images if whitening is None else np.concatenate([
+      np.asarray(zca.whiten(whitening, split.images[at:at + CHUNK]))
+      for at in range(0, len(split.images), CHUNK)])
+  return Source(jnp.asarray(images), jnp.asarray(split.labels),
+                Window(*map(jnp.asarray, pad_window(rows))),
+                jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32))
+
+
+def class_count(data):
+  """Number of classes of a `Source`."""
+  return data.everything.counts.shape[0]
+
+
+def take(data, indices, axis_name=None):
+  """The `Batch` at `indices`, normalised, one-hot.
+
+  Args:
+    data: a `Source`.
+    indices: of any shape; with `axis_name` `[n]`, the same on every device.
+    axis_name: where images are streamed, a device has only its share of them,
+      `devices.local_items`; all have all after the exchange.
+  """
+  if axis_name is None or data.slots is None:
+    at = indices if data.slots is None else data.slots[indices]
+    images = data.images[at]
+  else:
+    n = jax.lax.axis_size(axis_name)
+    share = -(-len(indices) // n)
+    rows = jnp.resize(data.slots[indices], (n, share))
+    images = jax.lax.all_gather(
+        data.images[rows[jax.lax.axis_index(axis_name)]], axis_name,
+        tiled=True)[:len(indices)]
+  if images.dtype == jnp.uint8:
+    images = (images.astype(jnp.float32) / 255 - data.mean) / data.std
+  return Batch(images, jax.nn.one_hot(data.labels[indices], class_count(data)))
+
+
+def take_any(data, indices):
+  """The `Batch` at `indices` of a `Source`, a `Batch` or a `SoftLabelled`."""
+  if isinstance(data, Source):
+    return take(data, indices)
+  return Batch(data.images[indices], data.labels[indices])
+
+
+def draw_without_repeats(key, row, count, size):
+  """`size` entries of the first `count` of `row`, none twice if enough.
+
+  A class with fewer than `size` images gives each as evenly as it can.
+
+  Args:
+    key: a key.
+    row: `[capacity]` int32.
+    count: traced int, at least 1.
+    size: how many.
+
+  Returns:
+    `[size]` int32.
+  """
+  capacity = row.shape[0]
+  rank = jax.random.uniform(key, (capacity,))
+  rank = jnp.where(jnp.arange(capacity) < count, rank, 2)
+  if size <= capacity:
+    order = jax.lax.top_k(-rank, size)[1]
+  else:
+    order = jnp.argsort(rank)
+  return row[order[jnp.arange(size) % jnp.minimum(count, len(order))]]
+
+
+def class_batches(data, pool, keys, size, replay=0.0):
+  """A real batch for each class of a pool, as `class_indices` draws it.
+
+  Returns:
+    `Batch` of images `[k, size, h, w, c]`, labels `[k, size, classes]`.
+  """
+  return take(data, class_indices(pool, keys, size, replay))
+
+
+def class_indices(pool, keys, size, replay=0.0):
+  """The real images of a batch for each class of a pool, `[k, size]` int32.
+
+  Args:
+    pool: a `ClassWindows` of k classes.
+    keys: `[k]` keys.
+    size: images a class.
+    replay: share drawn from the whole class rather than from the window.
+  """
+  again = round(size * replay)
+
+  def one(key, window, everything):
+    first, second = jax.random.split(key)
+    parts = []
+    if size > again:
+      parts.append(draw_without_repeats(first, *window, size - again))
+    if again:
+      parts.append(draw_without_repeats(second, *everything, again))
+    return jnp.concatenate(parts)
+
+  return jax.vmap(one)(keys, pool.window, pool.everything)

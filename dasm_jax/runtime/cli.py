@@ -1,0 +1,69 @@
+"""What the commands beside the program share: their arguments and their end."""
+
+import argparse
+import os
+import re
+import sys
+
+from dasm_jax.errors import UserError
+from dasm_jax.runtime import preemption
+
+
+class Parser(argparse.ArgumentParser):
+  """One whose mistakes are `UserError`.
+
+  name: of the module that is called. text: what it does.
+  """
+
+  def __init__(self, name, text):
+    super().__init__(
+        prog=f'python -m dasm_jax.{name}', description=text,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False)
+
+  def error(self, message):
+    """Raises `UserError`."""
+    raise UserError(f'{message}; --help lists the arguments')
+
+
+def int_at_least(low):
+  """Reads a whole number of at least `low`."""
+  def number(text):
+    if not text.strip().isdecimal() or int(text) < low:
+      raise argparse.ArgumentTypeError(
+          f'{text!r} is no whole number of at least {low}')
+    return int(text)
+  return number
+
+
+def exit_process(status):
+  """Ends the process with a status; at once if it was interrupted.
+
+  What the devices still compute crashes an interpreter that takes itself down.
+  """
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if status in (130, preemption.PREEMPTED):
+    os._exit(status)
+  sys.exit(status)
+
+
+def run_command(action, interrupted):
+  """Runs `action()`; returns the exit status, after one line if it failed.
+
+  interrupted: what Ctrl-C says.
+  """
+  try:
+    action()
+  except UserError as error:
+    # What a run calls --config.dataset.size is called size here.
+    text = re.sub(r'--config\.(\w+\.)*', '', str(error))
+    print(f'error: {text}', file=sys.stderr)
+    return 2
+  except preemption.Stopped as stopped:
+    print(f'\n{stopped}', file=sys.stderr)
+    return stopped.code
+  except KeyboardInterrupt:
+    print(f'\nstopped; {interrupted}', file=sys.stderr)
+    return 130
+  return 0

@@ -1,0 +1,246 @@
+"""Devices: the only module that knows how many there are.
+
+Classes, samples and networks are split with `jax.pmap` over the devices of all
+processes; each process holds the rows of its own. The functions that are mapped
+know an axis name only, so the same ones run under `jit`, `vmap(axis_name=…)`
+and `shard_map`.
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dasm_jax.runtime import processes
+
+AXIS = 'devices'
+
+
+def count():
+  """Number of devices, of all processes."""
+  return jax.device_count()
+
+
+@functools.cache
+def memory():
+  """Bytes of a device; where it does not tell, of this machine's memory.
+
+  Of all processes the least, as they must come to the same conclusions.
+  """
+  found = [(device.memory_stats() or {}).get('bytes_limit', 0)
+           for device in jax.local_devices()]
+  mine = min(found) if all(found) else (
+      os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  return mine if processes.count() == 1 else int(-processes.maximum(-mine)[0])
+
+
+def _put(tree, *spec):
+  mesh = Mesh(np.array(jax.local_devices()), (AXIS,))
+  return jax.device_put(tree, NamedSharding(mesh, PartitionSpec(*spec)))
+
+
+def replicate(tree):
+  """`tree` with a copy of every leaf on each local device."""
+  return _put(tree)
+
+
+def on_host(tree):
+  """`tree` where programs do not wait for those of the devices: on the CPU.
+
+  An accelerator runs one program after the other. Random bits, and what is
+  drawn by them, are the same on all. As it is where JAX was told to do without
+  a CPU.
+  """
+  try:
+    host = jax.local_devices(backend='cpu')[0]
+  except RuntimeError:
+    return tree
+  return jax.device_put(tree, host)
+
+
+def padded(n):
+  """The least multiple of the number of devices that is not below `n`."""
+  return -(-n // count()) * count()
+
+
+def _local_slice():
+  """The slice of all devices that this process has."""
+  local = jax.local_device_count()
+  return slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+
+
+def local_items(n):
+  """Which of `n` items this process has devices for, `[m]` int, each once."""
+  fill = np.arange(padded(n)).reshape(count(), -1)[_local_slice()].reshape(-1)
+  return fill[fill < n] if (fill < n).any() else np.arange(min(n, 1))
+
+
+def most_local(n):
+  """How many of `n` items the process with the most of them has."""
+  return min(n, padded(n) // count() * jax.local_device_count())
+
+
+def shard(tree, axes, n):
+  """Splits leaves that begin with `n` items: `[n, …] -> [local, k, …]`.
+
+  All leaves are put where the mapped programs leave theirs: a second call,
+  given the first one's result, then runs the same program.
+
+  Args:
+    tree: a pytree, the same in every process.
+    axes: a prefix of it, 0 where leaves are split, None where they are whole.
+    n: number of items; they are repeated from the first to fill each device.
+  """
+  fill = np.arange(padded(n)) % n
+  mine = fill.reshape(count(), -1)[_local_slice()]
+
+  def split(axis, part):
+    if axis is None:
+      return _put(part)
+    return _put(jax.tree.map(lambda x: jnp.asarray(x)[mine], part), AXIS)
+  return jax.tree.map(split, axes, tree, is_leaf=lambda x: x is None)
+
+
+def unshard(tree, axes, n):
+  """The inverse of `shard`: `[local, k, …] -> [n, …]`, in every process."""
+  def whole(x):
+    # One at a time: collectives in flight lock up virtual CPU devices.
+    x = processes.all_gather(x)
+    return jax.block_until_ready(x.reshape(padded(n), *x.shape[2:])[:n])
+
+  def join(axis, part):
+    return part if axis is None else jax.tree.map(whole, part)
+  return jax.tree.map(join, axes, tree, is_leaf=lambda x: x is None)
+
+
+def present(n):
+  """1 for each of `n` items, 0 for those that only fill, as `shard` does."""
+  filled = (np.arange(padded(n)) < n).astype(np.float32)
+  return _put(filled.reshape(count(), -1)[_local_slice()], AXIS)
+
+
+def chunk(method):
+  """A method's steps in one compiled call on all devices.
+
+  Args:
+    method: a `Method` made with `axis_name=AXIS`.
+
+  Returns:
+    `(state, data, pool, key, steps) -> (state, metrics)` with state and pool
+    sharded by class; `steps` is traced, so any number runs the same program;
+    metrics are means over the steps.
+  """
+  def run(state, data, pool, key, steps):
+    def once(carry):
+      return method.step(carry, data, pool, key)
+    shapes = jax.eval_shape(once, state)[1]
+    zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    def body(_, carry):
+      state, total = carry
+      state, metrics = once(state)
+      return state, jax.tree.map(jnp.add, total, metrics)
+    state, total = jax.lax.fori_loop(0, steps, body, (state, zero))
+    return state, jax.tree.map(lambda x: x / steps, total)
+  return _pmapped(run, method.axes)
+
+
+def warmup_chunk(method):
+  """The same for batches of its warm-up, `method.warm`; no metrics."""
+  def run(state, data, pool, key, batches):
+    del pool
+    return method.warm.run(state, data, key, batches), {}
+  return _pmapped(run, method.axes)
+
+
+def _pmapped(run, axes):
+  mapped = jax.pmap(
+      run, axis_name=AXIS, in_axes=(axes, None, 0, None, None),
+      out_axes=(axes, None))
+
+  def call(state, data, pool, key, steps):
+    out = mapped(state, data, pool, replicate(key),
+                 replicate(jnp.int32(steps)))
+    # Collectives of two calls in flight can lock up virtual CPU devices.
+    return jax.block_until_ready(out)
+  return call
+
+
+def map_items(function, together=None):
+  """`function` over the leading axes of its arguments, so many at once.
+
+  together: True for all (vmap), False for one, or a number; None is one on a
+    CPU and all elsewhere.
+  """
+  together = jax.default_backend() != 'cpu' if together is None else together
+  if together is True:
+    return jax.vmap(function)
+  def run(*args):
+    size = min(together, len(jax.tree.leaves(args)[0]))
+    return jax.lax.map(lambda x: function(*x), args,
+                       batch_size=size if size > 1 else None)
+  return run
+
+
+def sum_over(n, function, axis_name=None):
+  """`sum_i function(i)` for i below n, split over a mapped axis if named.
+
+  Args:
+    n: number of items.
+    function: of a traced int, to a pytree of numbers.
+    axis_name: the axis; its devices take turns, those left over add nothing.
+
+  Returns:
+    The pytree, the same on every device.
+  """
+  mine, devices = 0, 1
+  if axis_name is not None:
+    mine = jax.lax.axis_index(axis_name)
+    devices = jax.lax.axis_size(axis_name)
+
+  def add(turn, sums):
+    i = turn * devices + mine
+    new = function(jnp.minimum(i, n - 1))
+    return jax.tree.map(lambda a, b: a + jnp.where(i < n, b, 0), sums, new)
+
+  shapes = jax.eval_shape(function, jnp.int32(0))
+  zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  turns = -(-n // devices)
+  sums = add(0, zero) if turns == 1 else jax.lax.fori_loop(0, turns, add, zero)
+  return sums if axis_name is None else jax.lax.psum(sums, axis_name)
+
+
+def spread(function, *, together=None):
+  """Maps `function(item, *shared)` over items, split over the devices.
+
+  Args:
+    function: of one item (a pytree without the leading axis).
+    together: how many a device takes at once, see `mapped`.
+
+  Returns:
+    `(items, *shared) -> results`, both with a leading axis of any length.
+  """
+  run = spread_sharded(function, together=together)
+
+  def call(items, *shared):
+    n = jax.tree.leaves(items)[0].shape[0]
+    return unshard(run(shard(items, 0, n), *shared), 0, n)
+  return call
+
+
+def spread_sharded(function, *, together=None):
+  """As `spread`, of items that `shard` has split; so are the results."""
+  def run(items, *shared):
+    return map_items(lambda item: function(item, *shared), together)(items)
+
+  compiled = {}
+
+  def call(items, *shared):
+    arity = len(shared)
+    if arity not in compiled:
+      compiled[arity] = jax.pmap(
+          run, axis_name=AXIS, in_axes=(0,) + (None,) * arity)
+    return jax.block_until_ready(compiled[arity](items, *shared))
+  return call

@@ -1,0 +1,165 @@
+"""What a run costs while it runs: compiling, steps, waiting, memory, speed."""
+
+import contextlib
+import json
+import resource
+import sys
+import time
+
+import jax
+
+from dasm_jax.runtime.workdir import write_text
+
+_COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
+CALL_SECONDS = 10.0  # that a call may last, for whoever wants to stop it
+
+
+class CostMeter:
+  """Adds up where the time of one start of a run goes.
+
+  waited: seconds that steps waited for their images.
+  """
+
+  def __init__(self, clock=time.perf_counter):
+    self._clock = clock
+    self._compiling = self._stepping = self.waited = 0.0
+    self._steps = self._images = 0
+
+  def _listen(self, event, seconds, **_):
+    if event == _COMPILE_EVENT:
+      self._compiling += seconds
+
+  @contextlib.contextmanager
+  def calls(self, steps, images):
+    """Around a call of `steps` steps, each of `images` images."""
+    before, began = self._compiling, self._clock()
+    yield
+    self._stepping += self._clock() - began - (self._compiling - before)
+    self._steps += steps
+    self._images += steps * images
+
+  def summary(self):
+    """Numbers for results.json; of what did not happen, none."""
+    found = {'compile_seconds': round(self._compiling, 2),
+             'peak_memory_bytes': peak_memory()}
+    if self._steps:
+      found |= {'steps': self._steps,
+                'step_seconds': self._stepping / self._steps,
+                'images_per_second': self._images / max(self._stepping, 1e-9),
+                'input_wait_seconds': round(self.waited, 3)}
+    return found
+
+  def line(self):
+    """The same in words, or None before there was a step."""
+    if not self._steps:
+      return None
+    found = self.summary()
+    share = self.waited / max(self._stepping + self.waited, 1e-9)
+    return (f'{found["step_seconds"]:.3g} s a step, '
+            f'{found["images_per_second"]:.3g} images/s, '
+            f'{found["compile_seconds"]:.3g} s compiling, {share:.1%} of the '
+            'time waiting for images, '
+            f'{found["peak_memory_bytes"] / 2 ** 20:.0f} MiB at most')
+
+
+@contextlib.contextmanager
+def measure_costs():
+  """Yields a `CostMeter` that also hears what is compiled."""
+  made = CostMeter()
+  jax.monitoring.register_event_duration_secs_listener(made._listen)
+  try:
+    yield made
+  finally:
+    jax.monitoring.unregister_event_duration_listener(made._listen)
+
+
+def peak_memory():
+  """Bytes: the most on any device here; where none tells, of this process."""
+  peaks = [(device.memory_stats() or {}).get('peak_bytes_in_use', 0)
+           for device in jax.local_devices()]
+  if any(peaks):
+    return max(peaks)
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def steps_per_call(each):
+  """How many steps of `each` seconds a call may have."""
+  return max(1, int(CALL_SECONDS / max(each, 1e-9)))
+
+
+class MetricMeans:
+  """Means of metrics over the steps of several calls.
+
+  A run may be stopped before there are as many steps as a row of metrics.jsonl
+  is of: what was added so far is kept beside each checkpoint.
+  """
+
+  def __init__(self, path=None, of='', number=0):
+    """path: of the file that keeps them; None: nowhere. of: names whose
+    checkpoints they are, number: the one to go on from.
+    """
+    self._path, self._of = path, of
+    self._sums, self._steps = self._kept().get(f'{of} {number}', ({}, 0))
+
+  def add(self, values, steps):
+    """Adds the means `values`, a dict of numbers, of `steps` more steps."""
+    self._steps += steps
+    for name, value in values.items():
+      self._sums[name] = self._sums.get(name, 0.0) + steps * value
+
+  def take(self):
+    """The means since the last time."""
+    found = {name: total / self._steps for name, total in self._sums.items()}
+    self._sums, self._steps = {}, 0
+    return found
+
+  def keep(self, number):
+    """Leaves what was added since then in the file, if anything.
+
+    number: of the checkpoint that is about to be saved. Those of the one before
+    stay, which is the last if this one cannot be saved.
+    """
+    if self._steps:
+      before = [*self._kept().items()][-1:]
+      write_text(self._path, json.dumps(dict(before) | {
+          f'{self._of} {number}': (self._sums, self._steps)}))
+
+  def _kept(self):
+    try:
+      return json.loads(self._path.read_text())
+    except (OSError, ValueError, AttributeError):
+      return {}
+
+LEAST_SECONDS = 2.0  # seconds that tell how many more there will be
+
+
+class Throughput:
+  """How fast steps go, the first chunk (with its compilation) left out."""
+
+  def __init__(self, images, clock=time.time, cycle=1):
+    """images: of a step. cycle: steps after which what they cost repeats."""
+    self._images, self._clock, self._cycle = images, clock, cycle
+    self._begin, self._steps, self.calls = None, 0, 0
+
+  def add(self, steps):
+    """Notes that `steps` more are done; `calls` counts how often."""
+    self.calls += 1
+    if self._begin is None:
+      self._begin = self._clock()
+    else:
+      self._steps += steps
+
+  @property
+  def speed(self):
+    """Images a second, or None before there is anything to tell."""
+    return self._images / self._each() if self._steps else None
+
+  def left(self, steps):
+    """Seconds that `steps` more will take; None before one can tell."""
+    if self._steps < self._cycle or self._clock() - self._begin < LEAST_SECONDS:
+      return None
+    return steps * self._each()
+
+  def _each(self):
+    return max(self._clock() - self._begin, 1e-9) / self._steps

@@ -1,0 +1,286 @@
+"""The directory of a run: one run at a time, one configuration for good.
+
+A workdir may be no directory here (`gs://…` and the like). The run then works
+in a directory of this machine; whatever changes there is copied to the remote
+place at every checkpoint, and back when a run starts. Checkpoints carry
+digests, so one that was copied in part is set aside when it is read.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import time
+
+from dasm_jax.errors import Unavailable, UserError
+from dasm_jax.runtime import paths
+
+
+@contextlib.contextmanager
+def lock(workdir, what='--workdir', name=None):
+  """Creates `workdir` and keeps every other run out of it.
+
+  what: how a user gives another; name: what he calls this one. The kernel lets
+  go when the process ends, however it ends. Raises `UserError` if another run
+  holds it, or if the directory cannot be written.
+  """
+  path, workdir = pathlib.Path(workdir) / '.lock', name or workdir
+  made = not path.parent.exists()
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+  except OSError as error:
+    raise UserError(
+        f'cannot write to {what} {str(workdir)!r} as a directory: '
+        f'{error.strerror}; choose one that you may write to') from error
+  try:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      owner = os.pread(file, 32, 0).decode(errors='replace').strip() or '?'
+      raise UserError(
+          f'{what} {str(workdir)!r} is in use by process {owner}; wait for '
+          f'it, stop it, or choose another {what}') from None
+    except OSError as error:
+      raise UserError(
+          f'{what} {str(workdir)!r} cannot be locked: {error.strerror}; '
+          'choose one on a local disk') from error
+    os.ftruncate(file, 0)
+    os.pwrite(file, f'{os.getpid()}\n'.encode(), 0)
+    try:
+      yield
+    finally:
+      with contextlib.suppress(OSError):  # Nothing came of it: leave no trace.
+        if made and os.listdir(path.parent) == [path.name]:
+          path.unlink()
+          path.parent.rmdir()
+      # A forked worker may hold the file open longer than we do.
+      fcntl.flock(file, fcntl.LOCK_UN)
+  finally:
+    os.close(file)
+
+
+def claim(workdir, config, free=()):
+  """Writes `config.json`, or makes sure that `workdir` is of this `config`.
+
+  config: a nested dict that JSON can hold. free: dotted names of entries (with
+  all below them) that may change between the runs of one workdir. Raises
+  `UserError` naming the entries that differ.
+  """
+  check_config(workdir, config, free)
+  write_text(pathlib.Path(workdir) / 'config.json',
+             json.dumps(config, indent=2) + '\n')
+
+
+def check_config(workdir, config, free=()):
+  """Raises `UserError` if `workdir` is of another `config`, see `claim`."""
+  path = pathlib.Path(workdir) / 'config.json'
+  if path.exists():
+    try:
+      there = _flat(json.loads(path.read_text()))
+    except (ValueError, OSError) as error:
+      raise UserError(
+          f'{path} is not readable as JSON; mend or delete it, or choose '
+          'another --workdir') from error
+    here = _flat(json.loads(json.dumps(config)))
+    names = [
+        name for name in sorted(there | here)
+        if there.get(name) != here.get(name)
+        and not any(f'{name}.'.startswith(f'{entry}.') for entry in free)]
+    if names:
+      listed = ', '.join(
+          f'{name} ({_shorten(there, name)} there, {_shorten(here, name)} here)'
+          for name in names[:5])
+      more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+      # Nothing has to be distilled again for another evaluation.
+      hint = f', or measure its set by dasm_jax.evaluate --set={workdir}' * (
+          all(name.startswith('eval.') for name in names))
+      raise UserError(
+          f'--workdir {str(workdir)!r} holds a run of another configuration: '
+          f'{listed}{more}; choose another --workdir or delete this one{hint}')
+
+
+def write_text(path, text):
+  """Writes a file all at once: a reader sees the old text or the new one.
+
+  path: of this machine, or of a bucket, whose objects are that by themselves.
+
+  Raises `UserError` if the disk is full or may not be written to.
+  """
+  if paths.is_remote(path):
+    with paths.remote_access(path):
+      paths.to_path(path).write_text(text)
+    return
+  path = pathlib.Path(path)
+  aside = path.with_name(f'.{path.name}.tmp')
+  try:
+    with aside.open('w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(aside, path)
+  except OSError as error:
+    aside.unlink(missing_ok=True)
+    raise UserError(
+        f'cannot write {str(path)!r}: {error.strerror}; make room or choose '
+        'another --workdir') from error
+
+
+def last_seconds(path):
+  """What the last whole row of a metrics.jsonl says of `seconds`, or 0."""
+  try:
+    lines = pathlib.Path(path).read_bytes().splitlines()
+  except OSError:
+    return 0.0
+  for line in reversed(lines):
+    try:
+      return float(json.loads(line)['seconds'])
+    except (ValueError, KeyError, TypeError):
+      continue
+  return 0.0
+
+
+def _flat(tree, prefix=''):
+  """`{dotted name: value as JSON}`; as text, for a NaN is not itself."""
+  if not (tree and isinstance(tree, dict)):
+    return {prefix: json.dumps(tree)}
+  flat = {}
+  for key, value in tree.items():
+    flat |= _flat(value, f'{prefix}.{key}' if prefix else key)
+  return flat
+
+
+def _shorten(flat, name):
+  text = flat.get(name, 'missing')
+  return text if len(text) <= 40 else text[:37] + '...'
+
+
+def fingerprint(settings, free):
+  """Short hash of a configuration, without the entries that may change."""
+  kept = json.loads(json.dumps(settings))
+  for path in free:
+    *groups, name = path.split('.')
+    node = kept
+    for group in groups:
+      node = node.get(group, {})
+    node.pop(name, None)
+  text = json.dumps(kept, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+PUSHED_LAST = 'results.json'  # says that all else is there
+PUSH_WAITS = 1, 5, 25  # seconds before a push is tried again
+
+
+class Workdir:
+  """A workdir.
+
+  path: where the run works. home: what it locks. experts: where its experts
+  are, unless told: beside it, so that runs share them. pull: call it once home
+  is locked. push: call it after a change.
+  """
+
+  def __init__(self, path):
+    self.path = self.home = pathlib.Path(path)
+    self.experts = self.path.parent / 'experts'
+
+  def pull(self):
+    """Nothing: the run works where its workdir is."""
+
+  def push(self):
+    """Nothing, as `pull`."""
+
+
+class MirroredWorkdir(Workdir):
+  """A workdir whose files are copied to and from a far place."""
+
+  def __init__(self, far, near):
+    """far: an `epath.Path`, or any path. near: a directory of this machine."""
+    super().__init__(near)
+    self.home = self.path.with_name(f'{self.path.name}.home')
+    self.experts = self.path / 'experts'  # or they would not be copied
+    self._far, self._sent = far, {}
+
+  def pull(self):
+    """Makes `path` what the far place is.
+
+    Raises:
+      UserError: it cannot be read or written to.
+    """
+    try:
+      probe = self._far / '.probe'
+      self._far.mkdir(parents=True, exist_ok=True)
+      probe.write_text('')
+      probe.unlink()
+      shutil.rmtree(self.path, ignore_errors=True)
+      self.path.mkdir(parents=True)
+      for name, file in _files_below(self._far):
+        near = self.path / name
+        near.parent.mkdir(parents=True, exist_ok=True)
+        near.write_bytes(file.read_bytes())
+        self._sent[name] = _file_state(near)
+    except Exception as error:  # Whatever a far place raises.
+      raise paths.remote_error(self._far, error, '--workdir') from error
+
+  def push(self):
+    """Copies what is new, then removes what is gone; tries some times.
+
+    Raises:
+      Unavailable: the far place has not answered in half a minute.
+    """
+    for wait in (*PUSH_WAITS, None):
+      try:
+        return self._push()
+      except Exception as error:  # Whatever a far place raises.
+        if wait is None:
+          raise Unavailable(
+              f'{paths.failure_text(self._far, error, "--workdir")}; the same '
+              'command goes on from what is there') from error
+        time.sleep(wait)
+
+  def _push(self):
+    near = dict(_files_below(self.path))
+    for name in sorted(near, key=lambda name: (name == PUSHED_LAST, name)):
+      state = _file_state(near[name])
+      if self._sent.get(name) != state and name != '.lock':
+        there = self._far / name
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_bytes(near[name].read_bytes())
+        self._sent[name] = state
+    for name in set(self._sent) - set(near):
+      (self._far / name).unlink(missing_ok=True)
+      del self._sent[name]
+
+
+def open_workdir(workdir):
+  """The `Workdir` of a workdir: its own directory, or that of its mirror.
+
+  Raises:
+    UserError: a far place of no known kind.
+  """
+  name = str(workdir)
+  if not paths.is_remote(name):
+    return Workdir(name)
+  digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  near = pathlib.Path(cache) / 'dasm_jax' / 'workdirs' / digest
+  return MirroredWorkdir(paths.to_path(name, '--workdir'), near)
+
+
+def _files_below(root, prefix=''):
+  """`(name below root, path)` of all files."""
+  if not root.is_dir():
+    return
+  for entry in root.iterdir():
+    name = f'{prefix}{entry.name}'
+    if entry.is_dir():
+      yield from _files_below(entry, f'{name}/')
+    else:
+      yield name, entry
+
+
+def _file_state(path):
+  found = path.stat()
+  return found.st_size, found.st_mtime_ns

@@ -1,0 +1,371 @@
+"""Several networks trained at once, some epochs a call.
+
+Between two calls one may say how far they are, keep them, or stop. How the
+epochs are cut changes nothing. On a set that fits (`train_on_set`), on a subset
+for each (`train_on_subsets`), or on all real images (`epoch_trainer`), which
+may be streamed: an epoch then comes in pieces of its batches, and those of the
+next piece are read while one is trained on.
+"""
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dasm_jax.pipeline import source as sources
+from dasm_jax.pipeline import streaming
+from dasm_jax.pipeline.source import take_any
+from dasm_jax.runtime import devices, processes, timing
+from dasm_jax.training import packing, recipes, train_step
+from dasm_jax.types import Array, SoftLabelled, Variables
+
+
+class TrainState(NamedTuple):
+  """Where networks in training stand.
+
+  done: epochs. variables: `Variables`; moments: of the optimizer; their leaves
+  begin with the number of networks where there are several. within: batches of
+  the next epoch that are done, too.
+  """
+  done: int
+  variables: Variables
+  moments: Any
+  within: int = 0
+
+
+def fresh_state(network, recipe_, key):
+  """The `TrainState` of a network that a key of `fit` begins; of no epochs."""
+  return state_from(recipe_, network.init(jax.random.split(key)[0]))
+
+
+def state_from(recipe_, variables):
+  """The `TrainState` of a network that begins with these weights."""
+  return TrainState(0, variables, train_step.recipe_optimizer(recipe_).init(
+      variables.params))
+
+
+def fit(network, recipe_, key, batch, variables=None):
+  """Trains a network on a set of images by a recipe.
+
+  Args:
+    network: a `Network`.
+    recipe_: a `Recipe`.
+    key: a key: initial weights, order, augmentation.
+    batch: `Batch` of all images `[n, …]`, a `Source`, or a `SoftLabelled`,
+    whose
+      seed takes the place of the key for all but the initial weights, and the
+      loss is KL at its temperature, plus the teacher's entropy.
+    variables: a start; None draws one.
+
+  Returns:
+    `(variables, loss)` after the last epoch; the loss is its last batch's.
+  """
+  start = (fresh_state(network, recipe_, key) if variables is None
+           else state_from(recipe_, variables))
+  epochs = recipe_.epochs + recipe_.extra
+  stand, loss = fit_epochs(network, recipe_, key, batch, start, epochs)
+  return stand.variables, loss
+
+
+def fit_epochs(network, recipe_, key, batch, stand, last):
+  """Some epochs of `fit`: from where a network stands up to `last`.
+
+  stand: a `TrainState`; last: an int. Both numbers of epochs may be traced, and
+  how the epochs are cut changes nothing.
+
+  Returns:
+    `(Stand, loss)`.
+  """
+  tx, change = train_step.recipe_optimizer(recipe_), train_step.augmentation(
+      recipe_)
+  lessons = _soft_labels if isinstance(batch, SoftLabelled) else _hard_labels
+  network, order, shown, tell = lessons(
+      network, batch, jax.random.split(key)[1])
+  dtype = jax.eval_shape(take_any, batch, jnp.arange(1)).images.dtype
+  lrs, restarts = recipes.rates(recipe_)
+  lrs, restarts = jnp.asarray(lrs, dtype), jnp.asarray(restarts)
+  anew = tx.init(stand.variables.params)
+
+  def one(index, carry):
+    variables, moments, loss = carry
+    lr, restart, index = lrs[index], restarts[index], shown(index)
+    moments = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
+                           anew, moments)
+    def do(carry, indices, key):
+      variables, moments, _ = carry
+      some = tell(change(key, take_any(batch, indices)), index, indices)
+      return train_step.sgd_step(network, tx, variables, moments, some, lr)
+    return train_step.run_epoch(do, (variables, moments, loss),
+                                jax.random.fold_in(order, index),
+                                len(batch.labels),
+                                recipe_.batch)
+
+  variables, moments, loss = jax.lax.fori_loop(
+      stand.done, last, one,
+      (stand.variables, stand.moments, jnp.zeros((), dtype)))
+  return TrainState(last, variables, moments), loss
+
+
+def _hard_labels(network, batch, order):
+  """`(network, order, epoch -> epoch shown, (Batch, epoch, indices) -> Batch)`.
+
+  What `fit` trains, the key of what it shows, and how it labels that: all as
+  given.
+  """
+  del batch
+  return network, order, lambda epoch: epoch, lambda some, *_: some
+
+
+def _soft_labels(network, batch, order):
+  """The same for a `SoftLabelled`."""
+  del order
+  told, temperature = batch.told, batch.temperature
+
+  def cooled(*given, **named):
+    logits, stats = network.apply(*given, **named)
+    return logits / temperature, stats
+
+  def tell(some, epoch, indices):
+    logits = told[epoch, indices].astype(some.labels.dtype)
+    return some._replace(labels=jax.nn.softmax(logits / temperature))
+
+  return (network._replace(apply=cooled), train_step.soft_label_key(batch.seed),
+          lambda epoch: epoch % len(told), tell)
+
+
+def train_on_set(network, recipe, together=None):
+  """Trains networks on one set.
+
+  Args:
+    network: a `Network`.
+    recipe: a `recipes.Recipe`.
+    together: how many a device trains at once, see `packing.spread_networks`.
+
+  Returns:
+    `(keys, batch, start=None, seen=None) -> Variables [k, …]`, a network a key,
+    as `fit` trains it; batch is what that takes. start: a
+    `TrainState` of all to go on from. `seen(done, stand, loss)` is
+    called after each call of
+    some seconds: epochs done, `() -> Stand`, `() -> [k]` losses of the last
+    batch.
+  """
+  return _trainer(network, recipe, together, lambda key, batch: (key, batch))
+
+
+def train_on_subsets(network, recipe, together=None):
+  """The same with a subset for each network.
+
+  Returns:
+    `((keys, indices), source, start=None, seen=None)`, indices `[k, n]` into a
+    `Source`.
+  """
+  return _trainer(network, recipe, together, lambda item, data: (
+      item[0], sources.take(data, item[1])))
+
+
+def state_shapes(network, recipe, networks):
+  """The shapes of the `TrainState` of so many networks."""
+  keys = jax.random.split(jax.random.key(0), networks)
+  number = jax.ShapeDtypeStruct((), jnp.int32)
+  return jax.eval_shape(jax.vmap(lambda key: fresh_state(
+      network, recipe, key)), keys)._replace(done=number, within=number)
+
+
+def gathered_state(done, carry, k, within=0):
+  """`(() -> Stand, () -> loss [k])` of k networks, gathered if one asks.
+
+  carry: variables, moments and losses, as `devices.shard` splits them.
+  """
+  def stand():
+    return TrainState(done, *devices.unshard(carry[:2], 0, k), within)
+  return stand, lambda: devices.unshard(carry[2], 0, k)
+
+
+def _trainer(network, recipe, together, of):
+  """As above; of: `(item, data) -> (key, batch)` of a network."""
+  last = recipe.epochs + recipe.extra
+
+  def first(item, data):
+    stand = fresh_state(network, recipe, of(item, data)[0])
+    return stand.variables, stand.moments, jnp.float32(0)
+
+  def some(item, done, more, data):
+    (variables, moments, _), item = item
+    stand, loss = fit_epochs(
+        network, recipe, *of(item, data),
+        TrainState(done, variables, moments), done + more)
+    return stand.variables, stand.moments, loss.astype(jnp.float32)
+  begin = packing.spread_networks(first, network, recipe, together,
+                                  devices.spread_sharded)
+  run = packing.spread_networks(some, network, recipe, together,
+                                devices.spread_sharded)
+
+  def call(items, data, start=None, seen=lambda *_: None):
+    k = len(jax.tree.leaves(items)[0])
+    items, done, size = devices.shard(items, 0, k), 0, 1
+    if start is None:
+      carry = begin(items, data)
+    else:
+      done = int(start.done)
+      carry = devices.shard(
+          (start.variables, start.moments, jnp.zeros(k)), 0, k)
+    while done < last:
+      began, more = time.time(), min(size, last - done)
+      carry = run((carry, items), *devices.replicate(
+          (jnp.int32(done), jnp.int32(more))), data)
+      done += more
+      # The clock of one decides for all.
+      size = timing.steps_per_call(processes.maximum((time.time() - began)
+                                                     / more)[0])
+      seen(done, *gathered_state(done, carry, k))
+    return devices.unshard(carry[0], 0, k)
+  return call
+
+
+class EpochPlan(NamedTuple):
+  """One pass of `k` networks over all images.
+
+  keys: `[k]`, of order and augmentation. lr: the rate. restart: whether the
+  momentum starts anew.
+  """
+  keys: Array
+  lr: float
+  restart: bool = False
+
+
+class EpochPiece(NamedTuple):
+  """Batches of an epoch, one after the other.
+
+  epoch: from 0. first: batches of the epoch before. size: how many batches.
+  room: how many there are to be, the last one repeated but not trained on.
+  """
+  epoch: int
+  first: int
+  size: int
+  room: int
+
+
+def epoch_trainer(network, recipe, step=train_step.sgd_step, together=None):
+  """Trains several networks for some epochs, spread over the devices.
+
+  Args:
+    network: a `Network`.
+    recipe: a `recipes.Recipe`; its rates are not read.
+    step: takes the arguments of `train_step.sgd_step`; FTD's is another.
+    together: how many a device has at once, see `packing.spread_networks`.
+
+  Returns:
+    `(stand, epochs, data, seen) -> Variables [k, …]`, k networks further on:
+    from a `TrainState` of all, whose `done` are the first of `epochs`,
+    a list of `EpochPlan`, to the last of them; `data` a `Source` or one of
+    `real`; `seen(done, stand, loss, within)` is called after each piece of
+    them: epochs done, `() -> Stand`, `() -> [k]` losses of the last batch,
+    batches of the next epoch that are done.
+  """
+  tx, change = train_step.recipe_optimizer(recipe), train_step.augmentation(
+      recipe)
+
+  def some(item, first, size, lr, restart, data):
+    (variables, moments, loss), key, rows = item
+    moments = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
+                           tx.init(variables.params), moments)
+    def one(i, carry):
+      batch = change(train_step.batch_key(key, first + i),
+                     sources.take(data, rows[i]))
+      return step(network, tx, *carry[:2], batch, lr)
+    # A traced length: a short piece runs the same program.
+    return jax.lax.fori_loop(0, size, one, (variables, moments, loss))
+  run = packing.spread_networks(some, network, recipe, together,
+                                devices.spread_sharded)
+
+  def call(stand, epochs, data, seen=lambda *_: None):
+    k, n = len(epochs[0].keys), len(data.labels)
+    rows, batches = _epoch_rows(epochs, n, recipe.batch), -(-n // recipe.batch)
+    carry = devices.shard(
+        (stand.variables, stand.moments, jnp.zeros(k)), 0, k)
+    pieces = _epoch_pieces(data, epochs, recipe.batch, int(stand.done),
+                           int(stand.within))
+    with streaming.prefetched(data, pieces, lambda at: (
+        streaming.local_rows(rows(at)))) as coming:
+      for at, source in coming:
+        now = epochs[at.epoch]
+        given = devices.shard((now.keys, rows(at)), 0, k)
+        told = devices.replicate((
+            jnp.int32(at.first), jnp.int32(at.size), jnp.float32(now.lr),
+            jnp.bool_(now.restart and not at.first)))
+        carry = run((carry, *given), *told, source)
+        done, within = divmod(
+            at.epoch * batches + at.first + at.size, batches)
+        seen(done, *gathered_state(done, carry, k, within), within)
+    return devices.unshard(carry[0], 0, k)
+  return call
+
+
+def states_from(recipe, variables):
+  """The `TrainState` of networks that begin with these weights `[k, …]`."""
+  many = jax.jit(jax.vmap(functools.partial(state_from, recipe)))
+  return many(variables)._replace(done=0, within=0)
+
+
+def _epoch_pieces(data, epochs, batch, done=0, within=0):
+  """The `EpochPiece`s of all epochs but those that are done, in their order.
+
+  A short batch is one of its own, the last.
+  """
+  n = len(data.labels)
+  batch = min(batch, n)
+  whole, k = n // batch, len(epochs[0].keys)
+  room = streaming.pieces_with_room(data, whole, devices.most_local(k) * batch)
+  for epoch in range(done, len(epochs)):
+    for first in range(within if epoch == done else 0, whole, room):
+      yield EpochPiece(epoch, first, min(room, whole - first), room)
+    if n % batch:
+      yield EpochPiece(epoch, whole, 1, 1)
+
+
+def _epoch_rows(epochs, n, batch):
+  """`piece -> [k, room, batch]`, which of `n` images each network looks at."""
+  draw = jax.jit(jax.vmap(lambda key: train_step.epoch_order(key, n)))
+
+  # Who reads is some pieces ahead of who trains.
+  @functools.lru_cache(4)
+  def order(epoch):
+    return np.asarray(draw(devices.on_host(epochs[epoch].keys)))
+
+  def rows(at):
+    begin = at.first * batch
+    width = min(batch, n - begin)
+    found = order(at.epoch)[:, begin:begin + at.size * width]
+    return np.pad(found.reshape(-1, at.size, width),
+                  ((0, 0), (0, at.room - at.size), (0, 0)), 'edge')
+  return rows
+
+
+def train_on_all(network, recipe, together=None):
+  """`fit` of several networks on all real images.
+
+  Args:
+    network: a `Network`.
+    recipe: a `recipes.Recipe`.
+    together: see `training`.
+
+  Returns:
+    `(keys, data, seen=None, start=None) -> Variables [k, …]`, a network a key;
+    data and seen as for `training`; start: a `TrainState` to go on
+    from.
+  """
+  run = epoch_trainer(network, recipe, together=together)
+  begin = devices.spread(network.init, together=together)
+
+  def call(keys, data, seen=lambda *_: None, start=None):
+    first, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    start = states_from(recipe, begin(first)) if start is None else start
+    return run(start, [
+        EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(order, index), lr,
+                  restart)
+        for index, (lr, restart) in enumerate(zip(
+            *map(np.asarray, recipes.rates(recipe)), strict=True))], data, seen)
+  return call

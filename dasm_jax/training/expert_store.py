@@ -1,0 +1,233 @@
+"""Expert buffers: files of weights by epoch, of which two rows are read.
+
+A folder holds `buffer.json`, which says what the experts are, and a file for
+each, `expert_0007.bin`: `[epochs + 1, parameters]`, row t after epoch t, as
+little-endian float32 or bfloat16. A file has its name only once it is whole;
+before, it ends in `.part`. Where only the last row counts, it is the only one.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.runtime import text
+from dasm_jax.runtime.workdir import write_text
+
+DTYPES = {'float32': np.dtype('<f4'),
+          'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+DISK_MARGIN = 64 * 2 ** 20  # bytes that a buffer leaves free on its disk
+
+
+class ExpertStore(NamedTuple):
+  """A folder of experts.
+
+  number: how many are used. epochs: stored after row 0. size: parameters.
+  dtype: a name in `DTYPES`. last: whether the last epoch alone is kept.
+  """
+  folder: pathlib.Path
+  number: int
+  epochs: int
+  size: int
+  dtype: str
+  last: bool = False
+
+  @property
+  def bytes(self):
+    """Of one expert."""
+    rows = 1 if self.last else self.epochs + 1
+    return rows * self.size * DTYPES[self.dtype].itemsize
+
+  def path(self, expert):
+    """The file of one expert."""
+    return self.folder / f'expert_{expert:04d}.bin'
+
+  def part(self, expert):
+    """The file of one that is in training."""
+    return self.path(expert).with_suffix('.part')
+
+  def begun(self, expert):
+    """How many epochs of one in training, row 0 included, are written."""
+    try:
+      size = self.part(expert).stat().st_size
+    except FileNotFoundError:
+      return 0
+    return self.epochs if self.last else (
+        size // (self.size * DTYPES[self.dtype].itemsize))
+
+  def missing(self):
+    """The experts that are not there yet."""
+    return [k for k in range(self.number) if not self.path(k).exists()]
+
+
+def claim_store(folder, about, number, epochs, size, dtype='float32',
+                last=False):
+  """The buffer in `folder`, which is made if there is none.
+
+  Args:
+    folder: a path.
+    about: a flat dict that JSON can hold: data set, network, training. What a
+      buffer there was made of has to be the same.
+    number: experts wanted; a folder may hold more.
+    epochs: of each; a folder may hold more.
+    size: parameters of the network.
+    dtype: a name in `DTYPES`.
+    last: whether only the last epoch is kept; `about` has to tell which.
+
+  Raises:
+    UserError: a buffer made of something else, of fewer epochs, one that
+      cannot be read, one that is cut short, too little room for it.
+  """
+  if dtype not in DTYPES:
+    raise unknown('dtype of experts', dtype, DTYPES)
+  folder = pathlib.Path(folder)
+  path = folder / 'buffer.json'
+  about = json.loads(json.dumps({**about, 'size': size, 'dtype': dtype}))
+  if path.exists():
+    epochs = _check_same(path, about, epochs)
+  buffer = ExpertStore(folder, number, epochs, size, dtype, last)
+  for expert in range(number):
+    _check_whole(buffer, expert)
+  _check_room(buffer)
+  if not path.exists():
+    with _write_errors(folder):
+      folder.mkdir(parents=True, exist_ok=True)
+      write_text(path, json.dumps({**about, 'epochs': epochs}, indent=2) + '\n')
+  return buffer
+
+
+def _check_same(path, about, epochs):
+  """The number of epochs that are stored, if all else is as asked."""
+  try:
+    there = json.loads(path.read_text())
+    stored = int(there.pop('epochs'))
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    raise UserError(f'{str(path)!r} does not describe experts ({error}); give '
+                    'another --config.experts.dir') from None
+  differ = [f'{name} {there.get(name)!r}, not {about.get(name)!r}'
+            for name in sorted({*there, *about})
+            if there.get(name) != about.get(name)]
+  if differ:
+    raise UserError(f'the experts in {str(path.parent)!r} were made with '
+                    f'{"; ".join(differ)}; give another --config.experts.dir')
+  if stored < epochs:
+    raise UserError(
+        f'the experts in {str(path.parent)!r} have {stored} epochs, but '
+        f'{epochs} are asked for; lower --config.experts.epochs with '
+        '--config.method.last_epoch, or give another --config.experts.dir')
+  return stored
+
+
+def _check_whole(buffer, expert):
+  path = buffer.path(expert)
+  try:
+    found = path.stat().st_size
+  except FileNotFoundError:
+    return
+  if found != buffer.bytes:
+    raise UserError(
+        f'{str(path)!r} is damaged: {found} bytes, not {buffer.bytes}; delete '
+        'it, and this expert will be trained again')
+
+
+def _check_room(buffer):
+  """Refuses what will not fit, before any expert is trained."""
+  needed = sum(buffer.bytes - (path.stat().st_size if path.exists() else 0)
+               for path in map(buffer.part, buffer.missing()))
+  there = buffer.folder
+  while not there.exists():
+    there = there.parent
+  free = shutil.disk_usage(there).free
+  if needed and needed + DISK_MARGIN > free:
+    way = ('--workdir on a larger disk, or fewer --config.method.pretrained'
+           if buffer.last else
+           '--config.experts.dir on a larger disk, --config.experts.dtype='
+           'bfloat16, or fewer --config.experts.number or .epochs')
+    lacking = text.plural(len(buffer.missing()), 'expert')
+    raise UserError(
+        f'{lacking} need {needed / 1e9:.3g} GB in {str(buffer.folder)!r}, '
+        f'where {free / 1e9:.3g} GB are free; use {way}')
+
+
+@contextlib.contextmanager
+def _write_errors(folder):
+  try:
+    yield
+  except OSError as error:
+    raise UserError(
+        f'cannot write experts to {str(folder)!r}: {error.strerror}; those '
+        'that are finished stay, make room and start again') from error
+
+
+class ExpertWriter:
+  """Writes one expert, epoch by epoch; `finish` gives the file its name."""
+
+  def __init__(self, buffer, expert, begun=0):
+    """begun: how many rows are there and stay; see `Buffer.begun`."""
+    self._buffer, self._path = buffer, buffer.path(expert)
+    self._part, self._before = buffer.part(expert), buffer.epochs - begun
+    with _write_errors(buffer.folder):
+      self._file = self._part.open('r+b' if begun else 'wb')
+      self._file.truncate(0 if buffer.last else (
+          begun * buffer.size * DTYPES[buffer.dtype].itemsize))
+      self._file.seek(0, os.SEEK_END)
+
+  def add(self, row):
+    """Adds the weights `[size]` after the next epoch (first: at the start)."""
+    self._before -= 1
+    if self._buffer.last and self._before >= 0:
+      return
+    row = np.asarray(row).astype(DTYPES[self._buffer.dtype])
+    with _write_errors(self._buffer.folder):
+      self._file.write(row.tobytes())
+
+  def flush(self):
+    """Makes durable what was added."""
+    with _write_errors(self._buffer.folder):
+      self._file.flush()
+      os.fsync(self._file.fileno())
+
+  def finish(self):
+    """Makes the file durable and gives it its name."""
+    self.flush()
+    with _write_errors(self._buffer.folder):
+      self._file.close()
+      os.replace(self._part, self._path)
+
+  def close(self):
+    """Leaves an expert that is not finished as it is."""
+    with contextlib.suppress(OSError):
+      self._file.close()
+
+
+def read_rows(buffer, experts, epochs):
+  """Weights of `experts[i]` after `epochs[i]`, float32 `[n, size]`.
+
+  Only these rows are read from the disk.
+
+  Raises:
+    UserError: a file that is missing or cut short by now.
+  """
+  out = np.empty((len(experts), buffer.size), np.float32)
+  dtype = DTYPES[buffer.dtype]
+  width = buffer.size * dtype.itemsize
+  for i, (expert, epoch) in enumerate(zip(experts, epochs, strict=True)):
+    path = buffer.path(expert)
+    try:
+      with path.open('rb') as file:
+        file.seek(0 if buffer.last else int(epoch) * width)
+        row = np.frombuffer(file.read(width), dtype)
+    except (OSError, ValueError) as error:
+      raise UserError(f'cannot read the expert {str(path)!r}: {error}; start '
+                      'again, and it will be trained again') from None
+    if len(row) != buffer.size:
+      raise UserError(f'{str(path)!r} ends before epoch {epoch}; delete it, '
+                      'and this expert will be trained again')
+    out[i] = row
+  return out

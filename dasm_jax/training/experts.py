@@ -1,0 +1,320 @@
+"""Experts: networks trained on real data, whose weights are kept by epoch.
+
+Flat parameters, what experts say of images, and training those that are
+missing.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import pathlib
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from dasm_jax import difficulty, losses
+from dasm_jax.pipeline import source as sources
+from dasm_jax.pipeline import streaming
+from dasm_jax.runtime import devices, processes, text, timing
+from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.training import ensemble, expert_store, recipes, resumable, sam
+from dasm_jax.transforms import photometric
+from dasm_jax.types import Variables
+
+LABEL_BLOCK = 200  # images that experts label at a time
+
+
+def flat_parameters(network):
+  """`(ravel, unravel)`: a network's parameters as one vector, and back.
+
+  `ravel` takes `Variables` and gives `[parameters]`; `unravel` gives
+  `Variables` whose running averages are those of a fresh network.
+  """
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(network.init, key)
+  _, back = ravel_pytree(
+      jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes.params))
+  # Only batch norm has any, and is worth compiling the start for.
+  stats = jax.jit(network.init)(key).stats if shapes.stats else shapes.stats
+
+  def ravel(variables):
+    return ravel_pytree(variables.params)[0]
+
+  def unravel(vector):
+    return Variables(back(vector), stats)
+  return ravel, unravel
+
+
+def student_loss_fn(network):
+  """`(variables, batch) -> scalar` of a network in training.
+
+  Batch norm takes the statistics of the batch, so that students need no
+  running averages.
+  """
+  logits = student_logits_fn(network)
+  return lambda variables, batch: losses.cross_entropy(
+      logits(variables, batch.images), batch.labels)
+
+
+def student_logits_fn(network):
+  """`(variables, images) -> logits` by the statistics of the images."""
+  return lambda variables, images: network.apply(
+      variables, images, train=True)[0]
+
+
+def expert_logits(network, chunk):
+  """`(variables, data, indices) -> [len(indices), classes]`, for a `Source`.
+
+  Batch norm takes the statistics of `chunk` images: experts keep none.
+  """
+  def run(variables, data, indices):
+    def part(variables, indices):
+      return student_logits_fn(network)(variables, sources.take(data,
+                                                                indices).images)
+    return difficulty.chunked(part, variables, indices, chunk)
+  return jax.jit(run)
+
+
+def known_by_experts(experiment, buffer, data, each):
+  """Real images that experts classify correctly in the end, `[n]` bool.
+
+  By the first expert, then the next, until every class has `each` of them or
+  nobody is left to ask (DATM).
+  """
+  labels = experiment.dataset.train.labels
+  right = np.zeros(len(labels), bool)
+  for out in _final_logits(experiment, buffer, data, np.arange(len(labels))):
+    right |= out.argmax(-1) == labels
+    if np.bincount(labels[right], minlength=experiment.classes).min() >= each:
+      break
+  return right
+
+
+def soft_labels(experiment, buffer, data, chosen):
+  """Probabilities of each image from all experts that know it.
+
+  The softmax of the mean logits of the experts that classify it correctly; of
+  all experts where none does.
+
+  Args:
+    chosen: int of any shape, into the real images.
+
+  Returns:
+    `[*chosen.shape, classes]` float32.
+
+  Source: DATM (2310.05773), section 3.3.
+  """
+  flat = chosen.reshape(-1)
+  truth = experiment.dataset.train.labels[flat]
+  sums = np.zeros((2, len(flat), experiment.classes))
+  counts = np.zeros((2, len(flat), 1))
+  for out in _final_logits(experiment, buffer, data, flat):
+    right = (out.argmax(-1) == truth)[:, None]
+    for k, use in enumerate((right, np.ones_like(right))):
+      sums[k] += use * out
+      counts[k] += use
+  mean = np.where(counts[0] > 0, sums[0], sums[1]) / np.where(
+      counts[0] > 0, counts[0], counts[1])
+  odds = np.exp(mean - mean.max(-1, keepdims=True))
+  soft = odds / odds.sum(-1, keepdims=True)
+  return soft.reshape(*chosen.shape, experiment.classes).astype(np.float32)
+
+
+def _final_logits(experiment, buffer, data, indices):
+  """Yields the logits `[len(indices), classes]` of each finished expert."""
+  _, unravel = flat_parameters(experiment.network)
+  ask = expert_logits(experiment.network, LABEL_BLOCK)
+  # Whole chunks, or batch norm would see others.
+  size = LABEL_BLOCK * streaming.pieces_with_room(data, -(-len(indices)
+                                                          // LABEL_BLOCK),
+                                                          LABEL_BLOCK)
+  starts = range(0, len(indices), size)
+  for expert in range(buffer.number):
+    row, = expert_weights(buffer, [expert], [buffer.epochs])
+    variables = unravel(jnp.asarray(row))
+    with streaming.prefetched(data, starts, lambda at: (
+        indices[at:at + size], min(size, len(indices)))) as coming:
+      yield np.concatenate([np.asarray(ask(
+          variables, source, jnp.asarray(indices[at:at + size])))
+          for at, source in coming])
+
+DIGEST_SAMPLE = 1000  # images, at most, by which a data set is known again
+
+
+def open_experts(experiment, c, place, data, log, keeper):
+  """The `ExpertStore` of a job, with all its experts; None if it needs none.
+
+  Args:
+    experiment: an `Experiment`; c: settings of its experts, or None.
+    place: a `workdirs.Workdir`, the run's workdir.
+    data: the real images, one of `real`.
+    log: of the run; keeper: its `resumable.Keeper`.
+
+  Raises:
+    UserError: what `expert_store.claim_store` refuses.
+    preemption.Stopped: asked to stop; experts stay, those in training too.
+  """
+  if c is None:
+    return None
+  last = 'last' in c
+  about = _identity(experiment, c)
+  digest = hashlib.sha256(json.dumps(
+      about | {'epochs': c.epochs}, sort_keys=True).encode())
+  name = pathlib.Path(experiment.dataset.name).name
+  name = f'{name}_{digest.hexdigest()[:8]}'
+  folder = pathlib.Path(c.dir or place.experts / name)
+  with contextlib.ExitStack() as held:
+    processes.on_leader(lambda: held.enter_context(workdirs.lock(
+        folder, '--workdir' if last else '--config.experts.dir')))
+    ravel, _ = flat_parameters(experiment.network)
+    size = jax.eval_shape(
+        lambda key: ravel(experiment.network.init(key)), jax.random.key(0)).size
+    stored = processes.on_leader(lambda: expert_store.claim_store(
+        folder, about, c.number, c.epochs, size, c.dtype, last).epochs)
+    buffer = expert_store.ExpertStore(folder, c.number, stored, size, c.dtype,
+                                      last)
+    missing = processes.on_leader(buffer.missing)
+    if missing:
+      log.say(f'experts   {len(missing)} of {c.number} to train, '
+              f'{buffer.epochs} epochs each, '
+              f'{text.size(len(missing) * buffer.bytes)} in {buffer.folder}')
+    # Beside them, as other runs may go on with them.
+    _train_missing(experiment, c, buffer, missing, data, log, keeper._replace(
+        folder=folder / 'unfinished', of=digest.hexdigest()))
+  return buffer
+
+
+def _identity(experiment, c):
+  """What experts are made of; a buffer of anything else is refused."""
+  split = experiment.dataset.train
+  # Alike whether the images are in memory or not.
+  n = len(split.labels)
+  some = np.linspace(0, n - 1, min(n, DIGEST_SAMPLE)).astype(int)
+  digest = hashlib.sha256(np.ascontiguousarray(split.read(some)))
+  digest.update(np.ascontiguousarray(split.labels))
+  network = {f'network.{name}': value
+             for name, value in experiment.config.network.items()}
+  training = {f'experts.{name}': c[name] for name in (
+      'lr', 'momentum', 'weight_decay', 'batch', 'augment', 'rho', 'alpha',
+      'seed', 'mode', 'cutmix', 'last') if name in c}
+  return {'dataset': experiment.dataset.name, 'images': digest.hexdigest()[:16],
+          'shape': list(experiment.shape), 'classes': experiment.classes,
+          'zca': experiment.config.dataset.zca, **network, **training}
+
+
+def expert_recipe(c, codec):
+  """The `recipes.Recipe` of experts, of `config.expert_settings`."""
+  return recipes.recipe(
+      1, lr=c.lr, momentum=c.momentum, weight_decay=c.weight_decay,
+      batch=c.batch, strategy=c.augment, mode=c.mode,
+      cutmix=c.get('cutmix', 0.0), statistics=photometric.pixel_statistics(
+          c.augment, codec.mean, codec.std, codec.zca))
+
+
+def _train_missing(experiment, c, buffer, numbers, data, log, keeper):
+  """Trains experts, as many together as there is room for.
+
+  keeper: a `resumable.Keeper`: those in training go on from what it keeps.
+  """
+  recipe_ = expert_recipe(c, experiment.codec)
+  # All groups run the same programs.
+  step = functools.partial(sam.sam_step, rho=c.rho, alpha=c.alpha)
+  begin = jax.jit(jax.vmap(experiment.network.init))
+  train = ensemble.epoch_trainer(experiment.network, recipe_, step)
+  ravel = jax.jit(jax.vmap(flat_parameters(experiment.network)[0]))
+  size = devices.count() * c.at_once
+  like = functools.partial(ensemble.state_shapes, experiment.network, recipe_)
+  speed = timing.Throughput(1)
+  while numbers:
+    group = resumable.resumable_group(keeper, 'experts', numbers, size, like)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.key(c.seed), jnp.asarray(group))
+    plan = [ensemble.EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(keys,
+                                                                       done),
+                               recipe_.lr) for done in range(1, buffer.epochs
+                                                             + 1)]
+    def run(start, seen, keys=keys, plan=plan):
+      if start is None:
+        start = ensemble.states_from(recipe_, begin(keys))
+        seen(0, lambda: start, None)
+      train(start, plan, data, seen)
+    numbers, began = numbers[len(group):], time.time()
+    rest = -(-len(numbers) // size) * buffer.epochs
+    _train_group(buffer, group, run, ravel, keeper, like, functools.partial(
+        _report, buffer, group, log, speed, rest))
+    log.say(f'experts   {group[-1] + 1}/{buffer.number} trained, '
+            f'{text.duration(time.time() - began)}')
+    processes.on_leader(keeper.push)
+    resumable.stop_if_asked(keeper, _finished(buffer))
+
+
+def _report(buffer, numbers, log, speed, rest, done, within, loss):
+  """Says how far experts are; rest: epochs of those that are not begun."""
+  if not within:
+    speed.add(1)
+  log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
+               loss().mean(), None, speed.left(buffer.epochs - done + rest),
+               what='expert', unit='epoch')
+
+
+def _train_group(buffer, numbers, run, ravel, keeper, like, tell):
+  """Writes what `run(start, seen)` makes of experts, see
+  `ensemble.epoch_trainer`.
+
+  tell: called with epochs done, batches of the next, and `() -> losses`.
+  """
+  writers = []
+
+  def flush():
+    processes.on_leader(lambda: [writer.flush() for writer in writers] and None)
+
+  with resumable.resumable(
+      keeper, 'experts', numbers, like, flush) as (start, keep):
+    rows = 0 if start is None else int(start.done) + 1
+    if rows > processes.on_leader(lambda: min(map(buffer.begun, numbers))):
+      rows, start = 0, None
+
+    def seen(done, stand, loss, within=0):
+      if not within:
+        row = stand().variables
+        processes.on_leader(lambda: _add_rows(writers, ravel(row)))
+      if done or within:
+        tell(done, within, loss)
+      if (done or within) and done < buffer.epochs:
+        keep(stand, lambda: (
+            f'{_finished(buffer)}, and {len(numbers)} in training at epoch '
+            f'{done} of {buffer.epochs}'))
+
+    try:
+      processes.on_leader(lambda: writers.extend(
+          expert_store.ExpertWriter(buffer, k, rows) for k in numbers))
+      run(start, seen)
+      processes.on_leader(lambda: [writer.finish() for writer in writers]
+                          and None)
+    finally:
+      for writer in writers:
+        writer.close()
+
+
+def _finished(buffer):
+  """How many experts there are, in words."""
+  there = buffer.number - processes.on_leader(lambda: len(buffer.missing()))
+  return f'{text.plural(there, "expert")} of {buffer.number}'
+
+
+def _add_rows(writers, rows):
+  for writer, row in zip(writers, np.asarray(rows), strict=True):
+    writer.add(row)
+
+
+def expert_weights(buffer, who, when):
+  """`expert_store.read_rows`, read by the first process for all."""
+  read = []
+  processes.on_leader(lambda: read.append(expert_store.read_rows(buffer, who,
+                                                                 when)))
+  return processes.broadcast(read.pop() if read else np.zeros(
+      (len(who), buffer.size), np.float32))

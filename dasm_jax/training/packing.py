@@ -1,0 +1,158 @@
+"""How much a device takes at once: memory and passes by kind of work.
+
+An accelerator waits where it has little to do at a time, and fails where it has
+too much: it takes as many networks as fit. A CPU takes one after the other.
+"""
+
+from typing import NamedTuple
+
+import jax
+
+from dasm_jax.errors import UserError
+from dasm_jax.models import flops
+from dasm_jax.runtime import devices
+
+
+class PassKind(NamedTuple):
+  """passes: forward passes that an image's work equals.
+
+  kept: how often an image's feature maps are in memory at once.
+  """
+  passes: float
+  kept: float
+
+
+# In forward passes, measured on ConvNet-3 (XLA's count of FLOPs: 0.10, 0.30,
+# 0.70, 0.79 GFLOP an image): parameter gradient; its derivative in the image;
+# in image and weights, a step back through a student.
+GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
+# Kept: fitted to the temporaries of the programs in tests/benchmarks/steps.py.
+PASS_KINDS = {
+    'forward': PassKind(1, 2),
+    'inward': PassKind(2, 4),
+    # features, and their gradient in the image
+    'gradient': PassKind(GRADIENT, 4),
+    'norms': PassKind(GRADIENT, 4),     # of each image alone
+    'second': PassKind(GRADIENT + SECOND, 8),
+    'student': PassKind(GRADIENT + BACK, 8),
+}
+
+
+FLOAT = 4  # bytes
+TREES = 4  # of parameters: themselves, momentum, gradient, change
+
+
+class Work(NamedTuple):
+  """`images` on one device, `at_once` of them in memory; `kind` in `KINDS`.
+
+  calls: how often a program of the network begins, one after the other.
+  trees: copies of the network's parameters that are alive meanwhile.
+  """
+  kind: str
+  images: float
+  at_once: int
+  calls: float
+  trees: int = TREES
+
+
+def activations(one, once, half=False):
+  """Bytes of a `Work`'s largest step: feature maps, and trees of weights.
+
+  half: whether the maps take two bytes a number.
+  """
+  maps = one.at_once * PASS_KINDS[one.kind].kept * once.maps
+  return int(FLOAT * (maps * (0.5 if half else 1)
+                      + one.trees * once.parameters))
+
+
+class DeviceSplit(NamedTuple):
+  """How work is divided.
+
+  devices: their number. turns: a CPU takes items in turn. memory: bytes of one.
+  """
+  devices: int
+  turns: bool
+  memory: int
+
+  def share(self, n):
+    """Of n items, those of the busiest device."""
+    return -(-n // self.devices)
+
+  def together(self, n):
+    """Of n items on a device, those that it has in memory at once."""
+    return 1 if self.turns else n
+
+
+def split_of(machine):
+  """The `DeviceSplit` of a `machine.Machine`."""
+  return DeviceSplit(machine.devices, machine.backend == 'cpu', machine.memory)
+
+# Of a device's memory; the estimate may be off by a factor of two.
+MEMORY_SHARE = 0.3
+TOGETHER_CHOICES = ('auto', 'yes', 'no')
+
+
+def check_together(path, text):
+  """Raises `UserError` for what an entry that says how many cannot be."""
+  if text not in TOGETHER_CHOICES and not (text.isdecimal() and int(text)):
+    raise UserError(f'--config.{path}={text} is neither of '
+                    f'{", ".join(TOGETHER_CHOICES)} nor a number, such as 4')
+
+
+def resolve_together(wanted, most, fit):
+  """What `wanted` means: a number from 1 to `most`.
+
+  fit: `() -> number` that there is room for.
+  """
+  known = {'auto': fit, 'no': lambda: 1, 'yes': lambda: most}
+  found = known[wanted]() if wanted in known else int(wanted)
+  return min(max(int(found), 1), most)
+
+
+def networks_together(network, shape, batch, split):
+  """Of networks on a device, those that are trained at once.
+
+  Args:
+    network: a `Network`.
+    shape: of its images.
+    batch: images of a training step.
+    split: a `packing.DeviceSplit`.
+
+  Returns:
+    A number, however many there are.
+  """
+  if split.turns:
+    return 1
+  once = flops.forward_cost(network, shape)
+  each = activations(Work('gradient', 0, batch, 0), once)
+  return max(1, int(split.memory * MEMORY_SHARE / each))
+
+
+def this_split():
+  """The `packing.DeviceSplit` of this machine."""
+  return DeviceSplit(devices.count(), jax.default_backend() == 'cpu',
+                     devices.memory())
+
+
+def networks_together_here(network, recipe, shape):
+  """How many networks of images of a shape a device trains at once."""
+  return networks_together(network, shape, recipe.batch, this_split())
+
+
+def spread_networks(one, network, recipe, together=None, how=devices.spread):
+  """`devices.spread` of networks, as many at once as there is room for.
+
+  The last argument has images. together: how many instead, if not None. how:
+  `devices.spread_sharded`, where the networks are split over the devices
+  already.
+  """
+  made = {}
+  def call(items, *shared):
+    size = together
+    if size is None:
+      shape = shared[-1].images.shape[-3:]
+      size = networks_together_here(network, recipe, shape)
+    if size not in made:
+      made[size] = how(one, together=size)
+    return made[size](items, *shared)
+  return call

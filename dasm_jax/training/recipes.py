@@ -1,0 +1,110 @@
+"""How a network is trained on a fixed set of images: the published recipes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.transforms import augment, photometric
+
+
+class Recipe(NamedTuple):
+  """How a network is trained on a fixed set of images.
+
+  epochs: as published; `extra` more are run (the reference's loop of DC).
+  drops: epochs after which the rate is multiplied by `decay`.
+  restart: the optimizer starts anew at a drop (DC).
+  strategy, mode, cutmix: augmentation, a draw for each image.
+  statistics: (mean, std) of the images, if the strategy asks for them.
+  optimizer: `sgd` or `adamw`, whose first average has the momentum.
+  cosine: whether the rate falls to 0 as a cosine of the epoch besides.
+  """
+  epochs: int
+  lr: float
+  momentum: float
+  weight_decay: float
+  batch: int
+  drops: tuple
+  decay: float
+  restart: bool
+  strategy: str
+  mode: str
+  cutmix: float
+  extra: int
+  statistics: tuple = ()
+  optimizer: str = 'sgd'
+  cosine: bool = False
+
+
+def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
+              cutmix=0.0, **more):
+  """The DC, DSA and DM evaluation: x0.1 once at the middle, fresh momentum.
+
+  Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 1) on
+  the rate is a tenth. Source: the reference program of 2006.05929.
+  """
+  return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
+                decay=0.1, restart=True, strategy=strategy, mode=mode,
+                cutmix=cutmix, extra=1, **more)
+
+
+def idc_recipe(epochs, *, strategy='color_crop_scale_rotate', lr=0.01,
+               batch=64, cutmix=0.5, **more):
+  """The IDC evaluation: x0.2 at 2/3 and 5/6 of the epochs, with CutMix."""
+  return recipe(epochs, lr=lr, batch=batch,
+                drops=(2 * epochs // 3, 5 * epochs // 6), decay=0.2,
+                restart=False, strategy=strategy, mode='idc', cutmix=cutmix,
+                extra=0, **more)
+
+
+def sre2l_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=1024,
+                 cutmix=1.0, **more):
+  """The SRe2L validation: AdamW, a cosine to 0, CutMix in every batch.
+
+  Source: 2306.13092, which trains on what a teacher tells (`lessons`).
+  """
+  return recipe(epochs, lr=lr, weight_decay=weight_decay, batch=batch,
+                mode='idc', cutmix=cutmix, optimizer='adamw', cosine=True,
+                **more)
+
+
+RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe}
+OPTIMIZERS = 'sgd', 'adamw'
+
+
+def recipe(epochs, *, lr=0.01, momentum=0.9, weight_decay=5e-4, batch=64,
+           drops=(), decay=0.1, restart=False, strategy='', mode='single',
+           cutmix=0.0, extra=0, statistics=(), optimizer='sgd', cosine=False):
+  """A checked `Recipe`.
+
+  Raises:
+    UserError: fewer than one epoch or image a batch, a rate that is not
+      positive, a CutMix probability outside [0, 1], unknown augmentations, one
+      that asks for statistics where there are none; an unknown optimizer.
+  """
+  for name, value in (('epochs', epochs), ('batch', batch)):
+    if value < 1:
+      raise UserError(f'{name}={value} of a training recipe must be at least 1')
+  if lr <= 0:
+    raise UserError(f'lr={lr} of a training recipe must be positive')
+  if not 0 <= cutmix <= 1:
+    raise UserError(f'cutmix={cutmix} is a probability, from 0 to 1')
+  if optimizer not in OPTIMIZERS:
+    raise unknown('optimizer', optimizer, OPTIMIZERS)
+  augment.build(strategy, mode)
+  photometric.check_statistics(strategy, statistics)
+  return Recipe(epochs, lr, momentum, weight_decay, batch, tuple(drops), decay,
+                restart, strategy, mode, cutmix, extra,
+                tuple(map(tuple, statistics)), optimizer, cosine)
+
+
+def rates(recipe_):
+  """Learning rate and restart flag of each epoch, NumPy arrays `[epochs]`."""
+  epoch = np.arange(recipe_.epochs + recipe_.extra)
+  passed = sum((epoch >= drop).astype(int) for drop in recipe_.drops)
+  passed = np.zeros_like(epoch) + passed
+  restart = np.isin(epoch, recipe_.drops) & recipe_.restart
+  lrs = recipe_.lr * recipe_.decay ** passed.astype(float)
+  if recipe_.cosine:
+    lrs = lrs * (1 + np.cos(np.pi * epoch / len(epoch))) / 2
+  return lrs, restart

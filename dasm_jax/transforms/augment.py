@@ -1,0 +1,294 @@
+"""Differentiable (Siamese) augmentation, driven by a key.
+
+Every operation is a pure function of images `[n, height, width, channels]`
+(normalised: a filled 0 is the data's mean) and of its draws, arrays `[n]`
+(one draw an image) or `[1]` (one for all). Uniform draws lie in [0, 1).
+Sources: DSA (2102.08259), its table of operations as released; CutMix
+(1905.04899), at the end.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.transforms import photometric, resample
+
+
+def cutmix(key, batch, probability=0.5):
+  """Replaces one box of every image by that of a partner (1905.04899).
+
+  With `probability` a batch is mixed: lambda is Beta(1, 1), the box has
+  sides `2 (int(side sqrt(1 - lambda)) // 2)` around a uniform centre and is
+  clipped; labels mix by the clipped area, which equals mixing the losses.
+
+  Args:
+    key: a key.
+    batch: `Batch` of `[n, h, w, c]` images and `[n, classes]` labels.
+    probability: of mixing at all.
+  """
+  if not probability:
+    return batch
+  k_use, k_lam, k_row, k_column, k_partner = jax.random.split(key, 5)
+  n, height, width, _ = batch.images.shape
+  lam = jax.random.uniform(k_lam)
+  row = jax.random.randint(k_row, (), 0, height)
+  column = jax.random.randint(k_column, (), 0, width)
+  partner = jax.random.permutation(k_partner, n)
+  use = jax.random.uniform(k_use) < probability
+  mixed = cutmix_at(batch, lam, row, column, partner)
+  return jax.tree.map(lambda a, b: jnp.where(use, a, b), mixed, batch)
+
+
+def cutmix_at(batch, lam, row, column, partner):
+  """The mixed `Batch` of `cutmix` for given draws (`partner`: `[n]`)."""
+  _, height, width, _ = batch.images.shape
+  inside_rows, rows = _box_span(height, lam, row)
+  inside_columns, columns = _box_span(width, lam, column)
+  inside = (inside_rows[:, None] & inside_columns[None])[..., None]
+  images = jnp.where(inside, batch.images[partner], batch.images)
+  share = (1 - rows * columns / (height * width)).astype(batch.labels.dtype)
+  labels = share * batch.labels + (1 - share) * batch.labels[partner]
+  return batch._replace(images=images, labels=labels)
+
+
+def _box_span(size, lam, centre):
+  half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
+  low = jnp.clip(centre - half, 0, size)
+  high = jnp.clip(centre + half, 0, size)
+  at = jnp.arange(size)
+  return (at >= low) & (at < high), high - low
+
+CROP = 0.125
+CUTOUT = 0.5
+SCALE = 1.2
+DEGREES = 15.0
+SHIFT, STRETCH, TURN = 4, 0.2, 45.0
+
+
+def _each(u):
+  """A draw `[n or 1]` against images `[n, h, w, c]`."""
+  return u[:, None, None, None]
+
+
+def brightness(x, u):
+  """`x + (u - 0.5)`."""
+  return x + _each(u - 0.5).astype(x.dtype)
+
+
+def saturation(x, u):
+  """`(x - m) 2u + m` with m the mean over channels of each pixel."""
+  mean = x.mean(3, keepdims=True)
+  return (x - mean) * _each(2 * u).astype(x.dtype) + mean
+
+
+def contrast(x, u):
+  """`(x - m)(u + 0.5) + m` with m the mean of each image."""
+  mean = x.mean((1, 2, 3), keepdims=True)
+  return (x - mean) * _each(u + 0.5).astype(x.dtype) + mean
+
+
+def color(x, brightness_u, saturation_u, contrast_u):
+  """Brightness, then saturation, then contrast."""
+  return contrast(saturation(brightness(x, brightness_u), saturation_u),
+                  contrast_u)
+
+
+def crop(x, rows, columns):
+  """Shifts by whole pixels: `y[i, j] = x[i + rows, j + columns]`, 0 outside."""
+  _, height, width, _ = x.shape
+  return resample.separable(x, jnp.arange(height) + rows[:, None] * 1.0,
+                            jnp.arange(width) + columns[:, None] * 1.0)
+
+
+def cutout(x, row, column):
+  """Zeros a box of half the size around (`row`, `column`), clamped inside."""
+  _, height, width, _ = x.shape
+  keep = ~(_box_mask(height, row)[:, :, None] & _box_mask(width, column)[:,
+                                                                         None,
+                                                                         :])
+  return x * keep[..., None].astype(x.dtype)
+
+
+def _box_mask(size, centre):
+  side = int(size * CUTOUT + 0.5)
+  low = jnp.clip(centre - side // 2, 0, size - 1)
+  high = jnp.clip(centre - side // 2 + side - 1, 0, size - 1)
+  at = jnp.arange(size)
+  return (at >= low[:, None]) & (at <= high[:, None])
+
+
+def flip(x, u):
+  """Mirrors left and right where `u < 0.5`."""
+  _, height, width, _ = x.shape
+  mirrored = (u < 0.5)[:, None]
+  at = jnp.arange(width, dtype=jnp.float32)
+  return resample.separable(x, jnp.arange(height, dtype=jnp.float32)[None],
+                            jnp.where(mirrored, width - 1 - at, at))
+
+
+def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
+  """Samples at `s` times the position, s in [1/limit, limit) for each axis."""
+  def positions(u, size):
+    s = u[:, None] * (limit - 1 / limit) + 1 / limit
+    at = resample.normalised(size, align_corners, s.dtype)
+    return resample.pixels(s * at, size, align_corners)
+  return resample.separable(x, positions(height_u, x.shape[1]),
+                            positions(width_u, x.shape[2]))
+
+
+def rotate(x, u, *, align_corners=False, degrees=DEGREES):
+  """Rotates by `(2u - 1) degrees` in normalised coordinates, bilinear."""
+  _, height, width, _ = x.shape
+  angle = ((u - 0.5) * 2 * jnp.deg2rad(degrees))[:, None, None]
+  rows = resample.normalised(height, align_corners, angle.dtype)[:, None]
+  columns = resample.normalised(width, align_corners, angle.dtype)[None]
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return resample.bilinear(
+      x, resample.pixels(sin * columns + cos * rows, height, align_corners),
+      resample.pixels(cos * columns - sin * rows, width, align_corners))
+
+
+def jitter(x, choice, row, column, height_u, width_u, angle_u):
+  """DC's own: each image is shifted, scaled or rotated, gaps are 0.
+
+  By up to 4 pixels, 0.8 to 1.2 in each axis, or 45 degrees, as `choice` `[n]`
+  of 0, 1, 2 says. Here bilinear; the reference's scaling takes the nearest
+  pixel, its rotation a spline, and the mean of the batch fills the gaps.
+  """
+  _, height, width, _ = x.shape
+  is_crop, is_scale, is_rotate = (
+      (choice == k)[:, None, None].astype(x.dtype) for k in range(3))
+  draws_ = [v[:, None, None].astype(x.dtype)
+            for v in (row, column, height_u, width_u, angle_u)]
+  angle = is_rotate * jnp.deg2rad(TURN) * (2 * draws_[4] - 1)
+  tall, wide = (1 + is_scale * STRETCH * (2 * u - 1) for u in draws_[2:4])
+  rows = (jnp.arange(height, dtype=x.dtype) - (height - 1) / 2)[:, None]
+  columns = (jnp.arange(width, dtype=x.dtype) - (width - 1) / 2)[None]
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  return resample.bilinear(
+      x,
+      (cos * rows + sin * columns) / tall + (height - 1) / 2
+      + is_crop * draws_[0],
+      (cos * columns - sin * rows) / wide + (width - 1) / 2
+      + is_crop * draws_[1])
+
+
+def _random_shift(key, shape, size):
+  reach = int(size * CROP + 0.5)
+  return jax.random.randint(key, shape, -reach, reach + 1)
+
+
+def _random_centre(key, shape, size):
+  side = int(size * CUTOUT + 0.5)
+  return jax.random.randint(key, shape, 0, size + (1 - side % 2))
+
+
+def draws(op, key, n, height, width):
+  """The random values of one operation, a tuple of arrays `[n]`."""
+  if op in photometric.PHOTOMETRIC:
+    return photometric.draws(op, key, n, height, width)
+  keys = jax.random.split(key, 3)
+  if op == 'crop':
+    return _random_shift(keys[0], (n,), height), _random_shift(keys[1], (n,),
+                                                               width)
+  if op == 'cutout':
+    return _random_centre(keys[0], (n,), height), _random_centre(keys[1], (n,),
+                                                                 width)
+  if op == 'jitter':
+    whole = jax.random.split(keys[0], 3)
+    return (jax.random.randint(whole[0], (n,), 0, 3),
+            *(jax.random.randint(k, (n,), -SHIFT, SHIFT + 1)
+              for k in whole[1:]), *jax.random.uniform(keys[1], (3, n)))
+  count = {'color': 3, 'flip': 1, 'scale': 2, 'rotate': 1}[op]
+  return tuple(jax.random.uniform(k, (n,)) for k in keys[:count])
+
+
+OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
+       'scale': scale, 'rotate': rotate, 'jitter': jitter,
+       **photometric.PHOTOMETRIC}
+GEOMETRIC = ('scale', 'rotate')
+WARPS = ('crop', 'scale', 'rotate', 'jitter')
+
+
+def parse(strategy):
+  """`color_crop_cutout` as a tuple of operations; '' and 'none' are none.
+
+  Raises:
+    UserError: an unknown operation, or one twice.
+  """
+  ops = tuple(op for op in strategy.split('_') if op and op != 'none')
+  for op in ops:
+    if op not in OPS:
+      raise unknown('augmentation', op, OPS)
+  if len(set(ops)) < len(ops):
+    raise UserError(f'augmentation {strategy!r} names an operation twice')
+  return ops
+
+
+def build(strategy, mode='single', *, statistics=()):
+  """An augmentation `(key, images, shared=False) -> images`.
+
+  Args:
+    strategy: operations joined by `_`, of `OPS`; '' or 'none' changes nothing.
+    mode: `single` applies one operation drawn for the whole batch (DC, DSA),
+      `mtt` the same, resampled with `align_corners` as MTT's family does;
+      `idc` resizes, flips and colours when named, then one drawn of crop,
+      scale, rotate and jitter, then cuts out; `all` applies all in the order
+      named.
+    statistics: (mean, std) that the images are normalised with, which jitter3
+      and lighting ask for; (): they are on [0, 1].
+
+  Returns:
+    A pure function. `shared` draws one strength for all images (Siamese: two
+    batches of any lengths under the same key get the same treatment), else
+    each image draws its own.
+
+  Raises:
+    UserError: an unknown operation or mode.
+  """
+  ops = parse(strategy)
+  if mode not in MODES:
+    raise unknown('augmentation mode', mode, MODES)
+  order = MODES[mode](ops)
+
+  def one(op, key, images, shared):
+    n, height, width, _ = images.shape
+    settings = {'align_corners': mode in ALIGNED} if op in GEOMETRIC else {}
+    if op in photometric.PIXEL_OPS:
+      mean, std = statistics or ((0.0,), (1.0,))
+      settings = {'mean': mean, 'std': std}
+    values = draws(op, key, 1 if shared else n, height, width)
+    return OPS[op](images, *values, **settings)
+
+  def apply(key, images, shared=False):
+    for step, choices in enumerate(order):
+      choose, strength = jax.random.split(jax.random.fold_in(key, step))
+      branches = [functools.partial(one, op, shared=shared) for op in choices]
+      index = jax.random.randint(choose, (), 0, len(branches))
+      images = jax.lax.switch(index, branches, strength, images)
+    return images
+
+  return apply
+
+
+ALWAYS = ('rrc', 'rrc08', 'flip', 'color', 'jitter3', 'lighting')
+ALIGNED = ('mtt',)  # modes that resample with `align_corners`
+
+
+def _one_group(ops):
+  return [ops] if ops else []
+
+
+# Each mode is a sequence of groups; one operation of every group is applied.
+MODES = {
+    'single': _one_group,
+    'mtt': _one_group,
+    'all': lambda ops: [(op,) for op in ops],
+    'idc': lambda ops: [
+        group for group in (
+            *((op,) for op in ALWAYS if op in ops),
+            tuple(op for op in ops if op in WARPS),
+            ('cutout',) * ('cutout' in ops)) if group],
+}

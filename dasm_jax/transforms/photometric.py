@@ -1,0 +1,163 @@
+"""Augmentation of photographs: random resized crop, colour jitter, lighting.
+
+As in `augment`: pure functions of images `[n, height, width, channels]` and of
+their draws, arrays `[n]` or `[1]`. Colours are changed as pixels on [0, 1], so
+those operations take the mean and std that the images are normalised with.
+Sources: IDC (2205.14959), its evaluation on ImageNet as released; the crop is
+torchvision's RandomResizedCrop of tensors, lighting is AlexNet's.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax.errors import UserError
+from dasm_jax.transforms import resample
+
+TRIES = 10
+RATIOS = 3 / 4, 4 / 3  # width to height of a crop
+JITTER = 0.4
+GRAY = 0.299, 0.587, 0.114
+LIGHT = 0.1
+# Of the colours of ImageNet: eigenvalues, and the vectors as columns.
+VALUES = 0.2175, 0.0188, 0.0045
+VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140),
+           (-0.5836, -0.6948, 0.4203))
+# Orders of brightness, contrast, saturation.
+ORDERS = (0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)
+
+
+def resized_crop(x, top, left, height, width):
+  """The box, whole pixels, enlarged bilinearly to the size of the image."""
+  def positions(start, size, out):
+    # Half-pixel centres; the edges of the box are repeated.
+    at = (jnp.arange(out, dtype=x.dtype) + 0.5) * size[:, None] / out - 0.5
+    return start[:, None] + jnp.clip(at, 0, size[:, None] - 1)
+  return resample.separable(
+      x, positions(top, height.astype(x.dtype), x.shape[1]),
+      positions(left, width.astype(x.dtype), x.shape[2]))
+
+
+def boxes(key, n, height, width, least):
+  """Boxes of `least` to 1 of the area: (top, left, height, width), `[n]` each.
+
+  The first of ten draws that fits: a uniform area, a log-uniform ratio from
+  3/4 to 4/3, a uniform place; else the largest centred box of such a ratio.
+  """
+  k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
+  area = height * width * jax.random.uniform(
+      k_area, (n, TRIES), minval=least, maxval=1.0)
+  ratio = jnp.exp(jax.random.uniform(
+      k_ratio, (n, TRIES), minval=math.log(RATIOS[0]),
+      maxval=math.log(RATIOS[1])))
+  wide = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
+  tall = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
+  fits = (0 < wide) & (wide <= width) & (0 < tall) & (tall <= height)
+  first = jnp.argmax(fits, axis=1)[:, None]
+  whole = _centred(height, width)
+  found = fits.any(1)
+  tall, wide = (jnp.where(found, jnp.take_along_axis(x, first, 1)[:, 0], size)
+                for x, size in ((tall, whole[0]), (wide, whole[1])))
+  top, left = (jnp.where(found, jax.random.randint(k, (n,), 0, side - x + 1),
+                         (side - x) // 2)
+               for k, side, x in ((k_top, height, tall), (k_left, width, wide)))
+  return top, left, tall, wide
+
+
+def _centred(height, width):
+  if width < height * RATIOS[0]:
+    return round(width / RATIOS[0]), width
+  if width > height * RATIOS[1]:
+    return height, round(height * RATIOS[1])
+  return height, width
+
+
+def jitter3(x, order, bright, contrast, saturation, *, mean, std):
+  """Brightness, contrast and saturation, in one of six orders.
+
+  Each moves pixels p to `p + a (t - p)`, `a = 0.4 (2u - 1)`: t is black, the
+  mean gray of the image, the gray of the pixel. Nothing is clipped.
+  """
+  shape = (len(order), 1, 1, 1)
+  pixels = x * _per_channel(std, x) + _per_channel(mean, x)
+  weights = [(JITTER * (2 * u - 1)).reshape(shape).astype(x.dtype)
+             for u in (bright, contrast, saturation)]
+  which = jnp.asarray(ORDERS)[order]
+  for place in range(3):
+    kind = which[:, place].reshape(shape)
+    gray = _gray(pixels)
+    target = jnp.where(kind == 0, 0, jnp.where(
+        kind == 1, gray.mean((1, 2), keepdims=True), gray))
+    pixels = pixels + jnp.choose(kind, weights, mode='clip') * (
+        target - pixels)
+  return (pixels - _per_channel(mean, x)) / _per_channel(std, x)
+
+
+def _gray(pixels):
+  """`[n, h, w, 1]`; the images themselves where they are gray."""
+  if pixels.shape[-1] != 3:
+    return pixels.mean(-1, keepdims=True)
+  return (pixels * _per_channel(GRAY, pixels)).sum(-1, keepdims=True)
+
+
+def lighting(x, first, second, third, *, mean, std):
+  """Adds `sum_i 0.1 a_i value_i vector_i` to every pixel, a normal.
+
+  Raises:
+    UserError: images that are not in colour.
+  """
+  del mean
+  if x.shape[-1] != 3:
+    raise UserError(f'augmentation lighting is for images of 3 channels, not '
+                    f'{x.shape[-1]}; leave it out of the strategy')
+  amounts = LIGHT * jnp.stack([first, second, third], -1) * jnp.asarray(VALUES)
+  shift = amounts @ jnp.asarray(VECTORS).T
+  return x + (shift[:, None, None].astype(x.dtype) / _per_channel(std, x))
+
+
+def _per_channel(values, x):
+  """Numbers of the channels against images `[n, h, w, channels]`."""
+  return jnp.asarray(values, x.dtype)
+
+
+def draws(op, key, n, height, width):
+  """The random values of one operation, a tuple of arrays `[n]`."""
+  if op in LEAST_AREA:
+    return boxes(key, n, height, width, LEAST_AREA[op])
+  k_order, rest = jax.random.split(key)
+  if op == 'lighting':
+    return tuple(jax.random.normal(rest, (3, n)))
+  return (jax.random.randint(k_order, (n,), 0, len(ORDERS)),
+          *jax.random.uniform(rest, (3, n)))
+
+
+LEAST_AREA = {'rrc': 0.5, 'rrc08': 0.08}  # least area of a crop: IDC's, SRe2L's
+PHOTOMETRIC = {**dict.fromkeys(LEAST_AREA, resized_crop), 'jitter3': jitter3,
+               'lighting': lighting}
+PIXEL_OPS = 'jitter3', 'lighting'  # those that take mean and std
+
+
+def pixel_statistics(strategy, mean, std, whitened=False):
+  """`(mean, std)` if a strategy changes pixels by them, else ().
+
+  Raises:
+    UserError: it does, and the images are whitened.
+  """
+  asking = _ops_on_pixels(strategy)
+  if asking and whitened:
+    raise UserError(f'augmentation {asking[0]} changes pixels, which whitened '
+                    'images have not; set --config.dataset.zca=0')
+  return (tuple(mean), tuple(std)) if asking else ()
+
+
+def check_statistics(strategy, statistics_):
+  """Raises `UserError` if a strategy asks for statistics that are not there."""
+  asking = _ops_on_pixels(strategy)
+  if asking and not statistics_:
+    raise UserError(f'augmentation {asking[0]} changes pixels and asks for the '
+                    'mean and std that the images are normalised with')
+
+
+def _ops_on_pixels(strategy):
+  return [op for op in strategy.split('_') if op in PIXEL_OPS]

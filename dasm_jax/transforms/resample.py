@@ -1,0 +1,92 @@
+"""Separable and general bilinear resampling of images, differentiable."""
+
+import jax.numpy as jnp
+
+
+def separable(images, rows, columns):
+  """Bilinear samples on a grid, zeros outside: `R @ image @ C^T`.
+
+  A shift, flip or scaling moves rows and columns apart from each other, so
+  it is two small matrix products with weights `max(0, 1 - |position - k|)`:
+  exact for whole positions, and as fast backwards as forwards.
+
+  Args:
+    images: `[n, height, width, channels]`.
+    rows: `[n or 1, height_out]` positions in pixels.
+    columns: `[n or 1, width_out]` positions in pixels.
+
+  Returns:
+    `[n, height_out, width_out, channels]`.
+  """
+  n, height, width, _ = images.shape
+  images = _apply_weights('nij,njwc->niwc', 'ij,njwc->niwc', _weights(rows,
+                                                                      height),
+                          images)
+  return _apply_weights('nij,nhjc->nhic', 'ij,nhjc->nhic', _weights(columns,
+                                                                    width),
+                        images)
+
+
+def _weights(positions, size):
+  at = jnp.arange(size, dtype=positions.dtype)
+  return jnp.maximum(0, 1 - jnp.abs(positions[..., None] - at))
+
+
+def _apply_weights(each, shared, weights, images):
+  weights = weights.astype(images.dtype)
+  if weights.shape[0] == 1:
+    return jnp.einsum(shared, weights[0], images)
+  return jnp.einsum(each, weights, images)
+
+
+def bilinear(images, rows, columns):
+  """Bilinear samples at any positions, zeros outside.
+
+  Args:
+    images: `[n, height, width, channels]`.
+    rows, columns: `[n or 1, height_out, width_out]` positions in pixels.
+
+  Returns:
+    `[n, height_out, width_out, channels]`.
+  """
+  n, height, width, _ = images.shape
+  top, left = jnp.floor(rows), jnp.floor(columns)
+  total = 0
+  for down in (0, 1):
+    for right in (0, 1):
+      r, c = top + down, left + right
+      weight = (1 - jnp.abs(rows - r)) * (1 - jnp.abs(columns - c))
+      inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
+      weight = jnp.where(inside, weight, 0).astype(images.dtype)
+      r = jnp.clip(r, 0, height - 1).astype(jnp.int32)
+      c = jnp.clip(c, 0, width - 1).astype(jnp.int32)
+      if r.shape[0] == 1:
+        taken = images[:, r[0], c[0]]
+      else:
+        taken = images[jnp.arange(n)[:, None, None], r, c]
+      total = total + weight[..., None] * taken
+  return total
+
+
+def normalised(size, align_corners, dtype=jnp.float32):
+  """Positions of pixels on [-1, 1], `[size]`, as PyTorch's affine grid."""
+  at = jnp.arange(size, dtype=dtype)
+  if align_corners:
+    return 2 * at / max(size - 1, 1) - 1
+  return (2 * at + 1) / size - 1
+
+
+def pixels(positions, size, align_corners):
+  """The inverse of `normalised`: positions on [-1, 1] in pixels."""
+  if align_corners:
+    return (positions + 1) * (size - 1) / 2
+  return ((positions + 1) * size - 1) / 2
+
+
+def upsampling(size, size_out, dtype=jnp.float32):
+  """Positions `[size_out]` of a bilinear resize, edges repeated.
+
+  Half-pixel centres (PyTorch's `align_corners=False`).
+  """
+  at = (jnp.arange(size_out, dtype=dtype) + 0.5) * size / size_out - 0.5
+  return jnp.clip(at, 0, size - 1)

@@ -1,0 +1,246 @@
+"""Configurations: arguments, names, entries, and what each file says."""
+
+import importlib.util
+
+import jax
+import pytest
+import toy
+
+from dasm_jax import config, models
+from dasm_jax.config import imagenet, validate
+from dasm_jax.errors import UserError
+
+FILES = sorted(path.stem for path in (toy.ROOT / 'configs').glob('*.py'))
+
+
+def load(name, text=''):
+  spec = importlib.util.spec_from_file_location(
+      name, toy.ROOT / 'configs' / f'{name}.py')
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config(text)
+
+
+def test_arguments_take_the_type_of_their_default():
+  a = config.arguments('ipc=5,method=dc,fast=True,rate=1e-3', ipc=10,
+                       method='idc', fast=False, rate=.5, seed=0)
+  assert a.to_dict() == {'ipc': 5, 'method': 'dc', 'fast': True, 'rate': 1e-3,
+                         'seed': 0}
+  assert config.arguments('', ipc=1).ipc == 1
+  assert config.arguments('fast=false', fast=True).fast is False
+
+
+@pytest.mark.parametrize('text, words', [
+    ('ipx=5', "config argument 'ipx'; choose from fast, ipc"),
+    ('ipc=ten', "'ipc=ten' is not ipc=<int>; the default is 10"),
+    ('ipc', "'ipc' is not ipc=<int>"),
+    ('fast=yes', "'fast=yes' is not fast=<bool>")])
+def test_wrong_arguments(text, words):
+  with pytest.raises(UserError) as caught:
+    config.arguments(text, ipc=10, fast=False)
+  assert words in str(caught.value)
+
+
+def test_difference():
+  c = config.defaults('dc')
+  assert config.difference('syn.ipc', c) is None
+  assert config.difference('seed', c) is None
+  text = config.difference('syn.ipx', c)
+  assert "no entry 'ipx'" in text and 'did you mean --config.syn.ipc?' in text
+  assert 'factor, formation' in text
+  assert 'nothing below it' in config.difference('seed.x', c)
+  assert "no entry 'sin'" in config.difference('sin.ipc', c)
+
+
+def test_unknown_method():
+  with pytest.raises(UserError, match="method 'x'; choose from .*dc, dm, dsa"):
+    config.defaults('x')
+
+
+@pytest.mark.parametrize('method', [*toy.METHODS, 'aligned', 'herding'])
+@pytest.mark.parametrize('name', FILES)
+def test_every_file_makes_a_possible_job(name, method):
+  for ipc in (1, 5, 10, 50):
+    c = load(name, f'method={method},ipc={ipc},seed=3')
+    assert (c.method.name, c.syn.ipc, c.seed) == (method, ipc, 3)
+    # Types are those of the defaults: a flag keeps an entry's type.
+    for group, entries in config.defaults(method).to_dict().items():
+      for key in entries if isinstance(entries, dict) else ():
+        if group == 'network' and c.network.name != 'convnet':
+          continue  # another network has other entries
+        assert type(c[group][key]) is type(entries[key]), (group, key)
+    flipped = 'flip' in f'{c.method.augment}_{c.method.get("net_augment")}'
+    assert not (flipped and c.dataset.name in config.UNFLIPPED)
+    c.dataset.name = 'digits'  # the file's own data may not be here
+    validate.check(c)
+  with pytest.raises(UserError, match="config argument 'x'"):
+    load(name, 'x=1')
+
+
+# File -> shape of its images, classes, parameters of its network (published).
+SETS = {
+    'cifar10': ((32, 32, 3), 10, 320_010),
+    'cifar100': ((32, 32, 3), 100, 504_420),
+    'digits': ((8, 8, 1), 10, None),
+    'fashion_mnist': ((28, 28, 1), 10, 317_706),
+    'imagenet': ((224, 224, 3), 10, 4_910_922),
+    'imagenette': ((224, 224, 3), 10, 4_910_922),
+    'imagewoof': ((224, 224, 3), 10, 4_910_922),
+    'mnist': ((28, 28, 1), 10, 317_706),
+    'svhn': ((32, 32, 3), 10, 320_010),
+    'tiny_imagenet': ((64, 64, 3), 200, 857_160)}
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_network_is_the_published_one(name):
+  shape, classes, parameters = SETS[name]
+  c = load(name)
+  assert c.dataset.name == (
+      'imagenet2012' if name.startswith('image') else name)
+  network = models.build(shape=shape, classes=classes, **c.network)
+  count = models.count(jax.eval_shape(network.init, jax.random.key(0)))
+  assert count == (parameters or count)
+
+
+@pytest.mark.parametrize('name, want', [
+    # Gradient dossier: distance, rate at ten images a class, steps, factor.
+    ('cifar10', ('mse', 5e-3, 32, 2)), ('cifar100', ('mse', 5e-3, 32, 2)),
+    ('svhn', ('mse', 5e-3, 8, 2)), ('mnist', ('l1', 1e-4, 8, 2)),
+    ('fashion_mnist', ('l1', .765625e-4, 8, 2)),
+    ('tiny_imagenet', ('mse', 2e-2, 32, 2))])
+def test_idc_is_as_published(name, want):
+  c = load(name)
+  assert c.method.lr_per_image and c.eval.epochs == 1000
+  assert (c.method.distance, pytest.approx(c.method.lr), c.method.net_steps,
+          c.syn.factor) == want
+  assert load(name, 'factor=1').syn.factor == 1
+
+
+def test_imagenet_is_as_published():
+  # Gradient dossier, 5.3 and 5.4; each row by hand.
+  c = load('imagenet')
+  m, e = c.method, c.eval
+  assert (c.dataset.classes, c.dataset.size, c.syn.factor, c.syn.formation) == (
+      'imagenet10', 224, 3, 'single')
+  assert (m.distance, m.lr, m.steps, m.inner, m.net_steps, m.warmup) == (
+      'l1', 3e-3, 50_000, 100, 8, 2030)
+  assert m.pretrained == 0
+  assert (m.net_lr, m.net_weight_decay, m.net_batch, m.net_cutmix) == (
+      .01, 5e-4, 64, 1.)
+  assert (e.epochs, e.lr, e.weight_decay, e.batch, e.cutmix, e.augment) == (
+      1000, .01, 5e-4, 64, 1., 'rrc_flip_jitter3_lighting')
+  c = load('imagenet', 'classes=100,ipc=20')
+  m, e = c.method, c.eval
+  assert (c.dataset.classes, c.syn.formation, c.network.dtype) == (
+      'imagenet100', 'bound', 'bfloat16')
+  assert (m.lr, m.batch, m.net_steps, m.net_lr, m.net_weight_decay,
+          m.net_batch) == (1e-3, 64, 4, .1, 1e-4, 128)
+  assert (e.epochs, e.lr, e.weight_decay, e.batch) == (600, .1, 1e-4, 128)
+  assert (m.pretrained, m.pretrained_epochs, m.warmup) == (10, 5, 0)
+  short = load('imagenet', 'classes=100,schedule=short').method
+  assert (short.pretrained, short.warmup) == (0, 50)
+  assert load('imagenet', 'classes=1000').method.pretrained == 0
+  c = load('imagenet', 'classes=1000,method=sre2l')
+  assert c.dataset.classes == '' and c.network.norm == 'batch'
+  assert c.method.augment == 'rrc08_flip'
+  assert c.method.steps - 2 * (c.method.teach - 1) == 4000
+  assert c.method.teach * c.method.net_steps == 40_000
+  c = load('imagenet', 'classes=1000,method=tesla,ipc=1')
+  assert (c.dataset.size, c.network.depth, c.method.assign) == (64, 4, True)
+  assert (c.method.student_steps, c.method.lr) == (10, 1e4)
+  assert c.experts.number == 50
+  assert not load('imagenet', 'classes=10,method=tesla').method.assign
+  c = load('imagewoof', 'method=mtt,ipc=1')
+  assert (c.dataset.size, c.dataset.classes, c.network.depth) == (
+      128, 'imagewoof', 5)
+  assert load('imagenette', 'size=128').network.name == 'convnet'
+  with pytest.raises(UserError, match='number of classes 50; choose from 10'):
+    load('imagenet', 'classes=50')
+
+
+@pytest.mark.parametrize('decoded, ten, hundred', [
+    (1, 3000, 2000), (10, 2000, 1300), (50, 1500, 1000), (90, 1000, 600),
+    (200, 1000, 600), (500, 500, 300), (501, 300, 200)])
+def test_epochs_by_decoded_images(decoded, ten, hundred):
+  assert imagenet.evaluation_epochs(decoded) == ten
+  assert imagenet.evaluation_epochs(decoded, 100) == hundred
+
+
+def test_dm_is_as_published():
+  c = load('cifar10', 'method=dm')
+  assert (c.method.steps, c.method.inner, c.method.net_steps, c.method.batch,
+          c.method.lr) == (20_000, 1, 0, 256, 1.)
+  assert load('cifar10', 'method=dm,ipc=100,segments=1').method.lr == 10.
+
+
+def test_evaluation_of_svhn_without_factor():
+  assert load('svhn', 'ipc=1,factor=1').eval.cutmix == 0.
+  assert load('svhn', 'ipc=1').eval.cutmix == -1.
+
+
+@pytest.mark.parametrize('name', ['fashion_mnist', 'svhn', 'cifar100',
+                                  'tiny_imagenet'])
+def test_data_that_are_not_there(name, tmp_path, monkeypatch):
+  def no_address(*_, **__):
+    raise OSError
+  monkeypatch.setattr('socket.getaddrinfo', no_address)
+  monkeypatch.setattr('urllib.request.getproxies', dict)
+  c = load(name)
+  c.dataset.data_dir = str(tmp_path)
+  way = 'folder:PATH' if 'tiny' in name else 'where there is network, run'
+  with pytest.raises(UserError, match=f"{name}'.*{way}"):
+    validate.check(c)
+def test_sre2l_is_as_published():
+  rows = {'cifar100': (.25, .01, 1000, 30., 400),
+          'tiny_imagenet': (.1, 1., 4000, 20., 300),
+          'imagenette': (.25, .01, 4000, 20., 300)}
+  for name, (lr, weight, moves, temperature, epochs) in rows.items():
+    for segments in (1, 5):
+      c = load(name, f'method=sre2l,ipc=50,segments={segments}')
+      m = c.method
+      assert (m.lr, m.statistics, m.temperature, c.eval.epochs) == (
+          lr, weight, temperature, epochs)
+      assert m.steps - segments * (m.teach - 1) == moves
+
+
+def test_images_that_are_matched_at_a_time():
+  for method in ('dc', 'dsa', 'dsac', 'dm', 'cafe'):
+    assert load('cifar10', f'method={method},ipc=500').method.limit == 0
+  assert load('cifar10', 'method=idc').method.limit == 128
+  # DM's rate is that of the images which are matched together.
+  assert load('cifar10', 'method=dm,ipc=100').method.lr == 1
+  assert load('cifar10', 'method=dm,ipc=100,segments=1').method.lr == 10
+
+
+@pytest.mark.parametrize('network', models.MODELS)
+def test_every_network_may_match(network):
+  for name in ('digits', 'mnist', 'tiny_imagenet', 'imagenet'):
+    for method in ('dm', 'mtt'):
+      c = load(name, f'method={method},network={network},seed=1')
+      assert c.network.name == network
+      validate.check_settings(c)
+      if name in ('mnist', 'tiny_imagenet'):
+        models.build(shape=(64, 64, 3), classes=10, **c.network)
+  if 'norm' in models.settings_of(network):
+    assert load('mnist', f'method=sre2l,network={network}'
+                ).network.norm == 'batch'
+
+
+def test_published_loops():
+  # What the papers state; DC's come from ipc, the others' do not.
+  for method, steps, inner, epochs in (
+      ('dc', 10_000, 10, 300), ('dsac', 10_000, 10, 1000),
+      ('dm', 20_000, 1, 1000), ('cafe', 20_000, 100, 600)):
+    c = load('cifar10', f'method={method},ipc=10')
+    assert (c.method.steps, c.method.inner, c.eval.epochs) == (
+        steps, inner, epochs), method
+    assert c.method.batch == 256
+  cafe = load('cifar10', 'method=cafe')
+  assert cafe.syn.init == 'noise' and cafe.method.decay == .5
+  assert cafe.method.drops == (.6, .8, .9)  # 1200, 1600, 1800 of 2000
+  assert load('cifar10', 'method=dm').method.lr == 1
+  assert load('digits', 'method=dm').method.inner == 1
+  sre2l = load('cifar10', 'method=sre2l')
+  assert sre2l.network.norm == 'batch' and sre2l.syn.init == 'noise'
+  # Moved by the last step that teaches, and by each one after it.
+  assert sre2l.method.steps - 2 * (sre2l.method.teach - 1) == 1000

@@ -1,0 +1,182 @@
+"""TFDS sets by name and by path, written here; every error on one line."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from image_sets import refused, refused_early
+
+from dasm_jax import data
+from dasm_jax.data import dataset as datasets
+from dasm_jax.data import registry, tfds_prepare
+from dasm_jax.errors import UserError
+from dasm_jax.runtime import paths
+
+pytestmark = pytest.mark.filterwarnings('error')
+
+
+def test_tfds_by_name_and_by_path(store, monkeypatch):
+  root, images = store
+  monkeypatch.setenv('TFDS_DATA_DIR', str(root))
+  for name in ('tiny_set', 'tiny_set:1.0.0', f'{root}/tiny_set',
+               f'{root}/tiny_set/1.0.0'):
+    data.check(name)
+    found = data.load(name)
+    assert found.class_names == ('no', 'yes')
+    assert found.train.images.shape == (4, 5, 7, 3)
+    assert found.test.images.shape == (2, 5, 7, 3)
+    every = np.concatenate([found.train.images, found.test.images])
+    assert {image.tobytes() for image in every} == {
+        image.tobytes() for image in images}
+    for image, label in zip(*found.train, strict=True):
+      row = [image.tobytes() == other.tobytes() for other in images].index(True)
+      assert row % 2 == label
+    assert found.mean == datasets.statistics(found.train.images)[0]
+
+
+def test_tfds_gray_sizes_holdout_and_rows(store):
+  root, _ = store
+  gray = data.load('tiny_gray', data_dir=root, size=3)
+  assert gray.train.images.shape == (4, 3, 3, 1)
+  refused('several sizes', '7x5', '4x5', name='tiny_sizes', data_dir=root)
+  found = data.load('tiny_sizes', data_dir=root, size=4)
+  assert found.train.images.shape == (4, 4, 4, 3)
+  alone = data.load('tiny_alone', data_dir=root, holdout=0.5)
+  assert len(alone.train.labels) == len(alone.test.labels) == 2
+  row = data.load('tiny_imagenet_2', data_dir=root)
+  assert row.mean == (0.485, 0.456, 0.406)
+
+
+def test_tfds_read_only(store):
+  root, _ = store
+  for path, _, _ in os.walk(root):
+    os.chmod(path, 0o555)
+  try:
+    assert len(data.load('tiny_set', data_dir=root).train.labels) == 4
+  finally:
+    for path, _, _ in os.walk(root):
+      os.chmod(path, 0o755)
+
+
+def test_tfds_errors(store, monkeypatch, tmp_path):
+  root, _ = store
+  refused_early('no test or validation', 'holdout', name='tiny_alone',
+                data_dir=root)
+  refused('no label', "'test'", name='tiny_secret', data_dir=root)
+  refused_early("'label'", 'answer', name='tiny_other', data_dir=root)
+  refused_early('cifr10', 'did you mean cifar10', str(root), 'folder:PATH',
+                name='cifr10', data_dir=root)
+  refused_early('unknown', name='a b', data_dir=root)
+  refused_early('TFDS has no Tiny ImageNet', name='tiny_imagenet',
+                data_dir=root)
+  refused_early('imagenette/17px', name='imagenette/17px', data_dir=root)
+  refused_early('put by hand', 'ILSVRC2012', name='imagenet2012',
+                data_dir=root)
+  refused_early('no prepared TFDS set', name=str(tmp_path))
+  gone = tmp_path / 'gone'
+  refused_early(str(gone), 'does not exist', 'data_dir', name='mnist',
+                data_dir=gone)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(gone))
+  refused_early(str(gone), 'TFDS_DATA_DIR', name='mnist')
+  data.load('digits')
+
+
+def test_tfds_damage(store, tmp_path):
+  root, _ = store
+  info = json.loads((root / 'tiny_set/1.0.0/dataset_info.json').read_text())
+  here = tmp_path / 'tiny_set' / '1.0.0'
+  here.mkdir(parents=True)
+  for file in (root / 'tiny_set/1.0.0').iterdir():
+    if 'train' not in file.name:
+      (here / file.name).write_bytes(file.read_bytes())
+  refused("split 'train'", 'cannot read', name=str(here))
+  (here / 'dataset_info.json').write_text(
+      json.dumps({**info, 'fileFormat': 'tfrecord'}))
+  refused_early('tfrecord', 'array_record', 'python -c', name=str(here))
+  (here / 'dataset_info.json').write_text('{')
+  refused_early('cannot read', name=str(here))
+  for config in 'one', 'two':
+    path = tmp_path / 'many' / config / '1.0.0'
+    path.mkdir(parents=True)
+    (path / 'dataset_info.json').write_text('{}')
+  refused_early('many/one, many/two', name='many', data_dir=tmp_path)
+
+
+def test_tfds_without_network(tmp_path, monkeypatch):
+  def no_address(*args):
+    raise OSError('no address')
+  monkeypatch.setattr('socket.getaddrinfo', no_address)
+  monkeypatch.setattr('urllib.request.getproxies', dict)
+  refused_early('cifar10', str(tmp_path), 'no network', 'python -c',
+                name='cifar10', data_dir=tmp_path)
+
+
+def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
+  from tensorflow_datasets.core.download import download_manager
+  source = tmp_path / 'source'
+  batches = source / 'cifar-10-batches-bin'
+  batches.mkdir(parents=True)
+  records = np.random.RandomState(0).randint(0, 256, (10, 3073), np.uint8)
+  records[:, 0] = np.arange(10)
+  for name in *(f'data_batch_{i}.bin' for i in range(1, 6)), 'test_batch.bin':
+    (batches / name).write_bytes(records.tobytes())
+  (batches / 'batches.meta.txt').write_text('\n'.join('abcdefghij'))
+  monkeypatch.setattr(download_manager.DownloadManager, 'download_and_extract',
+                      lambda self, url: str(source))
+  monkeypatch.setattr(tfds_prepare, '_unreachable', lambda builder: None)
+  root = tmp_path / 'root'
+  root.mkdir()
+  found = data.load('cifar10', data_dir=root)
+  assert found.class_names == tuple('abcdefghij')
+  assert found.train.images.shape == (50, 32, 32, 3)
+  assert found.mean == registry.DATASETS['cifar10'].mean
+  for image, label in zip(*found.test, strict=True):
+    planes = records[label, 1:].reshape(3, 32, 32)
+    np.testing.assert_array_equal(image, planes.transpose(1, 2, 0))
+  assert capfd.readouterr() == ('', '')
+
+
+def test_mnist_where_it_is():
+  root = Path(os.environ.get('TFDS_DATA_DIR') or 'none')
+  if (root / 'mnist').is_dir():
+    data.check('mnist', data_dir=root)
+    found = data.load('mnist', data_dir=root)
+    assert found.train.images.shape == (60000, 28, 28, 1)
+    assert found.test.images.shape == (10000, 28, 28, 1)
+    measured = datasets.statistics(found.train.images)
+    np.testing.assert_allclose(found.mean, measured[0], atol=1e-4)
+    np.testing.assert_allclose(found.std, measured[1], atol=1e-4)
+
+
+def test_tfds_outline(store):
+  root, _ = store
+  for name, options in (('tiny_set', {}), ('tiny_gray', {'size': 3}),
+                        ('tiny_alone', {'holdout': 0.5})):
+    seen = data.outline(name, data_dir=root, **options)
+    real = data.load(name, data_dir=root, **options)
+    assert seen.class_names == real.class_names
+    for one, other in zip(seen[1:3], real[1:3], strict=True):
+      assert one.images.shape == other.images.shape
+  refused('differ in size', 'dataset.size', name='tiny_sizes', data_dir=root,
+          call=data.outline)
+
+
+def test_data_directories_in_buckets(store, monkeypatch):
+  """A stand-in for gs://: paths with the methods of this machine's."""
+  monkeypatch.setattr(paths, 'to_path', lambda text: Path(
+      text.replace('gs://bucket', str(store[0]))))
+  loaded = data.load('tiny_set', data_dir='gs://bucket', size=4)
+  whole = data.load('tiny_set', data_dir=str(store[0]), size=4)
+  np.testing.assert_array_equal(loaded.train.images, whole.train.images)
+  def unreachable(text):
+    raise ImportError('Please install gcsfs')
+  monkeypatch.setattr(tfds_prepare.Path, 'is_dir', unreachable)
+  with pytest.raises(UserError, match=r"'gs://bucket'.*gcsfs.*\[gcs\]"):
+    tfds_prepare.data_root('gs://bucket')
+
+
+def test_a_name_that_is_nearly_that_of_a_prepared_set(store):
+  with pytest.raises(UserError, match='did you mean tiny_set or '):
+    data.check('tiny_sett', data_dir=str(store[0]))

@@ -1,0 +1,105 @@
+"""The pictures, pixel by pixel, and the page that holds them."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dasm_jax.distill import figures
+
+pytestmark = pytest.mark.filterwarnings('error')
+
+
+def _pixels(path):
+  with Image.open(path) as image:
+    return np.asarray(image.convert('RGB'))
+
+
+def test_grid_pixels(tmp_path):
+  images = np.zeros((2, 3, 8, 8, 3))
+  images[0, 0, 0, 0] = 1, .5, 0
+  images[1, 2] = np.nan
+  images[1, 1] = 7
+  images[0, 2] = -np.inf
+  images[0, 1] = np.inf
+  assert figures.image_grid(images, tmp_path / 'g.png') == (2, 3)
+  page = _pixels(tmp_path / 'g.png')
+  assert page.shape == (2 * 98 + 2, 3 * 98 + 2, 3)
+  assert (page[2:14, 2:14] == (255, 128, 0)).all()  # one pixel, 12 by 12
+  assert not page[14:98, 14:98].any()
+  assert (page[:2] == 255).all() and (page[:, 98:100] == 255).all()
+  assert (page[2:98, 100:196] == 255).all() and not page[2:98, 198:294].any()
+  assert (page[100:196, 100:196] == 255).all()
+  assert not page[100:196, 198:294].any()
+
+
+@pytest.mark.parametrize(('shape', 'shown'), [
+    ((3, 1, 28, 28, 1), (3, 1)), ((10, 50, 32, 32, 3), (10, 50)),
+    ((300, 100, 8, 8, 3), (117, 58)), ((1, 40, 224, 200, 3), (1, 19)),
+    ((1, 1, 5000, 3000, 1), (1, 1))])
+def test_grid_sizes(tmp_path, shape, shown):
+  assert figures.image_grid(np.ones(shape, np.float32) / 2,
+                            tmp_path / 'g.png') == shown
+  height, width, _ = _pixels(tmp_path / 'g.png').shape
+  assert 32 <= width <= 2000 and 32 <= height <= 4000
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 8, 3), (1, 1, 8, 8, 2),
+                                   (0, 1, 8, 8, 3)])
+def test_grid_refuses(tmp_path, shape):
+  with pytest.raises(ValueError, match='expected'):
+    figures.image_grid(np.ones(shape), tmp_path / 'g.png')
+
+
+@pytest.mark.parametrize('names', [
+    ('cat', 'a very long name of a class of images', '猫'), ('0', '1', '2')])
+def test_grid_names(tmp_path, names):
+  images = np.random.default_rng(0).random((3, 2, 8, 8, 3))
+  figures.image_grid(images, tmp_path / 'bare.png')
+  figures.image_grid(images, tmp_path / 'named.png', names)
+  bare, named = (_pixels(tmp_path / f'{x}.png') for x in ('bare', 'named'))
+  margin, rest = np.split(named, [named.shape[1] - bare.shape[1]], axis=1)
+  assert (rest == bare).all() and margin.shape[1] < 260
+  ink = (margin < 100).any((1, 2))
+  for row in range(3):  # Each name stands in the middle of its own row.
+    top = 2 + row * 98
+    assert ink[top + 38:top + 58].any()
+    assert not ink[top:top + 34].any() and not ink[top + 62:top + 96].any()
+
+
+def test_windows(tmp_path):
+  scores = np.random.default_rng(0).gamma(2, 1, 500)
+  inside = scores < 1
+  for name, values in {'usual': scores, 'same': np.ones(500),
+                       'nan': scores * np.nan, 'float16': np.float16(scores),
+                       'wild': np.where(scores > 6, 1e6, scores)}.items():
+    figures.window_plot(values, inside, tmp_path / f'{name}.png', 1, 3, 'loss')
+  page = _pixels(tmp_path / 'usual.png').astype(int)
+  blue = (abs(page - (0x2f, 0x6d, 0xb5)).sum(-1) < 9).sum(0)
+  gray = (abs(page - (0xc3, 0xca, 0xd3)).sum(-1) < 9).sum(0)
+  # The window is on the easy side; the legend adds to the other one.
+  where = np.arange(blue.size)
+  assert (where * blue).sum() / blue.sum() < (where * gray).sum() / gray.sum()
+  figures.window_plots([(scores, inside), (scores, ~inside)],
+                       tmp_path / 'all.png')
+  assert _pixels(tmp_path / 'all.png').shape[0] > page.shape[0]
+
+
+def test_page(tmp_path):
+  figures.image_grid(np.ones((1, 1, 8, 8, 3)), tmp_path / 'g.png')
+  path = tmp_path / 'report.html'
+  figures.report_page(
+      path, 'a <b> & c', {'eval': {'top1': 42.123456}, 'note': '<script>'},
+      'x < y', [('the "set"', tmp_path / 'g.png')],
+      [('method.augment', '<a>'), ('seed', 3)])
+  text = path.read_text()
+  assert 'a &lt;b&gt; &amp; c' in text and 'x &lt; y' in text
+  assert 'eval.top1</td><td>42.123<' in text
+  assert 'alt="the &quot;set&quot;"' in text
+  assert 'method.augment</td><td>&lt;a&gt;<' in text
+  assert 'seed</td><td>3<' in text
+  assert '<script' not in text and '&lt;script&gt;' in text
+  assert not re.search(r'https?:|//|<link|url\(|@import|src="(?!data:)',
+                       re.sub(r'base64,[^"]*', '', text))
+  assert str(tmp_path) not in text

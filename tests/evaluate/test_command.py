@@ -1,0 +1,270 @@
+"""The evaluation command: its mistakes, its rows, and what it measures."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax.config import defaults
+from dasm_jax.distill import setup
+from dasm_jax.evaluate import __main__, comparison, saved_set, subjects
+from dasm_jax.pipeline import streaming
+from dasm_jax.runtime import preemption, timing
+from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.training import ensemble, recipes
+from dasm_jax.types import Synthetic
+
+RNG = np.random.default_rng(0)
+SOFT = RNG.dirichlet(np.ones(10), (10, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  """A saved set of digits that nobody distilled, with soft labels."""
+  c = defaults('dsa')
+  c.dataset.name, c.network.depth, c.network.width, c.syn.ipc = (
+      'digits', 2, 4, 2)
+  c.eval.epochs = 6
+  root = tmp_path_factory.mktemp('assess')
+  images = RNG.normal(size=(10, 2, 8, 8, 1)).astype(np.float32)
+  saved_set.save(setup.build(c), Synthetic(images, SOFT, np.float32(.1)),
+                 {'accuracy': {}}, root / 'synthetic.npz')
+  return root
+
+
+@pytest.fixture
+def hollow(monkeypatch):
+  """No network is trained: accuracies count the calls."""
+  calls = []
+  def measures(subject, recipe, count, seed):
+    def measure(name, network, seen, start):
+      calls.append((name, recipe.epochs, seed))
+      return np.full(count, len(calls) / 100)
+    return measure
+  monkeypatch.setattr(subjects, 'measurer', measures)
+  return calls
+
+
+def rows_of(path):
+  return json.loads(path.read_text())['rows']
+
+
+def test_help_needs_no_device():
+  done = subprocess.run(
+      [sys.executable, '-m', 'dasm_jax.evaluate', '--help'], text=True,
+      cwd=toy.ROOT, env=toy.environment(JAX_PLATFORMS='nothing'),
+      capture_output=True, timeout=120)
+  assert done.returncode == 0 and not done.stderr
+  for word in ('--set', '--models', 'resnet18', 'real:mnist:herding:10',
+               'k_center', '--out', '--full'):
+    assert word in done.stdout, word
+
+
+MISTAKES = {
+    '--set={}/nowhere': ["/nowhere' does not exist", 'give a synthetic.npz'],
+    '--set={} --models=resnet81': ["network 'resnet81'", 'choose from alexnet'],
+    '--set={} --models=convnet,lenet': ['at least 16x16, not 8x8', 'larger'],
+    '--set={} --networks=0': ['--networks=0', 'at least 1'],
+    '--set={} --networks=two': ['invalid int', "'two'", '--help'],
+    '--set={} --eppochs=2': ['--eppochs=2', '--help'],
+    '--set={} --out={}/no/x.json': ['there is no directory', '/no'],
+    '--set={} --recipe=x': ["'x'", "'dc', 'idc'"],
+    '--set={} --recipe=dc': ['--recipe=dc', 'as its card says'],
+    '--set={} --size=9': ['--size=9', 'as its card says'],
+    '--set={},b': ['does not exist', 'one at a time'],
+    '': ['--set', 'required'],
+    '--set=real:digits': ['not real:DATASET:SELECTION:IPC', 'real:mnist'],
+    '--set=real:digits:random:many': ['not real:DATASET', 'random:many'],
+    '--set=real:digits:best:2': ["selection 'best'", 'choose from forgetting'],
+    '--set=real:digitz:random:2': ["'digitz'", 'did you mean digits'],
+    '--set=real:digits:herding:400': [
+        'error: ipc=400', "class '", 'at most that'],
+    '--set=real:digits:random:0': ['error: ipc=0', 'at least 1'],
+}
+
+
+@pytest.mark.parametrize('text', MISTAKES)
+def test_mistake_is_one_line(text, workdir, hollow, capsys):
+  assert __main__.main(text.replace('{}', str(workdir)).split()) == 2
+  said = capsys.readouterr()
+  assert said.err.startswith('error: ') and said.err.count('\n') == 1, said.err
+  for word in MISTAKES[text]:
+    assert word in said.err, said.err
+  assert not said.out and not hollow
+  assert not (workdir / 'evaluation.json').exists()
+
+
+def test_set_of_other_data(workdir, tmp_path, capsys, hollow):
+  with np.load(workdir / 'synthetic.npz') as file:
+    arrays = dict(file)
+  def refused(**changes):
+    np.savez(tmp_path / 'other.npz', **{**arrays, **changes})
+    assert __main__.main([f'--set={tmp_path / "other.npz"}']) == 2
+    return capsys.readouterr().err
+  nine = refused(images=arrays['images'][:9], class_names=arrays[
+      'class_names'][:9], labels=arrays['labels'][:9, :, :9])
+  assert 'labels of 9 classes' in nine and "'digits' has 10" in nine
+  small = refused(images=arrays['images'][:, :, :6, :6])
+  assert 'images (6, 6, 1)' in small and 'has (8, 8, 1)' in small
+  (tmp_path / 'evaluation.json').write_text('{"rows": [')
+  broken = refused()
+  assert 'is no evaluation.json' in broken and 'mend or move' in broken
+  assert not hollow
+
+
+@pytest.mark.usefixtures('quick_compiler')
+def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
+  """The networks go on where they stood, and end as they do alone."""
+  def command(out):
+    return [f'--set={workdir}', f'--out={tmp_path / out}', '--networks=2',
+            '--full', '--epochs=3']
+  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e-9)  # an epoch a call
+  assert __main__.main(command('straight.json')) == 0
+  heard, times = preemption.StopFlag.hear, []
+  def hear(self, *values):
+    times.append(values)
+    if len(times) in (2, 6):
+      self.note(15)
+    return heard(self, *values)
+  with monkeypatch.context() as patch:
+    patch.setattr(preemption.StopFlag, 'hear', hear)
+    said = []
+    for _ in range(2):
+      assert __main__.main(command('rows.json')) == 75
+      said.append(capsys.readouterr())
+  assert 'saved 0 rows of 3, and the next at epoch 2;' in said[0].err
+  assert 'going on with 2 networks in training, at epoch 2' in said[1].out
+  assert 'saved 1 row of 3, and the next at epoch 2;' in said[1].err
+  (kept,) = (tmp_path / 'rows.unfinished').iterdir()
+  # Other commands write other rows to the same file meanwhile.
+  assert __main__.main([*command('rows.json')[:2], '--networks=1']) == 0
+  with workdirs.lock(kept):  # at the same row: that one keeps its own
+    assert __main__.main(command('rows.json')) == 0
+  assert kept.is_dir()
+  lines = (tmp_path / 'rows.json').read_text()
+  (tmp_path / 'rows.json').write_text(json.dumps(
+      {'rows': [row for row in json.loads(lines)['rows']
+                if len(row['networks']) == 1]}))
+  capsys.readouterr()
+  assert __main__.main(command('rows.json')) == 0
+  assert 'going on with 2 networks in training, at epoch 2' in (
+      capsys.readouterr().out)
+  assert not (tmp_path / 'rows.unfinished').exists()
+  one, other = (rows_of(tmp_path / f'{name}.json')
+                for name in ('straight', 'rows'))
+  assert len(other) == 5 and len(one) == 3
+  assert one == other[2:] and [row['set'] for row in one] == [
+      'dsa', 'random', 'full']
+
+
+def test_rows_are_kept_and_not_made_twice(workdir, hollow, tmp_path, capsys):
+  out = tmp_path / 'rows.json'
+  command = [f'--set={workdir}', f'--out={out}', '--networks=3']
+  assert __main__.main(command) == 0
+  said = capsys.readouterr().out
+  assert 'dsa on digits, 2 images a class, 1.7 kB with labels; 6 epochs' in said
+  table = said.split('\n')[1:5]
+  assert [line.split() for line in table if '%' in line] == [
+      ['convnet', 'dsa', '2', '1.00%', '±', '0.00%', '3'],
+      ['convnet', 'random', '2', '2.00%', '±', '0.00%', '3']]
+  assert len({line.rstrip().rfind('  ') for line in table[2:]}) == 1
+  first = rows_of(out)
+  assert hollow == [('dsa', 6, 0), ('random', 6, 0)]
+  assert first[0]['networks'] == [.01] * 3
+  assert first[0]['settings']['width'] == 4
+  # The same again reads; anything else adds, and loses nothing.
+  assert __main__.main(command) == 0 and len(hollow) == 2
+  for more in (['--seed=1'], ['--models=mlp,convnet'], ['--epochs=4'],
+               ['--networks=2'], ['--full']):
+    before = len(hollow)
+    assert __main__.main(command + more) == 0
+    assert len(hollow) == before + (1 if more == ['--full'] else 2)
+  assert hollow[-1] == ('full', 6, 0) and ('dsa', 4, 0) in hollow
+  rows = rows_of(out)
+  assert rows[:2] == first and len(rows) == len(hollow) == 11
+  assert rows[4]['model'] == 'mlp' and 'norm' not in rows[4]['settings']
+  assert rows[-1]['set'] == 'full' and rows[-1]['ipc'] is None
+  # Another set under the same name is another set.
+  with np.load(workdir / 'synthetic.npz') as file:
+    arrays = dict(file)
+  np.savez(tmp_path / 'synthetic.npz', **{
+      **arrays, 'images': arrays['images'] + 1})
+  assert __main__.main([f'--set={tmp_path}', *command[1:]]) == 0
+  assert [name for name, *_ in hollow[11:]] == ['dsa']
+
+
+def test_real_subset(hollow, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  command = ['--set=real:digits:random:3', '--epochs=5', '--recipe=dc']
+  assert __main__.main(command) == 0
+  assert hollow == [('random', 5, 0)]
+  said = capsys.readouterr().out
+  assert 'evaluation.json' not in said and 'kept nowhere: --out=' in said
+  assert not list(tmp_path.iterdir())  # nothing to keep it beside
+  assert __main__.main([*command, '--out=x.json']) == 0
+  assert rows_of(tmp_path / 'x.json')[0]['data']['name'] == 'digits'
+
+
+def test_a_real_subset_is_what_a_run_would_start_from():
+  found = subjects.real_subject('real:digits:random:3', seed=4)
+  images = found.dataset.train.images
+  labels = found.dataset.train.labels
+  got = np.rint(255 * np.asarray(found.set.syn.images))
+  for c in range(10):
+    hits = (got[c][:, None] == images[labels == c]).all((2, 3, 4))
+    assert hits.any(1).all() and hits.any(0).sum() == 3
+  other = subjects.real_subject('real:digits:random:3', seed=5)
+  assert (other.set.syn.images != found.set.syn.images).any()
+
+
+def test_a_real_subset_has_the_rates_of_its_recipe():
+  for name, want in (('dc', (.01, 5e-4, 256)), ('idc', (.01, 5e-4, 64)),
+                     ('sre2l', (1e-3, .01, 128))):
+    recipe = subjects.real_subject('real:digits:random:2',
+                                   recipe=name).set.recipe
+    assert (recipe.lr, recipe.weight_decay, recipe.batch) == want
+
+
+def test_recipes_of_another_length(workdir):
+  set_ = saved_set.load(workdir)
+  assert subjects.recipe_for(set_) == set_.recipe
+  assert subjects.recipe_for(set_, 6) == set_.recipe  # its own length
+  assert subjects.recipe_for(set_, 40) == recipes.dc_recipe(
+      40, strategy='color_crop_cutout_flip_scale_rotate')
+  other = set_._replace(recipe=set_.recipe._replace(mode='mtt'))
+  assert subjects.recipe_for(other, 40).mode == 'mtt'
+
+
+def test_measures_train_on_what_they_say(workdir, monkeypatch):
+  found = subjects.saved_subject(workdir)
+  told, rates = [], []
+  def accuracies(network, recipe):
+    rates.append(recipe.lr)
+    return lambda keys, images, test, **_: told.append((keys, images, test))
+  monkeypatch.setattr(comparison, 'accuracies', accuracies)
+  monkeypatch.setattr(comparison, 'accuracies_of_subsets', accuracies)
+  monkeypatch.setattr(ensemble, 'train_on_all', lambda network, recipe: (
+      lambda keys, data, **_: (recipe.lr, keys, data)))
+  monkeypatch.setattr(comparison, 'trained_accuracies', lambda network: (
+      lambda variables, test: told.append((*variables, test))))
+  learned = found.set.recipe._replace(lr=.7)
+  measure = subjects.measurer(found, learned, 3, 7)
+  for name in ('dsa', 'random', 'full'):
+    measure(name, None)
+  (keys, batch, test), (pair, data, _), (rate, same, whole, _) = told
+  # Real images do not have a learned rate.
+  assert [*rates, rate] == [.7, .01, .01]
+  assert len(test.labels) == 359 and len(data.labels) == 1438
+  assert streaming.fetch(whole, None) is data
+  np.testing.assert_array_equal(batch.labels[:2], found.set.syn.labels[0])
+  assert pair[1].shape == (3, 20)
+  np.testing.assert_array_equal(pair[1], comparison.random_subsets(
+      found.dataset.train.labels, 10, 2, 3, [7, 2]))
+  for key in (keys, pair[0], same):
+    np.testing.assert_array_equal(
+        jax.random.key_data(key), jax.random.key_data(comparison.network_keys(7,
+                                                                              3)))

@@ -1,0 +1,144 @@
+"""Evaluation and probes, against networks that are trained one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax import difficulty
+from dasm_jax.evaluate import comparison
+from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime import devices
+from dasm_jax.training import ensemble, recipes, scoring, train_step
+from dasm_jax.types import Batch
+
+NETWORK = toy.network()
+RECIPE = recipes.recipe(2, lr=.05, batch=8)
+KEYS = jax.random.split(jax.random.key(0), 3)
+
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+
+@pytest.fixture(scope='module')
+def sets():
+  data = toy.source()
+  return data, devices.replicate(data)
+
+
+def one_by_one(batch, data):
+  run = jax.jit(lambda key: ensemble.fit(NETWORK, RECIPE, key, batch)[0])
+  return [float(scoring.accuracy(NETWORK, run(key), data)) for key in KEYS]
+
+
+def test_accuracies_are_those_of_networks_alone(sets):
+  data, everywhere = sets
+  batch = sources.take(data, jnp.arange(0, 36, 4))
+  want = one_by_one(batch, data)
+  assert len(set(want)) > 1
+  got = comparison.accuracies(NETWORK, RECIPE)(
+      KEYS, devices.replicate(batch), everywhere)
+  np.testing.assert_allclose(got, want, atol=1.5 / 36)
+  # The same images as a subset of the real ones.
+  subsets = jnp.broadcast_to(jnp.arange(0, 36, 4), (3, 9))
+  again = comparison.accuracies_of_subsets(NETWORK, RECIPE)(
+      (KEYS, subsets), everywhere, everywhere)
+  np.testing.assert_allclose(again, got, atol=1.5 / 36)
+
+
+def test_scores_are_means_over_probes(sets):
+  data, everywhere = sets
+  variables = jax.vmap(NETWORK.init)(KEYS)
+  values, accuracy = scoring.difficulty_scores(NETWORK, 'loss')(
+      devices.replicate(variables), everywhere)
+  whole = sources.take(data, jnp.arange(36))
+  each, hits = [], []
+  for i in range(3):
+    one = jax.tree.map(lambda x: x[i], variables)  # noqa: B023
+    each.append(difficulty.sample_losses(
+        train_step.loss_fn(NETWORK), one, whole))
+    hits.append(train_step.is_correct(NETWORK, one, data, jnp.arange(36)))
+  np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-4)
+  np.testing.assert_allclose(
+      accuracy, np.mean(hits, 0).reshape(3, 12).mean(1), atol=1e-6)
+
+
+def test_scores_of_more_images_than_a_block(sets, monkeypatch):
+  _, everywhere = sets
+  variables = devices.replicate(jax.vmap(NETWORK.init)(KEYS[:1]))
+  want, share = scoring.difficulty_scores(NETWORK, 'el2n')(variables,
+                                                           everywhere)
+  monkeypatch.setattr(scoring, 'SCORING_BLOCK', 7)  # 36 is no multiple of it
+  got, again = scoring.difficulty_scores(NETWORK, 'el2n')(variables, everywhere)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  np.testing.assert_allclose(again, share)
+
+
+def test_influence_is_on_real_images(sets, monkeypatch):
+  data, everywhere = sets
+  variables = jax.vmap(NETWORK.init)(KEYS)
+  values, _ = scoring.difficulty_scores(NETWORK, 'influence')(
+      devices.replicate(variables), everywhere)
+  whole, loss = sources.take(data, jnp.arange(36)), train_step.loss_fn(NETWORK)
+  each = []
+  for i in range(3):
+    one = jax.tree.map(lambda x: x[i], variables)  # noqa: B023
+    reference = jax.grad(loss)(one, whole)  # 36 are fewer than are asked
+    each.append(difficulty.influence(loss, one, whole, reference))
+  np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-3, atol=1e-4)
+  monkeypatch.setattr(scoring, 'REFERENCE_IMAGES', 5)
+  fewer, _ = scoring.difficulty_scores(NETWORK, 'influence')(
+      devices.replicate(variables), everywhere)
+  assert not np.allclose(fewer, values, rtol=.05)
+
+
+def test_running_averages_are_no_parameters(sets):
+  data, everywhere = sets
+  network = toy.network(norm='batch')
+  variables = jax.vmap(network.init)(KEYS[:1])
+  one = jax.tree.map(lambda x: x[0], variables)
+  values, _ = scoring.difficulty_scores(network, 'fisher')(
+      devices.replicate(variables), everywhere)
+  def logits(params, images):
+    return network.apply(one._replace(params=params), images)[0]
+  whole = sources.take(data, jnp.arange(36))
+  np.testing.assert_allclose(values, jax.jit(lambda batch: difficulty.fisher(
+      logits, one.params, batch))(whole), rtol=1e-4)
+
+
+def test_probes_learn(sets):
+  data, everywhere = sets
+  recipe = recipes.recipe(12, lr=.05, batch=12)
+  batch = devices.replicate(sources.take(data, jnp.arange(36)))
+  score = scoring.difficulty_scores(NETWORK, 'loss')
+  start = score(devices.replicate(jax.vmap(NETWORK.init)(KEYS)), everywhere)
+  for trained in (ensemble.train_on_set(NETWORK, recipe)(KEYS, batch),
+                  scoring.train_probes(NETWORK, recipe, 36)(
+                      KEYS, everywhere)):
+    assert jax.tree.leaves(trained)[0].shape[0] == 3
+    values, accuracy = score(devices.replicate(trained), everywhere)
+    assert values.mean() < .7 * start[0].mean()
+    assert accuracy.min() > .6
+
+
+def test_random_subsets():
+  labels = np.repeat([0, 1, 2], [5, 2, 9])
+  got = comparison.random_subsets(labels, 3, 4, 6, [0, 2])
+  assert got.shape == (6, 12)
+  for row in got:
+    np.testing.assert_array_equal(labels[row], np.repeat([0, 1, 2], 4))
+    assert len(set(row[:4])) == len(set(row[8:])) == 4
+    assert set(row[4:8]) == {5, 6}  # a small class repeats
+  assert len({tuple(row) for row in got}) == 6
+  np.testing.assert_array_equal(
+      got, comparison.random_subsets(labels, 3, 4, 6, [0, 2]))
+  assert (got != comparison.random_subsets(labels, 3, 4, 6, [1, 2])).any()
+
+
+def test_summary():
+  assert comparison.summary(np.array([.5, .7], 'f')) == {
+      'mean': pytest.approx(.6), 'std': pytest.approx(.1),
+      'networks': [pytest.approx(.5), pytest.approx(.7)]}
+  got = comparison.as_batch([[1]], [[0, 1]])
+  assert isinstance(got, Batch) and got.labels.shape == (1, 2)

@@ -1,0 +1,175 @@
+"""What is saved comes back, usable alone; what cannot be used is refused."""
+
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from dasm_jax import synthetic
+from dasm_jax.config import defaults
+from dasm_jax.distill import setup
+from dasm_jax.errors import UserError
+from dasm_jax.evaluate import saved_set
+from dasm_jax.types import Synthetic
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.uniform(size=(10, 2, 8, 8, 1)).astype(np.float32)
+HARD = np.broadcast_to(np.eye(10, dtype=np.float32)[:, None], (10, 2, 10))
+SOFT = RNG.dirichlet(np.ones(10), (10, 2)).astype(np.float32)
+
+
+def job_of(**entries):
+  c = defaults('idc')
+  c.dataset.name, c.network.depth, c.syn.ipc = 'digits', 2, 2
+  c.syn.factor, c.eval.epochs, c.dataset.holdout, c.seed = 2, 30, .25, 7
+  c.update_from_flattened_dict(entries)
+  return setup.build(c)
+
+
+@pytest.fixture(scope='module')
+def job():
+  return job_of()
+
+
+def save(job, labels, path):
+  saved_set.save(job, Synthetic(IMAGES, labels, np.float32(.1)),
+                 {'accuracy': {}},
+                 path)
+  return path
+
+
+@pytest.fixture(scope='module')
+def saved(job, tmp_path_factory):
+  return save(job, HARD, tmp_path_factory.mktemp('set') / 'synthetic.npz')
+
+
+@pytest.mark.parametrize('space', synthetic.SPACES)
+def test_what_is_saved_comes_back(space, tmp_path):
+  job = job_of(**{'syn.space': space})
+  save(job, HARD, tmp_path / 'synthetic.npz')
+  got = saved_set.load(tmp_path)  # the workdir, as well as the file
+  np.testing.assert_array_equal(got.syn.images, IMAGES)
+  np.testing.assert_array_equal(got.syn.labels, HARD)
+  assert got.recipe == job.recipe
+  assert got.network == job.config.network.to_dict()
+  assert got.class_names == job.dataset.class_names
+  assert (got.shape, got.ipc) == ((8, 8, 1), 2)
+  assert got.card['method'] == got.recipe_name == 'idc'
+  assert got.data == {
+      'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7, 'classes': ''}
+  syn = Synthetic(IMAGES, HARD, np.float32(.1))
+  for mine, its in zip(got.batch, synthetic.training_inputs(job.codec, syn),
+                       strict=True):
+    assert len(mine) == 80
+    np.testing.assert_array_equal(mine, its)
+  # Real images are normalised, however the set is stored.
+  real = job.dataset.test.images[:3]
+  np.testing.assert_allclose(
+      got.real(real), (real / 255 - job.dataset.mean) / job.dataset.std,
+      rtol=1e-4, atol=1e-5)
+
+
+def test_classes_and_pixels_come_back(tmp_path):
+  job = job_of(**{'dataset.classes': '9+8+7+6+5+4+3+2+1+0',
+                  'eval.augment': 'rrc_jitter3', 'eval.weight_decay': 1e-4})
+  got = saved_set.load(save(job, HARD, tmp_path / 'set.npz'))
+  assert got.recipe == job.recipe and got.recipe.weight_decay == 1e-4
+  assert got.recipe.statistics == (job.dataset.mean, job.dataset.std)
+  assert got.class_names == job.dataset.class_names == tuple('9876543210')
+  assert got.data['classes'] == job.config.dataset.classes
+
+
+def test_soft_labels(job, tmp_path):
+  path = save(job, SOFT, tmp_path / 'soft.npz')
+  with np.load(path) as file:
+    assert str(file['label_kind']) == 'soft'
+    assert file['labels'].dtype == np.float16
+  got = saved_set.load(path)
+  np.testing.assert_allclose(got.syn.labels, SOFT, atol=1e-3)
+  np.testing.assert_allclose(got.syn.labels.sum(-1), 1, atol=1e-6)
+  # Decoded, each image keeps its own label.
+  np.testing.assert_array_equal(
+      got.batch.labels[:8], np.tile(got.syn.labels[0], (4, 1)))
+
+
+@pytest.mark.parametrize('labels, count', [
+    (HARD, 20), (SOFT, 400), (np.where(HARD == 1, .9, .1 / 9), 400)])
+def test_bytes(labels, count):
+  got = synthetic.set_bytes(Synthetic(IMAGES, labels, 0))
+  assert (got['images'], got['labels']) == (10 * 2 * 8 * 8, count)
+
+
+def test_loading_needs_no_device(saved, monkeypatch):
+  def refuse(*_, **__):
+    raise AssertionError('asked for a device')
+  monkeypatch.setattr(jax, 'devices', refuse)
+  monkeypatch.setattr(jax, 'device_put', refuse)
+  got = saved_set.load(saved)
+  assert all(isinstance(x, np.ndarray) for x in got.syn[:2])
+
+
+def changed(path, to, **entries):
+  """A copy of a set with other arrays, or other entries of its card."""
+  with np.load(path) as file:
+    arrays = dict(file)
+  inner = json.loads(str(arrays['card']))
+  for name, value in entries.items():
+    if name in arrays:
+      arrays[name] = value
+    else:
+      inner[name] = value
+  arrays['card'] = np.array(json.dumps(inner))
+  np.savez(to, **{k: v for k, v in arrays.items() if v is not None})
+  return to
+
+
+BAD = {
+    'newer': (dict(format=2), ['card of format 2', 'reads 1']),
+    'unknown': (dict(format=None), ['card of format None']),
+    'space': (dict(storage={'space': 'x', 'factor': 1, 'formation': 'single'}),
+              ["storage space 'x'", 'choose from normalised, pixels']),
+    'soft': (dict(labels=SOFT[..., :9], label_kind='soft'),
+             ['soft labels of shape (10, 2, 9)', '10 classes']),
+    'labels': (dict(labels=np.full((10, 2), 10)), ['no usable set']),
+    'recipe': (dict(recipe={'drops': []}), ['no usable set']),
+    'kind': (dict(label_kind='logits'), ["'logits'", 'from hard, soft, told']),
+    'missing': (dict(images=None), ["it has no 'images'"]),
+    'images': (dict(images=IMAGES[0]), ['shape (2, 8, 8, 1)']),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_sets_that_cannot_be_used(name, saved, tmp_path):
+  entries, words = BAD[name]
+  path = changed(saved, tmp_path / 'bad.npz', **entries)
+  with pytest.raises(UserError) as caught:
+    saved_set.load(path)
+  for word in [str(path), *words]:
+    assert word in str(caught.value), str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+def test_files_that_are_no_sets(saved, tmp_path):
+  whole = saved.read_bytes()
+  files = {'cut': whole[:len(whole) // 2], 'empty': b'', 'text': b'hello\n',
+           'flipped': whole[:200] + bytes(50) + whole[250:]}
+  for name, content in files.items():
+    (tmp_path / name).write_bytes(content)
+  np.savez(tmp_path / 'foreign.npz', x=np.ones(2))
+  np.save(tmp_path / 'array.npy', np.ones(2))
+  np.savez(tmp_path / 'pickle.npz', card=np.array({}, object))
+  for name in [*files, 'foreign.npz', 'array.npy', 'pickle.npz']:
+    with pytest.raises(UserError, match='not a whole synthetic.npz') as caught:
+      saved_set.load(tmp_path / name)
+    assert name in str(caught.value) and '\n' not in str(caught.value)
+  with pytest.raises(UserError, match='does not exist; give a synthetic.npz'):
+    saved_set.load(tmp_path / 'nowhere')
+  with pytest.raises(UserError, match='holds no synthetic.npz; .* finish'):
+    saved_set.load(tmp_path)
+
+
+def test_a_set_is_short_to_look_at(saved):
+  assert re.fullmatch(r'<\w+ on \w+: 2 images of [\dx]+ for each of \d+ '
+                      r'classes>', repr(saved_set.load(saved)))

@@ -1,0 +1,251 @@
+"""Every method times the properties that every method has to have."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax import methods, models, objectives
+from dasm_jax.errors import UserError
+from dasm_jax.methods import matching, registry
+from dasm_jax.runtime import checkpoint, devices
+
+each_method = pytest.mark.parametrize('name', toy.METHODS)
+
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
+
+@functools.cache
+def alone(name):
+  """A method on one device, and its step, compiled once for all tests."""
+  made = toy.toy(name)
+  return made, jax.jit(made.method.step)
+
+
+@functools.cache
+def spread(name, classes=3):
+  """The same on all devices, and its chunk of steps."""
+  made = toy.on_devices(toy.toy(
+      name, classes=classes, axis_name=devices.AXIS))
+  return made, devices.chunk(made.method)
+
+
+def walk(name, steps):
+  """State and metrics after `steps` steps on one device."""
+  made, step = alone(name)
+  state, sums = made.state, 0
+  for _ in range(steps):
+    state, metrics = step(state, made.data, made.pool, made.key)
+    sums += metrics['match/loss']
+  return state, sums / steps
+
+
+@each_method
+def test_compiled_is_as_written(name):
+  made, step = alone(name)
+  once, metrics = step(made.state, made.data, made.pool, made.key)
+  plain, same = made.step()
+  toy.leaves_close(once, plain)
+  toy.leaves_close(metrics, same)
+  assert abs(once.syn.images - made.state.syn.images).max() > 1e-3
+
+
+@each_method
+def test_types_stay(name):
+  # A weak or a wider type after one step would compile everything again.
+  made, _ = alone(name)
+  def kinds(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
+  before = jax.eval_shape(lambda: made.state)
+  after, metrics = jax.eval_shape(
+      made.method.step, made.state, made.data, made.pool, made.key)
+  assert kinds(before) == kinds(after)
+  floats = [x for x in jax.tree.leaves((after, metrics))
+            if jnp.issubdtype(x.dtype, jnp.floating)]
+  assert {x.dtype for x in floats} == {jnp.dtype('float32')}
+
+
+@each_method
+def test_loss_falls(name):
+  # Step 0 again and again: the same network, real images, augmentation.
+  made, step = alone(name)
+  state, losses = made.state, []
+  for _ in range(40):
+    state, metrics = step(state, made.data, made.pool, made.key)
+    losses.append(float(metrics['match/loss']))
+    state = state._replace(step=jnp.int32(0))
+  assert losses[-1] < 0.9 * losses[0]
+  assert min(losses) == min(losses[20:])
+
+
+@each_method
+def test_many_devices_do_as_one(name):
+  # Three classes on eight devices: five rows only fill.
+  made, chunk = spread(name)
+  assert devices.count() == 8
+  state, metrics = chunk(made.state, made.data, made.pool, made.key, 3)
+  one, loss = walk(name, 3)
+  toy.leaves_close(toy.gather(made, state), one, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(metrics['match/loss'], loss, rtol=1e-4)
+
+
+def test_more_classes_than_devices():
+  # Ten on eight: two rows a device, six of sixteen only fill.
+  made, chunk = spread('dc', 10)
+  state, metrics = chunk(made.state, made.data, made.pool, made.key, 2)
+  single = toy.toy('dc', classes=10)
+  step, now, loss = jax.jit(single.method.step), single.state, 0
+  for _ in range(2):
+    now, one = step(now, single.data, single.pool, single.key)
+    loss += one['match/loss'] / 2
+  toy.leaves_close(toy.gather(made, state), now, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(metrics['match/loss'], loss, rtol=1e-4)
+
+
+@each_method
+def test_compiles_once(name):
+  made, chunk = spread(name)
+  state, _ = chunk(made.state, made.data, made.pool, made.key, 1)
+  with toy.compilations() as seen:
+    for steps in (1, 3, 2):
+      state, _ = chunk(state, made.data, made.pool, made.key, steps)
+  assert not seen
+  assert int(toy.gather(made, state).step) == 7
+
+
+def test_compilations_are_seen():
+  # The test above can fail.
+  with toy.compilations() as seen:
+    jax.jit(lambda x: x * 3.25)(1.0)
+  assert seen
+
+
+@each_method
+def test_killed_is_as_straight(name, tmp_path):
+  made, chunk = spread(name)
+  def go(state, steps):
+    return chunk(state, made.data, made.pool, made.key, steps)[0]
+  straight = toy.gather(made, go(go(made.state, 3), 2))
+  with checkpoint.open_checkpoints(tmp_path, 'toy') as saved:
+    saved.save(3, toy.gather(made, go(made.state, 3)))
+  with checkpoint.open_checkpoints(tmp_path, 'toy') as saved:
+    step, state = saved.latest(jax.eval_shape(lambda: straight))
+  assert step == 3
+  state = devices.shard(state, made.method.axes, 3)
+  toy.leaves_equal(toy.gather(made, go(state, 2)), straight)
+
+
+@pytest.mark.parametrize('name', toy.BY_CLASS)
+def test_classes_at_once_are_as_in_turn(name, monkeypatch):
+  # CPU takes turns, accelerators do not: nothing else runs the other form.
+  original = objectives.per_class
+  monkeypatch.setattr(objectives, 'per_class', lambda flat, batched: original(
+      flat, batched=True))
+  made = toy.toy(name)
+  state, _ = jax.jit(made.method.step)(
+      made.state, made.data, made.pool, made.key)
+  toy.leaves_close(state, walk(name, 1)[0], rtol=1e-4, atol=1e-5)
+
+
+# ---- sample difficulty correction
+
+
+def slope(correction, at=0):
+  """How `correction` changes DC's images in step `at`, and the metrics."""
+  made, step = alone('dc')
+  if correction:
+    step = jax.jit(toy.toy('dc', correction=correction).method.step)
+  state = made.state._replace(step=jnp.int32(at))
+  after, metrics = step(state, made.data, made.pool, made.key)
+  return np.asarray(after.syn.images - state.syn.images), metrics
+
+
+def test_no_correction_costs_nothing():
+  plain = objectives.gradient_matching(lambda params, batch: 0.0)
+  assert objectives.sdc(plain, None, 0) is plain
+  assert objectives.sdc(plain, None, 0.0) is plain
+  # A ratio of nothing, and weights that start and end at it, are none.
+  def program(correction):
+    made = toy.toy('dc', correction=correction)
+    return str(jax.make_jaxpr(made.method.step)(
+        made.state, made.data, made.pool, made.key))
+  none = program(objectives.Correction())
+  assert program(objectives.Correction(0, 0, 9, True)) == none
+  assert program(objectives.Correction(0.0, 0.0, 9)) == none
+  assert program(objectives.Correction(0.1, 0.1, 9)) != none
+
+
+def test_correction_has_the_share_that_is_asked():
+  none, plain = slope(None)
+  with_it, metrics = slope(objectives.Correction(0.25, 0.25, 9, True))
+  share = np.linalg.norm(with_it - none) / np.linalg.norm(none)
+  np.testing.assert_allclose(share, 0.25, rtol=1e-3)
+  assert metrics['match/loss'] == plain['match/loss']
+  assert metrics['sdc/difficulty'] > 0
+
+
+def test_correction_grows():
+  end, _ = slope(objectives.Correction(0.5, 0.5), at=4)
+  last, _ = slope(objectives.Correction(0.0, 0.5, 5), at=4)
+  none, _ = slope(None, at=4)
+  assert abs(end - none).max() > 1e-4
+  np.testing.assert_allclose(last, end, rtol=1e-4, atol=1e-6)
+  growing = objectives.Correction(1.0, 3.0, 5)
+  np.testing.assert_allclose(
+      [growing.at(step) for step in range(7)], [1, 1.5, 2, 2.5, 3, 3, 3])
+  assert objectives.Correction(1.0, 3.0, 1).at(0) == 1
+
+
+# ---- IDC's steps, settings
+
+
+def test_joint_step_is_a_step_for_each_class():
+  classes, sweeps, lr, momentum = 10, 7, 0.3, 0.5
+  slopes = np.random.default_rng(0).normal(size=(sweeps, classes, 4))
+  # Theirs: one tensor of all classes, one step of SGD for each class's loss.
+  x, v = np.zeros((classes, 4)), np.zeros((classes, 4))
+  theirs = np.zeros((sweeps + 1, classes, 4))
+  for sweep in range(sweeps + 1):
+    for c in range(classes):
+      theirs[sweep, c] = x[c]  # as its loss sees it
+      g = np.zeros((classes, 4))
+      if sweep < sweeps:
+        g[c] = slopes[sweep, c]
+      v = momentum * v + g
+      x = x - lr * v
+  rate, kept = matching.joint_step(lr, momentum, classes)
+  y, u = np.zeros((classes, 4)), np.zeros((classes, 4))
+  for sweep in range(sweeps):
+    u = kept * u + slopes[sweep]
+    y = y - rate * u
+    np.testing.assert_allclose(y, theirs[sweep + 1], rtol=1e-12)
+  assert matching.joint_step(lr, 0.0, 3) == (lr, 0)
+
+
+def test_nothing_to_match_is_refused():
+  with pytest.raises(UserError, match='parameters=convolutions names none'):
+    methods.build_matching(models.build('mlp', shape=(8, 8, 1), classes=3),
+                           toy.settings('idc'))
+
+
+def test_settings_that_cannot_work():
+  for change, words in (
+      ({'batch': 0}, 'batch=0'), ({'steps': 0}, 'steps=0'),
+      ({'lr': 0.0}, 'lr=0.0'), ({'momentum': 1.0}, 'momentum=1.0'),
+      ({'net_steps': -1}, 'net_steps=-1'), ({'train_on': 'x'}, 'synthetic')):
+    with pytest.raises(ValueError, match=words):
+      registry.check_method(toy.settings('dc', **change))
+  for name, change, words in (
+      ('dc', {'match': 'statistics'}, 'dc has not; take method=sre2l'),
+      ('sre2l', {'match': 'gradient'}, 'take method=dc or dsa or idc'),
+      ('cafe', {'drops': (.5, 2.)}, r'drops=\(0.5, 2.0\) are shares'),
+      ('cafe', {'weights': ()}, 'at least one')):
+    with pytest.raises(ValueError, match=words):
+      registry.check_method(toy.settings(name, **change))
+  for name in ('match', 'parameters', 'distance', 'augment', 'augment_mode'):
+    with pytest.raises(ValueError, match="'x'; choose from"):
+      toy.toy('dc', **{name: 'x'})

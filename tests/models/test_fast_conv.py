@@ -1,0 +1,156 @@
+"""The convolution: derivatives as lax's, and no slow one inside the loop."""
+
+import functools
+import re
+
+import golden_files
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax import losses, models, objectives
+from dasm_jax.models import fast_conv
+from dasm_jax.training import train_step
+from dasm_jax.types import Batch, Synthetic
+
+RNG = np.random.default_rng(0)
+
+
+def arrays(height, width, c_in, c_out, n=3, k=3):
+  return (jnp.asarray(RNG.normal(size=(n, height, width, c_in))),
+          jnp.asarray(RNG.normal(size=(k, k, c_in, c_out))))
+
+
+def second(function, padding):
+  """Value, first derivatives, and both of a derivative's own norm."""
+  def value(images, kernel):
+    out = function(images, kernel, padding)
+    return jnp.sum(jnp.sin(out) + out ** 2)
+  def size(images, kernel):
+    # As matching does: a distance of gradients, differentiated again.
+    a, b = jax.grad(value, (0, 1))(images, kernel)
+    return jnp.sum(jnp.cos(a)) + jnp.sum(b ** 3) * 1e-3
+  def every(images, kernel):
+    return (value(images, kernel), jax.grad(value, (0, 1))(images, kernel),
+            jax.grad(size, (0, 1))(images, kernel))
+  return every
+
+
+CASES = [(padding, shape) for padding in (-1, 0, 1, 2, 3)
+         for shape in ((7, 9, 2, 4), (8, 8, 17, 3))]
+
+
+@pytest.mark.parametrize('padding, shape', CASES)
+def test_derivatives_are_those_of_lax(padding, shape):
+  with jax.enable_x64(True):
+    given = arrays(*shape)
+    got = jax.jit(second(fast_conv._convolution, padding))(*given)
+    want = jax.jit(second(fast_conv._lax, padding))(*given)
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+      assert x.dtype == jnp.float64
+      np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize('k, padding, stride', [
+    (1, 0, 2), (1, 1, 2), (3, 1, 2), (4, 0, 3)])
+def test_strides_are_those_of_lax(k, padding, stride):
+  with jax.enable_x64(True):
+    given = arrays(8, 9, 3, 2, k=k)
+    got, want = (
+        jax.jit(second(functools.partial(f, stride=stride), padding),
+                compiler_options=golden_files.ORDERS[0])(*given)
+        for f in (fast_conv.convolution, fast_conv._lax))
+    for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+      np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_blocks_of_rows():
+  # Many small images are unfolded some at a time; a prime number one by one.
+  with jax.enable_x64(True):
+    for n in (12, 13):
+      images, kernel = arrays(16, 16, 2, 3, n)
+      out = jnp.asarray(RNG.normal(size=(n, 16, 16, 3)))
+      assert fast_conv._block(n, 256) in (1, 2)
+      got = fast_conv.weight_gradient(images, out, 1, 3)
+      _, back = jax.vjp(functools.partial(
+          fast_conv._lax, images, padding=1), kernel)
+      want = back(out)[0]
+      np.testing.assert_allclose(got, want, rtol=1e-10, atol=1e-10)
+
+
+def test_mapped():
+  with jax.enable_x64(True):
+    images, kernel = arrays(6, 5, 2, 3)
+    images = jnp.stack([images, 2 * images])
+    kernels = jnp.stack([kernel, kernel + 1])
+    for axes in ((0, None), (None, 0), (0, 0)):
+      given = (images if axes[0] == 0 else images[0],
+               kernels if axes[1] == 0 else kernel)
+      got = jax.jit(jax.vmap(second(fast_conv._convolution, 1), axes))(*given)
+      for row in range(2):
+        want = second(fast_conv._lax, 1)(
+            images[row if axes[0] == 0 else 0],
+            kernels[row if axes[1] == 0 else 0])
+        for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want),
+                        strict=True):
+          np.testing.assert_allclose(x[row], y, rtol=1e-9, atol=1e-9)
+
+
+def test_accelerators_take_xla_s_own(monkeypatch):
+  images, kernel = arrays(4, 4, 1, 1)
+  def text():
+    return str(jax.make_jaxpr(lambda x: fast_conv.convolution(x, kernel, 1))(
+        images))
+  assert 'custom_vjp' in text()
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert 'custom_vjp' not in text() and 'conv_general_dilated' in text()
+
+
+# ---- the cliff
+
+
+def windows(program):
+  """Sides of the windows of all convolutions in a compiled program."""
+  return {max(map(int, size.split('x')))
+          for size in re.findall(r'convolution\([^\n]*size=([\dx]+)', program)}
+
+
+def class_steps():
+  """DC's gradient of three classes in turn, compiled: its HLO as text."""
+  side, width = 16, 32
+  network = toy.network(side=side, width=width)
+  loss = train_step.loss_fn(network)
+  lift = objectives.per_class(
+      objectives.gradient_matching(loss, losses.layerwise_cosine),
+      batched=False)
+  def step(images, variables, real):
+    labels = jnp.broadcast_to(jnp.eye(3)[:, None], (3, 2, 3))
+    def of(images):
+      syn = Synthetic(images, labels, jnp.float32(0))
+      return lift(syn, variables, real, jax.random.key(0))[0]
+    return jax.grad(of)(images)
+  shapes = jax.eval_shape(lambda: (
+      jnp.zeros((3, 2, side, side, 1)), network.init(jax.random.key(0)),
+      Batch(jnp.zeros((3, 8, side, side, 1)), jnp.zeros((3, 8, 3)))))
+  return jax.jit(step).lower(*shapes).compile().as_text()
+
+
+def test_no_slow_weight_gradient_in_the_loop(monkeypatch):
+  # XLA writes a weight gradient as a convolution whose window is as large as
+  # the image; in a loop on CPU that is 27-68 times slower than it need be.
+  # (A convolution may also become a call into a library: none may be left.)
+  with_ours = class_steps()
+  assert ' while(' in with_ours
+  assert windows(with_ours) == {3}
+  monkeypatch.setattr(fast_conv, '_convolution', fast_conv._lax)
+  assert max(windows(class_steps())) >= 8
+
+
+def test_models_use_it():
+  network = models.build('convnet', shape=(8, 8, 1), classes=2, depth=1,
+                         width=4)
+  variables = network.init(jax.random.key(0))
+  text = str(jax.make_jaxpr(network.apply)(variables, jnp.zeros((1, 8, 8, 1))))
+  assert 'custom_vjp' in text

@@ -1,0 +1,250 @@
+"""Checkpoints under real faults: flipped bits, lost files, kill -9."""
+
+import logging
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import typing
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dasm_jax.errors import UserError
+from dasm_jax.runtime import checkpoint
+
+pytestmark = pytest.mark.filterwarnings('error')
+_META = '3/meta/metadata'
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class _State(typing.NamedTuple):
+  params: dict
+  opt: typing.Any
+  key: jax.Array
+  keys: jax.Array
+  step: jax.Array
+  empty: jax.Array
+  nothing: None
+
+
+def _state(seed=0):
+  key = jax.random.key(seed)
+  params = {'w/a': jax.random.normal(key, (3, 4)),
+            'half': jnp.full((5,), seed + .5, jnp.bfloat16),
+            'flag': jnp.array(True), 'pixels': jnp.zeros((2, 2), jnp.uint8)}
+  return _State(params, optax.adam(1e-3).init(params), key,
+                jax.random.split(jax.random.key(seed, impl='rbg'), (2, 3)),
+                jnp.array(seed, jnp.int32), jnp.zeros((0, 3)), None)
+
+
+def _same(one, two):
+  assert jax.tree.structure(one) == jax.tree.structure(two)
+  assert checkpoint.leaf_specs(one) == checkpoint.leaf_specs(two)
+  assert checkpoint.leaf_digest(checkpoint.host_leaves(
+      one)) == checkpoint.leaf_digest(checkpoint.host_leaves(two))
+
+
+def _big(step):
+  # Incompressible, so that a flipped bit lands in the numbers.
+  rng = np.random.default_rng(step)
+  return {'x': jnp.asarray(rng.random(100_000, np.float32)),
+          'key': jax.random.key(step)}
+
+
+def _saved(directory, steps=(1, 2, 3)):
+  with checkpoint.open_checkpoints(directory, 'f') as checkpoints:
+    for step in steps:
+      checkpoints.save(step, _big(step))
+
+
+def _read(directory, like=None, fingerprint='f'):
+  with checkpoint.open_checkpoints(directory, fingerprint) as checkpoints:
+    return checkpoints.latest(_big(0) if like is None else like)
+
+
+def _data(directory, step):
+  return max((path for path in (directory / str(step)).rglob('*')
+              if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_round_trip(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  state = _state(7)
+  with checkpoint.open_checkpoints('runs/c', 'f') as checkpoints:
+    assert checkpoints.latest(state) is None
+    checkpoints.save(10, state)
+    step, back = checkpoints.latest(state)
+  assert step == 10
+  _same(state, back)
+  like = jax.eval_shape(partial(_state, 0))
+  step, back = _read('runs/c', like)
+  _same(state, back)
+  assert jax.random.key_impl(back.keys) == 'rbg'
+  # As a fresh state would be: jit neither recompiles nor complains.
+  assert not back.params['half'].committed
+  assert back.opt[0].count.devices() == {jax.local_devices()[0]}
+
+
+def test_trees_of_nothing_but_zero_size(tmp_path):
+  state = (jnp.zeros((0,)), None)
+  with checkpoint.open_checkpoints(tmp_path / 'c', 'f') as checkpoints:
+    checkpoints.save(0, state)
+    _same(state, checkpoints.latest(state)[1])
+
+
+def test_keeps_the_newest_and_refuses_older(tmp_path):
+  _saved(tmp_path / 'c')
+  assert sorted(p.name for p in (tmp_path / 'c').iterdir()) == ['2', '3']
+  with pytest.raises(RuntimeError, match='step 2 is not newer'):
+    _saved(tmp_path / 'c', steps=(2,))
+
+
+def _flip(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 4
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize('fault', [
+    lambda d: _flip(_data(d, 3)),
+    lambda d: os.truncate(_data(d, 3), 100),
+    lambda d: _data(d, 3).unlink(),
+    lambda d: _flip(d / '3' / 'state' / 'manifest.ocdbt'),
+    lambda d: (d / '3' / 'state' / '_METADATA').write_bytes(b''),
+    lambda d: (d / _META).unlink(),
+    lambda d: (d / _META).write_text(
+        (d / _META).read_text().replace('"f"', '"g"')),
+], ids=['flip', 'truncate', 'unlink', 'manifest', 'metadata', 'no_meta',
+        'flip_meta'])
+def test_damage_falls_back(tmp_path, fault, caplog, capfd):
+  directory = tmp_path / 'c'
+  _saved(directory)
+  fault(directory)
+  with checkpoint.open_checkpoints(directory, 'f') as checkpoints:
+    step, state = checkpoints.latest(_big(0))
+    assert step == 2
+    _same(state, _big(2))
+    [(name, level, message)] = caplog.record_tuples
+    assert (name, level) == ('dasm_jax', logging.WARNING)
+    assert re.fullmatch(f'.*step 3 in {directory} .*from step 2', message)
+    # It is never trusted again, and its step may be saved again.
+    assert (directory / 'damaged' / '3').is_dir()
+    checkpoints.save(3, _big(33))
+    _same(checkpoints.latest(_big(0))[1], _big(33))
+  assert capfd.readouterr() == ('', '')
+  assert logging.getLogger('absl').level < logging.CRITICAL
+
+
+def test_all_damaged_starts_again(tmp_path, caplog):
+  directory = tmp_path / 'c'
+  _saved(directory)
+  for step in (2, 3):
+    _flip(_data(directory, step))
+  with checkpoint.open_checkpoints(directory, 'f') as checkpoints:
+    assert checkpoints.latest(_big(0)) is None
+    assert len(caplog.records) == 2
+    assert 'starting again' in caplog.text
+    checkpoints.save(1, _big(1))
+  assert _read(directory)[0] == 1
+
+
+def test_another_configuration(tmp_path):
+  _saved(tmp_path / 'c')
+  with pytest.raises(UserError, match=r'step 3 .*another config.*\(f there'):
+    _read(tmp_path / 'c', fingerprint='g')
+
+
+@pytest.mark.parametrize(('like', 'message'), [
+    (lambda s: s | {'x': s['x'].astype(jnp.bfloat16)},
+     r"\['x'\] is float32\[100000\] there, bfloat16\[100000\] here"),
+    (lambda s: s | {'x': s['x'][:5]}, r'float32\[5\] here'),
+    (lambda s: s | {'y': s['x']}, r"\['y'\] is missing there"),
+    (lambda s: {'x': s['x']}, r"\['key'\] is key<fry>\[\] there, missing here"),
+    (lambda s: s | {'key': jax.random.key(0, impl='rbg')}, r'key<rbg>\[\] he'),
+])
+def test_another_state(tmp_path, like, message):
+  _saved(tmp_path / 'c', steps=(3,))
+  with pytest.raises(UserError, match=message) as error:
+    _read(tmp_path / 'c', like(_big(0)))
+  assert '\n' not in str(error.value)
+
+
+def _script(text, *args):
+  return subprocess.Popen(
+      [sys.executable, '-W', 'error', '-c', text, *map(str, args)],
+      env=os.environ | {'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu'},
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+_LOOP = '''
+import sys, logging
+logging.basicConfig(level=logging.INFO)
+import jax, numpy as np
+from dasm_jax import checkpoint
+with checkpoint.open(sys.argv[1], 'f') as checkpoints:
+  for step in range(1, 1000):
+    rng = np.random.default_rng(step)
+    state = {'x': rng.random(100_000, np.float32), 'key': jax.random.key(step)}
+    checkpoints.save(step, state)
+    print(step, flush=True)
+'''
+
+
+def test_kill_in_a_save_loop(tmp_path):
+  directory = tmp_path / 'c'
+  process = _script(_LOOP, directory)
+  while int(process.stdout.readline()) < 5:
+    pass
+  process.send_signal(signal.SIGKILL)
+  out, err = process.communicate()
+  last = max([5, *map(int, out.split())])
+  (directory / '999.orbax-checkpoint-tmp').mkdir()
+  step, state = _read(directory)
+  # Durable on return: what was printed is there, or the one in the making.
+  assert last <= step <= last + 1
+  _same(state, _big(step))
+  assert not list(directory.glob('*tmp*'))
+  assert not [line for line in err.splitlines() if 'orbax' in line.lower()]
+
+
+_FULL = '''
+import resource, signal, sys, numpy as np
+from dasm_jax import checkpoint
+from dasm_jax.errors import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+with checkpoint.open(sys.argv[1], 'f') as checkpoints:
+  state = {'x': np.random.default_rng(0).random(100_000, np.float32)}
+  checkpoints.save(1, state)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 10**9))
+  try:
+    checkpoints.save(2, state)
+  except UserError as error:
+    print(error)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (10**9, 10**9))
+  print(checkpoints.latest(state)[0])
+  checkpoints.save(2, state)
+  print(checkpoints.latest(state)[0])
+'''
+
+
+def test_no_room(tmp_path):
+  out, err = _script(_FULL, tmp_path / 'c').communicate(timeout=60)
+  message, before, after = out.splitlines()
+  assert 'cannot save the checkpoint of step 2' in message
+  assert 'make room' in message
+  assert (before, after) == ('1', '2')
+  assert err == ''
+
+
+def test_where_nothing_can_be_made(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot write to'):
+    with checkpoint.open_checkpoints(tmp_path / 'file' / 'run', 'f'):
+      pass

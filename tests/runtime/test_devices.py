@@ -1,0 +1,68 @@
+"""Devices: splitting and joining, and mapping items over all of them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from dasm_jax.runtime import devices
+
+
+@pytest.mark.parametrize('n', [1, 3, 8, 10, 17])
+def test_shard_and_back(n):
+  assert devices.count() == 8
+  tree = {'split': jnp.arange(2. * n).reshape(n, 2), 'whole': jnp.ones(3),
+          'none': jnp.zeros((n, 0, 4)), 'pair': (jnp.arange(n), jnp.eye(n))}
+  axes = {'split': 0, 'whole': None, 'none': 0, 'pair': 0}
+  got = devices.shard(tree, axes, n)
+  rows = devices.padded(n) // 8
+  assert got['split'].shape == (8, rows, 2)
+  assert got['none'].shape == (8, rows, 0, 4)
+  assert len(got['split'].sharding.device_set) == 8
+  # What fills is real: nothing odd is computed from it.
+  np.testing.assert_array_equal(
+      got['pair'][0].ravel(), np.arange(8 * rows) % n)
+  toy.leaves_equal(devices.unshard(got, axes, n), tree)
+  present = np.asarray(devices.present(n))
+  assert present.shape == (8, rows)
+  np.testing.assert_array_equal(present.ravel(), np.arange(8 * rows) < n)
+
+
+def test_replicate():
+  got = devices.replicate({'x': np.arange(3)})['x']
+  assert got.shape == (3,) and len(got.sharding.device_set) == 8
+
+
+@pytest.mark.parametrize('together', [True, False, None])
+@pytest.mark.parametrize('n', [1, 5, 8, 11])
+def test_spread_takes_any_number(together, n):
+  def function(item, scale, shift):
+    x, y = item
+    return {'sum': x.sum() * scale + shift, 'y': y}
+  run = devices.spread(function, together=together)
+  items = jnp.arange(3. * n).reshape(n, 3), jnp.arange(n)
+  got = run(items, devices.replicate(jnp.float32(2)),
+            devices.replicate(jnp.float32(1)))
+  np.testing.assert_allclose(got['sum'], 2 * items[0].sum(1) + 1)
+  np.testing.assert_array_equal(got['y'], np.arange(n))
+
+
+def test_spread_compiles_once():
+  run = devices.spread(lambda item, shared: item * shared)
+  shared = devices.replicate(jnp.float32(2))
+  np.testing.assert_array_equal(run(jnp.arange(9.), shared), 2 * np.arange(9))
+  with toy.compilations() as seen:
+    run(jnp.arange(9.), shared)
+  assert not seen
+
+
+def test_on_host_is_the_same_elsewhere():
+  key = jax.random.key(3)
+  tree = devices.replicate((jnp.arange(5), key))
+  numbers, other = devices.on_host(tree)
+  cpu = jax.local_devices(backend='cpu')[0]
+  assert numbers.devices() == other.devices() == {cpu}
+  np.testing.assert_array_equal(numbers, np.arange(5))
+  np.testing.assert_array_equal(jax.random.permutation(other, 9),
+                                jax.random.permutation(key, 9))

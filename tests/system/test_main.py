@@ -1,0 +1,217 @@
+"""The command line: help, and mistakes on one line with a way out."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import toy
+
+from dasm_jax import config, main
+from dasm_jax.distill import run
+from dasm_jax.errors import UserError
+
+DIGITS = '--config=configs/digits.py'
+MISTAKES = {
+    # What is typed -> what the line must name: the value and a way out.
+    '--config.syn.ipx=3': ["'ipx'", 'did you mean --config.syn.ipc?'],
+    '--config.sin.ipc=3': ["'sin'", 'did you mean --config.syn?'],
+    '--config.network.name=vitt': ["'vitt'", 'choose from alexnet'],
+    '--config.syn.ipc=0': ['--config.syn.ipc=0', 'at least 1'],
+    '--config.method.lr=fast': ['--config.method.lr=fast', 'float'],
+    'extra': ["'extra'", '--config.name=value'],
+    '--wokdir=x': ["'wokdir'", 'Did you mean'],
+}
+# The same, asked inside this process: entries -> words.
+VALUES = [
+    ({'dataset.name': 'digitz'}, ["'digitz'", 'choose from', 'digits']),
+    ({'method.augment': 'blur'}, ["'blur'", 'choose from color, crop']),
+    ({'method.augment_mode': 'x'}, ["mode 'x'", 'choose from all']),
+    ({'method.distance': 'cos'}, ["'cos'", 'choose from cosine, l1']),
+    ({'method.match': 'x'}, ["match 'x'", 'choose from']),
+    ({'method.parameters': 'x'}, ["parameters 'x'", 'choose from all']),
+    ({'segments.window': 'x'}, ["window 'x'", 'choose from aligned']),
+    ({'segments.match': 'x'}, ["match 'x'", 'choose from new, union']),
+    ({'segments.score': 'x'}, ["score 'x'", 'choose from el2n']),
+    ({'eval.recipe': 'x'}, ["recipe 'x'", 'choose from dc, idc']),
+    ({'syn.init': 'x'}, ["init 'x'", 'choose from forgetting']),
+    ({'syn.space': 'x'}, ["space 'x'", 'choose from normalised']),
+    ({'syn.ipc': 1, 'segments.number': 2}, [
+        'segments=2', 'ipc=1', 'choose from']),
+    ({'method.batch': 500}, ['batch=500', 'has 139', 'at most']),
+    ({'syn.factor': 9}, ['factor 9', 'from 1 to 8']),
+    ({'network.depth': 7}, ['depth 7', 'at most depth 3']),
+    ({'dataset.name': 'mnist', 'dataset.data_dir': '/nowhere'}, [
+        "'/nowhere'", 'does not exist', 'data_dir']),
+    ({'method.steps': -5}, ['steps=-5', 'at least 1']),
+    ({'method.steps': 1}, ['steps=1 ', '2 segments']),
+    ({'segments.gamma': 2.0}, ['gamma=2', 'from 0 to 1']),
+    ({'sdc.weight': .1, 'sdc.ratio': .1}, ['set one']),
+    ({'sdc.weight': -.1}, ['must not be negative', '-0.1']),
+    ({'seed': -1}, ['seed=-1', '0 or more']),
+    ({'eval.batch': -1}, ['batch=-1', 'at least 1']),
+    ({'eval.lr': 0.0}, ['eval.lr=0', 'learns none']),
+    ({'network.name': 'resnet18'}, ['FILE.py:network=resnet18']),
+    ({'sdc.weight': .1, 'sdc.end_ratio': .1}, ['set one']),
+    ({'eval.cutmix': 2.0}, ['cutmix=2.0', 'from 0 to 1']),
+    ({'run.chunk': 0}, ['run.chunk=0', 'at least 1']),
+    ({'method.lr': float('nan')}, ['method.lr=nan', 'finite']),
+    ({'sdc.weight': float('inf')}, ['sdc.weight=inf', 'finite']),
+    ({'syn.ipc': 400}, ['syn.ipc=400', "class '", 'at most that']),
+    ({'syn.init': 'herding', 'syn.factor': 4}, [
+        'ipc=10', '16 real ones', 'factor=4', 'has 139', 'lower one']),
+    ({'method.name': 'herding'}, ['the name alone', ':method=herding']),
+    ({'method.name': 'x'}, ["method 'x'", 'choose from aligned']),
+    ({'coreset.epochs': 0}, ['coreset.epochs=0', 'at least 1']),
+    ({'method.train_on': 'real', 'method.net_batch': 100_000}, [
+        'net_batch=100000', 'at most that']),
+    ({'segments.window': 'random', 'segments.number': 5}, [
+        'random', 'class', '5 parts', 'lower one']),
+]
+FILES = {
+    f'{DIGITS}:ipx=3': ["'ipx'", 'choose from ipc'],
+    f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 3'],
+    f'{DIGITS}:method=icd': ["'icd'", 'choose from aligned, cafe, '],
+    '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
+    '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
+    '': ['--config is missing', 'configs/digits.py'],
+}
+
+
+def call(arguments, **more):
+  return subprocess.run(
+      [sys.executable, '-m', 'dasm_jax.main', *arguments], text=True,
+      cwd=toy.ROOT, timeout=120, capture_output=True,
+      env=toy.environment(**more))
+
+
+@pytest.fixture(scope='module')
+def answers(tmp_path_factory):
+  """What each mistake brings; two processes at a time."""
+  root = tmp_path_factory.mktemp('main')
+  lines = {text: [DIGITS, *text.split()] for text in MISTAKES} | {
+      text: text.split() for text in FILES}
+  def run(numbered):
+    number, (text, arguments) = numbered
+    return text, call([*arguments, f'--workdir={root / str(number)}'])
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    return dict(pool.map(run, enumerate(lines.items())))
+
+
+@pytest.mark.parametrize('text', [*MISTAKES, *FILES])
+def test_mistake_is_one_line(text, answers):
+  done = answers[text]
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, (
+      done.stderr)
+  for word in (MISTAKES | FILES)[text]:
+    assert word in done.stderr, done.stderr
+  assert 'segment 1' not in done.stdout  # nothing was begun
+
+
+@pytest.mark.parametrize('entries, words', VALUES)
+def test_impossible_value(entries, words, tmp_path):
+  c = config.defaults('dc')
+  c.dataset.name, c.network.depth = 'digits', 2
+  c.update_from_flattened_dict(entries)
+  with pytest.raises(UserError) as caught:
+    run.run(c, tmp_path / 'new')
+  for word in words:
+    assert word in str(caught.value), str(caught.value)
+  assert '\n' not in str(caught.value)
+  assert not (tmp_path / 'new').exists()  # nothing came of it
+
+
+def test_mistake_does_not_claim_the_workdir(tmp_path):
+  # Mended, the same command must find it free.
+  new = tmp_path / 'new'
+  done = call([DIGITS, '--config.method.batch=500', f'--workdir={new}'])
+  assert 'batch=500' in done.stderr
+  assert not new.exists()
+
+
+def test_workdir_that_cannot_be(tmp_path):
+  (tmp_path / 'file').touch()
+  done = call([DIGITS, f'--workdir={tmp_path / "file"}'])
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert 'choose one that you may write to' in done.stderr
+
+
+@pytest.mark.parametrize('flag', ['--help', '-h'])
+def test_help_needs_no_backend(flag):
+  # A platform that does not exist: asking JAX for a device would fail.
+  done = call([flag], JAX_PLATFORMS='nothing')
+  assert 'python -m dasm_jax.main --config=configs/digits.py' in done.stdout
+  for name in ('--config', '--workdir'):
+    assert name in done.stdout
+  assert '\n  --config.method.lr=0.1 ' in done.stdout
+  assert not done.stderr and done.returncode == 0
+
+
+def test_help_with_a_config_shows_its_values():
+  done = call(['--help', f'{DIGITS}:ipc=7'])
+  assert '\n  --config.syn.ipc=7 ' in done.stdout and done.returncode == 0
+
+
+def test_broken_config_files(tmp_path):
+  for text, words in (('x = (', 'not Python: '), ('x = 1', 'no get_config')):
+    path = tmp_path / 'broken.py'
+    path.write_text(text)
+    done = call([f'--config={path}'])
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+    assert str(path) in done.stderr and words in done.stderr
+
+
+def test_default_workdir_names_what_was_set():
+  assert main.default_workdir('configs/mnist.py:ipc=1') == 'runs/mnist-ipc=1'
+  assert main.default_workdir('a/digits.py', ['method.lr=2', 'seed=1']) == (
+      'runs/digits-method.lr=2-seed=1')
+  long = main.default_workdir('digits.py', ['dataset.name=' + 200 * 'x'])
+  assert len(long) < 130 and long != main.default_workdir(
+      'digits.py', ['dataset.name=' + 199 * 'x' + 'y'])
+  # What may change in a workdir does not choose it.
+  assert main._entries(['--config.run.chunk=5', '--config.seed=1', '--x']) == [
+      'seed=1']
+
+
+@pytest.mark.parametrize('arguments', [
+    ['--config.seed=-7', DIGITS], ['--config', 'configs/digits.py',
+                                   '--config.seed=-7']])
+def test_any_order_of_flags(arguments, tmp_path):
+  # Understood as far as to be refused for its value.
+  done = call([*arguments, f'--workdir={tmp_path}'])
+  assert 'seed=-7 must be 0 or more' in done.stderr
+
+
+def test_default_workdir():
+  name = main.default_workdir
+  assert name('configs/digits.py') == os.path.join('runs', 'digits')
+  assert name('a/mnist.py:ipc=1,method=dc') == str(
+      pathlib.Path('runs') / 'mnist-ipc=1,method=dc')
+  assert name('x.py:a=../..').count('/') == 1
+
+
+@pytest.mark.parametrize('call, code, text', [
+    (['-m', 'dasm_jax'], 1, 'dasm_jax.evaluate'),
+    (['-m', 'dasm_jax.main', '--config=configs/digits.py', '--dry_run',
+      '--config.eval.epochs=3', '--workdir={}'], 2,
+     'eval.epochs (400 there, 3 here); choose another --workdir or delete this '
+     'one, or measure its set by dasm_jax.evaluate --set=')])
+def test_more_mistakes(call, code, text, tmp_path):
+  tree = main._tree('configs/digits.py').to_dict()
+  (tmp_path / 'config.json').write_text(json.dumps(tree))
+  done = subprocess.run(
+      [sys.executable, *(part.format(tmp_path) for part in call)], text=True,
+      cwd=toy.ROOT, env=toy.environment(), capture_output=True)
+  assert done.returncode == code and text in done.stderr
+  assert done.stderr.count('\n') == 1
+
+
+def test_help_may_be_read_in_part():
+  done = subprocess.run(
+      f'{sys.executable} -m dasm_jax.main --help | head -1', shell=True,
+      text=True, cwd=toy.ROOT, env=toy.environment(), capture_output=True)
+  assert not done.stderr and done.stdout

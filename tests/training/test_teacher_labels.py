@@ -1,0 +1,175 @@
+"""Labels told for every epoch: who told them has nothing to learn from them."""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+import toy
+
+from dasm_jax.cost import estimate
+from dasm_jax.distill import results, run, setup
+from dasm_jax.errors import UserError
+from dasm_jax.evaluate import __main__, saved_set, subjects
+from dasm_jax.models import flops
+from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime import devices
+from dasm_jax.training import ensemble, recipes, soft_labels, train_step
+from dasm_jax.types import SoftLabelled, Synthetic
+
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+KEY = jax.random.key(0)
+# Every draw there is: a short last batch, augmentation, CutMix.
+RECIPE = recipes.recipe(3, lr=.5, momentum=.5, weight_decay=0., batch=5,
+                        strategy='flip_crop', mode='idc', cutmix=.8, extra=1)
+
+
+def stacked(*trees):
+  return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+@pytest.fixture(scope='module')
+def teacher():
+  """`(network, its variables, batch of 12 images)`."""
+  network = toy.network()
+  batch = sources.take(toy.source(), jnp.arange(12) * 3)
+  return network, network.init(KEY), batch
+
+
+def moved(network, variables, taught, recipe=RECIPE):
+  """How far a network that is the teacher walks; a key that is not the seed."""
+  after, loss = jax.jit(lambda taught: ensemble.fit(
+      network, recipe, jax.random.key(7), taught, variables))(taught)
+  assert np.isfinite(loss)
+  return max(float(abs(a - b).max()) for a, b in zip(
+      jax.tree.leaves(after.params), jax.tree.leaves(variables.params),
+      strict=True))
+
+
+def test_a_teacher_learns_nothing_from_its_own_lessons(teacher):
+  network, variables, batch = teacher
+  taught = soft_labels.teacher_labels(
+      network, RECIPE, stacked(variables), batch, 3, 2.)
+  assert taught.told.shape == (4, 12, 3) and taught.told.dtype == jnp.float16
+  rest = moved(network, variables, taught)  # float16 has rounded them
+  assert rest < 1e-3
+  # Any other draw is another lesson.
+  other = moved(network, variables, taught._replace(seed=jnp.uint32(4)))
+  assert other > 30 * rest
+  # So is another epoch's.
+  turned = taught._replace(told=jnp.roll(taught.told, 1, axis=0))
+  assert moved(network, variables, turned) > 30 * rest
+  # More epochs than were told begin again with the first.
+  assert moved(network, variables, taught, RECIPE._replace(epochs=7)) < 1e-3
+
+
+def test_loss_is_that_of_the_temperature(teacher):
+  """KL of both over T, up to the entropy: its slope by hand."""
+  network, variables, batch = teacher
+  recipe = recipes.recipe(1, lr=.1, momentum=0., weight_decay=0., batch=12)
+  told = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 3)) * 4,
+                     jnp.float16)
+  taught = SoftLabelled(*batch, told, jnp.uint32(0), jnp.float32(5))
+  after, _ = ensemble.fit(network, recipe, KEY, taught, variables)
+  def loss(params):
+    logits = network.apply(variables._replace(params=params), batch.images)[0]
+    p = jax.nn.softmax(told[0].astype('float32') / 5)
+    return (p * (jnp.log(p) - jax.nn.log_softmax(logits / 5))).sum(-1).mean()
+  slope = jax.grad(loss)(variables.params)
+  want = jax.tree.map(lambda p, g: p - .1 * g, variables.params, slope)
+  toy.leaves_close(after.params, want, rtol=1e-4, atol=1e-6)
+
+
+def test_several_teachers_tell_their_mean(teacher):
+  network, one, batch = teacher
+  two = network.init(jax.random.key(1))
+  def told(*teachers):
+    return np.asarray(soft_labels.teacher_labels(
+        network, RECIPE, stacked(*teachers), batch, 3, 2.).told, np.float32)
+  np.testing.assert_allclose(
+      told(one, two), (told(one) + told(two)) / 2, atol=2e-3)
+
+
+def test_adamw_and_cosine():
+  recipe = recipes.sre2l_recipe(4, batch=8)
+  rates, restart = recipes.rates(recipe)
+  np.testing.assert_allclose(rates, 1e-3 * np.array(
+      [1, .5 + 2 ** .5 / 4, .5, .5 - 2 ** .5 / 4]))
+  assert not restart.any()
+  mine, theirs = train_step.recipe_optimizer(recipe), optax.adamw(.1,
+                                                                  weight_decay=.01)
+  params = {'w': jnp.array([1., -2., 3.])}
+  a, b = params, params
+  s, t = mine.init(a), theirs.init(b)
+  for k in range(3):
+    slope = {'w': jnp.array([.5, k - 1., 2.])}
+    change, s = mine.update(slope, s, a)
+    a = jax.tree.map(lambda p, c: p - .1 * c, a, change)
+    change, t = theirs.update(slope, t, b)
+    b = optax.apply_updates(b, change)
+  toy.leaves_close(a, b, rtol=1e-5)
+  with pytest.raises(UserError, match="optimizer 'lion'; choose from adamw"):
+    recipes.recipe(1, optimizer='lion')
+
+
+CHANGES = dict(method__steps=4, method__teach=2, method__net_steps=2,
+               method__net_batch=32, network__width=8, eval__epochs=3,
+               eval__networks=2, eval__batch=7)
+
+
+def test_whole_run_and_its_set(tmp_path, capsys, monkeypatch):
+  """Both segments' teachers tell; the saved set measures as the run did."""
+  c = small.tiny('sre2l', **CHANGES)
+  found = run.run(c, tmp_path / 'run')
+  assert found['label_kind'] == 'told'
+  assert found['bytes']['labels'] == 2 * 3 * 20 * 10  # epochs, images, classes
+  job = setup.build(c)
+  disk = estimate.disk_bytes(job, flops.forward_cost(job.network, job.shape))
+  assert disk['labels'] == found['bytes']['labels']
+  one = subjects.saved_subject(tmp_path / 'run')
+  assert one.set.told.shape == (3, 20, 10) and abs(one.set.told).max() > 0
+  assert np.isin(one.set.syn.labels, (0, 1)).all()  # hard in themselves
+  assert __main__.main([f'--set={tmp_path / "run"}', '--networks=2']) == 0
+  rows = json.loads((tmp_path / 'run/evaluation.json').read_text())['rows']
+  for row, name in zip(rows, ('synthetic', 'random'), strict=True):
+    assert row['networks'] == found['accuracy'][name]['networks']
+  assert '2.5 kB with labels' in capsys.readouterr().out  # 8x8 pixels each
+  # Without lessons a set is soft labels, one an image.
+  small.unmeasured(monkeypatch)
+  c = small.tiny('sre2l', **CHANGES, method__relabel=False,
+                 segments__number=1)
+  plain = run.run(c, tmp_path / 'plain')
+  assert plain['label_kind'] == 'soft'
+  assert plain['bytes']['labels'] == 2 * 20 * 10
+  _refuses_other_logits(tmp_path)
+
+
+def _refuses_other_logits(tmp_path):
+  with np.load(tmp_path / 'run' / 'synthetic.npz') as file:
+    arrays = dict(file)
+  for told, text in ((arrays['told'][:, :7], 'for 20 images and 10 classes'),
+                     (arrays['told'][..., :9], '(3, 20, 9)'), (None, "'told'")):
+    bad = arrays | {'told': told} if told is not None else {
+        k: v for k, v in arrays.items() if k != 'told'}
+    np.savez(tmp_path / 'bad.npz', **bad)
+    with pytest.raises(UserError) as error:
+      saved_set.load(tmp_path / 'bad.npz')
+    assert text in str(error.value)
+
+
+def test_a_set_without_teachers_is_itself():
+  job = setup.build(small.tiny('dc'))
+  soft = np.random.default_rng(0).dirichlet(np.ones(10), (10, 2))
+  syn = Synthetic(jnp.zeros((10, 2, 8, 8, 1)), jnp.asarray(soft, 'f4'), 0.)
+  done = [types.SimpleNamespace(state=types.SimpleNamespace(teacher=None))]
+  found = results.evaluation_set(job, syn, done)
+  assert not isinstance(found, SoftLabelled) and found.images.shape == (20, 8,
+                                                                        8, 1)
+  # As whoever loads the set will train on them: saved in half precision.
+  half = soft.reshape(20, 10).astype(np.float16).astype(np.float32)
+  np.testing.assert_array_equal(found.labels, half / half.sum(1, keepdims=True))
+  assert devices.count() == 8  # told by epochs, split over all of them
