@@ -86,6 +86,7 @@ def _help(files):
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--help | head`
   from dasm_jax import config
   from dasm_jax.config import schema
+  from dasm_jax.runtime import entries
   tree = (_tree(files[-1].removeprefix('--config=')) if files
           else config.defaults())
   width = shutil.get_terminal_size().columns
@@ -95,7 +96,8 @@ def _help(files):
                  for name in ('workdir', 'dry_run', 'machine', 'profile',
                               'coordinator', 'processes', 'process_id')),
       '\nEntries, with the values of the --config given, else the defaults:\n',
-      *schema.help_lines(config.entries(tree), width)]))
+      *entries.help_lines(
+          config.entries(tree), schema.ENTRIES, width)]))
   sys.exit(0)
 
 

@@ -84,41 +84,53 @@ class Network(NamedTuple):
   moments: Callable
 
 
+class Drawn(NamedTuple):
+  """Which real images one sweep reads, int32 indices into the data set.
+
+  by_class: `[classes, n]`, of each class by itself.
+  shared: `{what for: [..., n]}`, looked at together by all devices.
+  """
+  by_class: Array
+  shared: dict
+
+
 class Method(NamedTuple):
   """How a synthetic set is learned, as pure functions.
 
   init: `(key, syn) -> state`.
-  step: `(state, data, pool, key) -> (state, metrics)`, one sweep over all
-    classes; may be jitted, scanned or pmapped by anybody.
+  draw: `(data, windows, key, step) -> Drawn`, every real image that a sweep
+    reads: `data` is a `Source` whose images are not looked at, `windows` are
+    `ClassWindows`. Where images are streamed the host calls it too, of all
+    classes, to read ahead.
+  step: `(state, data, windows, drawn, key) -> (state, metrics)`, one sweep over
+    all classes; may be jitted, scanned or pmapped by anybody.
   axes: `state` with 0 where a leaf begins with the classes, else None.
-  looks: `(pool, mine, n, key, step) -> [indices, …]`, which of the `n` real
-    images this process needs for a step, int32 of any shapes; `pool` is of all
-    classes, `mine` the rows that are matched here; `n` and `step` are plain
-    ints. None: only the state tells, so all must be there.
-  warm: a `Warm`, if some sweeps begin with one.
+  foretold: whether `draw` tells all that `step` reads; else all images must be
+    there.
+  warmup: a `Warmup`, if some sweeps begin with one.
   """
   init: Callable
+  draw: Callable
   step: Callable
   axes: object
-  looks: Callable | None = None
-  warm: object = None
+  foretold: bool = True
+  warmup: object = None
 
 
-class Warm(NamedTuple):
+class Warmup(NamedTuple):
   """What a method's networks learn before some sweeps, batch by batch.
 
-  `Method.step` does that, too; a warm-up may be longer than one call should
-  last, and look at more real images than there is room for.
+  It may be longer than one call should last, and look at more real images than
+  there is room for: so it is no part of `Method.step`, which goes on from where
+  it ended.
 
   batches: `step -> int`, how many there are before a sweep; plain ints.
   done: `state -> []` int32, how many of those before its next sweep it had.
-  run: `(state, data, key, size) -> state`, `size` more of them.
-  looks: `(n, key, step) -> [batches, images]` int32, which of the `n` real
-    images this process needs for each.
-  rest: the `Method` without it, of states that had all.
+  draw: `(data, key, step) -> [batches, images]` int32, which real images each
+    reads.
+  step: `(state, data, drawn, key, size) -> state`, `size` more of them.
   """
   batches: Callable
   done: Callable
-  run: Callable
-  looks: Callable
-  rest: Method
+  draw: Callable
+  step: Callable

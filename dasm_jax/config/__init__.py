@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from dasm_jax import models, segments
+from dasm_jax.config import schema
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import registry
 from dasm_jax.training import recipes
@@ -20,36 +21,15 @@ def defaults(method='idc'):
   """
   c = ConfigDict()
   c.method = ConfigDict(registry.settings_of(method))
-  c.seed = 0
-  c.dataset = ConfigDict(dict(
-      name='', data_dir='', size=0, holdout=0.0, zca=0.0, classes='',
-      stream='auto', workers=0, cache=''))
-  c.network = ConfigDict(dict(
-      name='convnet', depth=3, width=128, norm='instance', activation='relu',
-      pooling='avg', dtype='float32'))
-  c.syn = ConfigDict(dict(
-      ipc=10, init='real', labels='hard', space='normalised', factor=1,
-      formation='single', bound=128, phases=1))
-  c.sdc = ConfigDict(dict(
-      weight=0.0, end_weight=-1.0, ratio=0.0, end_ratio=-1.0, fall=0.0,
-      penalty='sample_norm'))
-  c.segments = ConfigDict(dict(
-      number=0, window='aligned', gamma=0.6, hardest=0.03, share=0.5,
-      first=1.0, replay=0.25, match='new', score='loss', probes=3,
-      probe_epochs=100, probe_real_steps=300))
-  c.coreset = ConfigDict(dict(networks=1, epochs=10))
-  c.eval = ConfigDict(dict(
-      recipe='dc', epochs=1000, networks=5, lr=-1.0, weight_decay=-1.0,
-      batch=0, augment='auto', cutmix=-1.0, together='auto'))
-  if c.method.match == 'trajectory':
-    c.experts = ConfigDict(dict(
-        dir='', number=100, epochs=50, lr=0.01, momentum=0.0,
-        weight_decay=0.0, batch=256, rho=0.0, alpha=0.0, seed=0, at_once=1,
-        dtype='float32', augment=c.method.augment,
-        mode=c.method.augment_mode))
-  c.run = ConfigDict(dict(
-      chunk=10, save_seconds=30.0, buffer_mb=512, batched='auto'))
-  c.update_from_flattened_dict(_method_presets(method, c.method.match))
+  c.seed = schema.ENTRIES['seed'].default
+  for group in schema.GROUPS:
+    c[group] = ConfigDict(schema.defaults(group))
+  if registry.family_of(c.method).experts:
+    c.experts.augment = c.method.augment
+    c.experts.mode = c.method.augment_mode
+  else:
+    del c.experts
+  c.update_from_flattened_dict(registry.spec(method).presets)
   return c
 
 
@@ -75,25 +55,6 @@ def expert_settings(c):
       batch=m.net_batch, rho=0.0, alpha=0.0, seed=0, at_once=1,
       dtype='float32', augment=m.net_augment, mode=m.augment_mode,
       cutmix=m.net_cutmix, last=m.pretrained_epochs))
-
-
-def _method_presets(method, match):
-  """What a method sets outside of its own entries."""
-  like_idc = {'syn.space': 'pixels', 'eval.recipe': 'idc'}
-  of_match = {
-      'none': {'syn.init': method, 'segments.number': 1,
-               'segments.window': 'everything', **like_idc},
-      # A student is trained on all that there is, and its rate is learned.
-      'trajectory': {'segments.match': 'union', 'eval.lr': 0.0,
-                     'sdc.penalty': 'batch_norm'},
-      'statistics': {
-          'syn.init': 'noise', 'network.norm': 'batch', 'eval.recipe': 'sre2l',
-          'eval.batch': 128},
-      'discriminate': {'syn.init': 'noise'}}
-  of_method = {
-      'idc': like_idc, 'aligned': like_idc,
-      'datm': {'syn.init': 'known', 'syn.labels': 'experts'}}
-  return of_method.get(method) or of_match.get(match, {})
 
 
 RATE_ON_REAL = 0.01  # of whatever is trained on real images when eval.lr is 0

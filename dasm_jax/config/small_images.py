@@ -8,6 +8,7 @@ programs, and `published` for trajectory methods.
 from dasm_jax import config
 from dasm_jax.config.trajectories import apply_row, nearest_row, shortened
 from dasm_jax.errors import unknown
+from dasm_jax.methods import registry
 
 # DC, DSA: image updates a network lives, and epochs between them, by ipc.
 LOOPS_BY_IPC = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20),
@@ -73,14 +74,13 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     m.inner, m.steps = 100, 200_000
   elif a.method in trajectories:
     row = nearest_row(trajectories[a.method], a.ipc)
-    apply_row(c, shortened(row)
-                              if a.schedule == 'short' else row)
+    apply_row(c, shortened(row) if a.schedule == 'short' else row)
   elif a.method in SINGLE:
     c.update_from_flattened_dict(SINGLE[a.method])
     if a.method == 'sre2l':
       m.steps = recoveries
       c.update_from_flattened_dict(dict(sre2l))
-  elif m.match != 'none':
+  elif registry.family_of(m).synthesises:
     known = min(LOOPS_BY_IPC, key=lambda ipc: abs(ipc - a.ipc))
     m.inner, m.net_steps = LOOPS_BY_IPC[known]
     m.steps, m.batch = 1000 * m.inner, 256

@@ -2,20 +2,12 @@
 
 import numpy as np
 
-from dasm_jax import coresets, data, difficulty, models, segments
-from dasm_jax.config import check_finite, entries, segment_count
-from dasm_jax.errors import UserError, unknown
+from dasm_jax import coresets, data, models, segments
+from dasm_jax.config import check_finite, entries, schema, segment_count
+from dasm_jax.errors import UserError
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
-from dasm_jax.training import expert_store, packing, recipes
-
-INITS = ('real', 'noise', 'known', *coresets.CORESETS)
-CHOICES = {
-    'dataset.stream': loading.STREAM_CHOICES, 'syn.init': INITS,
-    'syn.labels': ('hard', 'experts'), 'segments.match': ('new', 'union'),
-    'segments.window': segments.WINDOWS, 'segments.score': difficulty.SCORES,
-    'sdc.penalty': difficulty.PENALTIES, 'eval.recipe': recipes.RECIPES,
-    'experts.dtype': expert_store.DTYPES}
+from dasm_jax.runtime.entries import check as check_entry
 
 
 def check(config):
@@ -53,55 +45,41 @@ def check_settings(c):
     raise UserError('--config.eval.lr=0 takes the rate that was learned, but '
                     f'method {c.method.name} learns none; set one, or -1 for '
                     'that of the recipe')
-  if c.seed < 0:
-    raise UserError(f'--config.seed={c.seed} must be 0 or more')
-  if c.syn.ipc < 1:
-    raise UserError(f'--config.syn.ipc={c.syn.ipc} must be at least 1')
-  for path, value in entries(c):
-    if path in CHOICES and value not in CHOICES[path]:
-      raise unknown(f'--config.{path}', value, CHOICES[path])
-  if c.dataset.workers < 0:
-    raise UserError(f'--config.dataset.workers={c.dataset.workers} processes '
-                    'must be 0 (threads of this one) or more')
-  packing.check_together('eval.together', c.eval.together)
-  packing.check_together('run.batched', c.run.batched)
   registry.check_method(c.method)
   _check_network(c.network)
-  if c.syn.phases > 1 and not registry.classes_apart(c.method):
-    reason, way = 'looks at all of them at once', 'idc or dm'
-    if c.method.match in ('gradient', 'feature'):
-      reason, way = 'trains its networks on them', (
-          f'{way}, --config.method.train_on=real')
-    raise UserError(
-        f'--config.syn.phases={c.syn.phases} distils classes one part after '
-        f'the other, but method {c.method.name} {reason}; choose {way}, or set '
-        '1')
+  for name, value in entries(c):
+    # Networks and methods say themselves what they cannot be.
+    if name in schema.ENTRIES and not name.startswith(('network.', 'method.')):
+      check_entry(name, value, schema.ENTRIES[name])
+  _check_phases(c)
   _check_experts(c)
-  plan_segments(c)
-  for name in ('gamma', 'hardest', 'share', 'first', 'replay'):
-    if not 0 <= c.segments[name] <= 1:
-      raise UserError(f'--config.segments.{name}={c.segments[name]} is a share,'
-                      ' from 0 to 1')
-  for path in ('segments.probes', 'segments.probe_epochs', 'eval.epochs',
-               'segments.probe_real_steps', 'coreset.networks',
-               'coreset.epochs', 'eval.networks', 'run.chunk', 'run.buffer_mb'):
-    group, name = path.split('.')
-    if c[group][name] < 1:
-      raise UserError(f'--config.{path}={c[group][name]} must be at least 1')
-  if not 0 <= c.sdc.fall <= 1:
-    raise UserError(f'--config.sdc.fall={c.sdc.fall} is a share, from 0 to 1')
-  if max(c.sdc.weight, c.sdc.end_weight) > 0 and (
-      max(c.sdc.ratio, c.sdc.end_ratio) > 0):
-    raise UserError(f'--config.sdc.weight={c.sdc.weight} and --config.sdc.ratio'
-                    f'={c.sdc.ratio}, or .end_weight={c.sdc.end_weight} and '
-                    f'.end_ratio={c.sdc.end_ratio}, are two ways to say one '
-                    'thing; set one')
-  if c.sdc.weight < 0 or c.sdc.ratio < 0:
-    raise UserError('--config.sdc.weight and --config.sdc.ratio must not be '
-                    f'negative; they are {c.sdc.weight} and {c.sdc.ratio}')
-  if 0 < c.method.steps < len(plan_segments(c)):
+  _check_correction(c.sdc)
+  plan = plan_segments(c)
+  if 0 < c.method.steps < len(plan):
     raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
-                    f'{len(plan_segments(c))} segments; give each at least one')
+                    f'{len(plan)} segments; give each at least one')
+
+
+def _check_phases(c):
+  """Classes may be distilled in parts only where they learn apart."""
+  if c.syn.phases == 1 or registry.classes_apart(c.method):
+    return
+  reason, way = 'looks at all of them at once', 'idc or dm'
+  if registry.match_of(c.method).alone:
+    reason, way = 'trains its networks on them', (
+        f'{way}, --config.method.train_on=real')
+  raise UserError(
+      f'--config.syn.phases={c.syn.phases} distils classes one part after '
+      f'the other, but method {c.method.name} {reason}; choose {way}, or set 1')
+
+
+def _check_correction(sdc):
+  """SDC's strength is a weight or a ratio, not both."""
+  if max(sdc.weight, sdc.end_weight) > 0 and max(sdc.ratio, sdc.end_ratio) > 0:
+    raise UserError(f'--config.sdc.weight={sdc.weight} and --config.sdc.ratio'
+                    f'={sdc.ratio}, or .end_weight={sdc.end_weight} and '
+                    f'.end_ratio={sdc.end_ratio}, are two ways to say one '
+                    'thing; set one')
 
 
 def _check_network(network):
@@ -148,7 +126,8 @@ def check_class_sizes(c, dataset):
                     'real ones; set at most that')
   batch, each = c.method.get('batch', 0), c.syn.factor ** 2
   if c.syn.ipc * each > counts[least] and (
-      c.syn.init in coresets.CORESETS or c.method.match == 'none'):
+      c.syn.init in coresets.CORESETS
+      or not registry.family_of(c.method).synthesises):
     raise UserError(
         f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
         f'each at --config.syn.factor={c.syn.factor}, but {where}; lower one '

@@ -19,6 +19,7 @@ import numpy as np
 from dasm_jax import config, synthetic
 from dasm_jax.cost import workload
 from dasm_jax.distill import setup
+from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
 from dasm_jax.training import expert_store, packing
 from dasm_jax.types import Synthetic
@@ -144,9 +145,9 @@ def _data_bytes(experiment, memory_, devices):
 def _looked_at(experiment):
   """Real images that a sweep looks at; a warm-up comes in smaller pieces."""
   m = experiment.config.method
-  if m.match == 'trajectory':  # none; experts are trained a batch at a time
+  if registry.family_of(m).experts:  # which are trained a batch at a time
     return 0
-  real = m.get('train_on') == 'real' or m.match == 'statistics'
+  real = m.get('train_on') == 'real'
   trained = m.get('net_steps', 0) * real
   return experiment.classes * m.get('batch', 0) + trained * m.get('net_batch',
                                                                   0)
@@ -201,7 +202,8 @@ def disk_bytes(experiment, once):
     found['experts'] = trained.number * expert_store.ExpertStore(
         None, trained.number, trained.epochs, once.parameters, trained.dtype,
         'last' in trained).bytes
-  soft = (c.method.match == 'statistics' or c.syn.labels == 'experts'
+  soft = (registry.family_of(c.method) is registry.SRE2L
+          or c.syn.labels == 'experts'
           or c.method.get('lr_label', 0) > 0 or c.method.get('assign', False))
   kind, told = 'soft' if soft else 'hard', ()
   if c.method.get('relabel'):

@@ -154,18 +154,19 @@ def sweep_work(experiment, segment, split_):
 
 def _phase_work(experiment, segment, split_):
   c, n = experiment.config.method, setup.segment_steps(experiment, segment)
-  if c.match == 'none':
+  family = registry.family_of(c)
+  if not family.synthesises:
     return []
-  if c.match == 'trajectory':
+  if family.experts:
     return _student_work(experiment, segment, n, split_)
   matched = setup.matched_count(experiment, segment)
-  if c.match == 'statistics':
+  if family is registry.SRE2L:
     return _sre2l_work(experiment, segment, n, matched, split_)
   classes = split_.share(len(experiment.rows(segment)))
   around = setup.classes_together(experiment, segment, classes, split_)
   works = [Work(kind, n * classes * images, around * images,
                 n * classes / around)
-           for kind, images in registry.class_work(c, matched) if images]
+           for kind, images in registry.match_of(c).work(c, matched) if images]
   works += _correction_work(experiment, segment, n, matched, classes, split_)
   return works + _between_sweeps_work(experiment, segment, n, split_)
 
@@ -304,9 +305,10 @@ def _read_by_start(experiment, segment):
 def _read_by_sweeps(experiment, phase):
   """What is matched, and what matching networks are trained on."""
   m, n = experiment.config.method, setup.segment_steps(experiment, phase)
-  if m.match in ('none', 'trajectory'):
+  family = registry.family_of(m)
+  if family.experts or not family.synthesises:
     return 0
-  if m.match == 'statistics':
+  if family is registry.SRE2L:
     return m.teach * m.net_steps * m.net_batch
   found = n * len(experiment.rows(phase)) * m.batch
   found += -(-n // m.inner) * m.warmup * m.net_batch

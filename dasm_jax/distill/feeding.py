@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import segments
+from dasm_jax.distill import setup
 from dasm_jax.methods import trajectory
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes
@@ -70,7 +71,7 @@ class Position(NamedTuple):
 class Schedule(NamedTuple):
   """Sweeps, some of them with batches of a warm-up before, in calls.
 
-  batches: `step -> int`, how many are before a sweep, see `types.Warm`.
+  batches: `step -> int`, how many are before a sweep, see `types.Warmup`.
   stop: sweeps in all. chunk: sweeps after whose multiples a call ends.
   """
   batches: Callable
@@ -102,14 +103,14 @@ class Schedule(NamedTuple):
 
 def schedule_of(method, stop, chunk):
   """The `Schedule` of a `Method`."""
-  return Schedule(method.warm.batches if method.warm else lambda step: 0, stop,
-                  chunk)
+  batches = method.warmup.batches if method.warmup else lambda step: 0
+  return Schedule(batches, stop, chunk)
 
 
 def position_of(method, state):
   """The `Position` of a method's state."""
   return Position(int(state.step),
-                  int(method.warm.done(state)) if method.warm else 0)
+                  int(method.warmup.done(state)) if method.warmup else 0)
 
 
 class FeedPlan(NamedTuple):
@@ -123,8 +124,7 @@ class FeedPlan(NamedTuple):
 
 @contextlib.contextmanager
 def open_feed(experiment, segment, progress, method, pool, data, experts, key,
-              course,
-              at, meter):
+              course, at, meter):
   """Yields `(at, most) -> (data, size)`, what a method is given next.
 
   `size` is how many sweeps, or batches of a warm-up, it is for: `most`, or
@@ -150,34 +150,42 @@ def open_feed(experiment, segment, progress, method, pool, data, experts, key,
     source = given(streaming.fetch(data, None))
     yield lambda at, most: (source, most)
     return
-  n = len(data.labels)
-  looks = index_reader(experiment, segment, method, pool, n, key)
-  plans = plan_pieces(looks, n, course, at, c.method.get('inner', 1)
-                      + c.run.chunk,
-                      data.room)
-  with _streamed_feed(data, looks, course, at, plans, meter) as feed:
+  indices = index_reader(experiment, segment, pool, data, key)
+  steps = c.method.get('inner', 1) + c.run.chunk
+  plans = plan_pieces(indices, data, course, at, steps)
+  with _streamed_feed(data, indices, course, at, plans, meter) as feed:
     def feed_begun(at, most):
       source, size = feed(at, most)
       return given(source), size
     yield feed_begun
 
 
-def index_reader(experiment, segment, method, pool, n, key):
-  """`(at, warms) -> [indices, …]`, what this process needs of n real images.
+def index_reader(experiment, segment, windows, data, key):
+  """`(at, warms) -> [indices, …]`, the real images that this process needs.
 
   Of the sweep at a place; or with `warms` of all the batches before it, one
-  array, of which each row is a batch. Asked while the devices are at work.
-  """
-  rows = experiment.rows(segment)
-  pool_, mine, key_ = devices.on_host(
-      (pool, jnp.asarray(rows[devices.local_items(len(rows))]), key))
-  sweeps = method.warm.rest if method.warm else method
+  array, of which each row is a batch. Asked while the devices are at work, of
+  a method that knows no devices, on the host.
 
-  def looks(at, warms):
+  Args:
+    experiment, segment: of the run.
+    windows: `ClassWindows` of all classes.
+    data: a `streaming.StreamedImages`; key: of the segment.
+  """
+  method = setup.build_method(experiment, segment, None)
+  rows = experiment.rows(segment)
+  mine = rows[devices.local_items(len(rows))]
+  source, windows, key = devices.on_host((data.unread, windows, key))
+  draw = jax.jit(method.draw)
+  draw_warmup = method.warmup and jax.jit(method.warmup.draw)
+
+  def indices(at, warms):
     if warms:
-      return [method.warm.looks(n, key_, at.step)]
-    return sweeps.looks(pool_, mine, n, key_, at.step)
-  return looks
+      return [streaming.local_share(draw_warmup(source, key, at.step))]
+    drawn = draw(source, windows, key, at.step)
+    return [drawn.by_class[mine],
+            *map(streaming.local_share, drawn.shared.values())]
+  return indices
 
 
 def network_starts(experts):
@@ -193,20 +201,18 @@ def network_starts(experts):
                                      * len(who))))
 
 
-def plan_pieces(looks, n, course, at, steps, room):
-  """`{warms: Plan}` of sweeps and of batches of their warm-ups.
+def plan_pieces(indices, data, course, at, steps):
+  """`{warms: FeedPlan}` of sweeps and of batches of their warm-ups.
 
   Args:
-    looks: see `looked`; n: images there are.
-    course, at: see `feeder`.
-    steps: sweeps to plan for: how many images one looks at repeats with the
-      networks, or falls.
-    room: images that one piece may have, of more than one sweep or batch.
+    indices: see `index_reader`; data: a `streaming.StreamedImages`.
+    course, at: see `open_feed`.
+    steps: sweeps to plan for: some begin with a warm-up.
   """
   # Shapes tell how many; they cost nothing. A process may have fewer than
   # another, but all run one program.
   def count(step, warms):
-    found = jax.eval_shape(lambda: looks(Position(step), warms))
+    found = jax.eval_shape(lambda: indices(Position(step), warms))
     return sum(int(np.prod(x.shape[warms:])) for x in found)
 
   whole = range(at.step, min(at.step + steps, course.stop))
@@ -217,24 +223,25 @@ def plan_pieces(looks, n, course, at, steps, room):
   for warms, mine in counts.items():
     if mine:
       mine = np.array(processes.maximum(*mine))
-      piece = int(np.clip(room // mine.max(), 1, most[warms]))
+      piece = int(np.clip(data.room // mine.max(), 1, most[warms]))
       sums = piece * mine if warms else np.convolve(
           mine, np.ones(min(piece, len(mine)), int), 'valid')
-      plans[warms] = FeedPlan(piece, min(n, int(sums.max())))
+      plans[warms] = FeedPlan(piece, min(len(data.labels), int(sums.max())))
   return plans
 
 
 @contextlib.contextmanager
-def _streamed_feed(data, looks, course, at, plans, meter):
+def _streamed_feed(data, indices, course, at, plans, meter):
   """Yields `(at, most) -> (data, size)`, the next piece read meanwhile.
 
   Args:
     data: a `streaming.StreamedImages`.
-    looks: see `looked`; course, at: see `feeder`; plans: see `planned`.
+    indices: see `index_reader`; course, at: see `open_feed`; plans: see
+      `plan_pieces`.
     meter: a `timing.CostMeter`.
   """
   last = functools.lru_cache(1)(
-      lambda step: np.asarray(looks(Position(step), True)[0]))
+      lambda step: np.asarray(indices(Position(step), True)[0]))
 
   def size_at(at):
     return min(plans[course.warms(at)].piece, course.left(at))
@@ -248,8 +255,8 @@ def _streamed_feed(data, looks, course, at, plans, meter):
     size, capacity = size_at(at), plans[course.warms(at)].capacity
     if course.warms(at):
       return last(at.step)[at.batch:at.batch + size], capacity
-    found = [x for k in range(size) for x in looks(Position(at.step + k),
-                                                   False)]
+    found = [x for k in range(size)
+             for x in indices(Position(at.step + k), False)]
     return np.concatenate([np.ravel(x) for x in found]), capacity
 
   with streaming.prefetched(data, pieces(at), wanted) as coming:

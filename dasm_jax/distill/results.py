@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 import dasm_jax
-from dasm_jax import config, methods, models, synthetic
+from dasm_jax import config, models, synthetic
 from dasm_jax.distill import figures, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set
@@ -73,7 +73,7 @@ def describe(experiment, workdir, log, devices=''):
               f', {c.syn.phases} parts of the classes in turn'
               if c.syn.phases > 1 else ''))
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, window '
-          f'{c.segments.window}, {methods.describe(c.method)}')
+          f'{c.segments.window}, {registry.describe(c.method)}')
   parameters = text.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {plural(c.eval.epochs, "epoch")}, '
@@ -191,8 +191,8 @@ def write_results(experiment, syn, batch, done, accuracy, costs, workdir, name,
 
 def kind_of_set(method):
   """What a set of the method called `method` is: distilled, or selected."""
-  still = registry.METHODS[method]['match'] == 'none'
-  return 'selected' if still else 'distilled'
+  match = registry.MATCHES[registry.spec(method).settings['match']]
+  return 'distilled' if match.family.synthesises else 'selected'
 
 
 def closing_table(results, workdir):

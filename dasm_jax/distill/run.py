@@ -175,8 +175,8 @@ def _compiled_chunks(experiment, segment, method, compiled, new=lambda: None):
   if alike not in compiled:
     new()
     compiled[alike] = (
-        (devices.chunk(method.warm.rest), devices.warmup_chunk(method))
-        if method.warm else (devices.chunk(method),))
+        (devices.chunk(method), devices.warmup_chunk(method))
+        if method.warmup else (devices.chunk(method),))
   return compiled[alike]
 
 

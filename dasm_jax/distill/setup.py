@@ -40,10 +40,10 @@ def _class_bytes(experiment, segment):
   """Of a step of one class."""
   once = flops.forward_cost(experiment.network, experiment.shape)
   half = experiment.config.network.dtype != 'float32'
+  c = experiment.config.method
+  work = registry.match_of(c).work(c, matched_count(experiment, segment))
   return max(packing.activations(packing.Work(kind, 0, images, 0), once, half)
-             for kind, images in registry.class_work(
-                 experiment.config.method, matched_count(experiment, segment))
-                 if images)
+             for kind, images in work if images)
 
 
 def decoded_count(experiment, n, training=False):
@@ -144,23 +144,23 @@ def build(config, dataset=None):
   return experiment
 
 
-def build_method(experiment, segment):
-  """The `Method` of a segment, split over the devices."""
+def build_method(experiment, segment, axis_name=devices.AXIS):
+  """The `Method` of a segment, split over the devices of a mapped axis."""
   c = experiment.config
   union = c.segments.match == 'union'
-  images = segment.slots.stop if union else segment.width
-  replay = c.segments.replay if len(experiment.plan) > 1 else 0.0
-  return methods.build(
-      experiment.network, experiment.classes, experiment.codec, c.method,
-      correction_of(c, experiment, segment),
-      images=images, replay=replay, union=union and segment.slots.start > 0,
+  return registry.build(c.method, experiment.network, methods.Options(
+      classes=experiment.classes, codec=experiment.codec,
+      images=segment.slots.stop if union else segment.width,
+      correction=correction_of(c, experiment, segment),
+      replay=c.segments.replay if len(experiment.plan) > 1 else 0.0,
+      union=union and segment.slots.start > 0,
       steps=segment_steps(experiment, segment),
-      batched=_classes_together(experiment, segment), axis_name=devices.AXIS)
+      batched=_classes_together(experiment, segment), axis_name=axis_name))
 
 
 def _classes_together(experiment, segment):
-  """How many classes are matched at once here."""
-  if experiment.config.method.match in ('none', 'trajectory'):
+  """How many classes are matched at once here; None where none are."""
+  if registry.match_of(experiment.config.method).work is None:
     return None
   mine = -(-len(experiment.rows(segment)) // devices.count())
   return classes_together(experiment, segment, mine, packing.this_split())
@@ -224,7 +224,7 @@ def progress_of(experiment, segment, step):
 
 def images_per_step(experiment, segment):
   """Images that pass through networks in one sweep, for the speed shown."""
-  return methods.images_per_step(
-      experiment.config.method, len(experiment.rows(segment)),
-      decoded_images(experiment, segment),
+  c = experiment.config.method
+  return registry.family_of(c).images_per_step(
+      c, len(experiment.rows(segment)), decoded_images(experiment, segment),
       segment_steps(experiment, segment))

@@ -1,4 +1,9 @@
-"""The inner network, where matching happens: from its start to its end."""
+"""The inner network, where matching happens: from its start to its end.
+
+It is begun (`beginner`), perhaps trained on real images first (`real_trainer`),
+given batch norm's averages (`with_averages`), trained between sweeps, and ended
+(`lifetime`): after a number of sweeps, or when its accuracy rests (CAFE).
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,74 +13,69 @@ import jax.numpy as jnp
 
 from dasm_jax import synthetic
 from dasm_jax.pipeline import source as sources
-from dasm_jax.runtime import devices
 from dasm_jax.training import experts, train_step
-from dasm_jax.types import Array, Batch, Warm
+from dasm_jax.types import Array, Batch, Synthetic
 
 STATISTICS_IMAGES = 16  # real images a class for batch norm's averages (DC)
 
 
-def new_network(network, data, key):
-  """`Variables` of a new network: one of `data.starts`, else initialised.
+class SweepKeys(NamedTuple):
+  """Keys of a sweep: of its new network, averages, matching, training."""
+  network: Array
+  averages: Array
+  match: Array
+  train: Array
 
-  Source: IDC's program, which draws each of ImageNet-100's from ten.
+
+def sweep_keys(key, step):
+  """The `SweepKeys` of a sweep of the segment that has this key."""
+  return SweepKeys(*jax.random.split(jax.random.fold_in(key, step), 4))
+
+
+def is_last(inner, step):
+  """Whether a sweep is the last of a network that lives `inner` of them."""
+  return step % inner == inner - 1
+
+
+def beginner(network, tx):
+  """`(when, carry, data, key) -> carry`: a new network, if it is time for one.
+
+  A carry is `(variables, opt_state)`. The network is one of `data.starts` if
+  there are any, drawn by chance (IDC's program, ImageNet-100), else a fresh one.
   """
-  if data.starts is None:
-    return network.init(key)
-  row = jax.random.randint(key, (), 0, len(data.starts))
-  return experts.flat_parameters(network)[1](data.starts[row])
+  def begin(when, carry, data, key):
+    start, _ = jax.random.split(key)
+    def new(*_):
+      if data.starts is None:
+        variables = network.init(start)
+      else:
+        row = jax.random.randint(start, (), 0, len(data.starts))
+        variables = experts.flat_parameters(network)[1](data.starts[row])
+      return variables, tx.init(variables.params)
+    return jax.lax.cond(when, new, lambda *old: old, *carry)
+  return begin
 
 
-def with_statistics(network, variables, data, key, axis_name=None):
-  """Batch norm's running averages from real images, as DC does; else none."""
-  if not jax.tree.leaves(variables.stats):
+def with_averages(network, variables, data, indices, axis_name=None):
+  """Batch norm's running averages from real images, as DC does.
+
+  indices: `[n]`, see `statistics_indices`; None where there is no batch norm.
+  """
+  if indices is None:
     return variables
-  images = sources.take(
-      data, statistics_indices(data.everything, key), axis_name).images
+  images = sources.take(data, indices, axis_name).images
   return variables._replace(stats=network.apply(variables, images, True)[1])
 
 
-def local_share(found):
-  """Of images `[…, n]` that all devices look at those this process reads.
-
-  `sources.take` exchanges them between the devices.
-  """
-  return found[..., devices.local_items(found.shape[-1])]
-
-
 def statistics_indices(everything, key):
-  """The real images that `with_statistics` looks at, `[n]` int32."""
+  """The real images whose averages batch norm takes, `[n]` int32."""
   keys = jax.random.split(key, len(everything.counts))
   return jax.vmap(sources.draw_without_repeats, (0, 0, 0, None))(
       keys, *everything, STATISTICS_IMAGES).reshape(-1)
 
 
-def sweep_keys(key, step):
-  """Keys of a sweep: of its new network, averages, matching, training."""
-  return jax.random.split(jax.random.fold_in(key, step), 4)
-
-
-def train_on_real(network, tx, settings, axis_name, data, key, steps, variables,
-                  moments, begin=0, end=None):
-  """SGD steps on batches of real images of all classes.
-
-  Of `steps` in all those from `begin` to `end`, which may be traced.
-  """
-  change = train_step.augmentation(settings.net)
-  order = training_indices(len(data.labels), settings.net.batch, steps, key)
-  alter = jax.random.split(jax.random.split(key)[1], steps)
-
-  def one(i, carry):
-    batch = change(alter[i], sources.take(data, order[i], axis_name))
-    return train_step.sgd_step(network, tx, *carry, batch, settings.net.lr,
-                               axis_name)[:2]
-
-  return jax.lax.fori_loop(begin, steps if end is None else end, one,
-                           (variables, moments))
-
-
 def training_indices(n, size, steps, key):
-  """The real images that `from_real` looks at, `[steps, size]` int32."""
+  """Batches of all `n` real images, `[steps, size]` int32, pass by pass."""
   if not steps:
     return jnp.zeros((0, size), jnp.int32)
   shuffle = jax.random.split(key)[0]
@@ -85,89 +85,87 @@ def training_indices(n, size, steps, key):
   ])[:steps * size].reshape(steps, size)
 
 
-def between_sweeps(network, tx, settings, axis_name):
-  """`(variables, moments, syn, data, pool, key) -> (variables, moments)`."""
-  def on_real(variables, moments, syn, data, pool, key):
-    del syn, pool
-    return train_on_real(network, tx, settings, axis_name, data, key,
-                    settings.steps, variables, moments)
+def real_trainer(network, tx, recipe, axis_name=None):
+  """SGD steps on batches of real images.
 
-  def on_synthetic(variables, moments, syn, data, pool, key):
-    del pool
+  Returns:
+    `(carry, data, order, key, begin=0, end=None) -> carry`: `order` are
+    `training_indices` by the same key; of its batches those from `begin` to
+    `end`, which may be traced.
+  """
+  change = train_step.augmentation(recipe)
+
+  def run(carry, data, order, key, begin=0, end=None):
+    alter = jax.random.split(jax.random.split(key)[1], len(order))
+    def one(i, carry):
+      batch = change(alter[i], sources.take(data, order[i], axis_name))
+      return train_step.sgd_step(network, tx, *carry, batch, recipe.lr,
+                                 axis_name)[:2]
+    return jax.lax.fori_loop(begin, len(order) if end is None else end, one,
+                             carry)
+  return run
+
+
+class Surroundings(NamedTuple):
+  """What an inner network may be trained on between two sweeps.
+
+  syn: the set as it is now. data: a `Source`. windows: `ClassWindows`. order:
+  `[steps, batch]`, real images, or None.
+  """
+  syn: Synthetic
+  data: object
+  windows: object
+  order: Array | None
+
+
+def _on_real(network, tx, settings, axis_name):
+  """`(carry, around, key) -> carry`: trains on batches of real images."""
+  train = real_trainer(network, tx, settings.net, axis_name)
+  def run(carry, around, key):
+    order = training_indices(
+        len(around.data.labels), settings.net.batch, settings.steps, key) if (
+            around.order is None) else around.order
+    return train(carry, around.data, order, key)
+  return run
+
+
+def _on_synthetic(network, tx, settings, axis_name):
+  """The same on the whole synthetic set, `steps` passes over it."""
+  change = train_step.augmentation(settings.net)
+
+  def run(carry, around, key):
+    syn = around.syn
     batch = Batch(*synthetic.training_inputs(settings.codec, syn))
     each = len(batch.images) // len(syn.images)
     if axis_name is not None:
       batch = jax.lax.all_gather(batch, axis_name, tiled=True)
     # Rows that only fill a device stand at the end.
     batch = jax.tree.map(
-        lambda x: x[:each * sources.class_count(data)], batch)
-    change = train_step.augmentation(settings.net)
+        lambda x: x[:each * sources.class_count(around.data)], batch)
     def do(carry, indices, key):
       part = change(key, jax.tree.map(lambda x: x[indices], batch))
-      return train_step.sgd_step(network, tx, *carry, part, settings.net.lr)[:2]
+      return train_step.sgd_step(
+          network, tx, *carry, part, settings.net.lr)[:2]
     def one(carry, key):
       return train_step.run_epoch(do, carry, key, len(batch.images),
                                   settings.net.batch), None
-    return jax.lax.scan(one, (variables, moments),
-                        jax.random.split(key, settings.steps))[0]
-
-  return {'real': on_real, 'synthetic': on_synthetic}[settings.train_on]
-
-
-def warmup_runner(network, tx, settings, axis_name):
-  """`(carry, data, key, size) -> carry`, `size` more of its batches.
-
-  carry: `(variables, moments, batches it has had)`; a network that has had
-  none is begun before. key: that of the network. size may be traced.
-  """
-  def run(carry, data, key, size):
-    variables, moments, had = carry
-    start, order = jax.random.split(key)
-    def begin(*_):
-      variables = new_network(network, data, start)
-      return variables, tx.init(variables.params)
-    variables, moments = jax.lax.cond(
-        had == 0, begin, lambda *old: old, variables, moments)
-    if settings.warmup:
-      variables, moments = train_on_real(
-          network, tx, settings, axis_name, data, order, settings.warmup,
-          variables, moments, had, had + size)
-    return variables, moments, had + size
+    return jax.lax.scan(one, carry, jax.random.split(key, settings.steps))[0]
   return run
 
 
-def warmup_indices(settings):
-  """`Warm.looks` for `Settings` of a method of sweeps."""
-  draw = jax.jit(training_indices, static_argnums=(0, 1, 2))
-
-  def images(n, key, step):
-    order = jax.random.split(sweep_keys(key, step)[0])[1]
-    return local_share(draw(n, settings.net.batch, settings.warmup, order))
-  return images
+TRAINERS = {'real': _on_real, 'synthetic': _on_synthetic}
 
 
-def warmup_of(settings, run, rest):
-  """The `Warm` of a method whose networks live `settings.inner` sweeps.
-
-  run: as `Warm.run`. rest: `Method` of the sweeps alone. None where there is
-  no warm-up, or only the state tells when a network begins.
-  """
-  if settings.watch or not settings.warmup:
-    return None
-  def batches(step):
-    return 0 if step % settings.inner else settings.warmup
-  return Warm(batches, lambda state: state.warmed, run,
-              warmup_indices(settings), rest)
-
-
-def joined_indices(sweeps, warm):
-  """`Method.looks` of sweeps with their warm-ups."""
-  if warm is None:
-    return sweeps
-  def found(pool, mine, n, key, step):
-    before = [warm.looks(n, key, step)] if warm.batches(step) else []
-    return [*sweeps(pool, mine, n, key, step), *before]
-  return found
+def lifetime(network, tx, settings, axis_name=None):
+  """The `Lifetime` that the settings of a matching method ask for."""
+  train = TRAINERS[settings.train_on]
+  if not settings.watch:
+    return fixed_lifetime(settings.inner, train(
+        network, tx, settings, axis_name))
+  once = train(network, tx, settings._replace(steps=1), axis_name)
+  return watched_lifetime(
+      settings.watch, settings.inner, settings.steps, once,
+      watched_accuracy(network, settings.watch.images, axis_name))
 
 
 class Lifetime(NamedTuple):
@@ -175,8 +173,8 @@ class Lifetime(NamedTuple):
 
   init: `() -> memory`, carried in the method's state, alike on all devices.
   over: `(memory, step) -> bool`, whether this sweep begins with a new network.
-  train: `(variables, moments, memory, syn, data, pool, key, step) ->
-    (variables, moments, memory)`, after the images have moved.
+  train: `(carry, memory, around, key, step) -> (carry, memory)`, after the
+    images have moved; around are `Surroundings`.
   """
   init: Callable
   over: Callable
@@ -208,16 +206,15 @@ def fixed_lifetime(inner, trainer):
 
   Args:
     inner: sweeps.
-    trainer: `(variables, moments, syn, data, pool, key) -> (variables,
-      moments)`.
+    trainer: `(carry, around, key) -> carry`.
   """
-  def train_(variables, moments, memory, syn, data, pool, key, step):
+  def train(carry, memory, around, key, step):
     # The network is thrown away after its last sweep: no need to train it.
-    variables, moments = jax.lax.cond(
-        step % inner < inner - 1, trainer, lambda v, m, *_: (v, m),
-        variables, moments, syn, data, pool, key)
-    return variables, moments, memory
-  return Lifetime(lambda: (), lambda memory, step: step % inner == 0, train_)
+    carry = jax.lax.cond(
+        is_last(inner, step), lambda carry, *_: carry, trainer, carry, around,
+        key)
+    return carry, memory
+  return Lifetime(lambda: (), lambda memory, step: step % inner == 0, train)
 
 
 def watched_lifetime(watch, sweeps, passes, trainer, accuracy):
@@ -229,10 +226,10 @@ def watched_lifetime(watch, sweeps, passes, trainer, accuracy):
   such end and can go on for ever.
 
   Args:
-    watch: a `AccuracyWatch`.
+    watch: an `AccuracyWatch`.
     sweeps, passes: the most of each.
-    trainer: as for `counted`, one pass.
-    accuracy: `(variables, data, pool, key) -> []`, the same on all devices.
+    trainer: as for `fixed_lifetime`, one pass.
+    accuracy: `(variables, data, windows, key) -> []`, the same on all devices.
 
   Source: CAFE (2203.01531), its dynamic bi-level optimization.
   """
@@ -242,32 +239,32 @@ def watched_lifetime(watch, sweeps, passes, trainer, accuracy):
   def over(memory, step):
     return (step == 0) | (memory.age == 0)
 
-  def go(variables, moments, syn, data, pool, key):
-    def on(carry):
-      _, _, seen, done = carry
+  def train_until_moved(carry, around, key):
+    def on(state):
+      _, seen, done = state
       moved = (done >= watch.window) & (span(seen) > watch.move)
       return (done < passes) & ~moved
-    def one(carry):
-      variables, moments, seen, done = carry
+    def one(state):
+      carry, seen, done = state
       alter, look = jax.random.split(jax.random.fold_in(key, done))
-      variables, moments = trainer(variables, moments, syn, data, pool, alter)
-      seen = push(seen, accuracy(variables, data, pool, look))
-      return variables, moments, seen, done + 1
-    start = variables, moments, jnp.zeros(watch.window), jnp.int32(0)
-    return jax.lax.while_loop(on, one, start)[:2]
+      carry = trainer(carry, around, alter)
+      seen = push(seen, accuracy(carry[0], around.data, around.windows, look))
+      return carry, seen, done + 1
+    start = carry, jnp.zeros(watch.window), jnp.int32(0)
+    return jax.lax.while_loop(on, one, start)[0]
 
-  def train_(variables, moments, memory, syn, data, pool, key, step):
+  def train(carry, memory, around, key, step):
     look, rest = jax.random.split(key)
     age = jnp.where(step == 0, 0, memory.age) + 1
-    seen = push(memory.seen, accuracy(variables, data, pool, look))
+    seen = push(memory.seen,
+                accuracy(carry[0], around.data, around.windows, look))
     ended = (age >= sweeps) | (
         (age >= watch.window) & (span(seen) < watch.rest))
-    variables, moments = jax.lax.cond(
-        ended, lambda v, m, *_: (v, m), go,
-        variables, moments, syn, data, pool, rest)
-    return variables, moments, WatchMemory(jnp.where(ended, 0, age), seen)
+    carry = jax.lax.cond(ended, lambda carry, *_: carry, train_until_moved,
+                         carry, around, rest)
+    return carry, WatchMemory(jnp.where(ended, 0, age), seen)
 
-  return Lifetime(init, over, train_)
+  return Lifetime(init, over, train)
 
 
 def push(seen, value):
@@ -281,17 +278,17 @@ def span(seen):
 
 
 def watched_accuracy(network, images, axis_name=None):
-  """`(variables, data, pool, key) -> []`: on `images` real images a class.
+  """`(variables, data, windows, key) -> []`: on `images` real images a class.
 
   They are drawn from the whole training set; each device looks at its classes.
   """
-  def measure(variables, data, pool, key):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, pool.classes)
+  def measure(variables, data, windows, key):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, windows.classes)
     def hits(args):
       key, row = args
       chosen = sources.draw_without_repeats(key, *row, images)
       return train_step.is_correct(network, variables, data, chosen).sum()
-    found = jax.lax.map(hits, (keys, pool.everything)) * pool.present
+    found = jax.lax.map(hits, (keys, windows.everything)) * windows.present
     found = found.sum()
     if axis_name is not None:
       found = jax.lax.psum(found, axis_name)

@@ -1,9 +1,13 @@
-"""Matching of gradients or features: DC, DSA, DSAC, IDC, DM, CAFE.
+"""Matching by sweeps over the classes: DC, DSA, DSAC, IDC, DM, CAFE.
+
+What is matched (gradients, features, …) is an `objectives.Matching`; here is
+how the images move along it, at an inner network that is begun anew, warmed up
+and trained (`inner_network`).
 
 All classes are matched in one step. IDC's program steps once a class on one
 tensor that holds all classes, whose momentum keeps the others moving; between
 two visits a class then moves by `lr v (1 + m + … + m^(C-1))` and keeps `m^C`
-of its momentum v. `equivalent` gives the joint step that does the same.
+of its momentum v. `joint_step` gives the one step that does the same.
 """
 
 from collections.abc import Callable
@@ -13,20 +17,28 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import objectives, synthetic
+from dasm_jax import models, objectives, synthetic
 from dasm_jax.methods import inner_network
-from dasm_jax.objectives import Correction
+from dasm_jax.methods import options as asked
 from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime.text import plural
 from dasm_jax.training import recipes, train_step
-from dasm_jax.types import Array, Method, Synthetic, Variables
+from dasm_jax.types import (
+  Array,
+  Drawn,
+  Method,
+  Synthetic,
+  Variables,
+  Warmup,
+)
 
 
 class Settings(NamedTuple):
   """What these methods differ in; `configs` has the published values.
 
-  matching: a `objectives.Matching` of network inputs.
+  matching: an `objectives.Matching` of network inputs.
   augment: `(key, images, shared) -> images`, the same for both sides.
-  correction: a `Correction`.
+  correction: an `objectives.Correction`.
   codec: a `synthetic.Codec`.
   limit: decoded images a class that take part in one step; None is all.
   batch: real images a class; replay: share of them from the whole class.
@@ -34,15 +46,16 @@ class Settings(NamedTuple):
   lr, momentum: of SGD on the stored images; the rate is multiplied by `decay`
     from each sweep in `drops` on.
   inner: sweeps a network lives; warmup: its batches of real images before.
-  watch: a `inner_network.AccuracyWatch`; `inner` and `steps` are the most then.
   train_on: `real` (IDC) or `synthetic` (DC, DSA), between sweeps.
   steps: batches of real images, or passes over the synthetic set.
-  net: `Recipe` of the matching network's training.
+  net: `Recipe` of the inner network's training.
+  watch: an `inner_network.AccuracyWatch`; `inner` and `steps` are the most
+    then.
   batched: classes at once or in turn, see `objectives.per_class`.
   """
   matching: objectives.Matching
   augment: Callable
-  correction: Correction
+  correction: objectives.Correction
   codec: synthetic.Codec
   limit: int | None
   batch: int
@@ -64,9 +77,9 @@ class Settings(NamedTuple):
 class State(NamedTuple):
   """Everything that a run of one segment carries."""
   syn: Synthetic
-  moments: object       # of the images' optimizer
-  variables: Variables  # the matching network
-  net_moments: object
+  opt_state: object     # of the images' optimizer
+  variables: Variables  # the inner network
+  net_opt_state: object
   memory: object        # of the network's life
   strength: Array       # [] smoothed weight of a relative correction
   warmed: Array         # [] int32, batches of the next sweep's warm-up
@@ -75,6 +88,31 @@ class State(NamedTuple):
 
 # Which leaves begin with the classes (0); the others are alike everywhere.
 AXES = State(Synthetic(0, 0, None), 0, None, None, None, None, None, None)
+
+
+def build(network, c, matching, options):
+  """The `Method` of the settings of a configuration, see `registry.build`.
+
+  With `c.lr_per_image` the rate is that of ten images a class, and
+  proportional to them (IDC).
+  """
+  o = options
+  lr = c.lr * o.images / 10 if c.lr_per_image else c.lr
+  momentum = c.momentum
+  if c.per_class_steps:
+    lr, momentum = joint_step(lr, momentum, o.classes)
+  watch = inner_network.AccuracyWatch(
+      c.watch_images, c.watch_window, c.watch_rest,
+      c.watch_move) if c.get('watch_images') else None
+  steps = o.steps or c.steps
+  return method(network, Settings(
+      matching=matching, augment=asked.augmentation(c, o.codec),
+      correction=o.correction, codec=o.codec, limit=c.limit or None,
+      batch=c.batch, replay=o.replay, union=o.union, lr=lr, momentum=momentum,
+      inner=c.inner, warmup=c.warmup, train_on=c.train_on, steps=c.net_steps,
+      net=asked.network_recipe(c, o.codec),
+      drops=tuple(round(share * steps) for share in c.get('drops', ())),
+      decay=c.get('decay', 1.0), watch=watch, batched=o.batched), o.axis_name)
 
 
 def joint_step(lr, momentum, classes):
@@ -87,7 +125,7 @@ def joint_step(lr, momentum, classes):
 
 
 def method(network, settings, axis_name=None):
-  """A gradient- or feature-matching `Method`.
+  """A `Method` of sweeps over the classes.
 
   Args:
     network: a `Network`, begun anew every `inner` sweeps.
@@ -95,14 +133,17 @@ def method(network, settings, axis_name=None):
     axis_name: mapped axis over which the classes are split, None alone.
 
   Returns:
-    A `Method`. One step matches every class of the pool once, moves the
+    A `Method`. One step matches every class of the windows once, moves the
     images, then trains the network. Metrics are sums over all classes.
   """
-  tx = optax.trace(settings.momentum)
-  net_tx = train_step.sgd(settings.net.momentum, settings.net.weight_decay)
-  image_slope = _image_gradient(network, settings, axis_name)
-  life = _lifetime(network, net_tx, settings, axis_name)
-  begin = inner_network.warmup_runner(network, net_tx, settings, axis_name)
+  s = settings
+  tx = optax.trace(s.momentum)
+  net_tx = train_step.sgd(s.net.momentum, s.net.weight_decay)
+  image_gradient = _image_gradient(network, s, axis_name)
+  life = inner_network.lifetime(network, net_tx, s, axis_name)
+  begin = inner_network.beginner(network, net_tx)
+  averages = models.normalises_batches(network)
+  trains = s.train_on == 'real' and s.steps and not s.watch
 
   def init(key, syn):
     variables, none = network.init(key), jnp.zeros((), jnp.int32)
@@ -110,69 +151,74 @@ def method(network, settings, axis_name=None):
                  net_tx.init(variables.params), life.init(),
                  jnp.zeros((), jnp.float32), none, none)
 
-  def warm(state, data, key, size, over=True):
-    k_net = inner_network.sweep_keys(key, state.step)[0]
-    variables, moments, had = jax.lax.cond(
-        over, lambda old: begin(old, data, k_net, size), lambda old: old,
-        (state.variables, state.net_moments, state.warmed))
-    return state._replace(variables=variables, net_moments=moments, warmed=had)
+  def draw(data, windows, key, step):
+    keys = inner_network.sweep_keys(key, step)
+    by_class = sources.class_indices(
+        windows, _class_keys(keys.match, windows)[0], s.batch, s.replay)
+    shared = {}
+    if averages:
+      shared['averages'] = inner_network.statistics_indices(
+          data.everything, keys.averages)
+    if trains:
+      order = inner_network.training_indices(
+          len(data.labels), s.net.batch, s.steps, keys.train)
+      # After its last sweep a network is not trained: one image stands for all.
+      shared['training'] = jnp.where(
+          inner_network.is_last(s.inner, step), order[0, 0], order)
+    return Drawn(by_class, shared)
 
-  def sweep(state, data, pool, key):
-    _, k_stats, k_match, k_train = inner_network.sweep_keys(key, state.step)
-    at = inner_network.with_statistics(
-        network, state.variables, data, k_stats, axis_name)
-    direction, strength, metrics = image_slope(
-        state, at, data, pool, k_match)
-    change, moments = tx.update(direction, state.moments)
-    images = state.syn.images - image_rate(settings, state.step) * change
-    syn = state.syn._replace(images=synthetic.clip(settings.codec, images))
-    variables, net_moments, memory = life.train(
-        state.variables, state.net_moments, state.memory, syn, data, pool,
-        k_train, state.step)
-    state = State(syn, moments, variables, net_moments, memory, strength,
-                  jnp.zeros_like(state.warmed), state.step + 1)
-    return state, metrics
+  def step(state, data, windows, drawn, key):
+    keys = inner_network.sweep_keys(key, state.step)
+    fresh = life.over(state.memory, state.step) & (state.warmed == 0)
+    variables, net_opt_state = begin(
+        fresh, (state.variables, state.net_opt_state), data, keys.network)
+    at = inner_network.with_averages(
+        network, variables, data, drawn.shared.get('averages'), axis_name)
+    direction, strength, metrics = image_gradient(
+        state, at, data, windows, drawn.by_class, keys.match)
+    change, opt_state = tx.update(direction, state.opt_state)
+    images = state.syn.images - image_rate(s, state.step) * change
+    syn = state.syn._replace(images=synthetic.clip(s.codec, images))
+    (variables, net_opt_state), memory = life.train(
+        (variables, net_opt_state), state.memory, inner_network.Surroundings(
+            syn, data, windows, drawn.shared.get('training')),
+        keys.train, state.step)
+    return State(syn, opt_state, variables, net_opt_state, memory, strength,
+                 jnp.zeros_like(state.warmed), state.step + 1), metrics
 
-  def step(state, data, pool, key):
-    state = warm(state, data, key, settings.warmup - state.warmed,
-                 life.over(state.memory, state.step))
-    return sweep(state, data, pool, key)
-
-  looks = None if settings.watch else _sweep_indices(network, settings)
-  more = inner_network.warmup_of(settings, warm, Method(init, sweep, AXES,
-                                                        looks))
-  return Method(init, step, AXES, inner_network.joined_indices(looks, more),
-                more)
+  return Method(init, draw, step, AXES, foretold=not s.watch,
+                warmup=_warmup(network, net_tx, s, axis_name))
 
 
-def _sweep_indices(network, settings):
-  """`Method.looks` of sweeps alone: what they draw with the same keys."""
-  size, inner = settings.net.batch, settings.inner
-  statistics = jax.tree.leaves(
-      jax.eval_shape(network.init, jax.random.key(0)).stats)
+def _warmup(network, tx, settings, axis_name):
+  """The `Warmup` of networks that live `inner` sweeps; None if there is none.
 
-  @jax.jit
-  def of_classes(pool, mine, key):
-    pool = jax.tree.map(lambda x: x[mine], pool)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, pool.classes)
-    return sources.class_indices(pool, _split_keys(keys)[0], settings.batch,
-                                 settings.replay)
+  Or if only the state tells when a network begins.
+  """
+  s = settings
+  if s.watch or not s.warmup:
+    return None
+  begin = inner_network.beginner(network, tx)
+  train = inner_network.real_trainer(network, tx, s.net, axis_name)
 
-  training = jax.jit(inner_network.training_indices, static_argnums=(0, 1, 2))
-  averages = jax.jit(inner_network.statistics_indices)
+  def draw(data, key, step):
+    _, order = jax.random.split(
+        inner_network.sweep_keys(key, step).network)
+    return inner_network.training_indices(
+        len(data.labels), s.net.batch, s.warmup, order)
 
-  def looks(pool, mine, n, key, step):
-    _, k_stats, k_match, k_train = inner_network.sweep_keys(key, step)
-    found = [of_classes(pool, mine, k_match)]
-    if statistics:
-      found.append(inner_network.local_share(averages(pool.everything,
-                                                      k_stats)))
-    if settings.train_on == 'real' and step % inner < inner - 1:
-      found.append(inner_network.local_share(training(n, size, settings.steps,
-                                                      k_train)))
-    return found
+  def step(state, data, drawn, key, size):
+    start = inner_network.sweep_keys(key, state.step).network
+    carry = begin(state.warmed == 0, (state.variables, state.net_opt_state),
+                  data, start)
+    variables, net_opt_state = train(
+        carry, data, drawn, jax.random.split(start)[1], state.warmed,
+        state.warmed + size)
+    return state._replace(variables=variables, net_opt_state=net_opt_state,
+                          warmed=state.warmed + size)
 
-  return looks
+  return Warmup(lambda step: 0 if step % s.inner else s.warmup,
+                lambda state: state.warmed, draw, step)
 
 
 def image_rate(settings, step):
@@ -183,43 +229,52 @@ def image_rate(settings, step):
   return settings.lr * settings.decay ** passed
 
 
-def _lifetime(network, tx, settings, axis_name):
-  watch = settings.watch
-  if not watch:
-    return inner_network.fixed_lifetime(settings.inner,
-                                        inner_network.between_sweeps(
-        network, tx, settings, axis_name))
-  once = inner_network.between_sweeps(network, tx, settings._replace(steps=1),
-                                      axis_name)
-  return inner_network.watched_lifetime(
-      watch, settings.inner, settings.steps, once,
-      inner_network.watched_accuracy(network, watch.images, axis_name))
-
-
 def _image_gradient(network, settings, axis_name):
-  """`(state, variables, data, pool, key) -> (gradient, strength, metrics)`."""
+  """`(state, variables, data, windows, drawn, key) -> (gradient, …)`.
+
+  The rest: the smoothed strength of SDC, and metrics.
+  """
+  s = settings
+
   def wrap(flat):
-    flat = objectives.augmented(flat, settings.augment)
-    if settings.union:
-      flat = objectives.joined(flat, settings.codec, settings.limit)
-    return objectives.decoded(flat, settings.codec, settings.limit)
+    flat = objectives.augmented(flat, s.augment)
+    if s.union:
+      flat = objectives.joined(flat, s.codec, s.limit)
+    return objectives.decoded(flat, s.codec, s.limit)
 
-  of_images = objectives.image_gradient(
-      train_step.loss_fn(network), settings.matching, settings.correction, wrap,
-      batched=settings.batched, axis_name=axis_name)
+  gradient = objectives.image_gradient(
+      train_step.loss_fn(network), s.matching, s.correction, wrap,
+      batched=s.batched, axis_name=axis_name)
 
-  def run(state, variables, data, pool, key):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, pool.classes)
-    draws, keys = _split_keys(keys)
-    real = sources.class_batches(data, pool, draws, settings.batch,
-                                 settings.replay)
-    target = (pool.frozen, real) if settings.union else real
-    return of_images(state.syn, variables, target, keys, pool.present,
-                     state.strength, state.step)
+  def run(state, variables, data, windows, drawn, key):
+    real = sources.take(data, drawn)
+    target = (windows.frozen, real) if s.union else real
+    return gradient(
+        state.syn, variables, target, _class_keys(key, windows)[1],
+        windows.present, state.strength, state.step)
 
   return run
 
 
-def _split_keys(keys):
+def _class_keys(key, windows):
+  """For each class the keys of its draw and of its objective."""
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, windows.classes)
   pairs = jax.vmap(jax.random.split)(keys)
   return pairs[:, 0], pairs[:, 1]
+
+
+def describe(c):
+  """What a method does, in one line."""
+  return (f'{plural(c.steps, "step")} over all segments, '
+          f'{plural(c.batch, "real image")} a class')
+
+
+def images_per_step(c, classes, decoded, steps):
+  """Images that pass through networks in one sweep.
+
+  Of a network that trains until something moves: the most there can be.
+  """
+  del steps
+  trained = c.net_steps * (
+      c.net_batch if c.train_on == 'real' else classes * decoded)
+  return classes * (c.batch + min(decoded, c.limit or decoded)) + trained

@@ -1,162 +1,281 @@
-"""Methods as rows of settings, and what settings cannot be."""
+"""Methods by name: one row each, and all that the program knows of them.
 
-from dasm_jax import coresets
+Sections: families (how a method is built), matches (what it matches), methods
+(its settings), and what settings cannot be. To add a method: its formula in
+`objectives`, a row in `MATCHES` if the formula is new, a row in `METHODS`, and
+its published settings in `config`.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from dasm_jax import coresets, losses, models, objectives
 from dasm_jax.errors import UserError, unknown
+from dasm_jax.methods import fixed, matching, sre2l, trajectory
+from dasm_jax.methods.settings import DSA, ENTRIES, PARAMETERS, defaults
+from dasm_jax.runtime import entries
+from dasm_jax.training import train_step
+
+# ---- Families
 
 
-def class_work(c, matched_):
-  """(kind, images) of one class in one sweep."""
-  return {
-      'gradient': [('gradient', c.get('batch')), ('second', matched_)],
-      # The stage before has gradients of both, see
-      # `objectives.contrastive_matching`.
-      'contrast': [('gradient', c.get('batch')), ('gradient', matched_),
-                   ('second', matched_)],
-      'feature': [('forward', c.get('batch')), ('inward', matched_)],
-      # Two stages look at the real and one at the synthetic images.
-      'discriminate': [('forward', 2 * c.get('batch')), ('forward', matched_),
-                       ('inward', matched_)],
-      'statistics': [('forward', matched_), ('inward', matched_)]}[c.match]
+class Family(NamedTuple):
+  """How methods of a kind are built, and what they are to the program.
 
-DSA = 'color_crop_cutout_flip_scale_rotate'
+  name: by which other parts have tables of their own, such as `cost`.
+  build: `(network, c, matching, Options) -> Method`; `matching` is an
+    `objectives.Matching`, or None.
+  describe: `c -> str`, what a method does, in a line.
+  images_per_step: `(c, classes, decoded, steps) -> number` of images that pass
+    through networks in one sweep of `steps`, on average.
+  experts: whether it matches experts, which are trained first.
+  synthesises: whether its steps move images; coresets stay as they are.
+  """
+  name: str
+  build: Callable
+  describe: Callable
+  images_per_step: Callable
+  experts: bool = False
+  synthesises: bool = True
 
-# Entries of every gradient- or feature-matching method, and of every one that
-# matches trajectories: what a method does not say below, it takes from here.
-GRADIENT = dict(
-    first_block=0, last_block=0, alone_networks=0, alone_sweeps=0, batch=64,
-    limit=0, lr=0.1, lr_per_image=False, momentum=0.5, steps=1000, inner=100,
-    warmup=0, per_class_steps=False, augment='', augment_mode='single',
-    train_on='synthetic', net_steps=32, net_lr=0.01, net_momentum=0.0,
-    net_weight_decay=0.0, net_batch=256, net_augment='', net_cutmix=0.0)
-TRAJECTORY = dict(
-    match='trajectory', frozen=False, image_factor=1.0, student_steps=30,
-    expert_epochs=2, first_epoch=0, start_last_epoch=-1, last_epoch=19,
-    expand=0, batch_syn=0, starts=1, lr=100.0, momentum=0.5, lr_start=0.01,
-    lr_lr=1e-5, lr_label=0.0, label_momentum=0.9, average=0.0, skip_above=0.0,
-    assign=False, steps=5000, augment=DSA, augment_mode='mtt')
 
-# Of methods whose network is renewed: how many are trained before and kept, of
-# which each new one is; none: each is drawn as it is initialised.
-PRETRAINED = dict(pretrained=0, pretrained_epochs=5)
+MATCHING = Family('matching', matching.build, matching.describe,
+                  matching.images_per_step)
+SRE2L = Family('sre2l', sre2l.build, sre2l.describe, sre2l.images_per_step)
+TRAJECTORY = Family('trajectory', trajectory.build, trajectory.describe,
+                    trajectory.images_per_step, experts=True)
+CORESET = Family('coreset', fixed.build, fixed.describe, fixed.images_per_step,
+                 synthesises=False)
 
-# What makes a method itself. Rates, lengths and batch sizes are a matter of
-# the data set: `configs` holds the published ones.
+
+# ---- What is matched
+
+
+class Match(NamedTuple):
+  """What a method matches.
+
+  family: a `Family`.
+  objective: `(network, c) -> objectives.Matching`, or None where the family
+    has its own.
+  work: `(c, decoded) -> [(kind, images)]`, of one class in one sweep that
+    matches so many decoded images; kinds are those of `packing.PASS_KINDS`.
+  alone: whether a class is matched without a look at the others.
+  """
+  family: Family
+  objective: Callable | None = None
+  work: Callable | None = None
+  alone: bool = False
+
+
+def _ndims(network, c):
+  """The numbers of dimensions of the parameters whose gradients are compared.
+
+  Raises:
+    UserError: an unknown name, or no such parameters.
+  """
+  if c.parameters not in PARAMETERS:
+    raise unknown('parameters', c.parameters, PARAMETERS)
+  ndims = PARAMETERS[c.parameters]
+  shapes = jax.eval_shape(network.init, jax.random.key(0)).params
+  if not losses.select(shapes, ndims):
+    raise UserError(f'--config.method.parameters={c.parameters} names none of '
+                    'the network\'s parameters: there is nothing to match; '
+                    'take kernels or all')
+  return ndims
+
+
+def _gradient(network, c):
+  return objectives.class_by_class(objectives.gradient_matching(
+      train_step.loss_fn(network), losses.distance(c.distance),
+      ndims=_ndims(network, c)))
+
+
+def _contrast(network, c):
+  def plain(step):  # each class alone, at first (DSAC)
+    return (step // c.inner < c.alone_networks) & (
+        step % c.inner < c.alone_sweeps)
+  return objectives.contrastive_matching(
+      train_step.loss_fn(network), losses.distance(c.distance),
+      ndims=_ndims(network, c), warm=plain)
+
+
+def _feature(network, c):
+  distance = losses.distance(c.distance)
+  blocks = dict(first=c.first_block, last=c.last_block)
+  if models.normalises_batches(network):  # in training, as published
+    return objectives.batch_feature_matching(
+        functools.partial(network.features, train=True), distance, **blocks)
+  return objectives.class_by_class(objectives.feature_matching(
+      network.features, distance, **blocks))
+
+
+def _discriminate(network, c):
+  return objectives.discriminative_matching(
+      network.maps, c.weights, c.discrimination)
+
+
+def _statistics(network, c):
+  return objectives.statistics_matching(network, c.statistics, c.first_layer)
+
+
+MATCHES = {
+    'gradient': Match(MATCHING, _gradient, lambda c, n: [
+        ('gradient', c.batch), ('second', n)], alone=True),
+    # The stage before has gradients of both, too.
+    'contrast': Match(MATCHING, _contrast, lambda c, n: [
+        ('gradient', c.batch), ('gradient', n), ('second', n)]),
+    'feature': Match(MATCHING, _feature, lambda c, n: [
+        ('forward', c.batch), ('inward', n)], alone=True),
+    # Two stages look at the real and one at the synthetic images.
+    'discriminate': Match(MATCHING, _discriminate, lambda c, n: [
+        ('forward', 2 * c.batch), ('forward', n), ('inward', n)]),
+    'statistics': Match(SRE2L, _statistics, lambda c, n: [
+        ('forward', n), ('inward', n)]),
+    'trajectory': Match(TRAJECTORY),
+    'none': Match(CORESET),
+}
+
+
+# ---- Methods
+
+
+class Spec(NamedTuple):
+  """One method.
+
+  settings: every entry of `config.method` with its default.
+  presets: entries of other groups that it sets, `{dotted name: value}`.
+  """
+  settings: dict
+  presets: dict = {}
+
+
+_SWEEPS = defaults(
+    'first_block', 'last_block', 'alone_networks', 'alone_sweeps', 'batch',
+    'limit', 'lr', 'lr_per_image', 'momentum', 'steps', 'inner', 'warmup',
+    'per_class_steps', 'augment', 'augment_mode', 'train_on', 'net_steps',
+    'net_lr', 'net_momentum', 'net_weight_decay', 'net_batch', 'net_augment',
+    'net_cutmix')
+_RENEWED = defaults('pretrained', 'pretrained_epochs')
+_STUDENTS = defaults(
+    'frozen', 'image_factor', 'student_steps', 'expert_epochs', 'first_epoch',
+    'start_last_epoch', 'last_epoch', 'expand', 'batch_syn', 'starts',
+    'momentum', 'lr_start', 'lr_lr', 'lr_label', 'label_momentum', 'average',
+    'skip_above', 'assign', match='trajectory', lr=100.0, steps=5000,
+    augment=DSA, augment_mode='mtt')
+
+# A student is trained on all that there is, and its rate is learned.
+_EXPERTS_PRESETS = {'segments.match': 'union', 'eval.lr': 0.0,
+                    'sdc.penalty': 'batch_norm'}
+_IDC_PRESETS = {'syn.space': 'pixels', 'eval.recipe': 'idc'}
+
+
+def _matching(match, presets=None, renewed=True, **settings):
+  """A method whose inner network is begun anew every so many sweeps."""
+  return Spec({**_SWEEPS, **(_RENEWED if renewed else {}), 'match': match,
+               'parameters': 'kernels', **settings}, presets or {})
+
+
+def _trajectory(**settings):
+  return Spec({**_STUDENTS, **settings}, _EXPERTS_PRESETS)
+
+
+def _coreset(name, presets=None):
+  return Spec({**_SWEEPS, 'match': 'none', 'steps': 0, 'batch': 1,
+               'net_steps': 0}, {
+      'syn.init': name, 'segments.number': 1, 'segments.window': 'everything',
+      **_IDC_PRESETS} if presets is None else presets)
+
+
 METHODS = {
-    'dc': dict(
-        PRETRAINED, match='gradient', distance='layerwise_cosine',
-        parameters='kernels'),
-    'dsa': dict(
-        PRETRAINED, match='gradient', distance='layerwise_cosine',
-        parameters='kernels', augment=DSA, net_augment=DSA),
-    'dsac': dict(
-        PRETRAINED, match='contrast', distance='layerwise_cosine',
-        parameters='kernels', augment=DSA, net_augment=DSA, alone_networks=250,
-        alone_sweeps=10),
-    'dm': dict(
-        PRETRAINED, match='feature', distance='mse', first_block=-1,
-        last_block=-1, parameters='kernels', augment=DSA, inner=1, net_steps=0,
-        lr=1.0),
-    'cafe': dict(
-        match='discriminate', distance='mse', parameters='kernels',
-        weights=(1.0, 1.0, 0.1), discrimination=0.01, drops=(0.6, 0.8, 0.9),
-        decay=0.5, watch_images=128, watch_window=10, watch_rest=0.04,
-        watch_move=0.03, inner=100, net_steps=100),
-    'sre2l': dict(
-        match='statistics', augment='flip_crop', augment_mode='idc',
-        train_on='real', statistics=0.01, first_layer=10.0, teach=20,
-        relabel=True, temperature=20.0, label_views=0, net_lr=0.05,
-        net_momentum=0.9, net_weight_decay=5e-4, net_steps=100, net_batch=128,
-        net_augment='flip_crop'),
-    'idc': dict(
-        PRETRAINED, match='gradient', distance='mse', parameters='convolutions',
+    'dc': _matching('gradient', distance='layerwise_cosine'),
+    'dsa': _matching('gradient', distance='layerwise_cosine', augment=DSA,
+                     net_augment=DSA),
+    'dsac': _matching('contrast', distance='layerwise_cosine', augment=DSA,
+                      net_augment=DSA, alone_networks=250, alone_sweeps=10),
+    'dm': _matching('feature', distance='mse', first_block=-1, last_block=-1,
+                    augment=DSA, inner=1, net_steps=0, lr=1.0),
+    'cafe': _matching(
+        'discriminate', {'syn.init': 'noise'}, renewed=False, distance='mse',
+        **defaults('weights', 'discrimination', 'drops', 'decay',
+                   'watch_images', 'watch_window', 'watch_rest', 'watch_move'),
+        net_steps=100),
+    'idc': _matching(
+        'gradient', _IDC_PRESETS, distance='mse', parameters='convolutions',
         limit=128, augment='color_crop_cutout', augment_mode='idc',
-        per_class_steps=True,
-        lr_per_image=True, train_on='real', net_augment='color_crop',
-        net_cutmix=0.5, net_momentum=0.9, net_weight_decay=5e-4, net_batch=64),
-    'mtt': TRAJECTORY,
-    'ftd': {**TRAJECTORY, 'average': 0.9995},
-    'tesla': {**TRAJECTORY, 'frozen': True, 'image_factor': 0.5,
-              'steps': 10_000},
-    'datm': {**TRAJECTORY, 'lr_label': 2.0, 'skip_above': 1.0,
-             'steps': 10_000},
+        per_class_steps=True, lr_per_image=True, train_on='real',
+        net_augment='color_crop', net_cutmix=0.5, net_momentum=0.9,
+        net_weight_decay=5e-4, net_batch=64),
+    'sre2l': Spec(
+        {**_SWEEPS, **defaults('statistics', 'first_layer', 'teach', 'relabel',
+                               'temperature', 'label_views'),
+         'match': 'statistics', 'augment': 'flip_crop', 'augment_mode': 'idc',
+         'train_on': 'real', 'net_lr': 0.05, 'net_momentum': 0.9,
+         'net_weight_decay': 5e-4, 'net_steps': 100, 'net_batch': 128,
+         'net_augment': 'flip_crop'},
+        {'syn.init': 'noise', 'network.norm': 'batch', 'eval.recipe': 'sre2l',
+         'eval.batch': 128}),
+    'mtt': _trajectory(),
+    'ftd': _trajectory(average=0.9995),
+    'tesla': _trajectory(frozen=True, image_factor=0.5, steps=10_000),
+    'datm': _trajectory(lr_label=2.0, skip_above=1.0, steps=10_000)._replace(
+        presets={'syn.init': 'known', 'syn.labels': 'experts'}),
     # Coresets: real images that no step moves. What they begin as is chosen
     # by `syn.init`, of DASM's windows or (the others) of everything.
-    **{name: dict(match='none', steps=0, batch=1, net_steps=0)
-       for name in ('aligned', *coresets.CORESETS)},
+    'aligned': _coreset('aligned', _IDC_PRESETS),
+    **{name: _coreset(name) for name in coresets.CORESETS},
 }
-FAMILIES = ('contrast', 'discriminate', 'feature', 'gradient', 'none',
-            'statistics', 'trajectory')
-TRAIN_ON = ('real', 'synthetic')
 
 
-def settings_of(method):
+def settings_of(name):
   """Every entry of `config.method` for the method of that name.
 
   Raises:
     UserError: an unknown method.
   """
-  if method not in METHODS:
-    raise unknown('method', method, METHODS)
-  row = METHODS[method]
-  if row['match'] != 'trajectory':
-    row = {**GRADIENT, **row}
-  return {'name': method, **row}
+  return {'name': name, **spec(name).settings}
 
 
-LEAST_VALUES = dict(
-    batch=1, inner=1, net_batch=1, limit=0, warmup=0, net_steps=0,
-    alone_networks=0, alone_sweeps=0, watch_images=0, watch_window=2, teach=1,
-    label_views=0, pretrained=0, pretrained_epochs=1, student_steps=1,
-    expert_epochs=1, first_epoch=0, batch_syn=0, starts=1, expand=0,
-    lr_label=0, skip_above=0)
-POSITIVE = 'lr', 'net_lr', 'lr_start', 'lr_lr', 'temperature'
-MOMENTA = 'momentum', 'net_momentum', 'label_momentum', 'average'
+def spec(name):
+  """The `Spec` of a method; raises `UserError` for an unknown name."""
+  if name not in METHODS:
+    raise unknown('method', name, METHODS)
+  return METHODS[name]
 
 
-def check_method(c):
-  """Raises `UserError` for settings of a method that cannot work."""
-  if c.match not in FAMILIES:
-    raise unknown('match', c.match, FAMILIES)
-  _check_same_family(c)
-  for name in c:
-    if name in LEAST_VALUES and c[name] < LEAST_VALUES[name]:
-      raise UserError(f'--config.method.{name}={c[name]} must be at least '
-                      f'{LEAST_VALUES[name]}')
-    if name in POSITIVE and c[name] <= 0:
-      raise UserError(f'--config.method.{name}={c[name]} must be positive')
-    if name in MOMENTA and not 0 <= c[name] < 1:
-      raise UserError(f'--config.method.{name}={c[name]} must be at least 0 '
-                      'and less than 1')
-  if c.match == 'none' and c.steps:
-    raise UserError(f'--config.method.steps={c.steps}, but {c.name} matches '
-                    'nothing; set 0')
-  if c.match != 'none' and c.steps < 1:
-    raise UserError(f'--config.method.steps={c.steps} must be at least 1')
-  for share in c.get('drops', ()):
-    if not 0 <= share <= 1:
-      raise UserError(f'--config.method.drops={c.drops} are shares of the '
-                      'steps, from 0 to 1')
-  if c.get('assign') and c.lr_label:
-    raise UserError('--config.method.assign and .lr_label are two ways to have '
-                    'soft labels; set --config.method.lr_label=0')
-  if 'weights' in c and not c.weights:
-    raise UserError('--config.method.weights=() must have at least one')
-  if c.get('train_on', 'real') not in TRAIN_ON:
-    raise unknown('train_on', c.train_on, TRAIN_ON)
+def match_of(c):
+  """The `Match` that settings ask for; raises `UserError` if there is none."""
+  if c.match not in MATCHES:
+    raise unknown('match', c.match, MATCHES)
+  return MATCHES[c.match]
 
 
-def _check_same_family(c):
-  """A flag may change what is matched only within a method's settings."""
-  if c.name not in METHODS:
-    raise unknown('method', c.name, METHODS)
-  fitting = [name for name, row in METHODS.items() if row['match'] == c.match]
-  if not any(METHODS[name].keys() <= set(c.keys()) for name in fitting):
-    raise UserError(f'--config.method.match={c.match} has settings that method '
-                    f'{c.name} has not; take method={" or ".join(fitting)}')
-  if (c.match == 'none') != (METHODS[c.name]['match'] == 'none') or (
-      not METHODS[c.name].keys() <= set(c.keys())):
-    raise UserError(f'--config.method.name={c.name} changes the name alone; '
-                    f'ask for --config=FILE.py:method={c.name}')
+def family_of(c):
+  """The `Family` of a method's settings."""
+  return match_of(c).family
+
+
+def build(c, network, options):
+  """A `Method` from its settings.
+
+  Args:
+    c: the settings, a mapping with attributes; see `config.defaults`.
+    network: a `Network`.
+    options: an `Options`.
+
+  Raises:
+    UserError: a name that is in no table, or an impossible value.
+  """
+  match = match_of(c)
+  found = match.objective(network, c) if match.objective else None
+  return match.family.build(network, c, found, options)
+
+
+def describe(c):
+  """What a method does, in one line."""
+  return family_of(c).describe(c)
 
 
 def classes_apart(c):
@@ -165,8 +284,41 @@ def classes_apart(c):
   So it is where each is matched alone, by networks that no synthetic image
   trains.
   """
-  return c.match in ('gradient', 'feature') and (
-      c.train_on == 'real' or not c.net_steps)
+  return match_of(c).alone and (c.train_on == 'real' or not c.net_steps)
+
+
+# ---- What settings cannot be
+
+
+def check_method(c):
+  """Raises `UserError` for settings of a method that cannot work."""
+  family = family_of(c)
+  _check_same_method(c)
+  for name in c:
+    entries.check(f'method.{name}', c[name], ENTRIES[name])
+  if not family.synthesises and c.steps:
+    raise UserError(f'--config.method.steps={c.steps}, but {c.name} matches '
+                    'nothing; set 0')
+  if family.synthesises and c.steps < 1:
+    raise UserError(f'--config.method.steps={c.steps} must be at least 1')
+  if c.get('assign') and c.lr_label:
+    raise UserError('--config.method.assign and .lr_label are two ways to have '
+                    'soft labels; set --config.method.lr_label=0')
+
+
+def _check_same_method(c):
+  """A flag may change what is matched only within a method's settings."""
+  rows = {name: set(row.settings) for name, row in METHODS.items()}
+  own = spec(c.name).settings
+  fitting = [name for name, row in METHODS.items()
+             if row.settings['match'] == c.match]
+  if not any(rows[name] <= set(c.keys()) for name in fitting):
+    raise UserError(f'--config.method.match={c.match} has settings that method '
+                    f'{c.name} has not; take method={" or ".join(fitting)}')
+  still = MATCHES[own['match']].family.synthesises
+  if family_of(c).synthesises != still or not rows[c.name] <= set(c.keys()):
+    raise UserError(f'--config.method.name={c.name} changes the name alone; '
+                    f'ask for --config=FILE.py:method={c.name}')
 
 
 def check_experts(c, experts):
@@ -174,7 +326,7 @@ def check_experts(c, experts):
 
   Args:
     c: of the method.
-    experts: of its experts, `config.expert_settings`.
+    experts: of its experts, `config.experts`.
   """
   if not c.first_epoch <= c.last_epoch:
     raise UserError(
@@ -186,11 +338,3 @@ def check_experts(c, experts):
         f'--config.method.last_epoch={c.last_epoch} and .expert_epochs='
         f'{c.expert_epochs} need experts of {needed} epochs, but --config.'
         f'experts.epochs={experts.epochs}; raise it or lower them')
-  for name in ('number', 'epochs', 'batch', 'at_once'):
-    if experts[name] < 1:
-      raise UserError(f'--config.experts.{name}={experts[name]} must be at '
-                      'least 1')
-  for name in ('rho', 'alpha', 'weight_decay'):
-    if experts[name] < 0:
-      raise UserError(f'--config.experts.{name}={experts[name]} must not be '
-                      'negative')

@@ -19,10 +19,11 @@ import optax
 
 from dasm_jax import models, objectives, synthetic
 from dasm_jax.errors import UserError
-from dasm_jax.methods import inner_network
+from dasm_jax.methods import options as asked
 from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime.text import plural
 from dasm_jax.training import recipes, soft_labels, train_step
-from dasm_jax.types import Array, Method, Synthetic, Variables, Window
+from dasm_jax.types import Array, Drawn, Method, Synthetic, Variables, Window
 
 SECOND = 0.9  # Adam's, of the squares
 
@@ -30,28 +31,27 @@ SECOND = 0.9  # Adam's, of the squares
 class Settings(NamedTuple):
   """What a run of SRe2L is made of; `configs` has the published values.
 
+  matching: an `objectives.Matching` of the teacher's statistics.
   augment: `(key, images, shared) -> images`, one draw a batch of all classes.
-  correction: a `objectives.Correction`; codec: a `synthetic.Codec`.
+  correction: an `objectives.Correction`; codec: a `synthetic.Codec`.
   limit: decoded images a class that take part in one step; None is all.
   lr, momentum: of Adam on the stored images; the rate falls to 0 as a cosine.
-  weight: of the statistics; first: theirs of the first layer, others 1.
   teach: steps that train the teacher, the last of which also moves the images.
   steps: of the whole segment, after the last of which the labels are set.
   net_steps: batches of real images in each step that trains the teacher.
   net: `Recipe` of the teacher, whose rate falls to 0 as a cosine.
   replay: share of the teacher's images from the whole class.
   views: augmented views that labels are means of; 0 is the image as it is.
-  relabel: labels stay hard, as the teacher will tell others (`lessons`).
+  relabel: labels stay hard, as the teacher labels every view of the evaluation.
   batched: classes at once or in turn, see `objectives.per_class`.
   """
+  matching: objectives.Matching
   augment: Callable
   correction: objectives.Correction
   codec: synthetic.Codec
   limit: int | None
   lr: float
   momentum: float
-  weight: float
-  first: float
   teach: int
   steps: int
   net_steps: int
@@ -65,9 +65,9 @@ class Settings(NamedTuple):
 class State(NamedTuple):
   """Everything that a run of one segment carries."""
   syn: Synthetic
-  moments: object       # of the images' optimizer
+  opt_state: object     # of the images' optimizer
   variables: Variables  # the teacher
-  net_moments: object
+  net_opt_state: object
   strength: Array       # [] smoothed weight of a relative correction
   step: Array           # [] int32
 
@@ -75,6 +75,31 @@ class State(NamedTuple):
 # Which leaves begin with the classes (0); the others are alike everywhere.
 AXES = State(Synthetic(0, 0, None), optax.ScaleByAdamState(None, 0, 0), None,
              None, None, None)
+
+
+class StepKeys(NamedTuple):
+  """Keys of a step: of the teacher, its batches, the recovery, the labels."""
+  network: Array
+  teach: Array
+  match: Array
+  label: Array
+
+
+def step_keys(key, step):
+  """The `StepKeys` of a step of the segment that has this key."""
+  return StepKeys(*jax.random.split(jax.random.fold_in(key, step), 4))
+
+
+def build(network, c, matching, options):
+  """SRe2L's `Method` of the settings of a configuration."""
+  o = options
+  return method(network, Settings(
+      matching=matching, augment=asked.augmentation(c, o.codec),
+      correction=o.correction, codec=o.codec, limit=c.limit or None, lr=c.lr,
+      momentum=c.momentum, teach=c.teach, steps=o.steps or c.steps,
+      net_steps=c.net_steps, net=asked.network_recipe(c, o.codec),
+      replay=o.replay, views=c.label_views, relabel=c.relabel,
+      batched=o.batched), o.axis_name)
 
 
 def method(network, settings, axis_name=None):
@@ -102,69 +127,65 @@ def method(network, settings, axis_name=None):
                  net_tx.init(variables.params), jnp.zeros((), jnp.float32),
                  jnp.zeros((), jnp.int32))
 
-  def renew(variables, net_moments, key):
-    del variables, net_moments
+  def draw(data, windows, key, step):
+    window = windows.window
+    if axis_name is not None:
+      window = Window(*jax.lax.all_gather(window, axis_name, tiled=True))
+    # Rows that only fill a device stand at the end and are never drawn.
+    batches = jax.lax.map(lambda key: _draw_teacher_batch(
+        settings, jax.random.split(key)[0], data.everything, window),
+        jax.random.split(step_keys(key, step).teach, settings.net_steps))
+    # Once the teacher is trained one image stands for all.
+    batches = jnp.where(step < settings.teach, batches, batches[0, 0])
+    return Drawn(jnp.zeros((len(windows.classes), 0), jnp.int32),
+                 {'teacher': batches})
+
+  def renew(carry, key):
+    del carry
     variables = network.init(key)
     return variables, net_tx.init(variables.params)
 
-  def step(state, data, pool, key):
-    k_net, k_teach, k_match, k_label = jax.random.split(
-        jax.random.fold_in(key, state.step), 4)
-    variables, net_moments = jax.lax.cond(
-        state.step == 0, renew, lambda v, m, _: (v, m),
-        state.variables, state.net_moments, k_net)
-    variables, net_moments, taught = jax.lax.cond(
+  def step(state, data, windows, drawn, key):
+    keys = step_keys(key, state.step)
+    carry = jax.lax.cond(
+        state.step == 0, renew, lambda carry, _: carry,
+        (state.variables, state.net_opt_state), keys.network)
+    (variables, net_opt_state), taught = jax.lax.cond(
         state.step < settings.teach, teach,
-        lambda v, m, *_: (v, m, jnp.zeros((), jnp.float32)),
-        variables, net_moments, data, pool, k_teach, state.step)
-    state = state._replace(variables=variables, net_moments=net_moments)
-    shapes = jax.eval_shape(recover, state, pool, k_match)[1]
+        lambda carry, *_: (carry, jnp.zeros((), jnp.float32)),
+        carry, data, drawn.shared['teacher'], keys.teach, state.step)
+    state = state._replace(variables=variables, net_opt_state=net_opt_state)
+    shapes = jax.eval_shape(recover, state, windows, keys.match)[1]
     def wait(state, *_):
       zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
       # What is made smaller now is the teacher's loss.
       return state, {**zeros, 'match/loss': taught}
     state, metrics = jax.lax.cond(
-        state.step >= settings.teach - 1, recover, wait, state, pool, k_match)
+        state.step >= settings.teach - 1, recover, wait, state, windows,
+        keys.match)
     labels = jax.lax.cond(
         state.step == settings.steps - 1, label, _keep_labels,
-        variables, state.syn, pool, k_label)
+        variables, state.syn, windows, keys.label)
     state = state._replace(syn=state.syn._replace(labels=labels),
                            step=state.step + 1)
     return state, {**metrics, 'teacher/loss': taught}
 
-  return Method(init, step, AXES, _teacher_indices(settings))
+  return Method(init, draw, step, AXES)
 
 
-def _keep_labels(variables, syn, pool, key):
+def _keep_labels(variables, syn, windows, key):
   """The labels as they are: an evaluation's recipe tells its own."""
+  del variables, windows, key
   return syn.labels
 
 
-def _teacher_indices(settings):
-  """`Method.looks`: what the teacher is trained on."""
-  @jax.jit
-  def drawn(pool, key):
-    return jax.lax.map(lambda key: _draw_teacher_batch(
-        settings.net.batch, settings.replay, jax.random.split(key)[0],
-        pool.everything, pool.window),
-        jax.random.split(key, settings.net_steps))
-
-  def looks(pool, mine, n, key, step):
-    del mine, n  # all devices train the same teacher
-    if step >= settings.teach:
-      return [jnp.zeros(1, jnp.int32)]
-    found = drawn(pool, jax.random.split(jax.random.fold_in(key, step), 4)[1])
-    return [inner_network.local_share(found)]
-
-  return looks
-
-
-def _draw_teacher_batch(size, replay, key, everything, window):
+def _draw_teacher_batch(settings, key, everything, window):
   """A batch of real images, classes and then images at random, `[size]`."""
   which, where, often = jax.random.split(key, 3)
-  classes = jax.random.randint(which, (size,), 0, len(everything.counts))
-  share = jax.random.uniform(where, classes.shape)
-  again = jax.random.uniform(often, classes.shape) < replay
+  shape = (settings.net.batch,)
+  classes = jax.random.randint(which, shape, 0, len(everything.counts))
+  share = jax.random.uniform(where, shape)
+  again = jax.random.uniform(often, shape) < settings.replay
   def chosen(rows):
     at = (share * rows.counts[classes]).astype(jnp.int32)
     return rows.indices[classes, at]
@@ -188,33 +209,27 @@ def _cosine(lr, done):
 
 
 def _teacher(network, tx, settings, axis_name):
-  """`(variables, net_moments, data, pool, key, step) -> (…, …, loss)`."""
+  """`(carry, data, batches, key, step) -> (carry, loss)`, of the teacher."""
   change = train_step.augmentation(settings.net)
 
-  def run(variables, net_moments, data, pool, key, step):
-    window = pool.window
-    if axis_name is not None:
-      window = jax.lax.all_gather(window, axis_name, tiled=True)
-    # Rows that only fill a device stand at the end and are never drawn.
+  def run(carry, data, batches, key, step):
     lr = _cosine(settings.net.lr, step / settings.teach)
-    def one(carry, key):
-      pick, alter = jax.random.split(key)
-      batch = change(alter, sources.take(data, _draw_teacher_batch(
-          settings.net.batch, settings.replay, pick, data.everything,
-          Window(*window)), axis_name))
-      *carry, loss = train_step.sgd_step(network, tx, *carry, batch, lr,
-                                         axis_name)
+    def one(carry, given):
+      indices, key = given
+      batch = change(jax.random.split(key)[1],
+                     sources.take(data, indices, axis_name))
+      *carry, loss = train_step.sgd_step(
+          network, tx, *carry, batch, lr, axis_name)
       return tuple(carry), loss
     carry, found = jax.lax.scan(
-        one, (variables, net_moments),
-        jax.random.split(key, settings.net_steps))
-    return *carry, found.mean()
+        one, carry, (batches, jax.random.split(key, settings.net_steps)))
+    return carry, found.mean()
 
   return run
 
 
 def _recovery(network, tx, settings, axis_name):
-  """`(state, pool, key) -> (state, metrics)`: the images moved once."""
+  """`(state, windows, key) -> (state, metrics)`: the images moved once."""
   def wrap(flat):
     def altered(syn, params, target, key):
       draw, rest = jax.random.split(key)
@@ -222,24 +237,34 @@ def _recovery(network, tx, settings, axis_name):
       return flat(syn._replace(images=images), params, target, rest)
     return objectives.decoded(altered, settings.codec, settings.limit)
 
-  of_images = objectives.image_gradient(
-      train_step.loss_fn(network), objectives.statistics_matching(network,
-                                                                  settings.weight,
-                                              settings.first),
-      settings.correction, wrap, batched=settings.batched, axis_name=axis_name)
+  gradient = objectives.image_gradient(
+      train_step.loss_fn(network), settings.matching, settings.correction, wrap,
+      batched=settings.batched, axis_name=axis_name)
   begin = settings.teach - 1
 
-  def run(state, pool, key):
+  def run(state, windows, key):
     # The same key for all classes: slot j is treated alike in each of them.
-    keys = jnp.broadcast_to(key, pool.classes.shape)
-    direction, strength, metrics = of_images(
-        state.syn, state.variables, None, keys, pool.present, state.strength,
-        state.step)
-    change, adam = tx.update(direction, state.moments)
+    keys = jnp.broadcast_to(key, windows.classes.shape)
+    direction, strength, metrics = gradient(
+        state.syn, state.variables, None, keys, windows.present,
+        state.strength, state.step)
+    change, adam = tx.update(direction, state.opt_state)
     lr = _cosine(settings.lr, (state.step - begin) / (settings.steps - begin))
-    images = synthetic.clip_to_pixels(settings.codec, state.syn.images - lr
-                                      * change)
+    images = synthetic.clip_to_pixels(
+        settings.codec, state.syn.images - lr * change)
     return state._replace(syn=state.syn._replace(images=images),
-                          moments=adam, strength=strength), metrics
+                          opt_state=adam, strength=strength), metrics
 
   return run
+
+
+def describe(c):
+  """What it does, in one line."""
+  return (f'{plural(c.steps, "step")} over all segments, of which {c.teach} '
+          'teach')
+
+
+def images_per_step(c, classes, decoded, steps):
+  """Images that pass through networks in one step of `steps`, on average."""
+  images = min(decoded, c.limit or decoded)
+  return classes * images + c.teach * c.net_steps * c.net_batch / steps

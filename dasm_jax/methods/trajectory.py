@@ -13,8 +13,10 @@ import optax
 
 from dasm_jax import difficulty, losses, objectives, synthetic
 from dasm_jax.runtime import devices
-from dasm_jax.training import sam, soft_labels
-from dasm_jax.types import Array, Method, Synthetic
+from dasm_jax.runtime.text import plural
+from dasm_jax.training import experts, sam, soft_labels
+from dasm_jax.transforms import augment
+from dasm_jax.types import Array, Drawn, Method, Synthetic
 
 SURE = 1e-20  # the least probability a learned label starts from
 
@@ -74,16 +76,31 @@ class State(NamedTuple):
   """Everything that a run of one segment carries.
 
   syn: the set as it would be saved now. learned: the images as they step, the
-  labels' logits, the rate. moments: of these. strength: see `matching.State`.
+  labels' logits, the rate. opt_state: of these. strength: see `matching.State`.
   """
   syn: Synthetic
   learned: Synthetic
-  moments: Synthetic
+  opt_state: Synthetic
   strength: Array
   step: Array
 
 
 AXES = State(*(Synthetic(None, None, None),) * 3, None, None)
+
+
+def build(network, c, matching, options):
+  """The `Method` of the settings of a configuration, see `registry.build`."""
+  del matching  # what experts are matched by is the same for all
+  o = options
+  same = ('student_steps', 'frozen', 'image_factor', 'starts', 'lr', 'momentum',
+          'lr_lr', 'lr_label', 'label_momentum', 'average', 'skip_above')
+  return method(Settings(
+      unravel=experts.flat_parameters(network)[1],
+      loss_fn=experts.student_loss_fn(network),
+      augment=augment.build(c.augment, c.augment_mode),
+      correction=o.correction, codec=o.codec, batch=c.batch_syn, union=o.union,
+      assign=experts.student_logits_fn(network) if c.assign else None,
+      **{name: c[name] for name in same}), o.axis_name)
 
 
 def method(settings, axis_name=None):
@@ -97,33 +114,38 @@ def method(settings, axis_name=None):
     A `Method` whose data are `Pairs` that hold the rows of the step. One step
     matches each start once and moves images, labels and the student's rate.
   """
-  txs, slope = _optimizers(settings), _slope(settings, axis_name)
+  txs, gradient = _optimizers(settings), _gradient(settings, axis_name)
 
   def init(key, syn):
     del key
     logits = jnp.log(jnp.maximum(syn.labels, SURE))
     learned = syn._replace(labels=logits)
-    moments = Synthetic(*(tx.init(x) for tx, x in zip(
+    opt_state = Synthetic(*(tx.init(x) for tx, x in zip(
         txs, learned, strict=True)))
-    return State(syn, learned, moments, jnp.zeros((), jnp.float32),
+    return State(syn, learned, opt_state, jnp.zeros((), jnp.float32),
                  jnp.zeros((), jnp.int32))
 
-  def step(state, data, pool, key):
+  def draw(data, windows, key, step):
+    del data, key, step  # experts have seen the real images
+    return Drawn(jnp.zeros((len(windows.classes), 0), jnp.int32), {})
+
+  def step(state, data, windows, drawn, key):
+    del drawn
     key = jax.random.fold_in(key, state.step)
-    frozen = _finished(settings, pool, axis_name)
+    frozen = _finished(settings, windows, axis_name)
     state = _assign(settings, state, data)
-    slopes, strength, metrics = slope(state, data, frozen, key)
-    changes, moments = zip(*(tx.update(g, m) for tx, g, m in zip(
-        txs, slopes, state.moments, strict=True)), strict=True)
+    gradients, strength, metrics = gradient(state, data, frozen, key)
+    changes, opt_state = zip(*(tx.update(g, m) for tx, g, m in zip(
+        txs, gradients, state.opt_state, strict=True)), strict=True)
     syn, learned = _move(settings, state, Synthetic(*changes))
-    new = State(syn, learned, Synthetic(*moments), strength, state.step)
+    new = State(syn, learned, Synthetic(*opt_state), strength, state.step)
     # Where no start counted, momentum must not move the set either.
     state = jax.tree.map(
         lambda a, b: jnp.where(metrics['match/kept'] > 0, a, b), new, state)
     metrics['student/lr'] = state.learned.lr
     return state._replace(step=state.step + 1), metrics
 
-  return Method(init, step, AXES)
+  return Method(init, draw, step, AXES)
 
 
 def _optimizers(settings):
@@ -157,35 +179,36 @@ def _assign(settings, state, data):
   return state._replace(syn=state.syn._replace(labels=labels))
 
 
-def _finished(settings, pool, axis_name):
+def _finished(settings, windows, axis_name):
   """Finished stored images of all classes, a `Batch`, or None."""
   if not settings.union:
     return None
-  frozen = pool.frozen if axis_name is None else jax.lax.all_gather(
-      pool.frozen, axis_name, tiled=True)
+  frozen = windows.frozen if axis_name is None else jax.lax.all_gather(
+      windows.frozen, axis_name, tiled=True)
   # Rows that only fill a device stand at the end.
   classes = frozen.labels.shape[-1]
   return jax.tree.map(lambda x: x[:classes], frozen)
 
 
-def _slope(settings, axis_name):
+def _gradient(settings, axis_name):
   """`(state, data, frozen, key) -> (gradient, strength, metrics)`."""
   correction = settings.correction
   active = bool(correction.start or correction.end)
-  hardness = difficulty.penalty(
-      settings.loss_fn, correction.penalty) if active else None
-  both = objectives.trajectory_with_difficulty(
-      settings.loss_fn, settings.student_steps, hardness,
-      batch=settings.batch, augment=settings.augment, frozen=settings.frozen,
-      image_factor=settings.image_factor)
+  objective = objectives.trajectory_matching(
+      settings.loss_fn, settings.student_steps, batch=settings.batch,
+      augment=settings.augment, frozen=settings.frozen,
+      image_factor=settings.image_factor, difficulty=difficulty.penalty(
+          settings.loss_fn, correction.penalty) if active else None)
   inputs = _inputs(settings)
 
-  def one(state, start, target, frozen, key):
-    """`(loss, hardness)`, and the gradients of their weighted sum, or each."""
+  def of_start(state, start, target, frozen, key):
+    """Loss and difficulty; gradients of their weighted sum, or of each."""
     labels = state.syn.labels
-    def of(learned):
-      return both(inputs(learned, labels, frozen), start, target, key)
-    values, pull = jax.vjp(of, state.learned)
+    def values_of(learned):
+      value, metrics = objective(
+          inputs(learned, labels, frozen), start, target, key)
+      return value, metrics.get('sdc/difficulty', jnp.zeros_like(value))
+    values, pull = jax.vjp(values_of, state.learned)
     one, none = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
     if active and correction.relative:
       return values, [pull((one, none))[0], pull((none, one))[0]]
@@ -194,21 +217,21 @@ def _slope(settings, axis_name):
 
   def run(state, data, frozen, key):
     at = (state.step - data.first) * settings.starts
-    def start_of(j):
+    def add(j):
       start, target = (
           settings.unravel(rows[at + j].astype(jnp.float32))
           for rows in (data.start, data.target))
-      values, slopes = one(state, start, target, frozen,
-                           jax.random.fold_in(key, j))
-      return _kept(settings, values, slopes)
-    total = devices.sum_over(settings.starts, start_of, axis_name)
+      values, gradients = of_start(state, start, target, frozen,
+                                   jax.random.fold_in(key, j))
+      return _counted(settings, values, gradients)
+    total = devices.sum_over(settings.starts, add, axis_name)
     count = jnp.maximum(total['count'], 1)
-    slopes = jax.tree.map(lambda x: x / count, total['slopes'])
+    gradients = jax.tree.map(lambda x: x / count, total['gradients'])
     metrics = {'match/loss': total['loss'] / settings.starts,
                'match/kept': total['count'] / settings.starts}
     if active:
-      metrics['sdc/difficulty'] = total['hard'] / count
-    return *_corrected(correction, state, slopes), metrics
+      metrics['sdc/difficulty'] = total['difficulty'] / count
+    return *_corrected(correction, state, gradients), metrics
   return run
 
 
@@ -227,25 +250,38 @@ def _inputs(settings):
   return inputs
 
 
-def _kept(settings, values, slopes):
+def _counted(settings, values, gradients):
   """What one start adds to the sums: nothing if its loss is too large."""
   loss, hard = values
   limit = settings.skip_above
   good = jnp.isfinite(loss) & (loss <= limit) if limit else jnp.bool_(True)
   shown = jnp.where(jnp.isfinite(loss), loss, limit) if limit else loss
-  hard, slopes = jax.tree.map(
-      lambda x: jnp.where(good, x, 0), (hard, slopes))
-  return {'loss': shown, 'hard': hard, 'slopes': slopes,
+  hard, gradients = jax.tree.map(
+      lambda x: jnp.where(good, x, 0), (hard, gradients))
+  return {'loss': shown, 'difficulty': hard, 'gradients': gradients,
           'count': good.astype(loss.dtype)}
 
 
-def _corrected(correction, state, slopes):
+def _corrected(correction, state, gradients):
   """Gradients with SDC's share added, and its smoothed strength."""
-  if len(slopes) == 1:
-    return slopes[0], state.strength
-  plain, harder = slopes
+  if len(gradients) == 1:
+    return gradients[0], state.strength
+  plain, harder = gradients
   now = correction.at(state.step) * losses.norm(plain.images) / (
       losses.norm(harder.images) + 1e-12)
   strength = objectives.smoothed(state.strength, now, state.step)
   return jax.tree.map(
       lambda a, b: a + strength * b, plain, harder), strength
+
+
+def describe(c):
+  """What a method does, in one line."""
+  return (f'{plural(c.steps, "step")} over all segments, {c.student_steps} of '
+          f'a student for {plural(c.expert_epochs, "epoch")} of an expert, from '
+          f'epoch {c.first_epoch} to {c.last_epoch}')
+
+
+def images_per_step(c, classes, decoded, steps):
+  """Images that pass through students in one step."""
+  del steps
+  return c.starts * c.student_steps * (c.batch_syn or classes * decoded)

@@ -21,12 +21,11 @@ from dasm_jax.objectives.correction import (
 )
 from dasm_jax.objectives.cross_class import (
   Matching,
-  MatchPoint,
   all_classes,
   class_by_class,
   directional,
   image_gradient,
-  match_point,
+  sums_over_classes,
 )
 from dasm_jax.objectives.matching import (
   KERNELS,
@@ -44,7 +43,6 @@ from dasm_jax.objectives.trajectory import (
   minibatches,
   student,
   trajectory_matching,
-  trajectory_with_difficulty,
 )
 from dasm_jax.objectives.wrappers import (
   added,
@@ -56,11 +54,11 @@ from dasm_jax.objectives.wrappers import (
 )
 
 __all__ = [
-    'KERNELS', 'Correction', 'MatchPoint', 'Matching', 'added', 'all_classes',
+    'KERNELS', 'Correction', 'Matching', 'added', 'all_classes',
     'augmented', 'batch_feature_matching', 'class_by_class',
     'contrastive_matching', 'decoded', 'difficulty_only', 'directional',
     'discriminative_matching', 'distance', 'each_class', 'feature_matching',
-    'gradient_matching', 'image_gradient', 'joined', 'match_point',
-    'minibatches', 'per_class', 'sdc', 'select_blocks', 'smoothed',
-    'statistics_distance', 'statistics_matching', 'student',
-    'trajectory_matching', 'trajectory_with_difficulty']
+    'gradient_matching', 'image_gradient', 'joined', 'minibatches',
+    'per_class', 'sdc', 'select_blocks', 'smoothed', 'statistics_distance',
+    'statistics_matching', 'student', 'sums_over_classes',
+    'trajectory_matching']

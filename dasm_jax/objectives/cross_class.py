@@ -15,39 +15,26 @@ import jax.numpy as jnp
 from dasm_jax.objectives import correction as corrections
 from dasm_jax.objectives import wrappers
 from dasm_jax.runtime import devices
-from dasm_jax.types import Array, Synthetic
-
-
-class MatchPoint(NamedTuple):
-  """Where a class is matched.
-
-  params: the point in weight space.
-  sums: of each stage, summed over all classes.
-  step: sweeps done, `[]` int32.
-  """
-  params: object
-  sums: tuple
-  step: Array
+from dasm_jax.types import Synthetic
 
 
 class Matching(NamedTuple):
-  """A flat objective whose `params` is a `MatchPoint`, and the stages before
-  it.
+  """What is matched, and what a class must know of the others for it.
 
-  Each stage is `stage(syn, point, target, key) -> pytree` of one class, on
-  flat batches; it sees the sums of the stages before. If `whole` the objective
-  is one for `together`.
+  at: `(sums, step) -> objective`, a flat one; sums are those of each stage over
+    all classes, step counts the sweeps done, `[]` int32. If `whole` it is one
+    for `all_classes`.
+  stages: each `(sums, step) -> f`, with `f(syn, params, target, key)` the
+    pytree of one class, on flat batches; it sees the sums of the stages before.
   """
-  objective: Callable
+  at: Callable
   stages: tuple = ()
   whole: bool = False
 
 
 def class_by_class(objective):
   """A `Matching` that needs nothing of other classes."""
-  def at(syn, point, target, key):
-    return objective(syn, point.params, target, key)
-  return Matching(at)
+  return Matching(lambda sums, step: objective)
 
 
 def all_classes(objective, wrap, *, batched=None, axis_name=None):
@@ -96,33 +83,34 @@ def all_classes(objective, wrap, *, batched=None, axis_name=None):
   return total
 
 
-def match_point(matching, lift, syn, params, target, key, weights, step,
-                axis_name=None):
-  """The `MatchPoint` of a class-major set.
+def sums_over_classes(matching, lift, args, step, axis_name=None):
+  """The sums of each stage of a `Matching` over all classes, a tuple.
 
   Args:
     matching: a `Matching`.
     lift: from flat objectives to class-major ones, as `objectives.per_class`
       around its wrappers.
-    syn, params, target, key, weights: as `per_class` takes them.
+    args: `(syn, params, target, key, weights)` as `per_class` takes them.
     step: sweeps done.
     axis_name: mapped axis over which classes are split.
   """
-  at = MatchPoint(params, (), step)
+  sums = ()
   for stage in matching.stages:
-    def flat(syn, at, target, key, stage=stage):
-      return jnp.zeros((), syn.images.dtype), stage(syn, at, target, key)
-    _, sums = lift(flat)(syn, at, target, key, weights)
+    of_class = stage(sums, step)
+    def flat(syn, params, target, key, of_class=of_class):
+      return jnp.zeros((), syn.images.dtype), of_class(
+          syn, params, target, key)
+    _, found = lift(flat)(*args)
     if axis_name is not None:
-      sums = jax.lax.psum(sums, axis_name)
-    at = at._replace(sums=(*at.sums, jax.lax.stop_gradient(sums)))
-  return at
+      found = jax.lax.psum(found, axis_name)
+    sums = (*sums, jax.lax.stop_gradient(found))
+  return sums
 
 
 def directional(direction, own):
   """0, whose gradient in `own` is `direction` (a constant).
 
-  What a class adds to the slope of a loss of sums over the classes: `own` is
+  What a class adds to the gradient of a loss of sums over the classes: `own` is
   its summand, `direction` the loss's gradient in the sum.
   """
   line = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, direction, own)))
@@ -135,8 +123,8 @@ def image_gradient(loss_fn, matching, correction, wrap, *, batched=None,
 
   Args:
     loss_fn: `(params, Batch) -> scalar`, by which samples are difficult.
-    matching: a `objectives.Matching` of network inputs.
-    correction: a `Correction`.
+    matching: a `Matching` of network inputs.
+    correction: an `objectives.Correction`.
     wrap: from objectives of network inputs to those of stored images.
     batched: see `objectives.per_class`.
     axis_name: mapped axis over which the classes are split.
@@ -146,43 +134,45 @@ def image_gradient(loss_fn, matching, correction, wrap, *, batched=None,
     strength, metrics)`: `keys` and `present` one a class, `strength` `[]` the
     smoothed weight of a relative correction; metrics are sums over classes.
   """
-  hardness = class_by_class(corrections.difficulty_only(
-      loss_fn, penalty=correction.penalty)).objective
-
   def lift(flat):
     return wrappers.per_class(wrap(flat), batched=batched)
 
-  def slope(total, syn, *rest):
-    def of(images):
-      return total(syn._replace(images=images), *rest)
-    (_, metrics), gradient = jax.value_and_grad(of, has_aux=True)(syn.images)
-    return gradient, metrics
+  difficulty = corrections.difficulty_only(loss_fn, penalty=correction.penalty)
 
-  def both(weight):
+  def corrected(objective, weight):
+    """Class-major, with `weight` times the difficulty of the images."""
     if matching.whole:
-      match = all_classes(matching.objective, wrap, batched=batched,
-                          axis_name=axis_name)
-      return wrappers.added(match, weight, lift(hardness))
-    return lift(wrappers.added(matching.objective, weight, hardness))
+      return wrappers.added(
+          all_classes(objective, wrap, batched=batched, axis_name=axis_name),
+          weight, lift(difficulty))
+    return lift(corrections.sdc(objective, loss_fn, weight,
+                                penalty=correction.penalty))
+
+  def gradient(total, syn, *rest):
+    def of_images(images):
+      return total(syn._replace(images=images), *rest)
+    (_, metrics), found = jax.value_and_grad(of_images, has_aux=True)(
+        syn.images)
+    return found, metrics
 
   def run(syn, params, target, keys, present, strength, step):
-    at = match_point(matching, lift, syn, params, target, keys, present,
-                     step, axis_name)
-    args = (syn, at, target, keys, present)
+    args = syn, params, target, keys, present
+    objective = matching.at(sums_over_classes(
+        matching, lift, args, step, axis_name), step)
     weight = correction.at(step)
     if correction.relative and (correction.start or correction.end):
-      gradient, metrics = slope(both(0), *args)
-      harder, more = slope(lift(hardness), *args)
-      now = weight * _global_norm(gradient, axis_name) / (
+      found, metrics = gradient(corrected(objective, 0), *args)
+      harder, more = gradient(lift(difficulty), *args)
+      now = weight * _global_norm(found, axis_name) / (
           _global_norm(harder, axis_name) + 1e-12)
       strength = corrections.smoothed(strength, now, step)
-      gradient = gradient + strength * harder
+      found = found + strength * harder
       metrics = {**metrics, **more}
     else:
-      gradient, metrics = slope(both(weight), *args)
+      found, metrics = gradient(corrected(objective, weight), *args)
     if axis_name is not None:
       metrics = jax.lax.psum(metrics, axis_name)
-    return gradient, strength, metrics
+    return found, strength, metrics
 
   return run
 

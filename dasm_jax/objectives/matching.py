@@ -100,25 +100,31 @@ def statistics_matching(network, weight, first):
     return {layer: {'mean': x['mean'], 'square': x['var'] + x['mean'] ** 2}
             for layer, x in seen.items()}
 
-  def stage(syn, at, target, key):
-    del target, key
-    return {'classes': jnp.ones(()),
-            'own': own(network.moments(at.params, syn.images)[1])}
+  def statistics(sums, step):
+    del sums, step
+    def of_class(syn, params, target, key):
+      del target, key
+      return {'classes': jnp.ones(()),
+              'own': own(network.moments(params, syn.images)[1])}
+    return of_class
 
-  def objective(syn, at, target, key):
-    del target, key
-    logits, seen = network.moments(at.params, syn.images)
-    sums, = at.sums
-    count = sums['classes'].astype(logits.dtype)
-    value, direction = jax.value_and_grad(statistics_distance)(
-        sums['own'], at.params.stats, count, first)
-    entropy = losses.cross_entropy(logits, syn.labels) * len(logits) / count
-    found = value / count + cross_class.directional(direction, own(seen))
-    value = entropy + weight * found
-    return value, {'match/loss': value, 'match/entropy': entropy,
-                   'match/statistics': found}
+  def at(sums, step):
+    del step
+    def objective(syn, params, target, key):
+      del target, key
+      logits, seen = network.moments(params, syn.images)
+      total, = sums
+      count = total['classes'].astype(logits.dtype)
+      value, direction = jax.value_and_grad(statistics_distance)(
+          total['own'], params.stats, count, first)
+      entropy = losses.cross_entropy(logits, syn.labels) * len(logits) / count
+      found = value / count + cross_class.directional(direction, own(seen))
+      value = entropy + weight * found
+      return value, {'match/loss': value, 'match/entropy': entropy,
+                     'match/statistics': found}
+    return objective
 
-  return cross_class.Matching(objective, (stage,))
+  return cross_class.Matching(at, (statistics,))
 
 
 def statistics_distance(sums, stats, count, first=1.0):
@@ -149,15 +155,15 @@ def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
 
   Source: DM (2110.04181), as released.
   """
-  def objective(syn, at, target):
+  def objective(syn, params, target):
     def means(images):
-      features = features_fn(at.params, images.reshape(-1, *images.shape[2:]))
+      features = features_fn(params, images.reshape(-1, *images.shape[2:]))
       return [x.reshape(*images.shape[:2], *x.shape[1:]).mean(1)
               for x in select_blocks(features, first, last)]
     real = jax.lax.stop_gradient(means(target.images))
     return jax.vmap(distance)(means(syn.images), real)
 
-  return cross_class.Matching(objective, whole=True)
+  return cross_class.Matching(lambda sums, step: objective, whole=True)
 
 
 def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
@@ -177,37 +183,41 @@ def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
   """
   alone = gradient_matching(loss_fn, distance, ndims=ndims)
 
-  def slope(params, batch):
+  def gradient(params, batch):
     return losses.select(jax.grad(loss_fn)(params, batch), ndims)
 
-  def stage(syn, at, target, key):
-    del key
-    def both():
-      fake = slope(at.params, Batch(syn.images, syn.labels))
-      return fake, slope(at.params, target)
-    def neither():
-      return jax.tree.map(jnp.zeros_like, jax.eval_shape(both))
-    fake, real = jax.lax.cond(warm(at.step), neither, both)
-    return {'fake': fake, 'real': real, 'classes': jnp.ones(())}
+  def gradients(sums, step):
+    del sums
+    def of_class(syn, params, target, key):
+      del key
+      def both():
+        fake = gradient(params, Batch(syn.images, syn.labels))
+        return fake, gradient(params, target)
+      def neither():
+        return jax.tree.map(jnp.zeros_like, jax.eval_shape(both))
+      fake, real = jax.lax.cond(warm(step), neither, both)
+      return {'fake': fake, 'real': real, 'classes': jnp.ones(())}
+    return of_class
 
-  def together(syn, at, target, key):
-    del target, key
-    sums, = at.sums
-    mean = jax.tree.map(lambda x: x / sums['classes'].astype(x.dtype), sums)
-    value, direction = jax.value_and_grad(distance)(mean['fake'], mean['real'])
-    count = sums['classes'].astype(value.dtype)
-    own = slope(at.params, Batch(syn.images, syn.labels))
-    value = (value + cross_class.directional(direction, own)) / count
-    return value, {'match/loss': value}
+  def at(sums, step):
+    def together(syn, params):
+      total, = sums
+      mean = jax.tree.map(
+          lambda x: x / total['classes'].astype(x.dtype), total)
+      value, direction = jax.value_and_grad(distance)(
+          mean['fake'], mean['real'])
+      count = total['classes'].astype(value.dtype)
+      own = gradient(params, Batch(syn.images, syn.labels))
+      value = (value + cross_class.directional(direction, own)) / count
+      return value, {'match/loss': value}
 
-  def objective(syn, at, target, key):
-    def classwise(syn):
-      return alone(syn, at.params, target, key)
-    def joint(syn):
-      return together(syn, at, target, key)
-    return jax.lax.cond(warm(at.step), classwise, joint, syn)
+    def objective(syn, params, target, key):
+      return jax.lax.cond(
+          warm(step), lambda syn: alone(syn, params, target, key),
+          lambda syn: together(syn, params), syn)
+    return objective
 
-  return cross_class.Matching(objective, (stage,))
+  return cross_class.Matching(at, (gradients,))
 
 
 def discriminative_matching(maps_fn, weights, inner=0.01):
@@ -232,31 +242,40 @@ def discriminative_matching(maps_fn, weights, inner=0.01):
   def centre(maps, target):
     return target.labels[0][:, None] * flatten(maps).mean(0)
 
-  def centres(syn, at, target, key):
-    del key
-    return centre(maps_fn(at.params, syn.images), target)
-
   def entropy(centres, maps, labels):
     logits = flatten(maps) @ centres.T
     return losses.cross_entropy(logits, labels) * len(logits)
 
-  def slope(syn, at, target, key):
-    del syn, key
-    real = maps_fn(at.params, target.images)
-    return jax.grad(entropy)(at.sums[0], real, target.labels)
+  def centres(sums, step):
+    del sums, step
+    def of_class(syn, params, target, key):
+      del key
+      return centre(maps_fn(params, syn.images), target)
+    return of_class
 
-  def objective(syn, at, target, key):
-    del key
-    fake = maps_fn(at.params, syn.images)
-    real = jax.lax.stop_gradient(maps_fn(at.params, target.images))
-    apart = [losses.mse(x.mean(0), y.mean(0))
-             for x, y in zip(reversed(fake), reversed(real), strict=True)]
-    middle = sum(weights[min(b, len(weights) - 1)] * x
-                 for b, x in enumerate(apart))
-    told = entropy(at.sums[0], real, target.labels) + cross_class.directional(
-        at.sums[1], centre(fake, target))
-    value = middle + apart[0] + inner * told
-    return value, {'match/loss': value, 'match/middle': middle,
-                   'match/discrimination': told}
+  def directions(sums, step):
+    del step
+    def of_class(syn, params, target, key):
+      del syn, key
+      real = maps_fn(params, target.images)
+      return jax.grad(entropy)(sums[0], real, target.labels)
+    return of_class
 
-  return cross_class.Matching(objective, (centres, slope))
+  def at(sums, step):
+    del step
+    def objective(syn, params, target, key):
+      del key
+      fake = maps_fn(params, syn.images)
+      real = jax.lax.stop_gradient(maps_fn(params, target.images))
+      apart = [losses.mse(x.mean(0), y.mean(0))
+               for x, y in zip(reversed(fake), reversed(real), strict=True)]
+      middle = sum(weights[min(b, len(weights) - 1)] * x
+                   for b, x in enumerate(apart))
+      told = entropy(sums[0], real, target.labels) + cross_class.directional(
+          sums[1], centre(fake, target))
+      value = middle + apart[0] + inner * told
+      return value, {'match/loss': value, 'match/middle': middle,
+                     'match/discrimination': told}
+    return objective
+
+  return cross_class.Matching(at, (centres, directions))

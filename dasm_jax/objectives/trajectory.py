@@ -69,7 +69,7 @@ def minibatches(key, n, size, steps):
 
 
 def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
-            hardness=None):
+            difficulty=None):
   """Trains a student by `p <- p - lr grad loss(p, minibatch)`.
 
   Args:
@@ -82,11 +82,11 @@ def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
       image draws its own strength. None changes nothing.
     frozen: each gradient is a function of its own minibatch alone, at weights
       that count as constants (TESLA).
-    hardness: `(params, Batch) -> scalar` to be averaged over the steps, at
+    difficulty: `(params, Batch) -> scalar` to be averaged over the steps, at
       constant weights; None is 0.
 
   Returns:
-    `(params, hardness)`, differentiable in `syn` and `params`.
+    `(params, difficulty)`, differentiable in `syn` and `params`.
   """
   def step(carry, draw):
     params, hard = carry
@@ -95,8 +95,8 @@ def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
       images = augment(draw.keys, images, shared=False)
     batch = Batch(images, syn.labels[draw.indices])
     still = jax.lax.stop_gradient(params)
-    if hardness is not None:
-      hard += hardness(still, batch)
+    if difficulty is not None:
+      hard += difficulty(still, batch)
     slope = jax.grad(loss_fn)(still if frozen else params, batch)
     params = jax.tree.map(
         lambda p, g: p - syn.lr.astype(p.dtype) * g, params, slope)
@@ -117,8 +117,8 @@ def distance(params, start, target):
   return losses.mse(params, target) / losses.mse(start, target)
 
 
-def trajectory_matching(loss_fn, steps, *, batch=0, augment=None,
-                        frozen=False, image_factor=1.0):
+def trajectory_matching(loss_fn, steps, *, batch=0, augment=None, frozen=False,
+                        image_factor=1.0, difficulty=None):
   """MTT's objective: `params` is the expert's start, `target` its later point.
 
   Args:
@@ -127,6 +127,9 @@ def trajectory_matching(loss_fn, steps, *, batch=0, augment=None,
     batch: images a step, 0 for all; see `minibatches`.
     augment, frozen: see `student`.
     image_factor: of the image gradient alone; TESLA's program halves it.
+    difficulty: `(params, Batch) -> scalar`, such as `difficulty.penalty` gives,
+      averaged over the student's steps: it is the metric `sdc/difficulty`,
+      which may be differentiated. None: there is no such metric.
 
   Returns:
     An objective on flat batches, see `objectives`.
@@ -137,33 +140,17 @@ def trajectory_matching(loss_fn, steps, *, batch=0, augment=None,
   Source: MTT (2203.11932), eq. 2; TESLA (2211.10586) where `frozen`; DATM
   (2310.05773) where the labels of `syn` are learned.
   """
-  both = trajectory_with_difficulty(loss_fn, steps, None, batch=batch,
-                                    augment=augment,
-                                    frozen=frozen, image_factor=image_factor)
-
-  def objective(syn, params, target, key):
-    value, _ = both(syn, params, target, key)
-    return value, {'match/loss': value}
-  return objective
-
-
-def trajectory_with_difficulty(loss_fn, steps, hardness, *, batch=0,
-                               augment=None,
-                               frozen=False, image_factor=1.0):
-  """`(syn, params, target, key) -> (matching loss, hardness)`.
-
-  As `trajectory_matching`; the hardness, averaged over the student's steps, is
-  what SDC adds to it.
-  """
   if steps < 1:
     raise UserError(f'steps={steps} of the student must be at least 1')
 
-  def both(syn, params, target, key):
+  def objective(syn, params, target, key):
     images = syn.images
     still = jax.lax.stop_gradient(images)
     syn = syn._replace(images=still + image_factor * (images - still))
-    runs = minibatches(key, len(images), batch, steps)
-    end, hard = student(loss_fn, syn, params, runs, augment=augment,
-                        frozen=frozen, hardness=hardness)
-    return distance(end, params, target), hard
-  return both
+    plan = minibatches(key, len(images), batch, steps)
+    end, hard = student(loss_fn, syn, params, plan, augment=augment,
+                        frozen=frozen, difficulty=difficulty)
+    value = distance(end, params, target)
+    more = {} if difficulty is None else {'sdc/difficulty': hard}
+    return value, {'match/loss': value, **more}
+  return objective

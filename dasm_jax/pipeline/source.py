@@ -133,20 +133,11 @@ def draw_without_repeats(key, row, count, size):
   return row[order[jnp.arange(size) % jnp.minimum(count, len(order))]]
 
 
-def class_batches(data, pool, keys, size, replay=0.0):
-  """A real batch for each class of a pool, as `class_indices` draws it.
-
-  Returns:
-    `Batch` of images `[k, size, h, w, c]`, labels `[k, size, classes]`.
-  """
-  return take(data, class_indices(pool, keys, size, replay))
-
-
-def class_indices(pool, keys, size, replay=0.0):
-  """The real images of a batch for each class of a pool, `[k, size]` int32.
+def class_indices(windows, keys, size, replay=0.0):
+  """The real images of a batch for each class, `[k, size]` int32.
 
   Args:
-    pool: a `ClassWindows` of k classes.
+    windows: `ClassWindows` of k classes.
     keys: `[k]` keys.
     size: images a class.
     replay: share drawn from the whole class rather than from the window.
@@ -162,4 +153,4 @@ def class_indices(pool, keys, size, replay=0.0):
       parts.append(draw_without_repeats(second, *everything, again))
     return jnp.concatenate(parts)
 
-  return jax.vmap(one)(keys, pool.window, pool.everything)
+  return jax.vmap(one)(keys, windows.window, windows.everything)

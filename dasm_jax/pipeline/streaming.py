@@ -75,6 +75,14 @@ def local_rows(items, room=None):
           devices.most_local(room or len(items)) * items[0].size)
 
 
+def local_share(indices):
+  """Of images `[…, n]` that all devices look at those this process reads.
+
+  `sources.take` exchanges them between the devices.
+  """
+  return indices[..., devices.local_items(indices.shape[-1])]
+
+
 def is_streamed(data):
   """Whether images are read as they are used; of a `Source` or of these."""
   return getattr(data, 'streamed', False)
@@ -169,6 +177,11 @@ class StreamedImages:
         Window(*map(jnp.asarray, sources.pad_window(rows))),
         jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)))
     self.everything = self._blank.everything
+
+  @property
+  def unread(self):
+    """A `Source` without images, of which `Method.draw` tells what to read."""
+    return self._blank
 
   def fetch(self, indices, capacity=None):
     """A `Source` on every device that has the images at `indices`.

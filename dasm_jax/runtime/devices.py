@@ -129,13 +129,14 @@ def chunk(method):
     method: a `Method` made with `axis_name=AXIS`.
 
   Returns:
-    `(state, data, pool, key, steps) -> (state, metrics)` with state and pool
-    sharded by class; `steps` is traced, so any number runs the same program;
-    metrics are means over the steps.
+    `(state, data, windows, key, steps) -> (state, metrics)` with state and
+    windows sharded by class; `steps` is traced, so any number runs the same
+    program; metrics are means over the steps.
   """
-  def run(state, data, pool, key, steps):
-    def once(carry):
-      return method.step(carry, data, pool, key)
+  def run(state, data, windows, key, steps):
+    def once(state):
+      drawn = method.draw(data, windows, key, state.step)
+      return method.step(state, data, windows, drawn, key)
     shapes = jax.eval_shape(once, state)[1]
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     def body(_, carry):
@@ -148,10 +149,13 @@ def chunk(method):
 
 
 def warmup_chunk(method):
-  """The same for batches of its warm-up, `method.warm`; no metrics."""
-  def run(state, data, pool, key, batches):
-    del pool
-    return method.warm.run(state, data, key, batches), {}
+  """The same for batches of its warm-up, `method.warmup`; no metrics."""
+  warmup = method.warmup
+
+  def run(state, data, windows, key, batches):
+    del windows
+    drawn = warmup.draw(data, key, state.step)
+    return warmup.step(state, data, drawn, key, batches), {}
   return _pmapped(run, method.axes)
 
 
@@ -160,8 +164,8 @@ def _pmapped(run, axes):
       run, axis_name=AXIS, in_axes=(axes, None, 0, None, None),
       out_axes=(axes, None))
 
-  def call(state, data, pool, key, steps):
-    out = mapped(state, data, pool, replicate(key),
+  def call(state, data, windows, key, steps):
+    out = mapped(state, data, windows, replicate(key),
                  replicate(jnp.int32(steps)))
     # Collectives of two calls in flight can lock up virtual CPU devices.
     return jax.block_until_ready(out)

@@ -92,10 +92,11 @@ MEMORY_SHARE = 0.3
 TOGETHER_CHOICES = ('auto', 'yes', 'no')
 
 
-def check_together(path, text):
-  """Raises `UserError` for what an entry that says how many cannot be."""
-  if text not in TOGETHER_CHOICES and not (text.isdecimal() and int(text)):
-    raise UserError(f'--config.{path}={text} is neither of '
+def check_together(name, value):
+  """The range of entries that say how many at once: a name, or a number."""
+  if value not in TOGETHER_CHOICES and not (
+      value.isdecimal() and int(value)):
+    raise UserError(f'--config.{name}={value} is neither of '
                     f'{", ".join(TOGETHER_CHOICES)} nor a number, such as 4')
 
 

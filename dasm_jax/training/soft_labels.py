@@ -24,10 +24,13 @@ LABEL_CHUNK = 200  # images that are told at once
 
 
 def network_labels(network, settings):
-  """`(variables, syn, pool, key) -> [classes, ipc, classes]` probabilities."""
+  """`(variables, syn, windows, key) -> [classes, ipc, classes]`, probabilities.
+
+  settings: of `sre2l`: its codec, augmentation and views.
+  """
   codec = settings.codec
 
-  def run(variables, syn, pool, key):
+  def run(variables, syn, windows, key):
     def told(images):
       return jax.nn.softmax(network.apply(variables, images)[0])
     def one(args):
@@ -43,7 +46,7 @@ def network_labels(network, settings):
       labels = mean_of_cells(codec, labels, syn.images.shape[1])
       # As they are stored.
       return labels.astype(jnp.float16).astype(syn.labels.dtype)
-    return jax.lax.map(one, (syn.images, pool.classes))
+    return jax.lax.map(one, (syn.images, windows.classes))
 
   return run
 

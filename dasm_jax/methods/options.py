@@ -1,0 +1,51 @@
+"""What a segment asks of a method, besides the settings of the method."""
+
+from typing import NamedTuple
+
+from dasm_jax import objectives, synthetic
+from dasm_jax.training import recipes
+from dasm_jax.transforms import augment, photometric
+
+
+class Options(NamedTuple):
+  """What `methods.build` is told of a segment.
+
+  classes: how many there are in all.
+  codec: a `synthetic.Codec`, from stored images to what networks see.
+  images: stored images a class inside the matching mean.
+  correction: an `objectives.Correction`, the strength of SDC.
+  replay: share of a real batch that is from the whole class.
+  union: finished and new images are matched together, not the new alone.
+  steps: sweeps of the segment; None is those of the settings.
+  batched: classes at once or in turn, see `objectives.per_class`.
+  axis_name: mapped axis over which classes (or expert starts) are split.
+  """
+  classes: int
+  codec: synthetic.Codec
+  images: int
+  correction: objectives.Correction = objectives.Correction()
+  replay: float = 0.0
+  union: bool = False
+  steps: int | None = None
+  batched: bool | int | None = None
+  axis_name: str | None = None
+
+
+def statistics_for(strategy, codec):
+  """What an augmentation asks of the images' mean and std; () if nothing."""
+  return photometric.pixel_statistics(
+      strategy, codec.mean, codec.std, codec.zca)
+
+
+def augmentation(c, codec):
+  """`(key, images, shared) -> images`, of what is matched."""
+  return augment.build(c.augment, c.augment_mode,
+                       statistics=statistics_for(c.augment, codec))
+
+
+def network_recipe(c, codec):
+  """The `recipes.Recipe` of inner networks between sweeps, or of a teacher."""
+  return recipes.recipe(
+      1, lr=c.net_lr, momentum=c.net_momentum, weight_decay=c.net_weight_decay,
+      batch=c.net_batch, strategy=c.net_augment, mode=c.augment_mode,
+      cutmix=c.net_cutmix, statistics=statistics_for(c.net_augment, codec))
