@@ -105,16 +105,26 @@ def scoring_networks(choice, index):
   return 'real' if who == 'previous' and index == 0 else who
 
 
-def windows(choice, index, segments, labels, classes, scores=None,
-            accuracy=None, floor=1, seed=0):
+class Judged(NamedTuple):
+  """The real images, and how hard they are.
+
+  labels: `[n]` int, each below `classes`.
+  scores: `[n]`, higher is harder, as `scoring_networks` asks for; else None.
+  accuracy: `[classes]` of the scoring networks on the images, or None.
+  """
+  labels: np.ndarray
+  classes: int
+  scores: np.ndarray | None = None
+  accuracy: np.ndarray | None = None
+
+
+def windows(choice, index, segments, judged, floor=1, seed=0):
   """The real images that a segment may see.
 
   Args:
     choice: a `WindowChoice`.
     index: the segment, from 0, of `segments`.
-    labels: `[n]` int, each below `classes`.
-    scores: `[n]`, higher is harder, as `scorer` asks for; else None.
-    accuracy: `[classes]` of the scoring networks on the real images.
+    judged: the images, `Judged`.
     floor: never fewer images a class than this, or all of a smaller class.
     seed: of `random`.
 
@@ -128,13 +138,13 @@ def windows(choice, index, segments, labels, classes, scores=None,
     raise unknown('window', choice.name, WINDOWS)
   rule = WINDOWS[choice.name][0]
   rows = []
-  for c in range(classes):
-    members = np.flatnonzero(labels == c)
-    if scores is None:
+  for c in range(judged.classes):
+    members = np.flatnonzero(judged.labels == c)
+    if judged.scores is None:
       order = np.random.default_rng([seed, c]).permutation(members)
     else:
-      order = members[np.argsort(scores[members], kind='stable')]
-    known = 0.0 if accuracy is None else float(accuracy[c])
+      order = members[np.argsort(judged.scores[members], kind='stable')]
+    known = 0.0 if judged.accuracy is None else float(judged.accuracy[c])
     low, high = rule(choice, index, segments, known)
     rows.append(np.sort(_trim(order, low, high, floor)))
   return rows
@@ -181,7 +191,7 @@ WINDOWS = {
 }
 
 
-def expert_epochs(choice, index, segments, first, last, accuracy):
+def expert_epochs(choice, index, segments, epochs, accuracy):
   """Which epochs of experts a segment may start from, by the same windows.
 
   Time is difficulty here: what experts learn first is easy. The epochs stand
@@ -189,12 +199,13 @@ def expert_epochs(choice, index, segments, first, last, accuracy):
 
   Args:
     choice, index, segments: see `windows`.
-    first, last: the epochs there are to choose from, both included.
+    epochs: first and last that there are to choose from, both included.
     accuracy: of the scoring networks on all real images, from 0 to 1.
 
   Returns:
-    (low, high), both included and between first and last.
+    (low, high), both included and within epochs.
   """
+  first, last = epochs
   low, high = WINDOWS[choice.name][0](choice, index, segments, accuracy)
   inside = _trim(np.arange(first, last + 1), low, high, 1)
   return int(inside[0]), int(inside[-1])

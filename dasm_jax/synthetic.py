@@ -16,7 +16,7 @@ from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import resample, zca
 
 # Class numbers, probabilities, logits for each epoch.
-LABEL_KINDS = ('hard', 'soft', 'told')
+LABEL_KINDS = ('hard', 'soft', 'told')  # as files name them
 
 
 def class_numbers(labels):
@@ -33,20 +33,21 @@ def stored_labels(labels):
   return labels / labels.sum(-1, keepdims=True)
 
 
-def label_kind(labels, told=None):
+def label_kind(labels, logits=None):
   """`hard` if every row of `[…, classes]` is one-hot, else `soft`.
 
-  `told` if there are such logits for each epoch.
+  `told` if there are teachers' logits for each epoch.
   """
-  if told is not None:
+  if logits is not None:
     return 'told'
   return 'soft' if class_numbers(labels) is None else 'hard'
 
 
-def set_bytes(syn, told=None):
-  """Bytes of the set as 8-bit pixels, and with its labels, see `counted`."""
-  return storage_bytes(np.shape(syn.images), label_kind(syn.labels, told),
-                       np.shape(told))
+def set_bytes(syn, logits=None):
+  """Bytes of the set as 8-bit pixels, and with its labels, see
+  `storage_bytes`."""
+  return storage_bytes(np.shape(syn.images), label_kind(syn.labels, logits),
+                       np.shape(logits))
 
 
 def storage_bytes(shape, kind, told=()):

@@ -19,16 +19,16 @@ class Batch(NamedTuple):
 
 
 class SoftLabelled(NamedTuple):
-  """A `Batch` `[n, …]` whose labels are told anew in every epoch.
+  """A `Batch` `[n, …]` that teachers label anew in every epoch (SRe2L).
 
-  told: `[epochs, n, classes]` float16, logits of a teacher for each image as
-    that epoch shows it; after the last epoch comes the first again.
+  logits: `[epochs, n, classes]` float16, of a teacher for each image as that
+    epoch shows it; after the last epoch comes the first again.
   seed: `[]` uint32, of what an epoch shows: order, augmentation, CutMix.
   temperature: `[]`, by which a network's logits are divided, and these.
   """
   images: Array
   labels: Array
-  told: Array
+  logits: Array
   seed: Array
   temperature: Array
 

@@ -1,4 +1,8 @@
-"""What each compiled call of a segment is given, read ahead where streamed."""
+"""What each compiled call of a segment is given, read ahead where streamed.
+
+Sections: in which order sweeps and their warm-ups follow (`Schedule`), what a
+call is given (`open_feed`), real images read ahead, where experts stood.
+"""
 
 import contextlib
 import functools
@@ -11,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import segments
-from dasm_jax.distill import setup
-from dasm_jax.methods import trajectory
+from dasm_jax.distill import initialise, setup
+from dasm_jax.methods import registry, trajectory
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes
 from dasm_jax.training import experts as expert_training
@@ -20,43 +24,7 @@ from dasm_jax.training import experts as expert_training
 EXPERT_DRAWS = 7  # tells draws of expert starts from others of the same seed
 
 
-def expert_feeder(experiment, segment, progress, buffer):
-  """`(step, steps) -> data` of a trajectory method: where experts stood."""
-  c, chunk = experiment.config.method, experiment.config.run.chunk
-  window = segments.expert_epochs(
-      experiment.choice, segment.index, len(experiment.plan), c.first_epoch,
-      c.last_epoch,
-      float(np.mean(progress.accuracy)))
-
-  def feed(step, steps):
-    drawn = [draw_expert_starts(experiment, segment, window, buffer, k)
-             for k in range(step, step + steps)]
-    who, when = np.concatenate(drawn, axis=1)
-    rows = [np.resize(expert_training.expert_weights(buffer, who, epochs),
-                      (chunk * c.starts, buffer.size))
-            for epochs in (when, when + c.expert_epochs)]
-    return devices.replicate(trajectory.Pairs(
-        *map(jnp.asarray, rows), jnp.int32(step)))
-  return feed
-
-
-def draw_expert_starts(experiment, segment, window, buffer, step):
-  """Experts and epochs that one step starts from, `[2, starts]` int."""
-  c, low, high = experiment.config.method, *window
-  rng = np.random.default_rng([experiment.config.seed, EXPERT_DRAWS,
-                               segment.index,
-                               step])
-  last = c.last_epoch
-  if c.expand and c.start_last_epoch >= 0:
-    grown = (last - c.start_last_epoch) * step // c.expand
-    last = min(last, c.start_last_epoch + grown)
-  replay = experiment.config.segments.replay if segment.index else 0.0
-  out = []
-  for _ in range(c.starts):
-    first = c.first_epoch if rng.random() < replay else low
-    out.append((rng.integers(buffer.number),
-                rng.integers(first, max(first, min(high, last)) + 1)))
-  return np.array(out).T
+# ---- In which order
 
 
 class Position(NamedTuple):
@@ -113,69 +81,57 @@ def position_of(method, state):
                   int(method.warmup.done(state)) if method.warmup else 0)
 
 
-class FeedPlan(NamedTuple):
-  """How streamed sweeps, or batches of their warm-ups, are fed.
-
-  piece: how many are given at once. capacity: images they have room for.
-  """
-  piece: int
-  capacity: int
+# ---- What a call is given
 
 
 @contextlib.contextmanager
-def open_feed(experiment, segment, progress, method, pool, data, experts, key,
-              course, at, meter):
+def open_feed(made, phase, progress, schedule, at):
   """Yields `(at, most) -> (data, size)`, what a method is given next.
 
   `size` is how many sweeps, or batches of a warm-up, it is for: `most`, or
   where images are streamed at most as many as were read together.
 
   Args:
-    experiment, segment, progress: of the run.
-    method: a `Method`; pool: a `ClassWindows` of all classes; key: of the
-    segment.
-    data: one of `real`; experts: a `ExpertStore`, or None.
-    course: a `feeding.Schedule`; at: where to begin, an `Position`.
-    meter: a `timing.CostMeter`, which is told how long steps waited.
+    made: a `setup.Run`, whose meter is told how long steps waited.
+    phase: a `Segment` of some classes; progress: where it stands.
+    schedule: a `Schedule`; at: where to begin, a `Position`.
   """
-  c = experiment.config
-  if 'experts' in c:
-    feed = expert_feeder(experiment, segment, progress, experts)
-    yield lambda at, most: (feed(at.step, most), most)
+  c, data = made.experiment.config, made.data
+  if registry.family_of(c.method).experts:
+    pairs = expert_feed(made, phase, progress)
+    yield lambda at, most: (pairs(at.step, most), most)
     return
-  begun = network_starts(experts)
-  def given(source):
-    return source._replace(starts=begun)
+  starts = network_starts(made.experts)
   if not data.streamed:
-    source = given(streaming.fetch(data, None))
+    source = streaming.fetch(data, None)._replace(starts=starts)
     yield lambda at, most: (source, most)
     return
-  indices = index_reader(experiment, segment, pool, data, key)
-  steps = c.method.get('inner', 1) + c.run.chunk
-  plans = plan_pieces(indices, data, course, at, steps)
-  with _streamed_feed(data, indices, course, at, plans, meter) as feed:
-    def feed_begun(at, most):
+  indices = index_reader(made, phase, progress)
+  plans = plan_pieces(indices, data, schedule, at,
+                      c.method.get('inner', 1) + c.run.chunk)
+  with _streamed_feed(made, indices, schedule, at, plans) as feed:
+    def with_starts(at, most):
       source, size = feed(at, most)
-      return given(source), size
-    yield feed_begun
+      return source._replace(starts=starts), size
+    yield with_starts
 
 
-def index_reader(experiment, segment, windows, data, key):
+# ---- Real images, read ahead
+
+
+def index_reader(made, phase, progress):
   """`(at, warms) -> [indices, …]`, the real images that this process needs.
 
   Of the sweep at a place; or with `warms` of all the batches before it, one
   array, of which each row is a batch. Asked while the devices are at work, of
-  a method that knows no devices, on the host.
-
-  Args:
-    experiment, segment: of the run.
-    windows: `ClassWindows` of all classes.
-    data: a `streaming.StreamedImages`; key: of the segment.
+  a method that knows no devices, on the host. Arguments as for `open_feed`.
   """
-  method = setup.build_method(experiment, segment, None)
-  rows = experiment.rows(segment)
+  method = setup.build_method(made.experiment, phase, None)
+  rows = made.experiment.rows(phase)
   mine = rows[devices.local_items(len(rows))]
-  source, windows, key = devices.on_host((data.unread, windows, key))
+  source, windows, key = devices.on_host((
+      made.data.unread, initialise.all_windows(made, progress),
+      setup.segment_key(made.key, phase)))
   draw = jax.jit(method.draw)
   draw_warmup = method.warmup and jax.jit(method.warmup.draw)
 
@@ -188,25 +144,21 @@ def index_reader(experiment, segment, windows, data, key):
   return indices
 
 
-def network_starts(experts):
-  """`[k, parameters]` on every device: what `experts`, a `ExpertStore`, became.
+class FeedPlan(NamedTuple):
+  """How streamed sweeps, or batches of their warm-ups, are fed.
 
-  None if there is none.
+  piece: how many are given at once. capacity: images they have room for.
   """
-  if experts is None:
-    return None
-  who = range(experts.number)
-  return devices.replicate(jnp.asarray(
-      expert_training.expert_weights(experts, who, [experts.epochs]
-                                     * len(who))))
+  piece: int
+  capacity: int
 
 
-def plan_pieces(indices, data, course, at, steps):
+def plan_pieces(indices, data, schedule, at, steps):
   """`{warms: FeedPlan}` of sweeps and of batches of their warm-ups.
 
   Args:
     indices: see `index_reader`; data: a `streaming.StreamedImages`.
-    course, at: see `open_feed`.
+    schedule, at: see `open_feed`.
     steps: sweeps to plan for: some begin with a warm-up.
   """
   # Shapes tell how many; they cost nothing. A process may have fewer than
@@ -215,10 +167,10 @@ def plan_pieces(indices, data, course, at, steps):
     found = jax.eval_shape(lambda: indices(Position(step), warms))
     return sum(int(np.prod(x.shape[warms:])) for x in found)
 
-  whole = range(at.step, min(at.step + steps, course.stop))
+  whole = range(at.step, min(at.step + steps, schedule.stop))
   counts = {False: [count(step, False) for step in whole], True: [
-      count(step, True) for step in whole if course.batches(step)][:1]}
-  most = {False: course.chunk, True: max(map(course.batches, whole))}
+      count(step, True) for step in whole if schedule.batches(step)][:1]}
+  most = {False: schedule.chunk, True: max(map(schedule.batches, whole))}
   plans = {}
   for warms, mine in counts.items():
     if mine:
@@ -231,46 +183,101 @@ def plan_pieces(indices, data, course, at, steps):
 
 
 @contextlib.contextmanager
-def _streamed_feed(data, indices, course, at, plans, meter):
+def _streamed_feed(made, indices, schedule, at, plans):
   """Yields `(at, most) -> (data, size)`, the next piece read meanwhile.
 
   Args:
-    data: a `streaming.StreamedImages`.
-    indices: see `index_reader`; course, at: see `open_feed`; plans: see
+    made: a `setup.Run` of streamed images.
+    indices: see `index_reader`; schedule, at: see `open_feed`; plans: see
       `plan_pieces`.
-    meter: a `timing.CostMeter`.
   """
   last = functools.lru_cache(1)(
       lambda step: np.asarray(indices(Position(step), True)[0]))
 
   def size_at(at):
-    return min(plans[course.warms(at)].piece, course.left(at))
+    return min(plans[schedule.warms(at)].piece, schedule.left(at))
 
   def pieces(at):
-    while at.step < course.stop:
+    while at.step < schedule.stop:
       yield at
-      at = course.after(at, size_at(at))
+      at = schedule.after(at, size_at(at))
 
   def wanted(at):
-    size, capacity = size_at(at), plans[course.warms(at)].capacity
-    if course.warms(at):
+    size, capacity = size_at(at), plans[schedule.warms(at)].capacity
+    if schedule.warms(at):
       return last(at.step)[at.batch:at.batch + size], capacity
     found = [x for k in range(size)
              for x in indices(Position(at.step + k), False)]
     return np.concatenate([np.ravel(x) for x in found]), capacity
 
-  with streaming.prefetched(data, pieces(at), wanted) as coming:
+  with streaming.prefetched(made.data, pieces(at), wanted) as coming:
     held, end = None, at
 
     def feed(at, most):
       nonlocal held, end
       if at == end:
         began = time.perf_counter()
-        held, end = None, course.after(at, size_at(at))
+        held, end = None, schedule.after(at, size_at(at))
         _, held = next(coming)
-        meter.waited += time.perf_counter() - began
-      left = (end.batch - at.batch if course.warms(at)
+        made.meter.waited += time.perf_counter() - began
+      left = (end.batch - at.batch if schedule.warms(at)
               else end.step - at.step)
       return held, min(most, left)  # a call may use a part of a piece
 
     yield feed
+
+
+def network_starts(store):
+  """`[k, parameters]` on every device: what the networks of a store became.
+
+  store: an `ExpertStore`, or None, which has none.
+  """
+  if store is None:
+    return None
+  who = range(store.number)
+  return devices.replicate(jnp.asarray(expert_training.expert_weights(
+      store, who, [store.epochs] * len(who))))
+
+
+# ---- Where experts stood
+
+
+def expert_feed(made, phase, progress):
+  """`(step, steps) -> trajectory.Pairs`; arguments as for `open_feed`."""
+  experiment, c = made.experiment, made.experiment.config.method
+  chunk, store = experiment.config.run.chunk, made.experts
+  window = segments.expert_epochs(
+      experiment.choice, phase.index, len(experiment.plan),
+      (c.first_epoch, c.last_epoch), float(np.mean(progress.accuracy)))
+
+  def feed(step, steps):
+    drawn = [draw_expert_starts(experiment, phase, window, store.number, k)
+             for k in range(step, step + steps)]
+    who, when = np.concatenate(drawn, axis=1)
+    rows = [np.resize(expert_training.expert_weights(store, who, epochs),
+                      (chunk * c.starts, store.size))
+            for epochs in (when, when + c.expert_epochs)]
+    return devices.replicate(trajectory.Pairs(
+        *map(jnp.asarray, rows), jnp.int32(step)))
+  return feed
+
+
+def draw_expert_starts(experiment, phase, window, experts, step):
+  """Experts and epochs that one step starts from, `[2, starts]` int.
+
+  window: first and last epoch of the segment; experts: how many there are.
+  """
+  c, low, high = experiment.config.method, *window
+  rng = np.random.default_rng(
+      [experiment.config.seed, EXPERT_DRAWS, phase.index, step])
+  last = c.last_epoch
+  if c.expand and c.start_last_epoch >= 0:
+    grown = (last - c.start_last_epoch) * step // c.expand
+    last = min(last, c.start_last_epoch + grown)
+  replay = experiment.config.segments.replay if phase.index else 0.0
+  out = []
+  for _ in range(c.starts):
+    first = c.first_epoch if rng.random() < replay else low
+    out.append((rng.integers(experts),
+                rng.integers(first, max(first, min(high, last)) + 1)))
+  return np.array(out).T

@@ -64,186 +64,214 @@ def join_segments(done, rows=slice(None)):
                    parts[-1].lr)
 
 
-def progress_shapes(experiment, segment, key):
-  """The shapes of a segment's `Progress`."""
-  return jax.eval_shape(lambda: _blank_progress(experiment, segment, key))
-
-
-def _blank_progress(experiment, segment, key):
+def progress_shapes(made, phase):
+  """The shapes of the `Progress` of a segment's phase."""
+  experiment = made.experiment
   n, classes = len(experiment.dataset.train.labels), experiment.classes
-  size = np.bincount(experiment.dataset.train.labels).max()
-  images = jnp.zeros((len(experiment.rows(segment)), segment.width,
-                      *experiment.shape))
-  window = Window(jnp.zeros((classes, size), jnp.int32),
-                  jnp.zeros(classes, jnp.int32))
-  labels = jnp.zeros((*images.shape[:2], classes))
-  return Progress(
-      _init_state(experiment, segment, images, labels, key), window,
-      jnp.zeros(n),
-      jnp.zeros(classes), jnp.zeros(n, bool))
+  widest = np.bincount(experiment.dataset.train.labels).max()
+
+  def blank():
+    images = jnp.zeros((len(experiment.rows(phase)), phase.width,
+                        *experiment.shape))
+    window = Window(jnp.zeros((classes, widest), jnp.int32),
+                    jnp.zeros(classes, jnp.int32))
+    labels = jnp.zeros((*images.shape[:2], classes))
+    return Progress(_first_state(made, phase, images, labels), window,
+                    jnp.zeros(n), jnp.zeros(classes), jnp.zeros(n, bool))
+  return jax.eval_shape(blank)
 
 
-def _init_state(experiment, segment, images, labels, key, lr=None):
-  lr = experiment.config.method.get('lr_start', experiment.recipe.lr) if (
-      lr is None) else lr
+def _first_state(made, phase, images, labels, lr=None):
+  """The method's state of first images; lr: of the segments before, or None."""
+  experiment = made.experiment
+  if lr is None:
+    lr = experiment.config.method.get('lr_start', experiment.recipe.lr)
   syn = Synthetic(images, labels, jnp.float32(lr))
-  return jax.jit(setup.build_method(experiment, segment).init)(key, syn)
+  return jax.jit(setup.build_method(experiment, phase).init)(
+      setup.segment_key(made.key, phase), syn)
 
 
-def segment_starter(experiment, segment, done, phases, data, experts, key, log,
-                    keeper=None):
-  """`() -> Progress`: probe, score, window, start of a segment's phase.
+def begin_phase(made, phase, done, phases):
+  """The first `Progress` of a phase: probe, score, window, first images.
 
-  done: segments; phases: of this one, those that are finished. keeper: an
-  `resumable.Keeper`, or None, for networks that are trained for this.
+  Args:
+    made: a `setup.Run`.
+    phase: a `Segment` of some classes.
+    done: finished segments; phases: of this one, those that are finished.
   """
-  def begin():
-    key_ = jax.random.fold_in(key, segment.index)
-    labels = experiment.dataset.train.labels
-    scores, accuracy = score_images(
-        experiment, segment, done, phases, data, key_, log, keeper)
-    rows = segments.windows(
-        experiment.choice, segment.index, len(experiment.plan), labels,
-        experiment.classes, scores,
-        accuracy, setup.window_floor(experiment, segment),
-        experiment.config.seed)
-    used = (np.asarray(done[-1].used) if done
-            else np.zeros(len(labels), bool))
-    images, soft, used = start_images(experiment, segment, rows, used, data,
-                                      experts,
-                                      key_,
-                                      log.say, keeper)
-    capacity = np.bincount(labels).max()
-    window = sources.pad_window(rows)
-    wide = np.zeros((experiment.classes, capacity), np.int32)
-    wide[:, :window.indices.shape[1]] = window.indices
-    zeros = np.zeros(len(labels), np.float32)
-    return Progress(
-        _init_state(experiment, segment, images, soft, key_,
-                    done[-1].state.syn.lr if done else None),
-        Window(jnp.asarray(wide), jnp.asarray(window.counts)),
-        jnp.asarray(zeros if scores is None else scores, jnp.float32),
-        jnp.asarray(np.zeros(experiment.classes)
-                    if accuracy is None else accuracy,
-                    jnp.float32), jnp.asarray(used))
-  return begin
+  experiment, labels = made.experiment, made.experiment.dataset.train.labels
+  scores, accuracy = score_images(made, phase, done, phases)
+  rows = segments.windows(
+      experiment.choice, phase.index, len(experiment.plan),
+      segments.Judged(labels, experiment.classes, scores, accuracy),
+      setup.window_floor(experiment, phase), experiment.config.seed)
+  used = np.asarray(done[-1].used) if done else np.zeros(len(labels), bool)
+  images, soft, used = first_images(made, phase, rows, used)
+  window = sources.pad_window(rows)
+  wide = np.zeros((experiment.classes, np.bincount(labels).max()), np.int32)
+  wide[:, :window.indices.shape[1]] = window.indices
+  if scores is None:
+    scores, accuracy = np.zeros(len(labels)), np.zeros(experiment.classes)
+  return Progress(
+      _first_state(made, phase, images, soft,
+                   done[-1].state.syn.lr if done else None),
+      Window(jnp.asarray(wide), jnp.asarray(window.counts)),
+      jnp.asarray(scores, jnp.float32), jnp.asarray(accuracy, jnp.float32),
+      jnp.asarray(used))
 
 
-def score_images(experiment, segment, done, phases, data, key, log,
-                 keeper=None):
+# ---- Difficulty
+
+
+def score_images(made, phase, done, phases):
   """Difficulty of every real image for a segment: `(scores, accuracy)`.
 
   None, None where the windows ask nobody. Networks trained on real data score
-  once, those trained on the earlier segments anew for each segment.
+  once, those trained on the earlier segments anew for each segment. Arguments
+  as for `begin_phase`.
   """
-  c = experiment.config.segments
-  who = segments.scoring_networks(experiment.choice, segment.index)
+  experiment, c = made.experiment, made.experiment.config.segments
+  who = segments.scoring_networks(experiment.choice, phase.index)
   if who is None:
     return None, None
   known = phases or (done if who == 'real' else [])
   if known:
     return np.asarray(known[0].scores), np.asarray(known[0].accuracy)
-  keys = jax.random.split(jax.random.fold_in(key, 1), c.probes)
+  keys = jax.random.split(jax.random.fold_in(
+      setup.segment_key(made.key, phase), 1), c.probes)
   if who == 'real':
-    source_ = 'real images'
-    train = scoring.train_probes(experiment.network, experiment.probe,
-                                 c.probe_real_steps)
-    variables = train(keys, data, _stop_check(segment, keeper))
+    trained_on = 'real images'
+    variables = scoring.train_probes(
+        experiment.network, experiment.probe, c.probe_real_steps)(
+            keys, made.data, _stop_check(made, phase))
   else:
-    source_ = 'the segments before'
-    variables = _train_probes(experiment, segment, done, keys, log, keeper)
+    trained_on = 'the segments before'
+    variables = _train_probes(made, phase, done, keys)
   scores, accuracy = scoring.difficulty_scores(experiment.network, c.score)(
-      devices.replicate(variables), data)
-  log.say(
-      f'segment {segment.index + 1}: {plural(c.probes, "probe")} trained on '
-          f'{source_}: {accuracy.mean():.1%} right of the real images; score '
-          f'{c.score}: '
-          f'{np.quantile(scores, .1):.3g} (easy tenth) to '
-          f'{np.quantile(scores, .9):.3g} (hard tenth)')
+      devices.replicate(variables), made.data)
+  made.log.say(
+      f'segment {phase.index + 1}: {plural(c.probes, "probe")} trained on '
+      f'{trained_on}: {accuracy.mean():.1%} right of the real images; score '
+      f'{c.score}: {np.quantile(scores, .1):.3g} (easy tenth) to '
+      f'{np.quantile(scores, .9):.3g} (hard tenth)')
   return scores, accuracy
 
 
-def _train_probes(experiment, segment, done, keys, log, keeper):
+def _train_probes(made, phase, done, keys):
   """Networks trained on the segments before, `Variables [probes, …]`."""
-  before, what = join_segments(done), f'probes_{segment.index + 1}'
+  experiment, before = made.experiment, join_segments(done)
   recipe = experiment.at_rate(experiment.probe, before)
-  batch = Batch(*synthetic.training_inputs(experiment.codec, before))
-  epochs = recipe.epochs + recipe.extra
-  like = functools.partial(ensemble.state_shapes, experiment.network, recipe)
-  with resumable.resumable(keeper, what, range(len(keys)), like) as (
-      start, keep):
-    def seen(done, stand, loss):
-      if done < epochs:
-        log.progress(segment.index + 1, len(experiment.plan), done,
-                     recipe.epochs,
-                     loss().mean(), what='probes of segment', unit='epoch')
-        keep(stand, lambda: (
-            f'the probes of segment {segment.index + 1}, epoch {done}'))
-    variables = ensemble.train_on_set(experiment.network, recipe)(
-        keys, devices.replicate(batch), start, seen)
-  log.wipe()
+  batch = devices.replicate(
+      Batch(*synthetic.training_inputs(experiment.codec, before)))
+  train = ensemble.train_on_set(experiment.network, recipe)
+
+  def report(epoch, within, loss):
+    if epoch >= recipe.epochs + recipe.extra:
+      return None
+    made.log.progress(
+        (phase.index + 1, len(experiment.plan), epoch, recipe.epochs),
+        loss().mean(), what='probes of segment', unit='epoch')
+    return lambda: f'the probes of segment {phase.index + 1}, epoch {epoch}'
+
+  group = resumable.Group(
+      f'probes_{phase.index + 1}', range(len(keys)),
+      functools.partial(ensemble.state_shapes, experiment.network, recipe))
+  variables = resumable.train_networks(
+      lambda start, seen: train(keys, batch, start, seen), made.keeper, group,
+      report)
+  made.log.wipe()
   return variables
 
 
-def _stop_check(segment, keeper):
+def _stop_check(made, phase):
   """`() -> None`, called while networks are trained that are not kept."""
-  done = f'all before segment {segment.index + 1}' if segment.index else (
+  done = f'all before segment {phase.index + 1}' if phase.index else (
       'nothing, as the first segment has not begun')
-  return lambda: resumable.stop_if_asked(keeper, done)
+  return lambda: resumable.stop_if_asked(made.keeper, done)
 
 
-def start_images(experiment, segment, rows, used, data, experts, key, say,
-                 keeper=None):
-  """First images and labels `[k, width, …]` of a segment's phase, who is used.
+# ---- First images
 
-  k: the classes of this phase; who: of all.
+
+def first_images(made, phase, rows, used):
+  """First images and labels `[k, width, …]` of a phase, and who is used now.
+
+  Args:
+    made: a `setup.Run`; phase: a `Segment` of k classes.
+    rows: the windows, one a class.
+    used: `[n]` bool, real images that any segment began with.
   """
-  c, codec = experiment.config, experiment.codec
-  which = experiment.rows(segment)
+  experiment, c = made.experiment, made.experiment.config
+  codec, which = experiment.codec, experiment.rows(phase)
   labels = jnp.broadcast_to(jnp.eye(experiment.classes)[which, None],
-                            (len(which), segment.width, experiment.classes))
+                            (len(which), phase.width, experiment.classes))
   if c.syn.init == 'noise':
-    shape = (experiment.classes, segment.width, *experiment.shape)
-    return synthetic.noise(key, codec, shape)[which], labels, used
-  chosen = _choose_start(experiment, segment, rows, used, data, experts, key,
-                         say,
-                         _stop_check(segment, keeper))
+    shape = (experiment.classes, phase.width, *experiment.shape)
+    return synthetic.noise(
+        setup.segment_key(made.key, phase), codec, shape)[which], labels, used
+  chosen = _choose_images(made, phase, rows, used)
   used = used.copy()
   used[chosen] = True
   chosen = chosen[which]
   if c.syn.labels == 'experts':
-    soft = expert_training.soft_labels(experiment, experts, data, chosen)
+    soft = expert_training.soft_labels(
+        experiment, made.experts, made.data, chosen)
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
-        len(which), -1, segment.width, experiment.classes).mean(1))
+        len(which), -1, phase.width, experiment.classes).mean(1))
   real = jnp.asarray(experiment.dataset.train.read(chosen), jnp.float32) / 255
   if codec.space == 'normalised':
     real = synthetic.normalise_pixels(codec, real)
   return jax.vmap(lambda x: synthetic.pack(x, codec.factor))(real), labels, used
 
 
-def _choose_start(experiment, segment, rows, used, data, experts, key, say,
-                  heard):
+def _choose_images(made, phase, rows, used):
   """Real images `[classes, n]` that a segment begins with."""
-  c, labels = experiment.config, experiment.dataset.train.labels
-  size, seed = setup.decoded_images(experiment, segment), [c.seed, 1,
-                                                           segment.index]
+  experiment, c = made.experiment, made.experiment.config
+  labels = experiment.dataset.train.labels
+  size = setup.decoded_images(experiment, phase)
+  seed = [c.seed, 1, phase.index]
   if c.syn.init in coresets.CORESETS:
     if coresets.CORESETS[c.syn.init][0]:
-      say(f'segment {segment.index + 1}: choosing by {c.syn.init}; '
+      made.log.say(
+          f'segment {phase.index + 1}: choosing by {c.syn.init}; '
           f'{plural(c.coreset.networks, "network")} to train for '
           f'{plural(c.coreset.epochs, "epoch")} on all real images')
     values = scoring.selection_values(
         c.syn.init, experiment.network, experiment.probe,
-        epochs=c.coreset.epochs,
-        score=c.segments.score)
-    keys = jax.random.split(jax.random.fold_in(key, 2), c.coreset.networks)
+        epochs=c.coreset.epochs, score=c.segments.score)
+    keys = jax.random.split(jax.random.fold_in(
+        setup.segment_key(made.key, phase), 2), c.coreset.networks)
     return coresets.choose_from(
-        segments.unused_first(rows, used, size), c.syn.init, values(keys, data,
-                                                                    heard),
-        labels, size, seed)
+        segments.unused_first(rows, used, size), c.syn.init,
+        values(keys, made.data, _stop_check(made, phase)), labels, size, seed)
   if c.syn.init == 'known':
-    right = expert_training.known_by_experts(experiment, experts, data, size
-                                             * (segment.index + 1))
+    right = expert_training.known_by_experts(
+        experiment, made.experts, made.data, size * (phase.index + 1))
     rows = [row[right[row]] for row in rows]
   return segments.first_images(rows, labels, used, size, seed)
+
+
+# ---- Windows, as the sweeps have them
+
+
+def class_windows(made, phase, done, progress):
+  """The `ClassWindows` of a phase's classes, on the devices."""
+  experiment, rows = made.experiment, made.experiment.rows(phase)
+  n = experiment.classes
+  frozen = Batch(jnp.zeros((len(rows), 0, *experiment.shape)),
+                 jnp.zeros((len(rows), 0, n)))
+  if done:
+    before = join_segments(done, rows)
+    frozen = Batch(before.images, before.labels)
+  windows = jax.tree.map(
+      lambda x: x[rows], all_windows(made, progress))._replace(frozen=frozen)
+  return devices.shard(windows, 0, len(rows))._replace(
+      present=devices.present(len(rows)))
+
+
+def all_windows(made, progress):
+  """The `ClassWindows` of all classes, nothing frozen, for `Method.draw`."""
+  n = made.experiment.classes
+  return sources.ClassWindows(jnp.arange(n), jnp.ones(n), progress.window,
+                              made.data.everything, None)

@@ -14,7 +14,8 @@ from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
-from dasm_jax.runtime import devices, processes, text
+from dasm_jax.runtime import devices, processes, text, timing
+from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.text import plural
 from dasm_jax.training import soft_labels
 from dasm_jax.types import Batch
@@ -99,12 +100,115 @@ def _where(experiment):
           f'{text.size(devices.memory())} of memory')
 
 
-def report_resumed(experiment, segment, step, log):
+# ---- Progress
+
+
+def report_resumed(made, phase, step):
   """Says where a run goes on; nothing where a phase begins or is done."""
-  if 0 < step < setup.segment_steps(experiment, segment):
-    _, done, whole = setup.progress_of(experiment, segment, step)
-    log.say(f'going on from segment {segment.index + 1}/'
-            f'{len(experiment.plan)}, step {done}/{whole}')
+  experiment = made.experiment
+  if 0 < step < setup.segment_steps(experiment, phase):
+    _, done, whole = setup.progress_of(experiment, phase, step)
+    made.log.say(f'going on from segment {phase.index + 1}/'
+                 f'{len(experiment.plan)}, step {done}/{whole}')
+
+
+def report_compiling(made, phase, step):
+  """Says what the first call waits for."""
+  _, done, steps = setup.progress_of(made.experiment, phase, step)
+  made.log.progress((phase.index + 1, len(made.experiment.plan), done, steps),
+                    note='compiling')
+
+
+def rewind_metrics(made, phase, step):
+  """Forgets rows of the metrics that will be written again."""
+  experiment, log = made.experiment, made.log
+  last = phase.index + 1 == len(experiment.plan) and (
+      phase.phase + 1 == experiment.config.syn.phases)
+  # Else a later one's rows stay.
+  if last or step < setup.segment_steps(experiment, phase):
+    log.rewind(phase.index + 1, setup.progress_of(experiment, phase, step)[1])
+
+
+class StepReport:
+  """Tells how far the sweeps of a phase are, and keeps their metrics.
+
+  images: that pass through networks in one sweep. speed: of sweeps; a warm-up
+  costs as much as many of them.
+  """
+
+  def __init__(self, made, phase, means):
+    """made: a `setup.Run`; means: `timing.MetricMeans` of the phase."""
+    self._made, self._phase, self._means = made, phase, means
+    self.images = setup.images_per_step(made.experiment, phase)
+    m = made.experiment.config.method
+    self.speed = timing.Throughput(
+        self.images, cycle=m.inner if m.get('warmup') else 1)
+
+  def steps(self, step, metrics, size):
+    """Tells of `size` more sweeps, and at the end of a chunk adds a row.
+
+    Returns:
+      The sweeps of the segment that are done, see `setup.progress_of`, in
+      words.
+    """
+    experiment, log = self._made.experiment, self._made.log
+    values = {name: float(value) for name, value in metrics.items()}
+    self.speed.add(size)
+    self._means.add(values, size)
+    number = self._phase.index + 1
+    before, done, steps = setup.progress_of(experiment, self._phase, step)
+    check_finite(values, number, done)
+    if step % experiment.config.run.chunk == 0 or (
+        step == setup.segment_steps(experiment, self._phase)):
+      log.scalars(number, done, self._means.take(), before + done)
+    left = setup.total_steps(experiment) - before - done
+    log.progress((number, len(experiment.plan), done, steps),
+                 values['match/loss'], self.speed.speed, self.speed.left(left))
+    return f'step {done}'
+
+  def warmup(self, at, schedule):
+    """The same of batches of a warm-up."""
+    experiment = self._made.experiment
+    _, done, steps = setup.progress_of(experiment, self._phase, at.step)
+    whole = schedule.batches(at.step)
+    if at.batch < whole:  # the next sweep says that it is over
+      self._made.log.progress(
+          (self._phase.index + 1, len(experiment.plan), done, steps),
+          note=f'warm-up {at.batch}/{whole}')
+    return f'step {done}, batch {at.batch} of {whole} of a warm-up'
+
+  def keep(self, number):
+    """Keeps what a row has so far, of the checkpoint that is about to be."""
+    processes.on_leader(lambda: self._means.keep(number))
+    self._made.log.mark()
+
+
+def group_reporter(log, compared, group, number, size, speed):
+  """The `report` of a group of networks of the evaluation.
+
+  number: of the set, of two. size: networks of a group. speed: a
+  `timing.Throughput` of epochs.
+  """
+  recipe, networks = compared.recipe, compared.networks
+  epochs, have = recipe.epochs + recipe.extra, group.numbers[0]
+  # Groups of networks that are not begun, of this set and of the next.
+  rest = -(-(networks - have - len(group.numbers)) // size) + (
+      -(-networks // size) * (2 - number))
+  last = [0]
+
+  def report(epoch, within, loss):
+    speed.add(epoch - last[0])
+    last[0] = epoch
+    if epoch >= epochs:
+      return None
+    note = f'epoch {epoch}/{recipe.epochs}'  # some recipes add one
+    log.progress((number, 2, have, networks), loss().mean(), None,
+                 speed.left(epochs - epoch + rest * epochs),
+                 what='evaluation', unit='network', note=note)
+    return lambda: (
+        f'{have} of {networks} networks trained on the {group.what} set, and '
+        f'{len(group.numbers)} at {note}')
+  return report
 
 
 def check_finite(values, segment, step):
@@ -115,6 +219,9 @@ def check_finite(values, segment, step):
         f'the matching loss is {loss} at segment {segment}, step {step}; try a '
         'smaller --config.method.lr (of the images) or .net_lr in another '
         '--workdir')
+
+
+# ---- What is left behind
 
 
 def show_segment(experiment, segment, done, workdir):
@@ -136,57 +243,91 @@ def _scores_and_window(progress):
   return np.asarray(progress.scores), inside
 
 
-def write_results(experiment, syn, batch, done, accuracy, costs, workdir, name,
-                  log):
+def write_results(made, syn, batch, done, accuracy):
   """Writes the set, the pictures, the page and, last, results.json.
 
-  batch: the set as networks were trained on it.
-  workdir: where to. name: what the user calls it.
+  Args:
+    made: a `setup.Run`.
+    syn: its `Synthetic`; batch: the set as networks were trained on it.
+    done: `Progress` of every segment.
+    accuracy: `{name: [networks]}`.
   """
-  c, told = experiment.config, getattr(batch, 'told', None)
+  experiment, c, folder = made.experiment, made.experiment.config, (
+      made.home.path)
+  logits = getattr(batch, 'logits', None)
   summary = {name: comparison.summary(v) for name, v in accuracy.items()}
   results = {
       'dataset': experiment.dataset.name, 'classes': c.dataset.classes,
       'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(experiment.plan), 'window': c.segments.window,
-      'seed': c.seed,
-      'accuracy': summary, 'seconds': round(log.seconds, 1),
+      'seed': c.seed, 'accuracy': summary,
+      'seconds': round(made.log.seconds, 1),
       'devices': jax.device_count(), 'processes': processes.count(),
       'device': jax.local_devices()[0].device_kind,
-      'costs': costs,
-      'label_kind': synthetic.label_kind(syn.labels, told),
-      'bytes': synthetic.set_bytes(syn, told),
-      'version': dasm_jax.__version__,
-      'jax': jax.__version__}
-  saved_set.save(experiment, syn, results, workdir / 'synthetic.npz', batch)
+      'costs': made.meter.summary(),
+      'label_kind': synthetic.label_kind(syn.labels, logits),
+      'bytes': synthetic.set_bytes(syn, logits),
+      'version': dasm_jax.__version__, 'jax': jax.__version__}
+  saved_set.save(
+      folder / 'synthetic.npz', syn, experiment.codec,
+      experiment.dataset.class_names, card(experiment, syn, summary), batch)
+  table = closing_table(results, made.home.name)
+  _write_pictures(experiment, syn, done, folder)
+  _write_page(experiment, results, table, folder)
+  steps = setup.total_steps(experiment)
+  made.log.scalars(None, steps, {
+      f'eval/{name}/top1_{key}': summary[name][key]
+      for name in summary for key in ('mean', 'std')}, steps)
+  made.log.result(results)
+  made.log.say(table)
+  return results
+
+
+def card(experiment, syn, accuracy):
+  """What the card of a set says of the experiment that made it, a dict."""
+  c, codec = experiment.config, experiment.codec
+  settings = json.loads(c.to_json())
+  return {
+      'dataset': experiment.dataset.name, 'data': {
+          'name': c.dataset.name, 'size': c.dataset.size,
+          'holdout': c.dataset.holdout, 'seed': c.seed,
+          'classes': c.dataset.classes},
+      'method': c.method.name, 'ipc': c.syn.ipc,
+      'segments': len(experiment.plan), 'seed': c.seed,
+      'network': settings['network'],
+      'recipe': experiment.at_rate(experiment.recipe, syn)._asdict(),
+      'recipe_name': c.eval.recipe, 'real_lr': experiment.recipe.lr,
+      'accuracy': accuracy,
+      'config_hash': workdirs.fingerprint(settings, ('run',)),
+      'storage': {'space': codec.space, 'factor': codec.factor,
+                  'formation': codec.kind, 'zca': c.dataset.zca},
+      'split': f'{len(experiment.dataset.test.labels)} test images'}
+
+
+def _write_pictures(experiment, syn, done, folder):
   shown = np.asarray(synthetic.pixels(experiment.codec, syn.images))
-  figures.image_grid(shown, workdir / 'images.png',
+  figures.image_grid(shown, folder / 'images.png',
                      experiment.dataset.class_names)
-  figures.window_plots([_scores_and_window(p) for p in done], workdir
-                       / 'windows.png',
-                       c.segments.score)
-  text = closing_table(results, name)
-  title = (f'{experiment.dataset.name}, {c.method.name}, '
-           f'{plural(c.syn.ipc, "image")} a class')
-  names = [(f'{kind_of_set(c.method.name)} images, one row a class',
+  figures.window_plots([_scores_and_window(p) for p in done],
+                       folder / 'windows.png', experiment.config.segments.score)
+
+
+def _write_page(experiment, results, table, folder):
+  """report.html, of the pictures that are there."""
+  title = (f'{experiment.dataset.name}, {results["method"]}, '
+           f'{plural(results["ipc"], "image")} a class')
+  names = [(f'{kind_of_set(results["method"])} images, one row a class',
             'images.png'),
            ('difficulty of the real images, and each segment’s window',
             'windows.png')]
   if len(experiment.plan) > 1:
     names += [(f'images of segment {segment.index + 1}',
                f'images_{segment.index + 1}.png')
-               for segment in experiment.plan]
+              for segment in experiment.plan]
   figures.report_page(
-      workdir / 'report.html', title, results, text,
-      [(caption, workdir / name) for caption, name in names],
-      list(config.entries(c)))
-  steps = setup.total_steps(experiment)
-  log.scalars(None, steps, {
-      f'eval/{name}/top1_{key}': summary[name][key]
-      for name in summary for key in ('mean', 'std')}, steps)
-  log.result(results)
-  log.say(text)
-  return results
+      folder / 'report.html', title, results, table,
+      [(caption, folder / name) for caption, name in names],
+      list(config.entries(experiment.config)))
 
 
 def kind_of_set(method):

@@ -3,63 +3,20 @@
 import math
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from dasm_jax import methods, models, objectives, segments, synthetic
+from dasm_jax import config, methods, models, objectives, segments, synthetic
 from dasm_jax.config import evaluation_recipe, validate
 from dasm_jax.data import dataset as datasets
 from dasm_jax.methods import registry
 from dasm_jax.models import flops
 from dasm_jax.pipeline import loading, streaming
-from dasm_jax.runtime import devices
-from dasm_jax.training import packing, recipes
+from dasm_jax.runtime import devices, logging, preemption, timing
+from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.training import expert_store, packing, recipes, resumable
+from dasm_jax.training import experts as expert_training
 from dasm_jax.transforms import zca
-
-
-def classes_together(experiment, segment, classes, split):
-  """Of the classes on a device, those that are matched at once.
-
-  Args:
-    experiment: an `Experiment`.
-    segment: a `Segment`.
-    classes: on one device.
-    split: a `packing.DeviceSplit`.
-
-  Returns:
-    A number from 1 to `classes`.
-  """
-  def fit():
-    if split.turns:
-      return 1
-    room = split.memory * packing.MEMORY_SHARE
-    return room // _class_bytes(experiment, segment)
-  return packing.resolve_together(experiment.config.run.batched, classes, fit)
-
-
-def _class_bytes(experiment, segment):
-  """Of a step of one class."""
-  once = flops.forward_cost(experiment.network, experiment.shape)
-  half = experiment.config.network.dtype != 'float32'
-  c = experiment.config.method
-  work = registry.match_of(c).work(c, matched_count(experiment, segment))
-  return max(packing.activations(packing.Work(kind, 0, images, 0), once, half)
-             for kind, images in work if images)
-
-
-def decoded_count(experiment, n, training=False):
-  """Images a class that n stored ones decode to, in matching or training."""
-  codec = experiment.codec
-  if training and codec.kind == 'bound':
-    codec = codec._replace(kind='single')
-  return len(synthetic.decoded_from(codec, n)) if n else 0
-
-
-def matched_count(experiment, segment):
-  """Decoded images a class that one sweep matches."""
-  c, union = experiment.config, experiment.config.segments.match == 'union'
-  parts = [segment.width] + [segment.slots.start] * union
-  most = c.method.get('limit') or math.inf
-  return sum(min(decoded_count(experiment, part), most) for part in parts)
 
 
 class Experiment(NamedTuple):
@@ -112,13 +69,12 @@ class Experiment(NamedTuple):
     return recipe if self.config.eval.lr else recipe._replace(lr=float(syn.lr))
 
 
-def build(config, dataset=None):
+def build(c, dataset=None):
   """Reads the data, unless they are given, and builds an `Experiment`.
 
   Raises:
     UserError: settings that do not fit the data.
   """
-  c = config
   dataset = dataset or loading.load_configured(c)
   if streaming.is_lazy(dataset.train):
     validate.check_streamed(c)
@@ -142,6 +98,63 @@ def build(config, dataset=None):
   experiment.phases(experiment.plan[0])
   build_method(experiment, experiment.plan[0])
   return experiment
+
+
+class Run(NamedTuple):
+  """What every part of a run works with.
+
+  experiment: an `Experiment`. home: its `Workdir`.
+  log, stopping, meter, keeper: who tells, stops, adds up, and keeps networks
+    that are in training.
+  data, test: the real images, see `streaming.place_dataset`.
+  experts: an `ExpertStore`, or None.
+  key: of all that is random. fingerprint: of the configuration.
+  """
+  experiment: Experiment
+  home: workdirs.Workdir
+  log: logging.RunLog
+  stopping: preemption.StopFlag
+  meter: timing.CostMeter
+  keeper: resumable.Keeper
+  data: object
+  test: object
+  experts: expert_store.ExpertStore | None
+  key: jax.Array
+  fingerprint: str
+
+
+def start(experiment, home, log, stopping, meter, fingerprint):
+  """The `Run` of an experiment: images on the devices, experts trained.
+
+  Raises:
+    UserError: what `experts.open_experts` refuses.
+    preemption.Stopped: asked to stop; experts stay, those in training too.
+  """
+  c = experiment.config
+  def push():  # by the first process, after something was saved
+    log.mark()
+    home.push()
+  keeper = resumable.Keeper(home.path / 'unfinished', fingerprint,
+                            c.run.save_seconds, stopping, push, log.say)
+  data, test = streaming.place_dataset(
+      experiment.dataset, experiment.codec, c.run.buffer_mb)
+  store = expert_training.open_experts(
+      experiment, config.expert_settings(c), home.experts, data, log, keeper)
+  return Run(experiment, home, log, stopping, meter, keeper, data, test, store,
+             jax.random.key(c.seed), fingerprint)
+
+
+def segment_key(key, segment):
+  """The key of a segment, of that of the run."""
+  return jax.random.fold_in(key, segment.index)
+
+
+def folder_of(experiment, phase):
+  """The name of the folder with the checkpoints of a segment's phase."""
+  parts = [f'segment_{phase.index + 1}']
+  if experiment.config.syn.phases > 1:
+    parts.append(f'phase_{phase.phase + 1}')
+  return '_'.join(parts)
 
 
 def build_method(experiment, segment, axis_name=devices.AXIS):
@@ -191,12 +204,6 @@ def decoded_images(experiment, segment):
   return segment.width * experiment.codec.factor ** 2
 
 
-def place_data(experiment):
-  """The data of a job on the devices, see `streaming.place_dataset`."""
-  return streaming.place_dataset(experiment.dataset, experiment.codec,
-                                 experiment.config.run.buffer_mb)
-
-
 def segment_steps(experiment, segment):
   """Sweeps of one segment over the classes it fills."""
   return segments.steps(experiment.config.method.steps, len(experiment.plan),
@@ -228,3 +235,52 @@ def images_per_step(experiment, segment):
   return registry.family_of(c).images_per_step(
       c, len(experiment.rows(segment)), decoded_images(experiment, segment),
       segment_steps(experiment, segment))
+
+
+# ---- How much is done at once
+
+
+def classes_together(experiment, segment, classes, split):
+  """Of the classes on a device, those that are matched at once.
+
+  Args:
+    experiment: an `Experiment`.
+    segment: a `Segment`.
+    classes: on one device.
+    split: a `packing.DeviceSplit`.
+
+  Returns:
+    A number from 1 to `classes`.
+  """
+  def fit():
+    if split.turns:
+      return 1
+    room = split.memory * packing.MEMORY_SHARE
+    return room // _class_bytes(experiment, segment)
+  return packing.resolve_together(experiment.config.run.batched, classes, fit)
+
+
+def _class_bytes(experiment, segment):
+  """Of a step of one class."""
+  once = flops.forward_cost(experiment.network, experiment.shape)
+  half = experiment.config.network.dtype != 'float32'
+  c = experiment.config.method
+  work = registry.match_of(c).work(c, matched_count(experiment, segment))
+  return max(packing.activations(packing.Work(kind, 0, images, 0), once, half)
+             for kind, images in work if images)
+
+
+def decoded_count(experiment, n, training=False):
+  """Images a class that n stored ones decode to, in matching or training."""
+  codec = experiment.codec
+  if training and codec.kind == 'bound':
+    codec = codec._replace(kind='single')
+  return len(synthetic.decoded_from(codec, n)) if n else 0
+
+
+def matched_count(experiment, segment):
+  """Decoded images a class that one sweep matches."""
+  c, union = experiment.config, experiment.config.segments.match == 'union'
+  parts = [segment.width] + [segment.slots.start] * union
+  most = c.method.get('limit') or math.inf
+  return sum(min(decoded_count(experiment, part), most) for part in parts)

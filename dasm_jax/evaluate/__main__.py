@@ -20,7 +20,7 @@ from dasm_jax.evaluate import comparison, saved_set, subjects
 from dasm_jax.runtime import cli, paths, text
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.logging import Terminal
-from dasm_jax.training import ensemble, recipes, resumable
+from dasm_jax.training import recipes, resumable
 
 HEADER = ('model', 'set', 'ipc', 'test accuracy', 'std', 'networks')
 
@@ -76,14 +76,15 @@ def run(options):
   set_ = subject.set
   networks = subjects.networks_for(_models(options, set_), set_)
   recipe = subjects.recipe_for(set_, options.epochs)
-  size = synthetic.set_bytes(set_.syn, set_.told)
+  size = synthetic.set_bytes(set_.syn, set_.logits)
   screen.say(f'{options.set}: {set_.card["method"]} on {subject.dataset.name}, '
              f'{text.plural(set_.ipc, "image")} a class, '
              f'{text.size(size["images"] + size["labels"])} with labels; '
              f'{text.plural(recipe.epochs, "epoch")} of recipe '
              f'{set_.recipe_name}, seed {options.seed}')
   names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
-  measure = subjects.measurer(subject, recipe, options.networks, options.seed)
+  compared = subjects.comparison_of(
+      subject, recipe, options.networks, options.seed)
   head, line = _lines([*networks], names)
   if path is None:
     screen.say('the rows are kept nowhere: --out=FILE.json keeps them')
@@ -95,12 +96,10 @@ def run(options):
         what = _identity(subject, name, model, settings, recipe, options)
         row = _find(_read(path), what, options.networks)
         if row is None:
+          done = f'{text.plural(len(rows), "row")} of {many}'
           row = comparison.measure_row(
-              functools.partial(measure, name, network), what,
-              functools.partial(ensemble.state_shapes, network, recipe),
-              options.networks, keeper,
-              comparison.progress_reporter(screen, len(rows) + 1, many, recipe),
-              f'{text.plural(len(rows), "row")} of {many}',
+              compared(network), name, what, keeper, comparison.row_reporter(
+                  screen, len(rows) + 1, many, recipe, done),
               functools.partial(_save, path, what))
         rows.append(row)
         screen.wipe()
@@ -140,8 +139,8 @@ def _subject(options, say):
       raise UserError(f'--{name}={getattr(options, name)} is for real subsets '
                       '(--set=real:…): a saved set is trained as its card '
                       'says; leave it out')
-  set_ = saved_set.load(
-      options.set)  # a wrong network needs no data to be refused
+  # A wrong network needs no data to be refused.
+  set_ = saved_set.load(options.set)
   subjects.networks_for(_models(options, set_), set_)
   return subjects.saved_subject(options.set, options.data_dir)
 

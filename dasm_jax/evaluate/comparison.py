@@ -1,63 +1,106 @@
-"""Set against random against full: fresh networks, trained by one recipe."""
+"""Set against random against full: fresh networks, trained by one recipe.
+
+A run's evaluation and `dasm_jax.evaluate` both measure by `Comparison`: with
+the network and the seed of its run a set gets exactly the run's accuracies.
+"""
 
 import contextlib
 import functools
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax.errors import UserError
-from dasm_jax.pipeline.streaming import fetch_local
-from dasm_jax.runtime import devices, paths, preemption, processes, timing
+from dasm_jax.pipeline import source as sources
+from dasm_jax.pipeline import streaming
+from dasm_jax.runtime import paths, preemption, timing
 from dasm_jax.runtime import workdir as workdirs
-from dasm_jax.runtime.text import plural
-from dasm_jax.runtime.workdir import write_text
-from dasm_jax.training import ensemble, packing, resumable, scoring
-from dasm_jax.types import Batch
+from dasm_jax.training import ensemble, recipes, resumable, scoring
+from dasm_jax.types import Network
+
+SAVE_SECONDS = 30.0  # between two times that networks in training are kept
 
 
-def accuracies(network, recipe, together=None):
-  """How well fresh networks do that are trained on a given set.
+class Comparison(NamedTuple):
+  """What networks are trained on, each kind as many and alike.
 
-  Args:
-    network: a `Network`.
-    recipe: a `recipes.Recipe`.
-    together: how many a device trains at once, see `devices.map_items`; None is
-      as many as it has room for.
-
-  Returns:
-    `(keys, batch, test) -> [networks]` accuracies after the last epoch, as
-    fractions: one network a key, all trained on the same `Batch`, tested on
-    test, a `Source` or one of `real`. What else is given (`start`, `seen`), as
-    to `ensemble.train_on_set`.
+  network: a `Network`; networks: how many of each; seed: of weights, order and
+    random subsets.
+  batch: `() -> Batch` or `SoftLabelled`, the set as networks see it, on every
+    device; recipe: how it trains.
+  real_recipe: the same for real images, of which random subsets have `ipc` a
+    class.
+  data: the real images, a `Source` or one of `streaming`; test: likewise.
+  together: how many a device trains at once; None: as there is room for.
   """
-  return _tested(network, ensemble.train_on_set(network, recipe, together))
+  network: Network
+  networks: int
+  seed: int
+  batch: Callable
+  recipe: recipes.Recipe
+  real_recipe: recipes.Recipe
+  ipc: int
+  data: Any
+  test: Any
+  together: int | None = None
+
+  def accuracies(self, name, part=slice(None), room=0, **how):
+    """Accuracies `[k]` of some networks after the last epoch, as fractions.
+
+    Args:
+      name: `random` for subsets of real images, another for each network,
+        `full` for all of them, else the set.
+      part: which of the networks, a slice.
+      room: networks that there is to be room for, if more than these.
+      **how: start and seen, as for `ensemble.train_on_set`.
+    """
+    train = {'random': self._on_random, 'full': self._on_full}.get(
+        name, self._on_set)
+    keys = network_keys(self.seed, self.networks)[part]
+    return tested(self.network)(train(keys, part, room, **how), self.test)
+
+  def shapes(self, networks):
+    """The shapes of the `ensemble.TrainState` of so many."""
+    return ensemble.state_shapes(self.network, self.recipe, networks)
+
+  def _on_set(self, keys, part, room, **how):
+    del part, room
+    train = _trainer('train_on_set', self.network, self.recipe, self.together)
+    return train(keys, self.batch(), **how)
+
+  def _on_random(self, keys, part, room, **how):
+    chosen = random_subsets(
+        np.asarray(self.data.labels), sources.class_count(self.data), self.ipc,
+        self.networks, [self.seed, 2])[part]
+    images = streaming.fetch_local(self.data, chosen, max(room, len(chosen)))
+    train = _trainer('train_on_subsets', self.network, self.real_recipe,
+                     self.together)
+    return train((keys, jnp.asarray(chosen, jnp.int32)), images, **how)
+
+  def _on_full(self, keys, part, room, **how):
+    del part, room
+    train = _trainer('train_on_all', self.network, self.real_recipe, None)
+    return train(keys, self.data, **how)
 
 
-def trained_accuracies(network):
-  """As `accuracies`, of trained ones: `(variables, test) -> [networks]`."""
+# Groups of networks that are measured one after the other share programs.
+@functools.lru_cache(8)
+def _trainer(name, network, recipe, together):
+  """That function of `ensemble` for a network."""
+  return getattr(ensemble, name)(network, recipe, together)
+
+
+@functools.lru_cache(8)
+def tested(network):
+  """`(variables [k, …], test) -> [k]`: accuracies of trained networks."""
   right = scoring.correct_predictions(network)
   return lambda variables, test: right(variables, test).mean(0, np.float64)
-
-
-def accuracies_of_subsets(network, recipe, together=None):
-  """As `accuracies`, with a subset of real images for each network.
-
-  Returns:
-    `((keys, indices), data, test) -> [networks]`, `indices` `[networks, n]`
-    into the `Source` data.
-  """
-  return _tested(network, ensemble.train_on_subsets(network, recipe, together))
-
-
-def _tested(network, fit):
-  tested = trained_accuracies(network)
-  return lambda items, data, test, **how: tested(
-      fit(items, data, **how), test)
 
 
 def network_keys(seed, networks):
@@ -85,138 +128,11 @@ def summary(values):
           'networks': [float(v) for v in values]}
 
 
-def as_batch(images, labels):
-  """`Batch` from arrays of any kind."""
-  return Batch(jnp.asarray(images), jnp.asarray(labels))
-
-
-ACCURACIES = 'accuracies.json'  # of the networks trained so far
-
-
-def measure_run(experiment, syn, batch, real, test, place, log, keeper):
-  """Accuracies of the synthetic set and of random real images, `{name: […]}`.
-
-  Both under the same recipe and with the same number of networks; a rate that
-  was learned for the set is its own. What was measured, and networks that are
-  half trained, are kept in the workdir, from which the same call goes on.
-
-  Args:
-    experiment: an `Experiment`; syn: its `Synthetic`; batch: as networks see
-    it.
-    real: one of `real`; test: a `Source` on every device.
-    place: a `workdirs.Workdir`; log: of the run; keeper: a `resumable.Keeper`.
-
-  Raises:
-    preemption.Stopped: asked to stop.
-  """
-  c = experiment.config.eval
-  at_once = _networks_together(experiment)
-  kept = place.path / ACCURACIES
-  def keep():
-    write_text(kept, json.dumps(found))
-    place.push()
-  found = processes.on_leader(lambda: _read_kept(kept))
-  log.say(f'evaluating: {plural(c.networks, "fresh network")} on the synthetic '
-          'set, then as many on random real images')
-  size = min(c.networks, devices.count() * at_once)
-  speed = timing.Throughput(1)
-  for name, run in _trainers(
-      experiment, syn, batch, real, test, at_once, size).items():
-    have = found.setdefault(name, [])
-    while len(have) < c.networks:
-      def save(values, have=have):
-        have.extend(values)
-        processes.on_leader(keep)
-      _train_some(experiment, name, run, len(have), size, log, keeper, speed,
-                  save)
-      log.progress(1 + (name == 'random'), 2, len(have), c.networks,
-                   what='evaluation', unit='network')
-      resumable.stop_if_asked(keeper, f'{len(have)} of {c.networks} networks '
-                              f'trained on the {name} set')
-  return {name: np.array(values) for name, values in found.items()}
-
-
-def _train_some(experiment, name, run, have, size, log, keeper, speed, save):
-  """Trains some networks more than `have`, by one of `_runs`.
-
-  speed: a `timing.Throughput` of epochs. save: is given their accuracies, a
-  list.
-  """
-  networks, recipe = experiment.config.eval.networks, experiment.recipe
-  like = functools.partial(ensemble.state_shapes, experiment.network, recipe)
-  numbers = resumable.resumable_group(
-      keeper, name, range(have, networks), size, like)
-  with resumable.resumable(keeper, name, numbers, like) as (start, keep):
-    epochs = recipe.epochs + recipe.extra
-    # Groups of networks that are not begun, of this set and of the next.
-    rest = -(-(networks - have - len(numbers)) // size) + (
-        -(-networks // size) if name == 'synthetic' else 0)
-    before = int(start.done) if start else 0
-    def seen(done, stand, loss):
-      nonlocal before
-      speed.add(done - before)
-      before = done
-      if done < epochs:
-        note = f'epoch {done}/{recipe.epochs}'  # some recipes add one
-        log.progress(1 + (name == 'random'), 2, have, networks, loss().mean(),
-                     None, speed.left(epochs - done + rest * epochs),
-                     what='evaluation', unit='network', note=note)
-        keep(stand, lambda: (
-            f'{have} of {networks} networks trained on the {name} set, and '
-            f'{len(numbers)} at {note}'))
-    part = slice(have, have + len(numbers))
-    save([float(x) for x in run(part, start=start, seen=seen)])
-
-
-def _networks_together(experiment):
-  """How many networks a device trains at once."""
-  c = experiment.config.eval
-  return packing.resolve_together(c.together, c.networks,
-                                  lambda: packing.networks_together_here(
-      experiment.network, experiment.recipe, experiment.shape))
-
-
-def _trainers(experiment, syn, batch, real, test, together, size):
-  """`{name: (slice of networks, …) -> accuracies}`, of `size` at most.
-
-  What else is given goes to `fitting`.
-  """
-  c = experiment.config.eval
-  keys = network_keys(experiment.config.seed, c.networks)
-  subsets = random_subsets(
-      experiment.dataset.train.labels, experiment.classes,
-      experiment.config.syn.ipc, c.networks,
-      [experiment.config.seed, 2])
-  ours = accuracies(experiment.network, experiment.at_rate(experiment.recipe,
-                                                           syn),
-                    together)
-  theirs = accuracies_of_subsets(experiment.network, experiment.recipe,
-                                 together)
-  batch = devices.replicate(batch)
-
-  def synthetic(part, **how):
-    return ours(keys[part], batch, test, **how)
-
-  def random(part, **how):
-    chosen = subsets[part]
-    images = fetch_local(real, chosen, max(size, len(chosen)))
-    return theirs((keys[part], jnp.asarray(chosen, jnp.int32)), images, test,
-                  **how)
-  return {'synthetic': synthetic, 'random': random}
-
-
-def _read_kept(path):
-  """What was kept; nothing where that cannot be read."""
-  try:
-    return dict(json.loads(path.read_text()))
-  except (OSError, ValueError, TypeError):
-    return {}
-
-SAVE_SECONDS = 30.0  # between two times that networks in training are kept
+# ---- Networks of `dasm_jax.evaluate`, kept while they train
 
 
 @contextlib.contextmanager
-def keeper_beside(path, screen):
+def keeper_beside(path, terminal):
   """Yields who keeps the networks in training: beside a file of this machine.
 
   Else None, and a signal ends the command at once.
@@ -227,36 +143,37 @@ def keeper_beside(path, screen):
   folder = path.with_suffix('.unfinished')
   with preemption.catch_signals() as stopping:
     yield resumable.Keeper(
-        folder, '', SAVE_SECONDS, stopping, lambda: None, screen.say)
+        folder, '', SAVE_SECONDS, stopping, lambda: None, terminal.say)
   with contextlib.suppress(OSError):
     folder.rmdir()
 
 
-def measure_row(measure, what, like, networks, keeper, show, done, save):
+def measure_row(compared, name, identity, keeper, report, save):
   """What `save` makes of the accuracies of a row's networks.
 
   They are trained from where they stood.
 
-  measure: `(seen, start) -> accuracies`; what: tells the row from others; like:
-  see `resumable.resumable_group`; show: of `shower`; done: rows, in words.
+  Args:
+    compared: a `Comparison`; name: of `Comparison.accuracies`.
+    identity: what tells the row from others, a dict.
+    keeper: of `keeper_beside`; report: see `resumable.train_networks`.
+    save: `accuracies -> row`.
   """
   with contextlib.ExitStack() as held:
-    keeper = keeper and held.enter_context(_row_keeper(keeper, what))
-    start, keep = held.enter_context(resumable.resumable(
-        keeper, 'row', range(networks), like))
-    def seen(epochs, stand, loss, within=0):
-      if show(epochs, loss):
-        keep(stand, lambda: f'{done}, and the next at epoch {epochs}')
-    return save(measure(seen=seen, start=start))
+    keeper = keeper and held.enter_context(_row_keeper(keeper, identity))
+    group = resumable.Group('row', range(compared.networks), compared.shapes)
+    return save(resumable.train_networks(
+        lambda start, seen: compared.accuracies(name, start=start, seen=seen),
+        keeper, group, report))
 
 
 @contextlib.contextmanager
-def _row_keeper(keeper, what):
+def _row_keeper(keeper, identity):
   """Yields the `Keeper` of one row, which another command may be at, too.
 
   If that is at the same row, it alone keeps its networks: this gets None.
   """
-  text = json.dumps(what, sort_keys=True)
+  text = json.dumps(identity, sort_keys=True)
   folder = keeper.folder / hashlib.sha256(text.encode()).hexdigest()[:16]
   with contextlib.ExitStack() as held:
     try:
@@ -268,17 +185,19 @@ def _row_keeper(keeper, what):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def progress_reporter(screen, row, rows, recipe):
-  """`(epochs done, loss) -> whether there are more`, which it shows."""
-  epochs, speed, last = recipe.epochs + recipe.extra, timing.Throughput(1), 0
+def row_reporter(terminal, row, rows, recipe, done):
+  """The `report` of a row's networks; done: what is saved besides, in words."""
+  epochs = recipe.epochs + recipe.extra
+  speed, last = timing.Throughput(1), [0]
 
-  def show(done, loss):
-    nonlocal last
-    speed.add(done - last)
-    last = done
-    if screen.terminal and done < epochs:
-      screen.progress(
-          row, rows, done, recipe.epochs, loss().mean(), None,
-          speed.left(epochs - done), what='row', unit='epoch')
-    return done < epochs
-  return show
+  def report(epoch, within, loss):
+    speed.add(epoch - last[0])
+    last[0] = epoch
+    if epoch >= epochs:
+      return None
+    if terminal.terminal:
+      terminal.progress(
+          (row, rows, epoch, recipe.epochs), loss().mean(), None,
+          speed.left(epochs - epoch), what='row', unit='epoch')
+    return lambda: f'{done}, and the next at epoch {epoch}'
+  return report

@@ -13,41 +13,12 @@ import dasm_jax
 from dasm_jax import synthetic
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.runtime import paths, text
-from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
 from dasm_jax.types import Batch, SoftLabelled, Synthetic
 
-USE = ' '.join('''
-images [classes, ipc, height, width, channels]. storage.space pixels: on [0,
-1], subtract mean and divide by std before training; normalised: use as they
-are. Where there is a zca_matrix, (x - zca_mean) @ zca_matrix of each flattened
-image takes the place of mean and std, for real images too. factor f > 1: cut
-each image into f x f cells, row by row, and enlarge each bilinearly
-(half-pixel centres) to the whole size first. labels [classes, ipc] are class
-numbers, or label_kind soft: [classes, ipc, classes], probabilities. label_kind
-told: array told [epochs, decoded images, classes], a teacher's logits for the
-images as each epoch shows them to who draws order, augmentation and CutMix as
-dasm_jax.train.fit does by the seed of lessons; the loss is KL of both sides'
-logits over the temperature of lessons. Real images enter as value / 255, minus
-mean, divided by std (digits: 0 to 16 is first brought to 0 to 255). recipe:
-SGD with momentum and weight_decay (on all parameters), or AdamW (first
-average: momentum), on cross-entropy, a new order each epoch, epochs + extra in
-all; the rate lr is multiplied by decay after each epoch of drops (restart:
-momentum is zeroed there); cosine: it falls to 0 besides. Augmentation
-(strategy, on normalised images, one draw an image; strengths as in DSA,
-2102.08259): mode single, one operation drawn for each batch; idc, flip and
-color always, then one of crop, scale and rotate; before it, where named: rrc,
-rrc08, torchvision's RandomResizedCrop from 0.5, 0.08 of the area; on pixels
-(image * std + mean) jitter3, brightness, contrast and saturation by 0.4 in any
-order, and lighting, AlexNet's, of strength 0.1; then CutMix (1905.04899) with
-probability cutmix for each batch. network: convnet is depth blocks of 3x3
-convolution (width channels, bias, padding 1; 3 in the first for 28x28x1), norm
-with scale and bias, activation, 2x2 pooling; then one linear layer; PyTorch
-default initialisation. accuracy: fresh networks after the last epoch on split,
-mean and population std.
-'''.split())
-
+# What the card tells who reads a set without this package.
+USE = 'docs/FORMAT.md of dasm_jax says how to read and train this'
 FORMAT = 1  # of the card; a program reads no other
 
 
@@ -59,7 +30,7 @@ class SavedSet(NamedTuple):
     called recipe_name in `recipes.RECIPES`.
   data: settings of `data.load` for what it is of; class_names: one per label.
   card: all that is known of it.
-  told: `[epochs, n, classes]` logits for the decoded images, or None.
+  logits: `[epochs, n, classes]` of teachers for the decoded images, or None.
   """
   syn: Synthetic
   codec: synthetic.Codec
@@ -69,7 +40,7 @@ class SavedSet(NamedTuple):
   data: dict
   class_names: tuple
   card: dict
-  told: np.ndarray | None = None
+  logits: np.ndarray | None = None
 
   def __repr__(self):
     size = 'x'.join(map(str, self.shape))
@@ -91,15 +62,15 @@ class SavedSet(NamedTuple):
   def batch(self):
     """All images decoded, as networks see them, `[n, …]` of JAX.
 
-    A `Batch`, or a `SoftLabelled` if a teacher told labels for each epoch.
+    A `Batch`, or a `SoftLabelled` if a teacher labelled each epoch.
     """
     plain = map(jnp.asarray, synthetic.training_inputs(self.codec, self.syn))
-    if self.told is None:
+    if self.logits is None:
       return Batch(*plain)
-    lessons = self.card['lessons']
-    return SoftLabelled(*plain, jnp.asarray(self.told),
-                        jnp.uint32(lessons['seed']),
-                        jnp.float32(lessons['temperature']))
+    shown = self.card['lessons']
+    return SoftLabelled(*plain, jnp.asarray(self.logits),
+                        jnp.uint32(shown['seed']),
+                        jnp.float32(shown['temperature']))
 
   @property
   def real_lr(self):
@@ -112,51 +83,40 @@ class SavedSet(NamedTuple):
     return synthetic.normalise(plain, np.asarray(images, np.float32) / 255)
 
 
-def save(experiment, syn, results, path, batch=None):
+def save(path, syn, codec, class_names, card, batch=None):
   """Saves a set that is usable without its run, as an npz without pickles.
 
-  batch: the set as networks are trained on it, where that is a `SoftLabelled`.
+  Args:
+    path: of the npz.
+    syn: a `Synthetic` as stored; codec: how networks read it.
+    class_names: one per label.
+    card: all else that `SavedSet` tells: `dataset`, `data`, `method`, `ipc`,
+      `network`, `recipe`, `recipe_name`, `real_lr`, what else one likes to say.
+    batch: the set as networks are trained on it, where that is a
+      `SoftLabelled`.
   """
-  c, codec, settings = experiment.config, experiment.codec, json.loads(
-      experiment.config.to_json())
-  labels, kind = synthetic.class_numbers(syn.labels), synthetic.label_kind(
-      syn.labels, getattr(batch, 'told', None))
-  lessons, told = {}, {}
-  if isinstance(batch, SoftLabelled):
-    lessons = {'lessons': {'seed': int(batch.seed),
-                           'temperature': float(batch.temperature)}}
-    told = {'told': np.asarray(batch.told)}
-  card = {
-      'format': FORMAT, 'dataset': experiment.dataset.name, 'data': {
-          'name': c.dataset.name, 'size': c.dataset.size,
-          'holdout': c.dataset.holdout, 'seed': c.seed,
-          'classes': c.dataset.classes},
-      'method': c.method.name, 'ipc': c.syn.ipc,
-      'segments': len(experiment.plan), 'seed': c.seed,
-      'network': settings['network'],
-      'recipe': experiment.at_rate(experiment.recipe, syn)._asdict(),
-      'recipe_name': c.eval.recipe, 'real_lr': experiment.recipe.lr,
-      'accuracy': results['accuracy'],
-      'config_hash': workdirs.fingerprint(settings, ('run',)),
-      'storage': {'space': codec.space, 'factor': codec.factor,
-                  'formation': codec.kind,
-                  'zca': experiment.config.dataset.zca},
-      'split': f'{len(experiment.dataset.test.labels)} test images',
-      'label_kind': kind, 'use': USE, 'version': dasm_jax.__version__,
-      **lessons}
+  logits = getattr(batch, 'logits', None)
+  numbers = synthetic.class_numbers(syn.labels)
+  kind = synthetic.label_kind(syn.labels, logits)
+  card = {'format': FORMAT, **card, 'label_kind': kind, 'use': USE,
+          'version': dasm_jax.__version__}
+  arrays = {}
+  if logits is not None:
+    card['lessons'] = {'seed': int(batch.seed),
+                       'temperature': float(batch.temperature)}
+    arrays['told'] = np.asarray(logits)
+  if codec.zca is not None:
+    arrays |= {'zca_mean': np.float32(codec.zca.mean),
+               'zca_matrix': np.float32(codec.zca.matrix)}
   with open(path, 'wb') as file:
     np.savez(
         file, images=np.asarray(syn.images, np.float32),
-        labels=np.asarray(syn.labels, np.float16) if labels is None else labels,
-        label_kind=np.array(kind),
-        class_names=np.array(experiment.dataset.class_names),
+        labels=(np.asarray(syn.labels, np.float16) if numbers is None
+                else numbers),
+        label_kind=np.array(kind), class_names=np.array(class_names),
         mean=np.array(codec.mean, np.float32),
-        std=np.array(codec.std, np.float32),
-        factor=np.int32(codec.factor), space=np.array(codec.space), **told, **(
-            {} if codec.zca is None else {
-                'zca_mean': np.float32(codec.zca.mean),
-                'zca_matrix': np.float32(codec.zca.matrix)}),
-        card=np.array(json.dumps(card)))
+        std=np.array(codec.std, np.float32), factor=np.int32(codec.factor),
+        space=np.array(codec.space), card=np.array(json.dumps(card)), **arrays)
 
 
 def load(path):
@@ -244,21 +204,21 @@ def _read(arrays, card):
   data['classes'] = card['data'].get('classes', '')  # not in old ones
   syn = Synthetic(images, labels, np.float32(recipe.lr))
   codec = _codec(arrays, card['storage'])
-  told = _stored_logits(arrays['told'], codec, syn,
-                        card) if kind == 'told' else None
+  logits = _logits(arrays['told'], codec, syn,
+                   card) if kind == 'told' else None
   return SavedSet(syn, codec, card['network'], recipe, name, data, names, card,
-                  told)
+                  logits)
 
 
-def _stored_logits(told, codec, syn, card):
-  """The logits of a set of which a teacher told labels for each epoch."""
+def _logits(logits, codec, syn, card):
+  """The teachers' logits of a set that they label for each epoch, checked."""
   want = jax.eval_shape(lambda syn: synthetic.training_inputs(codec, syn),
                         syn)[1].shape
-  if told.ndim != 3 or told.shape[1:] != want:
-    raise ValueError(f'labels told of shape {told.shape} for {want[0]} images '
-                     f'and {want[1]} classes')
+  if logits.ndim != 3 or logits.shape[1:] != want:
+    raise ValueError(f'labels told of shape {logits.shape} for {want[0]} '
+                     f'images and {want[1]} classes')
   card['lessons']['seed'], card['lessons']['temperature']
-  return told
+  return logits
 
 
 def _codec(arrays, storage):

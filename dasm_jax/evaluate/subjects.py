@@ -17,7 +17,7 @@ from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.pipeline import loading, streaming
 from dasm_jax.runtime import devices
 from dasm_jax.runtime.text import plural
-from dasm_jax.training import ensemble, recipes, scoring
+from dasm_jax.training import recipes, scoring
 from dasm_jax.types import Synthetic
 
 REAL = 'real:'
@@ -181,40 +181,25 @@ def recipe_for(set_, epochs=0):
       statistics=old.statistics)._replace(mode=old.mode)
 
 
-def measurer(subject, recipe_, count, seed):
-  """How well networks do that are trained on a subject, or beside it.
+def comparison_of(subject, recipe, count, seed):
+  """`network -> comparison.Comparison` of a subject with real images.
 
   Args:
     subject: a `Subject`.
-    recipe_: a `recipes.Recipe`.
+    recipe: a `recipes.Recipe`.
     count: networks of each kind.
     seed: of weights, order and random subsets; with that of the run it
       measures what the run has measured.
-
-  Returns:
-    `(name, network, seen, start) -> accuracies [count]`: name `random` for as
-    many random real images, `full` for all of them, else the subject; seen and
-    start as in `ensemble.train_on_set`.
   """
   dataset, set_ = subject.dataset, subject.set
-  plain = recipe_._replace(lr=set_.real_lr)
-  keys = comparison.network_keys(seed, count)
+  # Nothing is put on a device before there is something to measure.
   place = functools.cache(lambda: streaming.place_dataset(dataset, set_.codec))
+  batch = functools.cache(lambda: devices.replicate(set_.batch))
 
-  def measure(name, network, seen=lambda *_: None, start=None):
-    how = dict(seen=seen, start=start)
-    train_, test = place()
-    if name == 'random':
-      subsets = comparison.random_subsets(
-          dataset.train.labels, len(dataset.class_names), set_.ipc, count,
-          [seed, 2])
-      return comparison.accuracies_of_subsets(network, plain)(
-          (keys, jnp.asarray(subsets, jnp.int32)),
-          streaming.fetch_local(train_, subsets), test, **how)
-    if name == 'full':
-      return comparison.trained_accuracies(network)(
-          ensemble.train_on_all(network, plain)(keys, train_, **how), test)
-    batch = devices.replicate(set_.batch)
-    return comparison.accuracies(network, recipe_)(
-        keys, batch, test, **how)
-  return measure
+  def compared(network):
+    data, test = place()
+    return comparison.Comparison(
+        network=network, networks=count, seed=seed, batch=batch,
+        recipe=recipe, real_recipe=recipe._replace(lr=set_.real_lr),
+        ipc=set_.ipc, data=data, test=test)
+  return compared

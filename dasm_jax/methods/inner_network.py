@@ -41,7 +41,7 @@ def beginner(network, tx):
   """`(when, carry, data, key) -> carry`: a new network, if it is time for one.
 
   A carry is `(variables, opt_state)`. The network is one of `data.starts` if
-  there are any, drawn by chance (IDC's program, ImageNet-100), else a fresh one.
+  there are any (IDC on ImageNet-100 has ten), drawn by chance, else fresh.
   """
   def begin(when, carry, data, key):
     start, _ = jax.random.split(key)

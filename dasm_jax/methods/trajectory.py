@@ -277,8 +277,8 @@ def _corrected(correction, state, gradients):
 def describe(c):
   """What a method does, in one line."""
   return (f'{plural(c.steps, "step")} over all segments, {c.student_steps} of '
-          f'a student for {plural(c.expert_epochs, "epoch")} of an expert, from '
-          f'epoch {c.first_epoch} to {c.last_epoch}')
+          f'a student for {plural(c.expert_epochs, "epoch")} of an expert, '
+          f'from epoch {c.first_epoch} to {c.last_epoch}')
 
 
 def images_per_step(c, classes, decoded, steps):

@@ -97,9 +97,9 @@ def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
     still = jax.lax.stop_gradient(params)
     if difficulty is not None:
       hard += difficulty(still, batch)
-    slope = jax.grad(loss_fn)(still if frozen else params, batch)
+    gradient = jax.grad(loss_fn)(still if frozen else params, batch)
     params = jax.tree.map(
-        lambda p, g: p - syn.lr.astype(p.dtype) * g, params, slope)
+        lambda p, g: p - syn.lr.astype(p.dtype) * g, params, gradient)
     return (params, hard), None
 
   carry = params, jnp.zeros((), syn.images.dtype)

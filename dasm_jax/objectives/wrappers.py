@@ -108,17 +108,17 @@ def per_class(objective, *, batched=None):
   def forward(syn, params, target, keys, weights):
     def one(images, labels, target, key, weight):
       return each(images, labels, syn.lr, params, target, key, weight)
-    (values, metrics), slopes = devices.map_items(one, batched)(
+    (values, metrics), gradients = devices.map_items(one, batched)(
         syn.images, syn.labels, target, keys, weights)
     total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
-    return total, slopes._replace(lr=slopes.lr.sum())
+    return total, gradients._replace(lr=gradients.lr.sum())
 
   @jax.custom_vjp
   def run(syn, params, target, keys, weights):
     return forward(syn, params, target, keys, weights)[0]
 
-  def backward(slopes, cotangent):
-    syn = jax.tree.map(lambda x: x * cotangent[0].astype(x.dtype), slopes)
+  def backward(gradients, cotangent):
+    syn = jax.tree.map(lambda x: x * cotangent[0].astype(x.dtype), gradients)
     return syn, None, None, None, None
 
   run.defvjp(forward, backward)

@@ -74,7 +74,7 @@ def make_source(split, classes, mean, std, whitening=None):
 
 
 def class_count(data):
-  """Number of classes of a `Source`."""
+  """Number of classes of a `Source`, or of one of `streaming`."""
   return data.everything.counts.shape[0]
 
 

@@ -45,16 +45,21 @@ class Terminal:
     else:
       self._print(f'{text}\n')
 
-  def progress(self, segment, segments, step, steps, loss=None,
-               images_per_second=None, seconds_left=None, what='segment',
-               unit='step', note=''):
+  def progress(self, counts, loss=None, images_per_second=None,
+               seconds_left=None, what='segment', unit='step', note=''):
     """Shows how far it is: a line redrawn, or now and then a plain line.
 
     Not on a terminal: one line each 10 s, the last of a segment, and the first
-    of another kind. what, unit: what is counted, if not segments and their
-    steps. seconds_left: to the evaluation, or to the end of what is not a
-    segment. note: of more.
+    of another kind.
+
+    Args:
+      counts: (segment, segments, step, steps).
+      loss, images_per_second: to be shown, or None.
+      seconds_left: to the evaluation, or to the end of what is not a segment.
+      what, unit: what is counted, if not segments and their steps.
+      note: of more.
     """
+    segment, segments, step, steps = counts
     last, again = step >= steps, what == self._what
     now, pause = self._clock(), .1 if self.terminal else 10
     if again and not last and 0 <= now - self._shown < pause:

@@ -15,8 +15,12 @@ import pathlib
 import shutil
 import time
 
+import dasm_jax
 from dasm_jax.errors import Unavailable, UserError
-from dasm_jax.runtime import paths
+from dasm_jax.runtime import paths, processes
+
+FORMAT_FILE = 'format.json'
+STATE_FORMAT = 2  # of checkpoints, and of what random keys mean in them
 
 
 @contextlib.contextmanager
@@ -73,6 +77,23 @@ def claim(workdir, config, free=()):
   check_config(workdir, config, free)
   write_text(pathlib.Path(workdir) / 'config.json',
              json.dumps(config, indent=2) + '\n')
+
+
+def check_format(workdir):
+  """Raises `UserError` for a workdir whose state is that of another version."""
+  workdir = pathlib.Path(workdir)
+  try:
+    there = json.loads((workdir / FORMAT_FILE).read_text())
+    written, version = there['format'], there['version']
+  except (OSError, ValueError, KeyError, TypeError):
+    if not (workdir / 'config.json').exists():
+      return
+    written, version = 1, '0.1'
+  if written != STATE_FORMAT:
+    raise UserError(
+        f'--workdir {str(workdir)!r} holds a run of dasm_jax {version}, whose '
+        f'checkpoints dasm_jax {dasm_jax.__version__} does not go on from; end '
+        'it with that version, or choose another --workdir')
 
 
 def check_config(workdir, config, free=()):
@@ -175,14 +196,16 @@ PUSH_WAITS = 1, 5, 25  # seconds before a push is tried again
 
 
 class Workdir:
-  """A workdir.
+  """A workdir, of which only the first process reads and writes anything.
 
-  path: where the run works. home: what it locks. experts: where its experts
-  are, unless told: beside it, so that runs share them. pull: call it once home
-  is locked. push: call it after a change.
+  name: what the user calls it. path: where the run works. home: what it locks.
+  experts: where its experts are, unless told: beside it, so that runs share
+  them. pull: the first process calls it once home is locked. push: it calls it
+  after a change; `sync` is for all to call at the same place.
   """
 
-  def __init__(self, path):
+  def __init__(self, path, name=None):
+    self.name = str(name or path)
     self.path = self.home = pathlib.Path(path)
     self.experts = self.path.parent / 'experts'
 
@@ -192,13 +215,50 @@ class Workdir:
   def push(self):
     """Nothing, as `pull`."""
 
+  def sync(self):
+    """`push` by the first process; all call it."""
+    processes.on_leader(self.push)
+
+  def read_json(self, name):
+    """What `write_json` has left there, a dict; {} if nothing; all call it."""
+    def read():
+      try:
+        return dict(json.loads((self.path / name).read_text()))
+      except (OSError, ValueError, TypeError):
+        return {}
+    return processes.on_leader(read)
+
+  def write_json(self, name, value):
+    """Writes a dict to a file there; all call it."""
+    def write():
+      write_text(self.path / name, json.dumps(value))
+      self.push()
+    processes.on_leader(write)
+
+  def check(self, settings, free=()):
+    """Raises `UserError` if it is of other settings; all call it."""
+    processes.on_leader(lambda: check_config(self.path, settings, free))
+
+  def claim(self, settings, free=()):
+    """Makes it that of these settings, see `claim`; all call it.
+
+    Raises:
+      UserError: its checkpoints are those of another version.
+    """
+    def do():
+      check_format(self.path)
+      claim(self.path, settings, free)
+      write_text(self.path / FORMAT_FILE, json.dumps(
+          {'format': STATE_FORMAT, 'version': dasm_jax.__version__}) + '\n')
+    processes.on_leader(do)
+
 
 class MirroredWorkdir(Workdir):
   """A workdir whose files are copied to and from a far place."""
 
   def __init__(self, far, near):
     """far: an `epath.Path`, or any path. near: a directory of this machine."""
-    super().__init__(near)
+    super().__init__(near, far)
     self.home = self.path.with_name(f'{self.path.name}.home')
     self.experts = self.path / 'experts'  # or they would not be copied
     self._far, self._sent = far, {}
@@ -254,13 +314,35 @@ class MirroredWorkdir(Workdir):
       del self._sent[name]
 
 
-def open_workdir(workdir):
-  """The `Workdir` of a workdir: its own directory, or that of its mirror.
+@contextlib.contextmanager
+def open_workdir(name):
+  """Yields the `Workdir` called `name`, kept from other runs meanwhile.
+
+  It is what the remote place is, if it is none of this machine, and the remote
+  place is what it is in the end.
 
   Raises:
-    UserError: a far place of no known kind.
+    UserError: it is in use, cannot be written to, or is of no known kind.
   """
-  name = str(workdir)
+  with contextlib.ExitStack() as held:
+    opened = []
+    def hold():
+      found = find_workdir(name)
+      held.enter_context(lock(found.home, name=name))
+      found.pull()
+      held.callback(found.push)
+      opened.append(found)
+    processes.on_leader(hold)
+    yield opened[0] if opened else Workdir(name)
+
+
+def find_workdir(name):
+  """The `Workdir` called `name`: its own directory, or that of its mirror.
+
+  Raises:
+    UserError: a remote place of no known kind.
+  """
+  name = str(name)
   if not paths.is_remote(name):
     return Workdir(name)
   digest = hashlib.sha256(name.encode()).hexdigest()[:16]

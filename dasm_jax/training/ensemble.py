@@ -17,42 +17,41 @@ import numpy as np
 
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
-from dasm_jax.pipeline.source import take_any
 from dasm_jax.runtime import devices, processes, timing
 from dasm_jax.training import packing, recipes, train_step
 from dasm_jax.types import Array, SoftLabelled, Variables
 
 
 class TrainState(NamedTuple):
-  """Where networks in training stand.
+  """Where networks in training state.
 
-  done: epochs. variables: `Variables`; moments: of the optimizer; their leaves
-  begin with the number of networks where there are several. within: batches of
-  the next epoch that are done, too.
+  done: epochs. within: batches of the next epoch that are done, too.
+  variables: `Variables`; opt_state: of the optimizer; their leaves begin with
+  the number of networks where there are several.
   """
   done: int
   variables: Variables
-  moments: Any
+  opt_state: Any
   within: int = 0
 
 
-def fresh_state(network, recipe_, key):
+def fresh_state(network, recipe, key):
   """The `TrainState` of a network that a key of `fit` begins; of no epochs."""
-  return state_from(recipe_, network.init(jax.random.split(key)[0]))
+  return state_from(recipe, network.init(jax.random.split(key)[0]))
 
 
-def state_from(recipe_, variables):
+def state_from(recipe, variables):
   """The `TrainState` of a network that begins with these weights."""
-  return TrainState(0, variables, train_step.recipe_optimizer(recipe_).init(
+  return TrainState(0, variables, train_step.recipe_optimizer(recipe).init(
       variables.params))
 
 
-def fit(network, recipe_, key, batch, variables=None):
+def fit(network, recipe, key, batch, variables=None):
   """Trains a network on a set of images by a recipe.
 
   Args:
     network: a `Network`.
-    recipe_: a `Recipe`.
+    recipe: a `Recipe`.
     key: a key: initial weights, order, augmentation.
     batch: `Batch` of all images `[n, …]`, a `Source`, or a `SoftLabelled`,
     whose
@@ -63,77 +62,77 @@ def fit(network, recipe_, key, batch, variables=None):
   Returns:
     `(variables, loss)` after the last epoch; the loss is its last batch's.
   """
-  start = (fresh_state(network, recipe_, key) if variables is None
-           else state_from(recipe_, variables))
-  epochs = recipe_.epochs + recipe_.extra
-  stand, loss = fit_epochs(network, recipe_, key, batch, start, epochs)
-  return stand.variables, loss
+  start = (fresh_state(network, recipe, key) if variables is None
+           else state_from(recipe, variables))
+  epochs = recipe.epochs + recipe.extra
+  state, loss = fit_epochs(network, recipe, key, batch, start, epochs)
+  return state.variables, loss
 
 
-def fit_epochs(network, recipe_, key, batch, stand, last):
+def fit_epochs(network, recipe, key, batch, state, last):
   """Some epochs of `fit`: from where a network stands up to `last`.
 
-  stand: a `TrainState`; last: an int. Both numbers of epochs may be traced, and
+  state: a `TrainState`; last: an int. Both numbers of epochs may be traced, and
   how the epochs are cut changes nothing.
 
   Returns:
-    `(Stand, loss)`.
+    `(TrainState, loss)`.
   """
-  tx, change = train_step.recipe_optimizer(recipe_), train_step.augmentation(
-      recipe_)
-  lessons = _soft_labels if isinstance(batch, SoftLabelled) else _hard_labels
-  network, order, shown, tell = lessons(
+  tx = train_step.recipe_optimizer(recipe)
+  change = train_step.augmentation(recipe)
+  labels = _by_teacher if isinstance(batch, SoftLabelled) else _as_given
+  network, order, shown, label = labels(
       network, batch, jax.random.split(key)[1])
-  dtype = jax.eval_shape(take_any, batch, jnp.arange(1)).images.dtype
-  lrs, restarts = recipes.rates(recipe_)
+  dtype = jax.eval_shape(sources.take_any, batch, jnp.arange(1)).images.dtype
+  lrs, restarts = recipes.rates(recipe)
   lrs, restarts = jnp.asarray(lrs, dtype), jnp.asarray(restarts)
-  anew = tx.init(stand.variables.params)
+  fresh = tx.init(state.variables.params)
 
-  def one(index, carry):
-    variables, moments, loss = carry
+  def epoch(index, carry):
+    variables, opt_state, loss = carry
     lr, restart, index = lrs[index], restarts[index], shown(index)
-    moments = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
-                           anew, moments)
-    def do(carry, indices, key):
-      variables, moments, _ = carry
-      some = tell(change(key, take_any(batch, indices)), index, indices)
-      return train_step.sgd_step(network, tx, variables, moments, some, lr)
-    return train_step.run_epoch(do, (variables, moments, loss),
-                                jax.random.fold_in(order, index),
-                                len(batch.labels),
-                                recipe_.batch)
+    opt_state = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
+                             fresh, opt_state)
+    def step(carry, indices, key):
+      variables, opt_state, _ = carry
+      some = change(key, sources.take_any(batch, indices))
+      return train_step.sgd_step(
+          network, tx, variables, opt_state, label(some, index, indices), lr)
+    return train_step.run_epoch(
+        step, (variables, opt_state, loss), jax.random.fold_in(order, index),
+        len(batch.labels), recipe.batch)
 
-  variables, moments, loss = jax.lax.fori_loop(
-      stand.done, last, one,
-      (stand.variables, stand.moments, jnp.zeros((), dtype)))
-  return TrainState(last, variables, moments), loss
+  variables, opt_state, loss = jax.lax.fori_loop(
+      state.done, last, epoch,
+      (state.variables, state.opt_state, jnp.zeros((), dtype)))
+  return TrainState(last, variables, opt_state), loss
 
 
-def _hard_labels(network, batch, order):
-  """`(network, order, epoch -> epoch shown, (Batch, epoch, indices) -> Batch)`.
+def _as_given(network, batch, order):
+  """What `fit` trains, the key of what it shows, and how it labels that.
 
-  What `fit` trains, the key of what it shows, and how it labels that: all as
-  given.
+  Returns:
+    `(network, order, epoch -> epoch shown, (Batch, epoch, indices) -> Batch)`.
   """
   del batch
   return network, order, lambda epoch: epoch, lambda some, *_: some
 
 
-def _soft_labels(network, batch, order):
+def _by_teacher(network, batch, order):
   """The same for a `SoftLabelled`."""
   del order
-  told, temperature = batch.told, batch.temperature
+  temperature = batch.temperature
 
   def cooled(*given, **named):
     logits, stats = network.apply(*given, **named)
     return logits / temperature, stats
 
-  def tell(some, epoch, indices):
-    logits = told[epoch, indices].astype(some.labels.dtype)
+  def label(some, epoch, indices):
+    logits = batch.logits[epoch, indices].astype(some.labels.dtype)
     return some._replace(labels=jax.nn.softmax(logits / temperature))
 
   return (network._replace(apply=cooled), train_step.soft_label_key(batch.seed),
-          lambda epoch: epoch % len(told), tell)
+          lambda epoch: epoch % len(batch.logits), label)
 
 
 def train_on_set(network, recipe, together=None):
@@ -146,10 +145,9 @@ def train_on_set(network, recipe, together=None):
 
   Returns:
     `(keys, batch, start=None, seen=None) -> Variables [k, …]`, a network a key,
-    as `fit` trains it; batch is what that takes. start: a
-    `TrainState` of all to go on from. `seen(done, stand, loss)` is
-    called after each call of
-    some seconds: epochs done, `() -> Stand`, `() -> [k]` losses of the last
+    as `fit` trains it; batch is what that takes. start: a `TrainState` of all
+    to go on from. `seen(done, state, loss)` is called after each call of some
+    seconds: epochs done, `() -> TrainState`, `() -> [k]` losses of the last
     batch.
   """
   return _trainer(network, recipe, together, lambda key, batch: (key, batch))
@@ -175,13 +173,13 @@ def state_shapes(network, recipe, networks):
 
 
 def gathered_state(done, carry, k, within=0):
-  """`(() -> Stand, () -> loss [k])` of k networks, gathered if one asks.
+  """`(() -> TrainState, () -> loss [k])` of k networks, gathered if one asks.
 
-  carry: variables, moments and losses, as `devices.shard` splits them.
+  carry: variables, opt_state and losses, as `devices.shard` splits them.
   """
-  def stand():
+  def state():
     return TrainState(done, *devices.unshard(carry[:2], 0, k), within)
-  return stand, lambda: devices.unshard(carry[2], 0, k)
+  return state, lambda: devices.unshard(carry[2], 0, k)
 
 
 def _trainer(network, recipe, together, of):
@@ -189,15 +187,15 @@ def _trainer(network, recipe, together, of):
   last = recipe.epochs + recipe.extra
 
   def first(item, data):
-    stand = fresh_state(network, recipe, of(item, data)[0])
-    return stand.variables, stand.moments, jnp.float32(0)
+    state = fresh_state(network, recipe, of(item, data)[0])
+    return state.variables, state.opt_state, jnp.float32(0)
 
   def some(item, done, more, data):
-    (variables, moments, _), item = item
-    stand, loss = fit_epochs(
+    (variables, opt_state, _), item = item
+    state, loss = fit_epochs(
         network, recipe, *of(item, data),
-        TrainState(done, variables, moments), done + more)
-    return stand.variables, stand.moments, loss.astype(jnp.float32)
+        TrainState(done, variables, opt_state), done + more)
+    return state.variables, state.opt_state, loss.astype(jnp.float32)
   begin = packing.spread_networks(first, network, recipe, together,
                                   devices.spread_sharded)
   run = packing.spread_networks(some, network, recipe, together,
@@ -211,7 +209,7 @@ def _trainer(network, recipe, together, of):
     else:
       done = int(start.done)
       carry = devices.shard(
-          (start.variables, start.moments, jnp.zeros(k)), 0, k)
+          (start.variables, start.opt_state, jnp.zeros(k)), 0, k)
     while done < last:
       began, more = time.time(), min(size, last - done)
       carry = run((carry, items), *devices.replicate(
@@ -258,36 +256,36 @@ def epoch_trainer(network, recipe, step=train_step.sgd_step, together=None):
     together: how many a device has at once, see `packing.spread_networks`.
 
   Returns:
-    `(stand, epochs, data, seen) -> Variables [k, …]`, k networks further on:
+    `(state, epochs, data, seen) -> Variables [k, …]`, k networks further on:
     from a `TrainState` of all, whose `done` are the first of `epochs`,
     a list of `EpochPlan`, to the last of them; `data` a `Source` or one of
-    `real`; `seen(done, stand, loss, within)` is called after each piece of
-    them: epochs done, `() -> Stand`, `() -> [k]` losses of the last batch,
+    `real`; `seen(done, state, loss, within)` is called after each piece of
+    them: epochs done, `() -> TrainState`, `() -> [k]` losses of the last batch,
     batches of the next epoch that are done.
   """
   tx, change = train_step.recipe_optimizer(recipe), train_step.augmentation(
       recipe)
 
   def some(item, first, size, lr, restart, data):
-    (variables, moments, loss), key, rows = item
-    moments = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
-                           tx.init(variables.params), moments)
+    (variables, opt_state, loss), key, rows = item
+    opt_state = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
+                           tx.init(variables.params), opt_state)
     def one(i, carry):
       batch = change(train_step.batch_key(key, first + i),
                      sources.take(data, rows[i]))
       return step(network, tx, *carry[:2], batch, lr)
     # A traced length: a short piece runs the same program.
-    return jax.lax.fori_loop(0, size, one, (variables, moments, loss))
+    return jax.lax.fori_loop(0, size, one, (variables, opt_state, loss))
   run = packing.spread_networks(some, network, recipe, together,
                                 devices.spread_sharded)
 
-  def call(stand, epochs, data, seen=lambda *_: None):
+  def call(state, epochs, data, seen=lambda *_: None):
     k, n = len(epochs[0].keys), len(data.labels)
     rows, batches = _epoch_rows(epochs, n, recipe.batch), -(-n // recipe.batch)
     carry = devices.shard(
-        (stand.variables, stand.moments, jnp.zeros(k)), 0, k)
-    pieces = _epoch_pieces(data, epochs, recipe.batch, int(stand.done),
-                           int(stand.within))
+        (state.variables, state.opt_state, jnp.zeros(k)), 0, k)
+    pieces = _epoch_pieces(data, epochs, recipe.batch, int(state.done),
+                           int(state.within))
     with streaming.prefetched(data, pieces, lambda at: (
         streaming.local_rows(rows(at)))) as coming:
       for at, source in coming:

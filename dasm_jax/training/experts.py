@@ -73,13 +73,13 @@ def expert_logits(network, chunk):
   """
   def run(variables, data, indices):
     def part(variables, indices):
-      return student_logits_fn(network)(variables, sources.take(data,
-                                                                indices).images)
+      images = sources.take(data, indices).images
+      return student_logits_fn(network)(variables, images)
     return difficulty.chunked(part, variables, indices, chunk)
   return jax.jit(run)
 
 
-def known_by_experts(experiment, buffer, data, each):
+def known_by_experts(experiment, store, data, each):
   """Real images that experts classify correctly in the end, `[n]` bool.
 
   By the first expert, then the next, until every class has `each` of them or
@@ -87,14 +87,14 @@ def known_by_experts(experiment, buffer, data, each):
   """
   labels = experiment.dataset.train.labels
   right = np.zeros(len(labels), bool)
-  for out in _final_logits(experiment, buffer, data, np.arange(len(labels))):
+  for out in _final_logits(experiment, store, data, np.arange(len(labels))):
     right |= out.argmax(-1) == labels
     if np.bincount(labels[right], minlength=experiment.classes).min() >= each:
       break
   return right
 
 
-def soft_labels(experiment, buffer, data, chosen):
+def soft_labels(experiment, store, data, chosen):
   """Probabilities of each image from all experts that know it.
 
   The softmax of the mean logits of the experts that classify it correctly; of
@@ -112,7 +112,7 @@ def soft_labels(experiment, buffer, data, chosen):
   truth = experiment.dataset.train.labels[flat]
   sums = np.zeros((2, len(flat), experiment.classes))
   counts = np.zeros((2, len(flat), 1))
-  for out in _final_logits(experiment, buffer, data, flat):
+  for out in _final_logits(experiment, store, data, flat):
     right = (out.argmax(-1) == truth)[:, None]
     for k, use in enumerate((right, np.ones_like(right))):
       sums[k] += use * out
@@ -124,17 +124,16 @@ def soft_labels(experiment, buffer, data, chosen):
   return soft.reshape(*chosen.shape, experiment.classes).astype(np.float32)
 
 
-def _final_logits(experiment, buffer, data, indices):
+def _final_logits(experiment, store, data, indices):
   """Yields the logits `[len(indices), classes]` of each finished expert."""
   _, unravel = flat_parameters(experiment.network)
   ask = expert_logits(experiment.network, LABEL_BLOCK)
   # Whole chunks, or batch norm would see others.
-  size = LABEL_BLOCK * streaming.pieces_with_room(data, -(-len(indices)
-                                                          // LABEL_BLOCK),
-                                                          LABEL_BLOCK)
+  blocks = -(-len(indices) // LABEL_BLOCK)
+  size = LABEL_BLOCK * streaming.pieces_with_room(data, blocks, LABEL_BLOCK)
   starts = range(0, len(indices), size)
-  for expert in range(buffer.number):
-    row, = expert_weights(buffer, [expert], [buffer.epochs])
+  for expert in range(store.number):
+    row, = expert_weights(store, [expert], [store.epochs])
     variables = unravel(jnp.asarray(row))
     with streaming.prefetched(data, starts, lambda at: (
         indices[at:at + size], min(size, len(indices)))) as coming:
@@ -145,12 +144,12 @@ def _final_logits(experiment, buffer, data, indices):
 DIGEST_SAMPLE = 1000  # images, at most, by which a data set is known again
 
 
-def open_experts(experiment, c, place, data, log, keeper):
+def open_experts(experiment, c, home, data, log, keeper):
   """The `ExpertStore` of a job, with all its experts; None if it needs none.
 
   Args:
     experiment: an `Experiment`; c: settings of its experts, or None.
-    place: a `workdirs.Workdir`, the run's workdir.
+    home: the folder below which they are, unless the settings say where.
     data: the real images, one of `real`.
     log: of the run; keeper: its `resumable.Keeper`.
 
@@ -166,7 +165,7 @@ def open_experts(experiment, c, place, data, log, keeper):
       about | {'epochs': c.epochs}, sort_keys=True).encode())
   name = pathlib.Path(experiment.dataset.name).name
   name = f'{name}_{digest.hexdigest()[:8]}'
-  folder = pathlib.Path(c.dir or place.experts / name)
+  folder = pathlib.Path(c.dir or home / name)
   with contextlib.ExitStack() as held:
     processes.on_leader(lambda: held.enter_context(workdirs.lock(
         folder, '--workdir' if last else '--config.experts.dir')))
@@ -175,21 +174,21 @@ def open_experts(experiment, c, place, data, log, keeper):
         lambda key: ravel(experiment.network.init(key)), jax.random.key(0)).size
     stored = processes.on_leader(lambda: expert_store.claim_store(
         folder, about, c.number, c.epochs, size, c.dtype, last).epochs)
-    buffer = expert_store.ExpertStore(folder, c.number, stored, size, c.dtype,
-                                      last)
-    missing = processes.on_leader(buffer.missing)
+    store = expert_store.ExpertStore(
+        folder, c.number, stored, size, c.dtype, last)
+    missing = processes.on_leader(store.missing)
     if missing:
       log.say(f'experts   {len(missing)} of {c.number} to train, '
-              f'{buffer.epochs} epochs each, '
-              f'{text.size(len(missing) * buffer.bytes)} in {buffer.folder}')
+              f'{store.epochs} epochs each, '
+              f'{text.size(len(missing) * store.bytes)} in {store.folder}')
     # Beside them, as other runs may go on with them.
-    _train_missing(experiment, c, buffer, missing, data, log, keeper._replace(
+    _train_missing(experiment, c, store, missing, data, log, keeper._replace(
         folder=folder / 'unfinished', of=digest.hexdigest()))
-  return buffer
+  return store
 
 
 def _identity(experiment, c):
-  """What experts are made of; a buffer of anything else is refused."""
+  """What experts are made of; a store of anything else is refused."""
   split = experiment.dataset.train
   # Alike whether the images are in memory or not.
   n = len(split.labels)
@@ -215,95 +214,98 @@ def expert_recipe(c, codec):
           c.augment, codec.mean, codec.std, codec.zca))
 
 
-def _train_missing(experiment, c, buffer, numbers, data, log, keeper):
+def _train_missing(experiment, c, store, numbers, data, log, keeper):
   """Trains experts, as many together as there is room for.
 
   keeper: a `resumable.Keeper`: those in training go on from what it keeps.
   """
-  recipe_ = expert_recipe(c, experiment.codec)
+  network, recipe = experiment.network, expert_recipe(c, experiment.codec)
   # All groups run the same programs.
-  step = functools.partial(sam.sam_step, rho=c.rho, alpha=c.alpha)
-  begin = jax.jit(jax.vmap(experiment.network.init))
-  train = ensemble.epoch_trainer(experiment.network, recipe_, step)
-  ravel = jax.jit(jax.vmap(flat_parameters(experiment.network)[0]))
+  step = sam.sam_step(c.rho, c.alpha)
+  begin = jax.jit(jax.vmap(network.init))
+  train = ensemble.epoch_trainer(network, recipe, step)
+  ravel = jax.jit(jax.vmap(flat_parameters(network)[0]))
   size = devices.count() * c.at_once
-  like = functools.partial(ensemble.state_shapes, experiment.network, recipe_)
+  shapes = functools.partial(ensemble.state_shapes, network, recipe)
   speed = timing.Throughput(1)
   while numbers:
-    group = resumable.resumable_group(keeper, 'experts', numbers, size, like)
+    group = resumable.next_group(keeper, 'experts', numbers, size, shapes)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(c.seed), jnp.asarray(group))
-    plan = [ensemble.EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(keys,
-                                                                       done),
-                               recipe_.lr) for done in range(1, buffer.epochs
-                                                             + 1)]
+        jax.random.key(c.seed), jnp.asarray(group.numbers))
+    plan = [ensemble.EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(
+        keys, done), recipe.lr) for done in range(1, store.epochs + 1)]
     def run(start, seen, keys=keys, plan=plan):
       if start is None:
-        start = ensemble.states_from(recipe_, begin(keys))
+        start = ensemble.states_from(recipe, begin(keys))
         seen(0, lambda: start, None)
       train(start, plan, data, seen)
-    numbers, began = numbers[len(group):], time.time()
-    rest = -(-len(numbers) // size) * buffer.epochs
-    _train_group(buffer, group, run, ravel, keeper, like, functools.partial(
-        _report, buffer, group, log, speed, rest))
-    log.say(f'experts   {group[-1] + 1}/{buffer.number} trained, '
+    numbers, began = numbers[len(group.numbers):], time.time()
+    rest = -(-len(numbers) // size) * store.epochs
+    _write_group(run, ravel, store, keeper, group,
+                 _reporter(store, group, log, speed, rest))
+    log.say(f'experts   {group.numbers[-1] + 1}/{store.number} trained, '
             f'{text.duration(time.time() - began)}')
     processes.on_leader(keeper.push)
-    resumable.stop_if_asked(keeper, _finished(buffer))
+    resumable.stop_if_asked(keeper, _finished(store))
 
 
-def _report(buffer, numbers, log, speed, rest, done, within, loss):
-  """Says how far experts are; rest: epochs of those that are not begun."""
-  if not within:
-    speed.add(1)
-  log.progress(numbers[0] + 1, buffer.number, done, buffer.epochs,
-               loss().mean(), None, speed.left(buffer.epochs - done + rest),
-               what='expert', unit='epoch')
+def _reporter(store, group, log, speed, rest):
+  """The `report` of a group; rest: epochs of experts that are not begun."""
+  def report(done, within, loss):
+    if not (done or within):
+      return None
+    if not within:
+      speed.add(1)
+    log.progress((group.numbers[0] + 1, store.number, done, store.epochs),
+                 loss().mean(), None, speed.left(store.epochs - done + rest),
+                 what='expert', unit='epoch')
+    return None if done >= store.epochs else lambda: (
+        f'{_finished(store)}, and {len(group.numbers)} in training at epoch '
+        f'{done} of {store.epochs}')
+  return report
 
 
-def _train_group(buffer, numbers, run, ravel, keeper, like, tell):
-  """Writes what `run(start, seen)` makes of experts, see
-  `ensemble.epoch_trainer`.
+def _write_group(run, ravel, store, keeper, group, report):
+  """Writes what `run(start, seen)` makes of experts, row by row.
 
-  tell: called with epochs done, batches of the next, and `() -> losses`.
+  ravel: `Variables [k, …] -> [k, parameters]`. report: see
+  `resumable.train_networks`.
   """
   writers = []
 
   def flush():
     processes.on_leader(lambda: [writer.flush() for writer in writers] and None)
 
-  with resumable.resumable(
-      keeper, 'experts', numbers, like, flush) as (start, keep):
+  def train(start, seen):
     rows = 0 if start is None else int(start.done) + 1
-    if rows > processes.on_leader(lambda: min(map(buffer.begun, numbers))):
+    # Rows may be gone that a state kept elsewhere takes for written.
+    if rows > processes.on_leader(
+        lambda: min(map(store.begun, group.numbers))):
       rows, start = 0, None
 
-    def seen(done, stand, loss, within=0):
+    def write(done, state, loss, within=0):
       if not within:
-        row = stand().variables
+        row = state().variables
         processes.on_leader(lambda: _add_rows(writers, ravel(row)))
-      if done or within:
-        tell(done, within, loss)
-      if (done or within) and done < buffer.epochs:
-        keep(stand, lambda: (
-            f'{_finished(buffer)}, and {len(numbers)} in training at epoch '
-            f'{done} of {buffer.epochs}'))
+      seen(done, state, loss, within)
 
     try:
       processes.on_leader(lambda: writers.extend(
-          expert_store.ExpertWriter(buffer, k, rows) for k in numbers))
-      run(start, seen)
-      processes.on_leader(lambda: [writer.finish() for writer in writers]
-                          and None)
+          expert_store.ExpertWriter(store, k, rows) for k in group.numbers))
+      run(start, write)
+      processes.on_leader(
+          lambda: [writer.finish() for writer in writers] and None)
     finally:
       for writer in writers:
         writer.close()
 
+  resumable.train_networks(train, keeper, group, report, flush)
 
-def _finished(buffer):
+
+def _finished(store):
   """How many experts there are, in words."""
-  there = buffer.number - processes.on_leader(lambda: len(buffer.missing()))
-  return f'{text.plural(there, "expert")} of {buffer.number}'
+  there = store.number - processes.on_leader(lambda: len(store.missing()))
+  return f'{text.plural(there, "expert")} of {store.number}'
 
 
 def _add_rows(writers, rows):
@@ -311,10 +313,10 @@ def _add_rows(writers, rows):
     writer.add(row)
 
 
-def expert_weights(buffer, who, when):
+def expert_weights(store, who, when):
   """`expert_store.read_rows`, read by the first process for all."""
   read = []
-  processes.on_leader(lambda: read.append(expert_store.read_rows(buffer, who,
-                                                                 when)))
+  processes.on_leader(
+      lambda: read.append(expert_store.read_rows(store, who, when)))
   return processes.broadcast(read.pop() if read else np.zeros(
-      (len(who), buffer.size), np.float32))
+      (len(who), store.size), np.float32))

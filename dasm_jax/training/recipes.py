@@ -20,17 +20,17 @@ class Recipe(NamedTuple):
   cosine: whether the rate falls to 0 as a cosine of the epoch besides.
   """
   epochs: int
-  lr: float
-  momentum: float
-  weight_decay: float
-  batch: int
-  drops: tuple
-  decay: float
-  restart: bool
-  strategy: str
-  mode: str
-  cutmix: float
-  extra: int
+  lr: float = 0.01
+  momentum: float = 0.9
+  weight_decay: float = 5e-4
+  batch: int = 64
+  drops: tuple = ()
+  decay: float = 0.1
+  restart: bool = False
+  strategy: str = ''
+  mode: str = 'single'
+  cutmix: float = 0.0
+  extra: int = 0
   statistics: tuple = ()
   optimizer: str = 'sgd'
   cosine: bool = False
@@ -72,30 +72,28 @@ RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe}
 OPTIMIZERS = 'sgd', 'adamw'
 
 
-def recipe(epochs, *, lr=0.01, momentum=0.9, weight_decay=5e-4, batch=64,
-           drops=(), decay=0.1, restart=False, strategy='', mode='single',
-           cutmix=0.0, extra=0, statistics=(), optimizer='sgd', cosine=False):
-  """A checked `Recipe`.
+def recipe(epochs, **settings):
+  """A checked `Recipe`; settings are its other fields.
 
   Raises:
     UserError: fewer than one epoch or image a batch, a rate that is not
       positive, a CutMix probability outside [0, 1], unknown augmentations, one
       that asks for statistics where there are none; an unknown optimizer.
   """
-  for name, value in (('epochs', epochs), ('batch', batch)):
+  r = Recipe(epochs, **settings)
+  for name, value in (('epochs', r.epochs), ('batch', r.batch)):
     if value < 1:
       raise UserError(f'{name}={value} of a training recipe must be at least 1')
-  if lr <= 0:
-    raise UserError(f'lr={lr} of a training recipe must be positive')
-  if not 0 <= cutmix <= 1:
-    raise UserError(f'cutmix={cutmix} is a probability, from 0 to 1')
-  if optimizer not in OPTIMIZERS:
-    raise unknown('optimizer', optimizer, OPTIMIZERS)
-  augment.build(strategy, mode)
-  photometric.check_statistics(strategy, statistics)
-  return Recipe(epochs, lr, momentum, weight_decay, batch, tuple(drops), decay,
-                restart, strategy, mode, cutmix, extra,
-                tuple(map(tuple, statistics)), optimizer, cosine)
+  if r.lr <= 0:
+    raise UserError(f'lr={r.lr} of a training recipe must be positive')
+  if not 0 <= r.cutmix <= 1:
+    raise UserError(f'cutmix={r.cutmix} is a probability, from 0 to 1')
+  if r.optimizer not in OPTIMIZERS:
+    raise unknown('optimizer', r.optimizer, OPTIMIZERS)
+  augment.build(r.strategy, r.mode)
+  photometric.check_statistics(r.strategy, r.statistics)
+  return r._replace(drops=tuple(r.drops),
+                    statistics=tuple(map(tuple, r.statistics)))
 
 
 def rates(recipe_):

@@ -7,7 +7,7 @@ import json
 import pathlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dasm_jax.runtime import checkpoint, processes
@@ -32,66 +32,99 @@ class Keeper(NamedTuple):
   say: Callable = lambda text: None
 
 
-def resumable_group(keeper, what, numbers, size, like):
-  """The first of `numbers` that are trained together, a list.
+class Group(NamedTuple):
+  """Networks that are trained together.
+
+  what: begins the name by which they are kept. numbers: theirs, of all that are
+  to be trained. shapes: `int -> ensemble.TrainState`, those of so many.
+  """
+  what: str
+  numbers: Sequence
+  shapes: Callable
+
+
+def next_group(keeper, what, numbers, size, shapes):
+  """The `Group` of the first of `numbers` that are trained together.
 
   Those that are kept, however many devices trained them; else `size`.
 
   Args:
     keeper: a `Keeper`.
-    what: begins their name.
+    what, shapes: of the group.
     numbers: of all networks that are to be trained, in this order.
     size: how many there is room for.
-    like: `int -> ensemble.TrainState`, the shapes of so many networks.
   """
   def kept():
     for path in keeper.folder.glob(f'{what}_*'):
       count = path.name.split('_')[-2]
       if count.isdecimal() and path == _group_path(
-          keeper, what, numbers[:int(count)], like):
+          keeper, Group(what, numbers[:int(count)], shapes)):
         return int(count)
     return size
-  return list(numbers[:processes.on_leader(kept)])
+  return Group(what, list(numbers[:processes.on_leader(kept)]), shapes)
+
+
+def train_networks(train, keeper, group, report, before=lambda: None):
+  """Trains a group of networks: shown, kept, stopped, and gone on with.
+
+  Args:
+    train: `(start, seen) -> result`: `start` is the `ensemble.TrainState` that
+      was kept, or None; `seen(done, state, loss, within=0)` is called now and
+      then: epochs done, `() -> TrainState`, `() -> [k]` losses, and batches of
+      the next epoch.
+    keeper: a `Keeper`; None keeps nothing.
+    group: a `Group`.
+    report: `(done, within, loss) -> () -> str`: shows how far they are, and
+      gives what to say is saved if asked to stop; None once all is done.
+    before: called before they are kept.
+
+  Returns:
+    What `train` returns.
+
+  Raises:
+    preemption.Stopped: asked to stop, after a save.
+  """
+  with resumable(keeper, group, before) as (start, keep):
+    def seen(done, state, loss, within=0):
+      saved = report(done, within, loss)
+      if saved is not None:
+        keep(state, saved)
+    return train(start, seen)
 
 
 @contextlib.contextmanager
-def resumable(keeper, what, numbers, like, before=lambda: None):
-  """Around the training of networks that a call of `together` gave.
-
-  before: called before they are kept.
+def resumable(keeper, group, before=lambda: None):
+  """Around the training of a group of networks, see `train_networks`.
 
   Yields:
-    `(start, keep)`: the `ensemble.TrainState` that was kept, or None, and
-    `keep(stand, saved)`, to be called now and then with `() -> Stand`, and
-    `() -> text` of what to say if asked to stop, which it does. Without a
-    keeper nothing is kept.
+    `(start, keep)`: the state that was kept, or None, and `keep(state, saved)`,
+    to be called now and then, which stops if asked to.
   """
   if keeper is None:
     yield None, lambda *_: None
     return
-  path = _group_path(keeper, what, numbers, like)
+  path, count = _group_path(keeper, group), len(group.numbers)
   with contextlib.ExitStack() as held:
     opened = []
     def checkpoints():
       if not opened:
-        opened.append(held.enter_context(checkpoint.open_checkpoints(path,
-                                                                     keeper.of)))
+        opened.append(held.enter_context(
+            checkpoint.open_checkpoints(path, keeper.of)))
       return opened[0]
     there = processes.on_leader(lambda: _keep_only(keeper.folder, path))
-    found = checkpoints().latest(like(len(numbers))) if there else None
+    found = checkpoints().latest(group.shapes(count)) if there else None
     if found:
-      keeper.say(
-          f'going on with {plural(len(numbers), "network")} in training, '
-                 f'at epoch {int(found[1].done)}')
-    clock, count = _SaveClock(keeper.seconds), itertools.count(
+      keeper.say(f'going on with {plural(count, "network")} in training, at '
+                 f'epoch {int(found[1].done)}')
+    clock, steps = _SaveClock(keeper.seconds), itertools.count(
         found[0] + 1 if found else 0)
 
-    def keep(stand, saved):
+    def keep(state, saved):
       due, = keeper.stopping.hear(clock.due())
       if due or keeper.stopping.asked:
         with clock:
           before()
-          checkpoints().save(next(count), stand())
+          checkpoints().save(next(steps), state())
           processes.on_leader(keeper.push)
       if keeper.stopping.asked:
         keeper.stopping.leave_if_asked(saved())
@@ -124,12 +157,13 @@ class _SaveClock:
     self._at, self._wait = time.time(), max(self._seconds, spent / SAVE_SHARE)
 
 
-def _group_path(keeper, what, numbers, like):
+def _group_path(keeper, group):
   """Of a group; another one of another program or other networks."""
-  told = [keeper.of, list(map(int, numbers)), checkpoint.leaf_specs(
-      like(len(numbers)))]
+  count = len(group.numbers)
+  told = [keeper.of, list(map(int, group.numbers)),
+          checkpoint.leaf_specs(group.shapes(count))]
   digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-  return keeper.folder / f'{what}_{len(numbers)}_{digest}'
+  return keeper.folder / f'{group.what}_{count}_{digest}'
 
 
 def _keep_only(folder, path):

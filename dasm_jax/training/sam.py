@@ -25,28 +25,28 @@ from dasm_jax.training import train_step
 EPSILON = 1e-12
 
 
-def gradient_size(params, slope, adaptive=True):
+def gradient_size(params, gradient, adaptive=True):
   """`|g|`, or `||w| g|` if adaptive, over all leaves: a scalar."""
   return losses.tree_norm(jax.tree.map(
-      lambda w, g: jnp.abs(w) * g, params, slope) if adaptive else slope)
+      lambda w, g: jnp.abs(w) * g, params, gradient) if adaptive else gradient)
 
 
-def climb(params, slope, rho, adaptive=True):
+def climb(params, gradient, rho, adaptive=True):
   """The worse point near by, `w + rho g / |g|`.
 
   Args:
     params: a pytree, w.
-    slope: the same, the gradient g there.
+    gradient: the same, the gradient g there.
     rho: how far; a zero gradient goes nowhere.
     adaptive: `w + rho w^2 g / ||w| g|`: each weight moves by its own size.
 
   Returns:
     A tree like `params`.
   """
-  reach = rho / (gradient_size(params, slope, adaptive) + EPSILON)
+  reach = rho / (gradient_size(params, gradient, adaptive) + EPSILON)
   def move(w, g):
     return w + (reach * g * (jnp.square(w) if adaptive else 1)).astype(w.dtype)
-  return jax.tree.map(move, params, slope)
+  return jax.tree.map(move, params, gradient)
 
 
 def surrogate(here, there, alpha):
@@ -67,14 +67,14 @@ def surrogate(here, there, alpha):
   return jax.tree.map(lambda a, b: b - alpha * (a - along * b), here, there)
 
 
-def sam_gradient(slope, params, *, rho, alpha, adaptive=True):
+def sam_gradient(gradient, params, *, rho, alpha, adaptive=True):
   """What to descend along, for any loss.
 
   Args:
-    slope: `params -> (found, gradient)`, as `jax.value_and_grad` makes it;
+    gradient: `params -> (found, gradient)`, as `jax.value_and_grad` makes it;
       called twice, with the same batch in both.
     params: a pytree.
-    rho: how far to climb, a number; 0 is plain descent and calls `slope` once.
+    rho: how far to climb; 0 is plain descent, and calls `gradient` once.
     alpha: see `surrogate`, a number.
     adaptive: see `climb`.
 
@@ -86,37 +86,35 @@ def sam_gradient(slope, params, *, rho, alpha, adaptive=True):
     UserError: a negative rho or alpha.
   """
   check_sam(rho, alpha)
-  found, here = slope(params)
+  found, here = gradient(params)
   if rho == 0:
     return found, here
-  _, there = slope(climb(params, here, rho, adaptive))
+  _, there = gradient(climb(params, here, rho, adaptive))
   return found, surrogate(here, there, alpha)
 
 
-def sam_step(network, tx, variables, moments, batch, lr, axis_name=None, *, rho,
-             alpha, adaptive=True):
-  """`train_step.sgd_step`, sharpness-aware: one step of an FTD expert.
+def sam_step(rho, alpha, adaptive=True):
+  """`train_step.sgd_step`, sharpness-aware: a step of an FTD expert.
 
   Both gradients are of the batch as it is given, augmented before. Running
   averages of batch norm see the weights themselves only. Weight decay and
   momentum, which are in `tx`, are those of the weights as well.
 
-  Args:
-    network, tx, variables, moments, batch, lr, axis_name: see
-    `train_step.sgd_step`.
-    rho, alpha, adaptive: see `gradient`.
+  rho, alpha, adaptive: see `sam_gradient`.
 
   Returns:
-    `(variables, moments, loss)`, the loss before the step.
+    A function with the arguments and results of `train_step.sgd_step`; the loss
+    is that before the step.
   """
-  def slope(params):
-    return train_step.batch_gradient(
-        network, variables._replace(params=params), batch, axis_name)
-  (value, stats), found = sam_gradient(
-      slope, variables.params, rho=rho, alpha=alpha, adaptive=adaptive)
-  return (*train_step.apply_update(tx, variables._replace(stats=stats), moments,
-                                   found,
-                                   lr), value)
+  def step(network, tx, variables, opt_state, batch, lr, axis_name=None):
+    def gradient(params):
+      return train_step.batch_gradient(
+          network, variables._replace(params=params), batch, axis_name)
+    (value, stats), found = sam_gradient(
+        gradient, variables.params, rho=rho, alpha=alpha, adaptive=adaptive)
+    return (*train_step.apply_update(
+        tx, variables._replace(stats=stats), opt_state, found, lr), value)
+  return step
 
 
 def moving_average(mean, new, decay):

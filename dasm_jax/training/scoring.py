@@ -172,10 +172,10 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
     def of(key):
       return jax.random.fold_in(jax.random.split(key)[1], 0)
     rest, seen = jax.vmap(jax.vmap(of))(rest), []
-    def look(done, stand, loss, within):
+    def look(done, state, loss, within):
       del done, loss
       if history and not within:
-        seen.append(right(stand().variables, data).T > .5)
+        seen.append(right(state().variables, data).T > .5)
       heard()
     begun = ensemble.states_from(recipe, begin(start))
     variables = run(begun, [ensemble.EpochPlan(

@@ -20,7 +20,7 @@ from dasm_jax.runtime import devices
 from dasm_jax.training import train_step
 from dasm_jax.types import SoftLabelled
 
-LABEL_CHUNK = 200  # images that are told at once
+LABEL_CHUNK = 200  # images that are labelled at once
 
 
 def network_labels(network, settings):
@@ -31,7 +31,7 @@ def network_labels(network, settings):
   codec = settings.codec
 
   def run(variables, syn, windows, key):
-    def told(images):
+    def probabilities(images):
       return jax.nn.softmax(network.apply(variables, images)[0])
     def one(args):
       images, index = args
@@ -39,10 +39,10 @@ def network_labels(network, settings):
       if settings.views:
         draws = jax.random.split(
             jax.random.fold_in(key, index), settings.views)
-        labels = jax.lax.map(lambda draw: told(
+        labels = jax.lax.map(lambda draw: probabilities(
             settings.augment(draw, images, shared=False)), draws).mean(0)
       else:
-        labels = told(images)
+        labels = probabilities(images)
       labels = mean_of_cells(codec, labels, syn.images.shape[1])
       # As they are stored.
       return labels.astype(jnp.float16).astype(syn.labels.dtype)
@@ -70,7 +70,7 @@ def assigned_labels(logits, codec):
         lambda params, at: logits(params, images[at]), params,
         jnp.arange(len(images)), LABEL_CHUNK))
     found = found.reshape(len(syn.images), -1, found.shape[-1])
-    return jax.vmap(lambda told: mean_of_cells(whole, told,
+    return jax.vmap(lambda labels: mean_of_cells(whole, labels,
                                                syn.images.shape[1]))(
         found).astype(syn.labels.dtype)
   return run
@@ -85,8 +85,7 @@ def mean_of_cells(codec, labels, ipc):
 
 
 def teacher_labels(network, recipe, teachers, batch, seed, temperature):
-  """A `SoftLabelled` set: for every epoch of a recipe the teachers' mean
-  logits.
+  """A `SoftLabelled` set: the teachers' mean logits for every epoch.
 
   Args:
     network: of the teachers; running averages stay as they are.
@@ -99,16 +98,17 @@ def teacher_labels(network, recipe, teachers, batch, seed, temperature):
   change, n = train_step.augmentation(recipe), len(batch.labels)
 
   def one(epoch, teachers, batch):
-    def do(told, indices, key):
+    def label(found, indices, key):
       images = change(key, sources.take_any(batch, indices)).images
       logits = jax.lax.map(
           lambda one: network.apply(one, images)[0], teachers).mean(0)
-      return told.at[indices].set(logits.astype(jnp.float16))
+      return found.at[indices].set(logits.astype(jnp.float16))
     blank = jnp.zeros(batch.labels.shape, jnp.float16)
     key = jax.random.fold_in(train_step.soft_label_key(seed), epoch)
-    return train_step.run_epoch(do, blank, key, n, recipe.batch)
+    return train_step.run_epoch(label, blank, key, n, recipe.batch)
 
   epochs = np.arange(recipe.epochs + recipe.extra, dtype=np.int32)
-  told = devices.spread(one, together=False)(
+  logits = devices.spread(one, together=False)(
       epochs, *devices.replicate((teachers, batch)))
-  return SoftLabelled(*batch, told, jnp.uint32(seed), jnp.float32(temperature))
+  return SoftLabelled(
+      *batch, logits, jnp.uint32(seed), jnp.float32(temperature))

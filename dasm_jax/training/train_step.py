@@ -38,22 +38,22 @@ def batch_gradient(network, variables, batch, axis_name=None):
 
   stats = variables.stats
   if jax.tree.leaves(stats):  # batch norm needs the whole batch at once
-    (value, stats), slope = jax.value_and_grad(loss, has_aux=True)(
+    (value, stats), gradient = jax.value_and_grad(loss, has_aux=True)(
         variables.params, batch)
   else:
-    value, slope = blocked_value_and_grad(
+    value, gradient = blocked_value_and_grad(
         lambda *given: loss(*given)[0], variables.params, batch)
   if share:
-    value, slope = jax.lax.pmean((value, slope), axis_name)
-  return (value, stats), slope
+    value, gradient = jax.lax.pmean((value, gradient), axis_name)
+  return (value, stats), gradient
 
 
-def apply_update(tx, variables, moments, slope, lr):
-  """`(variables, moments)` after `params - lr * tx(slope)`."""
-  change, moments = tx.update(slope, moments, variables.params)
+def apply_update(tx, variables, opt_state, gradient, lr):
+  """`(variables, opt_state)` after `params - lr * tx(gradient)`."""
+  change, opt_state = tx.update(gradient, opt_state, variables.params)
   params = jax.tree.map(lambda p, c: (p - lr * c).astype(p.dtype),
                         variables.params, change)
-  return variables._replace(params=params), moments
+  return variables._replace(params=params), opt_state
 
 
 def device_share(batch, variables, axis_name):
@@ -144,24 +144,25 @@ def logits_fn(network):
       stats=jax.lax.stop_gradient(variables.stats)), images)[0]
 
 
-def sgd_step(network, tx, variables, moments, batch, lr, axis_name=None):
+def sgd_step(network, tx, variables, opt_state, batch, lr, axis_name=None):
   """One SGD step.
 
   Args:
     network: a `Network`.
     tx: an optax transformation before the rate, see `optimizer`.
-    variables, moments: its point and optimizer state.
+    variables, opt_state: its point and optimizer state.
     batch: a `Batch`; with `axis_name` every device has the whole of it and
       works on its share, where the shares are equal and no batch norm looks
       across them.
     lr: the rate.
 
   Returns:
-    `(variables, moments, loss)`.
+    `(variables, opt_state, loss)`.
   """
-  (value, stats), slope = batch_gradient(network, variables, batch, axis_name)
-  return (*apply_update(tx, variables._replace(stats=stats), moments, slope,
-                        lr), value)
+  (value, stats), gradient = batch_gradient(
+      network, variables, batch, axis_name)
+  return (*apply_update(tx, variables._replace(stats=stats), opt_state,
+                        gradient, lr), value)
 
 
 def run_epoch(do, carry, key, n, batch):
@@ -221,7 +222,7 @@ def random_batch_trainer(network, recipe_):
 
   Returns:
     `begin`, `key -> carry`, and `step`, `(carry, key, data) -> carry`, where
-    `data` is a `Source` and a carry is `(variables, moments)`.
+    `data` is a `Source` and a carry is `(variables, opt_state)`.
   """
   tx = recipe_optimizer(recipe_)
   change = augmentation(recipe_)

@@ -63,8 +63,13 @@ class Toy(NamedTuple):
 
   def step(self, state=None):
     """One step, as it is: not jitted."""
-    return self.method.step(
-        self.state if state is None else state, self.data, self.pool, self.key)
+    return step(self, self.method, self.state if state is None else state)
+
+
+def step(toy_, method, state):
+  """One sweep of a method with the data of a `Toy`: `(state, metrics)`."""
+  drawn = method.draw(toy_.data, toy_.pool, toy_.key, state.step)
+  return method.step(state, toy_.data, toy_.pool, drawn, toy_.key)
 
 
 def settings(name, **changes):
@@ -112,10 +117,9 @@ def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
   codec = synthetic.codec(
       (.5,), (.3,), space='pixels' if name == 'idc' else 'normalised',
       factor=factor, shape=(8, 8, 1))
-  method = methods.build(
-      net, classes, codec, settings(name, **changes),
-      correction or objectives.Correction(), images=ipc, replay=replay,
-      union=union, axis_name=axis_name)
+  method = methods.build(settings(name, **changes), net, methods.Options(
+      classes, codec, ipc, correction or objectives.Correction(),
+      replay=replay, union=union, axis_name=axis_name))
   first, key = jax.random.split(jax.random.key(seed))
   images = synthetic.noise(first, codec, (classes, frozen + ipc, 8, 8, 1))
   labels = jnp.broadcast_to(jnp.eye(classes)[:, None],
