@@ -246,7 +246,7 @@ def learning_history(correct):
       two). What stands before, such as networks, stays.
 
   Returns:
-    A `Learning`.
+    A `LearningHistory`.
 
   Source: Toneva et al. (1812.05159), definitions 1 and 2.
   """
@@ -263,7 +263,7 @@ def forgetting_events(correct):
   as `epochs`, more than any sample can be forgotten.
 
   Args:
-    correct: `[…, epochs, n]`, see `learning`.
+    correct: `[…, epochs, n]`, see `learning_history`.
 
   Returns:
     `[…, n]` int, higher is harder.

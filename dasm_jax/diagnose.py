@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import difficulty, models
+from dasm_jax import difficulty, models, streams
 from dasm_jax.distill import figures
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set, subjects
@@ -28,7 +28,13 @@ from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, paths, text
 from dasm_jax.runtime import workdir as workdirs
-from dasm_jax.runtime.cli import Parser, exit_process, int_at_least, run_command
+from dasm_jax.runtime.cli import (
+  Parser,
+  exit_process,
+  int_at_least,
+  run_command,
+)
+from dasm_jax.streams import Stream
 from dasm_jax.training import packing, train_step
 from dasm_jax.types import Batch
 
@@ -47,7 +53,7 @@ def norms_by_age(network, recipe, together=None):
 
   Returns:
     `(keys, data, sets, ages, say) -> [sets, ages, networks]`, NumPy: one
-    network a key, trained on data, a `Source` or one of `real`; sets are
+    network a key, trained on data, a `Source` or one of `streaming`; sets are
     `Batch`es; ages are steps, ascending, 0 for fresh networks; `say(age)` is
     called after each.
   """
@@ -168,7 +174,8 @@ def measure(sets, dataset, ages, networks, real, seed):
   network = models.build(shape=one.shape, classes=classes, **one.network)
   data = streaming.place_dataset(dataset, one.codec)[0]
   (chosen,) = comparison.random_subsets(
-      dataset.train.labels, classes, max(1, real // classes), 1, [seed, 3])
+      dataset.train.labels, classes, max(1, real // classes), 1,
+      streams.seed(seed, Stream.MEASURED_IMAGES))
   batches = [Batch(*x.batch[:2]) for x in sets.values()]
   batches = devices.replicate([*batches, sources.take(
       streaming.fetch(data, chosen), chosen)])

@@ -126,7 +126,7 @@ def windows(choice, index, segments, judged, floor=1, seed=0):
     index: the segment, from 0, of `segments`.
     judged: the images, `Judged`.
     floor: never fewer images a class than this, or all of a smaller class.
-    seed: of `random`.
+    seed: of `random`: a number, or several.
 
   Returns:
     A list of int arrays, one a class, each sorted by index.
@@ -141,7 +141,8 @@ def windows(choice, index, segments, judged, floor=1, seed=0):
   for c in range(judged.classes):
     members = np.flatnonzero(judged.labels == c)
     if judged.scores is None:
-      order = np.random.default_rng([seed, c]).permutation(members)
+      order = np.random.default_rng([*np.ravel(seed), c]).permutation(
+          members)
     else:
       order = members[np.argsort(judged.scores[members], kind='stable')]
     known = 0.0 if judged.accuracy is None else float(judged.accuracy[c])

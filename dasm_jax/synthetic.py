@@ -215,7 +215,7 @@ def training_inputs(codec_, syn):
 
 
 def pack(real, factor):
-  """Packs `factor ** 2` real images into each stored one (IDC's `mix`).
+  """Packs `factor ** 2` real images into each stored one (IDC).
 
   Cell (i, j) of image n is real image `(i * factor + j) * ipc + n`, shrunk by
   nearest neighbour at source position `floor(k * size / size_of_cell)`; the

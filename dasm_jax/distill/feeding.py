@@ -14,15 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import segments
+from dasm_jax import segments, streams
 from dasm_jax.distill import initialise, setup
 from dasm_jax.methods import registry, trajectory
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes
+from dasm_jax.streams import Stream
 from dasm_jax.training import experts as expert_training
-
-EXPERT_DRAWS = 7  # tells draws of expert starts from others of the same seed
-
 
 # ---- In which order
 
@@ -131,7 +129,7 @@ def index_reader(made, phase, progress):
   mine = rows[devices.local_items(len(rows))]
   source, windows, key = devices.on_host((
       made.data.unread, initialise.all_windows(made, progress),
-      setup.segment_key(made.key, phase)))
+      setup.sweeps_key(made.key, phase)))
   draw = jax.jit(method.draw)
   draw_warmup = method.warmup and jax.jit(method.warmup.draw)
 
@@ -268,8 +266,8 @@ def draw_expert_starts(experiment, phase, window, experts, step):
   window: first and last epoch of the segment; experts: how many there are.
   """
   c, low, high = experiment.config.method, *window
-  rng = np.random.default_rng(
-      [experiment.config.seed, EXPERT_DRAWS, phase.index, step])
+  rng = np.random.default_rng(streams.seed(
+      experiment.config.seed, Stream.EXPERT_STARTS, phase.index, step))
   last = c.last_epoch
   if c.expand and c.start_last_epoch >= 0:
     grown = (last - c.start_last_epoch) * step // c.expand

@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import coresets, segments, synthetic
+from dasm_jax import coresets, segments, streams, synthetic
 from dasm_jax.distill import setup
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.runtime.text import plural
+from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, resumable, scoring
 from dasm_jax.training import experts as expert_training
 from dasm_jax.types import Array, Batch, Synthetic, Variables, Window
@@ -88,7 +89,7 @@ def _first_state(made, phase, images, labels, lr=None):
     lr = experiment.config.method.get('lr_start', experiment.recipe.lr)
   syn = Synthetic(images, labels, jnp.float32(lr))
   return jax.jit(setup.build_method(experiment, phase).init)(
-      setup.segment_key(made.key, phase), syn)
+      streams.key(made.key, Stream.FIRST_STATE, phase.index), syn)
 
 
 def begin_phase(made, phase, done, phases):
@@ -104,7 +105,8 @@ def begin_phase(made, phase, done, phases):
   rows = segments.windows(
       experiment.choice, phase.index, len(experiment.plan),
       segments.Judged(labels, experiment.classes, scores, accuracy),
-      setup.window_floor(experiment, phase), experiment.config.seed)
+      setup.window_floor(experiment, phase),
+      streams.seed(experiment.config.seed, Stream.WINDOWS))
   used = np.asarray(done[-1].used) if done else np.zeros(len(labels), bool)
   images, soft, used = first_images(made, phase, rows, used)
   window = sources.pad_window(rows)
@@ -137,8 +139,8 @@ def score_images(made, phase, done, phases):
   known = phases or (done if who == 'real' else [])
   if known:
     return np.asarray(known[0].scores), np.asarray(known[0].accuracy)
-  keys = jax.random.split(jax.random.fold_in(
-      setup.segment_key(made.key, phase), 1), c.probes)
+  keys = jax.random.split(
+      streams.key(made.key, Stream.PROBES, phase.index), c.probes)
   if who == 'real':
     trained_on = 'real images'
     variables = scoring.train_probes(
@@ -207,8 +209,8 @@ def first_images(made, phase, rows, used):
                             (len(which), phase.width, experiment.classes))
   if c.syn.init == 'noise':
     shape = (experiment.classes, phase.width, *experiment.shape)
-    return synthetic.noise(
-        setup.segment_key(made.key, phase), codec, shape)[which], labels, used
+    key = streams.key(made.key, Stream.NOISE, phase.index)
+    return synthetic.noise(key, codec, shape)[which], labels, used
   chosen = _choose_images(made, phase, rows, used)
   used = used.copy()
   used[chosen] = True
@@ -230,7 +232,7 @@ def _choose_images(made, phase, rows, used):
   experiment, c = made.experiment, made.experiment.config
   labels = experiment.dataset.train.labels
   size = setup.decoded_images(experiment, phase)
-  seed = [c.seed, 1, phase.index]
+  seed = streams.seed(c.seed, Stream.FIRST_IMAGES, phase.index)
   if c.syn.init in coresets.CORESETS:
     if coresets.CORESETS[c.syn.init][0]:
       made.log.say(
@@ -240,8 +242,8 @@ def _choose_images(made, phase, rows, used):
     values = scoring.selection_values(
         c.syn.init, experiment.network, experiment.probe,
         epochs=c.coreset.epochs, score=c.segments.score)
-    keys = jax.random.split(jax.random.fold_in(
-        setup.segment_key(made.key, phase), 2), c.coreset.networks)
+    keys = jax.random.split(streams.key(
+        made.key, Stream.CHOOSERS, phase.index), c.coreset.networks)
     return coresets.choose_from(
         segments.unused_first(rows, used, size), c.syn.init,
         values(keys, made.data, _stop_check(made, phase)), labels, size, seed)

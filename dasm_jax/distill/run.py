@@ -157,7 +157,7 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
   chunks = _compiled_chunks(made, phase, method, programs, at)
   count = len(experiment.rows(phase))
   state = devices.shard(progress.state, method.axes, count)
-  key = setup.segment_key(made.key, phase)
+  key = setup.sweeps_key(made.key, phase)
   report = results.StepReport(made, phase, timing.MetricMeans(
       made.home.path / MEANS_FILE, (phase.index, phase.phase),
       schedule.number(at)))

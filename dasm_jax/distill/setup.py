@@ -6,7 +6,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dasm_jax import config, methods, models, objectives, segments, synthetic
+from dasm_jax import (
+  config,
+  methods,
+  models,
+  objectives,
+  segments,
+  streams,
+  synthetic,
+)
 from dasm_jax.config import evaluation_recipe, validate
 from dasm_jax.data import dataset as datasets
 from dasm_jax.methods import registry
@@ -14,6 +22,7 @@ from dasm_jax.models import flops
 from dasm_jax.pipeline import loading, streaming
 from dasm_jax.runtime import devices, logging, preemption, timing
 from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.streams import Stream
 from dasm_jax.training import expert_store, packing, recipes, resumable
 from dasm_jax.training import experts as expert_training
 from dasm_jax.transforms import zca
@@ -144,9 +153,9 @@ def start(experiment, home, log, stopping, meter, fingerprint):
              jax.random.key(c.seed), fingerprint)
 
 
-def segment_key(key, segment):
-  """The key of a segment, of that of the run."""
-  return jax.random.fold_in(key, segment.index)
+def sweeps_key(key, segment):
+  """The key of a segment's sweeps, of that of the run."""
+  return streams.key(key, Stream.SWEEPS, segment.index)
 
 
 def folder_of(experiment, phase):

@@ -16,11 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dasm_jax import streams
 from dasm_jax.errors import UserError
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import paths, preemption, timing
 from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, recipes, resumable, scoring
 from dasm_jax.types import Network
 
@@ -77,7 +79,8 @@ class Comparison(NamedTuple):
   def _on_random(self, keys, part, room, **how):
     chosen = random_subsets(
         np.asarray(self.data.labels), sources.class_count(self.data), self.ipc,
-        self.networks, [self.seed, 2])[part]
+        self.networks,
+        streams.seed(self.seed, Stream.RANDOM_SUBSETS))[part]
     images = streaming.fetch_local(self.data, chosen, max(room, len(chosen)))
     train = _trainer('train_on_subsets', self.network, self.real_recipe,
                      self.together)
@@ -105,8 +108,7 @@ def tested(network):
 
 def network_keys(seed, networks):
   """Keys of the networks that a set is measured by."""
-  key = jax.random.fold_in(jax.random.key(seed), 2 ** 20)
-  return jax.random.split(key, networks)
+  return jax.random.split(streams.key(seed, Stream.EVALUATION), networks)
 
 
 def random_subsets(labels, classes, ipc, networks, seed):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import config, coresets, models, synthetic
+from dasm_jax import config, coresets, models, streams, synthetic
 from dasm_jax.config import validate
 from dasm_jax.data.dataset import Dataset
 from dasm_jax.errors import UserError, unknown
@@ -17,6 +17,7 @@ from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.pipeline import loading, streaming
 from dasm_jax.runtime import devices
 from dasm_jax.runtime.text import plural
+from dasm_jax.streams import Stream
 from dasm_jax.training import recipes, scoring
 from dasm_jax.types import Synthetic
 
@@ -136,11 +137,12 @@ def _select(c, dataset, codec, say):
   values = scoring.selection_values(
       c.syn.init, network, probe, epochs=c.coreset.epochs,
       score=c.segments.score)
-  key = jax.random.fold_in(jax.random.key(c.seed), 0)
-  keys = jax.random.split(jax.random.fold_in(key, 2), c.coreset.networks)
+  keys = jax.random.split(
+      streams.key(c.seed, Stream.CHOOSERS, 0), c.coreset.networks)
   data, _ = streaming.place_dataset(dataset, codec, c.run.buffer_mb)
-  chosen = coresets.choose(c.syn.init, values(keys, data), labels, c.syn.ipc,
-                           classes, [c.seed, 1, 0])
+  chosen = coresets.choose(
+      c.syn.init, values(keys, data), labels, c.syn.ipc, classes,
+      streams.seed(c.seed, Stream.FIRST_IMAGES, 0))
   images = jnp.asarray(dataset.train.read(chosen), jnp.float32) / 255
   one_hot = jnp.broadcast_to(
       jnp.eye(classes)[:, None], (*chosen.shape, classes))

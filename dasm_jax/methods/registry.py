@@ -178,8 +178,9 @@ def _matching(match, presets=None, renewed=True, **settings):
                'parameters': 'kernels', **settings}, presets or {})
 
 
-def _trajectory(**settings):
-  return Spec({**_STUDENTS, **settings}, _EXPERTS_PRESETS)
+def _trajectory(presets=None, **settings):
+  return Spec({**_STUDENTS, **settings},
+              {**_EXPERTS_PRESETS, **(presets or {})})
 
 
 def _coreset(name, presets=None):
@@ -220,8 +221,8 @@ METHODS = {
     'mtt': _trajectory(),
     'ftd': _trajectory(average=0.9995),
     'tesla': _trajectory(frozen=True, image_factor=0.5, steps=10_000),
-    'datm': _trajectory(lr_label=2.0, skip_above=1.0, steps=10_000)._replace(
-        presets={'syn.init': 'known', 'syn.labels': 'experts'}),
+    'datm': _trajectory({'syn.init': 'known', 'syn.labels': 'experts'},
+                        lr_label=2.0, skip_above=1.0, steps=10_000),
     # Coresets: real images that no step moves. What they begin as is chosen
     # by `syn.init`, of DASM's windows or (the others) of everything.
     'aligned': _coreset('aligned', _IDC_PRESETS),

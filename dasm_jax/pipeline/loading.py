@@ -35,7 +35,7 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
 
   Args:
     name, given: see `data.load`.
-    stream: one of `STREAM`.
+    stream: one of `STREAM_CHOICES`.
     zca: of a whitening, which asks for all images.
     workers: processes that decode; cache: where decoded images are kept; see
       `reader.open_lazy`.
@@ -116,7 +116,7 @@ def check_whitening(zca):
 
 
 def fits_in_memory(name, zca=0.0, **given):
-  """Whether the images take no more than `SHARE` of a device's memory."""
+  """Whether the images take no more than `RESIDENT_SHARE` of a device's memory."""
   try:
     outline = data.outline(name, **given)
   except UserError:  # Nobody knows before it is prepared.

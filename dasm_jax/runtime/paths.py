@@ -19,7 +19,7 @@ def to_path(text, what=''):
   what: the option that names it.
 
   Raises:
-    UserError: a far place of no known kind.
+    UserError: a remote place of no known kind.
   """
   if not is_remote(text):
     return pathlib.Path(text).expanduser()
@@ -42,13 +42,13 @@ def _debugging(record):
 
 
 def failure_text(path, error, what=''):
-  """Any failure of a far place, in one line; what: the option that names it."""
+  """Any failure of a remote place, in one line; what: the option that names it."""
   text = ' '.join(str(error).split())[:200] or type(error).__name__
   return f'cannot use {what}{" " if what else ""}{str(path)!r}: {text}'
 
 
 def remote_error(path, error, what=''):
-  """The `UserError` of a far place that cannot be used; what: see `told`."""
+  """The `UserError` of a remote place that cannot be used; what: see `failure_text`."""
   return UserError(
       f'{failure_text(path, error, what)}; check its name, your rights there '
       'and the extra of its kind (gs:// needs dasm-jax[gcs])')
@@ -56,7 +56,7 @@ def remote_error(path, error, what=''):
 
 @contextlib.contextmanager
 def remote_access(path, what=''):
-  """Raises `refused` for whatever goes wrong with a far path within."""
+  """Raises `remote_error` for whatever goes wrong with a remote path within."""
   try:
     yield
   except UserError:
@@ -68,7 +68,7 @@ def remote_access(path, what=''):
 
 
 def identity(path):
-  """What tells a file, here or far, from another that was in its place.
+  """What tells a file, here or remote, from another that was in its place.
 
   Raises OSError.
   """

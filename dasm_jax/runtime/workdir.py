@@ -254,49 +254,49 @@ class Workdir:
 
 
 class MirroredWorkdir(Workdir):
-  """A workdir whose files are copied to and from a far place."""
+  """A workdir whose files are copied to and from a remote place."""
 
-  def __init__(self, far, near):
-    """far: an `epath.Path`, or any path. near: a directory of this machine."""
-    super().__init__(near, far)
+  def __init__(self, remote, near):
+    """remote: an `epath.Path`, or any path. near: a directory of this machine."""
+    super().__init__(near, remote)
     self.home = self.path.with_name(f'{self.path.name}.home')
     self.experts = self.path / 'experts'  # or they would not be copied
-    self._far, self._sent = far, {}
+    self._remote, self._sent = remote, {}
 
   def pull(self):
-    """Makes `path` what the far place is.
+    """Makes `path` what the remote place is.
 
     Raises:
       UserError: it cannot be read or written to.
     """
     try:
-      probe = self._far / '.probe'
-      self._far.mkdir(parents=True, exist_ok=True)
+      probe = self._remote / '.probe'
+      self._remote.mkdir(parents=True, exist_ok=True)
       probe.write_text('')
       probe.unlink()
       shutil.rmtree(self.path, ignore_errors=True)
       self.path.mkdir(parents=True)
-      for name, file in _files_below(self._far):
+      for name, file in _files_below(self._remote):
         near = self.path / name
         near.parent.mkdir(parents=True, exist_ok=True)
         near.write_bytes(file.read_bytes())
         self._sent[name] = _file_state(near)
-    except Exception as error:  # Whatever a far place raises.
-      raise paths.remote_error(self._far, error, '--workdir') from error
+    except Exception as error:  # Whatever a remote place raises.
+      raise paths.remote_error(self._remote, error, '--workdir') from error
 
   def push(self):
     """Copies what is new, then removes what is gone; tries some times.
 
     Raises:
-      Unavailable: the far place has not answered in half a minute.
+      Unavailable: the remote place has not answered in half a minute.
     """
     for wait in (*PUSH_WAITS, None):
       try:
         return self._push()
-      except Exception as error:  # Whatever a far place raises.
+      except Exception as error:  # Whatever a remote place raises.
         if wait is None:
           raise Unavailable(
-              f'{paths.failure_text(self._far, error, "--workdir")}; the same '
+              f'{paths.failure_text(self._remote, error, "--workdir")}; the same '
               'command goes on from what is there') from error
         time.sleep(wait)
 
@@ -305,12 +305,12 @@ class MirroredWorkdir(Workdir):
     for name in sorted(near, key=lambda name: (name == PUSHED_LAST, name)):
       state = _file_state(near[name])
       if self._sent.get(name) != state and name != '.lock':
-        there = self._far / name
+        there = self._remote / name
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_bytes(near[name].read_bytes())
         self._sent[name] = state
     for name in set(self._sent) - set(near):
-      (self._far / name).unlink(missing_ok=True)
+      (self._remote / name).unlink(missing_ok=True)
       del self._sent[name]
 
 

@@ -169,7 +169,7 @@ class ExpertWriter:
   """Writes one expert, epoch by epoch; `finish` gives the file its name."""
 
   def __init__(self, buffer, expert, begun=0):
-    """begun: how many rows are there and stay; see `Buffer.begun`."""
+    """begun: how many rows are there and stay; see `ExpertStore.begun`."""
     self._buffer, self._path = buffer, buffer.path(expert)
     self._part, self._before = buffer.part(expert), buffer.epochs - begun
     with _write_errors(buffer.folder):

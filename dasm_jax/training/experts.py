@@ -150,7 +150,7 @@ def open_experts(experiment, c, home, data, log, keeper):
   Args:
     experiment: an `Experiment`; c: settings of its experts, or None.
     home: the folder below which they are, unless the settings say where.
-    data: the real images, one of `real`.
+    data: the real images, one of `streaming`.
     log: of the run; keeper: its `resumable.Keeper`.
 
   Raises:

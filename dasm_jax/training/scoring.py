@@ -36,7 +36,7 @@ def train_probes(network, recipe, steps, together=None):
 
   Returns:
     `(keys, data, heard=None) -> Variables [P, …]`, one a key; data a `Source`,
-    or one of `real`. `heard()` is called now and then.
+    or one of `streaming`. `heard()` is called now and then.
   """
   begin, step = train_step.random_batch_trainer(network, recipe)
   first = devices.spread(begin, together=together)
@@ -73,7 +73,7 @@ def map_images(function):
 
   Returns:
     `(networks, data) -> [n, …]`, NumPy; networks on every device, `data` a
-    `Source` there, or one of `real`.
+    `Source` there, or one of `streaming`.
   """
   run = devices.spread(function, together=False)
 
@@ -158,7 +158,7 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
 
   Returns:
     `(keys, data, heard=None) -> (Variables [P, …], correct [P, epochs, n]
-    bool)`, one network a key, `data` a `Source` or one of `real`; no history
+    bool)`, one network a key, `data` a `Source` or one of `streaming`; no history
     is None. `heard()` is called after each piece of an epoch.
   """
   run = ensemble.epoch_trainer(network, recipe, together=together)

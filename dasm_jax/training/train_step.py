@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dasm_jax import losses
+from dasm_jax import losses, streams
 from dasm_jax.pipeline.source import take
+from dasm_jax.streams import Stream
 from dasm_jax.transforms import augment
 
 
@@ -124,7 +125,7 @@ def recipe_optimizer(recipe_):
 
 def soft_label_key(seed):
   """The key of order, augmentation and CutMix of a `SoftLabelled` set."""
-  return jax.random.fold_in(jax.random.key(seed), 2 ** 21)
+  return streams.key(seed, Stream.SOFT_LABELS)
 
 
 def loss_fn(network):
@@ -241,6 +242,6 @@ def random_batch_trainer(network, recipe_):
 
 
 def random_batch_indices(recipe_, n, key):
-  """Which of `n` images a step `on_random` looks at, `[batch]`."""
+  """Which of `n` images a step `random_batch_trainer` looks at, `[batch]`."""
   pick = jax.random.split(key)[0]
   return jax.random.randint(pick, (recipe_.batch,), 0, n)
