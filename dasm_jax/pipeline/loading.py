@@ -116,7 +116,7 @@ def check_whitening(zca):
 
 
 def fits_in_memory(name, zca=0.0, **given):
-  """Whether the images take no more than `RESIDENT_SHARE` of a device's memory."""
+  """Whether the images take `RESIDENT_SHARE` of a device's memory at most."""
   try:
     outline = data.outline(name, **given)
   except UserError:  # Nobody knows before it is prepared.

@@ -53,7 +53,8 @@ def fetch(data, indices, capacity=None):
 
 
 def fetch_local(data, items, room=None):
-  """`fetch` of what this process's part of some items looks at, see `local_rows`.
+  """`fetch` of what this process's part of some items looks at, see
+  `local_rows`.
 
   items: may also be a function that tells them, asked only where it matters.
   """

@@ -42,13 +42,13 @@ def _debugging(record):
 
 
 def failure_text(path, error, what=''):
-  """Any failure of a remote place, in one line; what: the option that names it."""
+  """A failure of a remote place, in one line; what: the option naming it."""
   text = ' '.join(str(error).split())[:200] or type(error).__name__
   return f'cannot use {what}{" " if what else ""}{str(path)!r}: {text}'
 
 
 def remote_error(path, error, what=''):
-  """The `UserError` of a remote place that cannot be used; what: see `failure_text`."""
+  """The `UserError` of a place that cannot be used; see `failure_text`."""
   return UserError(
       f'{failure_text(path, error, what)}; check its name, your rights there '
       'and the extra of its kind (gs:// needs dasm-jax[gcs])')

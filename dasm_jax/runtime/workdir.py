@@ -257,7 +257,7 @@ class MirroredWorkdir(Workdir):
   """A workdir whose files are copied to and from a remote place."""
 
   def __init__(self, remote, near):
-    """remote: an `epath.Path`, or any path. near: a directory of this machine."""
+    """remote: an `epath.Path`, or any path. near: a directory here."""
     super().__init__(near, remote)
     self.home = self.path.with_name(f'{self.path.name}.home')
     self.experts = self.path / 'experts'  # or they would not be copied
@@ -296,8 +296,8 @@ class MirroredWorkdir(Workdir):
       except Exception as error:  # Whatever a remote place raises.
         if wait is None:
           raise Unavailable(
-              f'{paths.failure_text(self._remote, error, "--workdir")}; the same '
-              'command goes on from what is there') from error
+              f'{paths.failure_text(self._remote, error, "--workdir")}; the '
+              'same command goes on from what is there') from error
         time.sleep(wait)
 
   def _push(self):

@@ -43,7 +43,8 @@ TREES = 4  # of parameters: themselves, momentum, gradient, change
 
 
 class Work(NamedTuple):
-  """`images` on one device, `at_once` of them in memory; `kind` in `PASS_KINDS`.
+  """`images` on one device, `at_once` of them in memory; `kind` in
+  `PASS_KINDS`.
 
   calls: how often a program of the network begins, one after the other.
   trees: copies of the network's parameters that are alive meanwhile.

@@ -158,8 +158,8 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
 
   Returns:
     `(keys, data, heard=None) -> (Variables [P, …], correct [P, epochs, n]
-    bool)`, one network a key, `data` a `Source` or one of `streaming`; no history
-    is None. `heard()` is called after each piece of an epoch.
+    bool)`, one network a key, `data` a `Source` or one of `streaming`; no
+    history is None. `heard()` is called after each piece of an epoch.
   """
   run = ensemble.epoch_trainer(network, recipe, together=together)
   begin = devices.spread(network.init, together=together)
