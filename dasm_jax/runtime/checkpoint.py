@@ -3,6 +3,9 @@
 A checkpoint is an orbax step of two items. `state` holds the leaves of the
 tree, numbered, as plain arrays; `meta` says what they are and seals them:
 orbax restores a flipped bit without a word, so we keep digests of our own.
+
+Sections: orbax kept quiet, a tree as host arrays and back, a directory of
+checkpoints, writing one, reading the newest that is whole.
 """
 
 import contextlib
@@ -25,6 +28,8 @@ import numpy as np
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import processes
 
+# ---- Orbax kept quiet
+
 _absl = logging.getLogger('absl')  # orbax logs through it
 
 
@@ -42,7 +47,8 @@ def quiet_orbax():
     sys.stderr, sys.unraisablehook = held, lambda _: None
     yield
   except Exception:
-    time.sleep(.1)  # until the threads have had their say
+    # Threads and collected objects print late: here it still goes to `held`.
+    time.sleep(.1)
     gc.collect()
     held.truncate(0)
     raise
@@ -53,21 +59,25 @@ def quiet_orbax():
       stderr.write(held.getvalue())
 
 
+# ---- A tree as host arrays, and back
+
+
 def host_leaves(tree):
-  """The leaves of a tree as numpy arrays."""
+  """The leaves of a tree as NumPy arrays."""
+  # The types that JAX gives them: NumPy would make a Python number 64 bits.
   dtypes = [x.dtype for x in jax.tree.leaves(jax.eval_shape(_plain_keys, tree))]
   return [np.asarray(leaf, dtype) for leaf, dtype in zip(
       jax.tree.leaves(_plain_keys(tree)), dtypes, strict=True)]
 
 
 def blank_leaves(like):
-  """Zeros in the place of `host(like)`, of no memory."""
+  """Zeros of the shapes of `host_leaves(like)`, which take no memory."""
   return [np.broadcast_to(np.zeros((), x.dtype), x.shape)
           for x in jax.tree.leaves(jax.eval_shape(_plain_keys, like))]
 
 
 def from_leaves(like, arrays):
-  """Host arrays as a tree like `like` of jax arrays; the inverse of `host`."""
+  """Host arrays as a tree like `like` of JAX arrays, see `host_leaves`."""
   likes, treedef = jax.tree.flatten(like)
   return jax.tree.unflatten(treedef, [
       jax.random.wrap_key_data(jnp.array(array), impl=_key_impl(x))
@@ -101,12 +111,17 @@ def _is_key(x):
 
 
 def _key_impl(x):
+  # Asked within a trace: JAX does not tell it of a `ShapeDtypeStruct`.
   seen = []
   jax.eval_shape(lambda key: seen.append(jax.random.key_impl(key)), x)
   return seen[0]
 
+
+# ---- A directory of checkpoints
+
 _log = logging.getLogger('dasm_jax')
 _DAMAGED = 'damaged'  # orbax only looks at directories named by a number
+# In a ValueError of tensorstore: the disk is full, or may not be written to.
 _FULL = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'Error writing')
 
 
@@ -129,8 +144,8 @@ def open_checkpoints(directory, fingerprint, keep=2):
   """Opens a directory of checkpoints and yields `Checkpoints`.
 
   fingerprint: names the configuration whose checkpoints may be restored.
-  keep: how many of the newest steps stay. One job only: hold the `lock`. Of
-  its processes the first reads and writes, and the others hear of it: only
+  keep: how many of the newest steps stay. One run only: hold `workdir.lock`.
+  Of its processes the first reads and writes, and the others hear of it: only
   that one needs the directory. Raises `UserError` if it cannot be written.
   """
   directory = pathlib.Path(directory).resolve()
@@ -140,6 +155,8 @@ def open_checkpoints(directory, fingerprint, keep=2):
         held.enter_context(_manager(directory, keep))))
 
     def latest(like):
+      # The leader says which step it found; the arrays, which are no JSON,
+      # follow by a broadcast, where the others give arrays of equal shapes.
       def look():
         found = _latest(managers[0], directory, fingerprint, like)
         read.append(found and found[1])
@@ -162,8 +179,10 @@ def open_checkpoints(directory, fingerprint, keep=2):
 def _manager(directory, keep):
   """The orbax manager of a directory that is made if need be."""
   import orbax.checkpoint as ocp  # 0.5 s
+  # Else orbax waits for the other processes, which have no manager.
   alone = ocp.options.MultiprocessingOptions(
       active_processes={0} if processes.count() > 1 else None)
+  # Not asynchronous: a save has to be durable when it returns.
   options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, enable_async_checkpointing=False, create=False,
       multiprocessing_options=alone)
@@ -183,6 +202,9 @@ def _manager(directory, keep):
       manager.close()
 
 
+# ---- Writing one
+
+
 def _save(manager, directory, fingerprint, step, state):
   from orbax.checkpoint import args
   arrays = host_leaves(state)
@@ -198,8 +220,9 @@ def _save(manager, directory, fingerprint, step, state):
     if isinstance(error, ValueError) and not any(
         name in str(error) for name in _FULL):
       raise
-    _remove_partial(
-        directory)  # The half-written step would keep the disk full.
+    # The half-written step would keep the disk full, and the manager is not
+    # to count it.
+    _remove_partial(directory)
     manager.reload()
     reason = getattr(error, 'strerror', None) or str(error).split('\n')[0]
     raise UserError(
@@ -210,17 +233,22 @@ def _save(manager, directory, fingerprint, step, state):
     raise RuntimeError(f'step {step} is not newer than {manager.all_steps()}')
 
 
+# ---- Reading the newest that is whole
+
+
 def _latest(manager, directory, fingerprint, like):
   """`(step, arrays)` of the newest that is whole, or None."""
   damaged, found = [], None
   for step in sorted(manager.all_steps(), reverse=True):
     try:
       meta = _read_meta(manager, step)
-    except MemoryError:
+    except MemoryError:  # says nothing of the checkpoint
       raise
     except Exception as error:  # orbax raises anything, bare Exception too
       damaged.append((step, error))
       continue
+    # Outside of the `try`: a checkpoint of another configuration is whole, and
+    # is refused, not set aside.
     _check_match(meta, directory, step, fingerprint, like)
     try:
       found = step, _read_state(manager, step, meta, like)
@@ -229,6 +257,7 @@ def _latest(manager, directory, fingerprint, like):
       raise
     except Exception as error:
       damaged.append((step, error))
+  # Set aside only now: the warning says from which step the run goes on.
   for step, error in damaged:
     reason = ' '.join(str(error).split())[:80] or type(error).__name__
     aside = directory / _DAMAGED / str(step)
@@ -285,6 +314,8 @@ def _read_state(manager, step, meta, like):
   with quiet_orbax():
     stored = manager.restore(step, args=args.Composite(
         state=args.StandardRestore(target))).state
+  # Arrays of size zero were not stored, see `_numbered`: the blank ones are
+  # what they were.
   arrays = [stored.get(f'{i:04d}', array) for i, array in enumerate(blank)]
   if leaf_digest(arrays) != meta['digest']:
     raise ValueError('its arrays do not match their digest')

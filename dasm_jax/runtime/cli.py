@@ -1,4 +1,4 @@
-"""What the commands beside the program share: their arguments and their end."""
+"""What `evaluate` and `diagnose` share: how they read arguments and end."""
 
 import argparse
 import os
@@ -16,6 +16,7 @@ class Parser(argparse.ArgumentParser):
   """
 
   def __init__(self, name, text):
+    # `text` is the docstring of a module, whose lines stay as they are.
     super().__init__(
         prog=f'python -m dasm_jax.{name}', description=text,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -41,6 +42,7 @@ def exit_process(status):
 
   What the devices still compute crashes an interpreter that takes itself down.
   """
+  # `os._exit` flushes nothing.
   sys.stdout.flush()
   sys.stderr.flush()
   if status in (130, preemption.PREEMPTED):

@@ -1,5 +1,8 @@
 """Devices: the only module that knows how many there are.
 
+Sections: arrays put on devices, items split over them, a method's steps as one
+program, functions mapped over items.
+
 Classes, samples and networks are split with `jax.pmap` over the devices of all
 processes; each process holds the rows of its own. The functions that are mapped
 know an axis name only, so the same ones run under `jit`, `vmap(axis_name=…)`
@@ -17,6 +20,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from dasm_jax.runtime import processes
 
 AXIS = 'devices'
+
+
+# ---- Arrays put on devices
 
 
 def count():
@@ -51,14 +57,17 @@ def on_host(tree):
   """`tree` where programs do not wait for those of the devices: on the CPU.
 
   An accelerator runs one program after the other. Random bits, and what is
-  drawn by them, are the same on all. As it is where JAX was told to do without
-  a CPU.
+  drawn by them, are the same on all. Where JAX was told to do without a CPU the
+  tree stays where it is.
   """
   try:
     host = jax.local_devices(backend='cpu')[0]
   except RuntimeError:
     return tree
   return jax.device_put(tree, host)
+
+
+# ---- Items split over the devices
 
 
 def padded(n):
@@ -74,6 +83,9 @@ def _local_slice():
 
 def local_items(n):
   """Which of `n` items this process has devices for, `[m]` int, each once."""
+  # Results of what only fills a device are thrown away (`unshard`): nothing is
+  # read for it. A process with nothing else has the first item, as programs
+  # need images to look at.
   fill = np.arange(padded(n)).reshape(count(), -1)[_local_slice()].reshape(-1)
   return fill[fill < n] if (fill < n).any() else np.arange(min(n, 1))
 
@@ -94,6 +106,8 @@ def shard(tree, axes, n):
     axes: a prefix of it, 0 where leaves are split, None where they are whole.
     n: number of items; they are repeated from the first to fill each device.
   """
+  # Items follow each other device by device, and those that fill stand at the
+  # end: `unshard`, and methods that gather their classes, cut them off there.
   fill = np.arange(padded(n)) % n
   mine = fill.reshape(count(), -1)[_local_slice()]
 
@@ -120,6 +134,9 @@ def present(n):
   """1 for each of `n` items, 0 for those that only fill, as `shard` does."""
   filled = (np.arange(padded(n)) < n).astype(np.float32)
   return _put(filled.reshape(count(), -1)[_local_slice()], AXIS)
+
+
+# ---- A method's steps as one program
 
 
 def chunk(method):
@@ -172,12 +189,17 @@ def _pmapped(run, axes):
   return call
 
 
+# ---- Functions mapped over items
+
+
 def map_items(function, together=None):
   """`function` over the leading axes of its arguments, so many at once.
 
   together: True for all (vmap), False for one, or a number; None is one on a
     CPU and all elsewhere.
   """
+  # On a CPU a vmap is slower than a loop, measured: 2.4 times over classes,
+  # with ten times the memory; 2.5 to 3.7 times over four networks.
   together = jax.default_backend() != 'cpu' if together is None else together
   if together is True:
     return jax.vmap(function)
@@ -206,6 +228,8 @@ def sum_over(n, function, axis_name=None):
 
   def add(turn, sums):
     i = turn * devices + mine
+    # Where n does not divide evenly some devices compute the last item again
+    # and add nothing: all run the same program.
     new = function(jnp.minimum(i, n - 1))
     return jax.tree.map(lambda a, b: a + jnp.where(i < n, b, 0), sums, new)
 
@@ -221,7 +245,7 @@ def spread(function, *, together=None):
 
   Args:
     function: of one item (a pytree without the leading axis).
-    together: how many a device takes at once, see `mapped`.
+    together: how many a device takes at once, see `map_items`.
 
   Returns:
     `(items, *shared) -> results`, both with a leading axis of any length.
@@ -239,6 +263,7 @@ def spread_sharded(function, *, together=None):
   def run(items, *shared):
     return map_items(lambda item: function(item, *shared), together)(items)
 
+  # A program for each number of arguments, which `in_axes` has to name.
   compiled = {}
 
   def call(items, *shared):

@@ -27,6 +27,11 @@ class Entry(NamedTuple):
   choices: Iterable = ()
 
 
+# ---- Ranges
+# Each raises by itself rather than say yes or no: its message tells what the
+# value would have to be.
+
+
 def at_least(least):
   """A range of numbers from `least` on."""
   def check(name, value):
@@ -71,6 +76,9 @@ def not_empty(name, values):
   """At least one value."""
   if not values:
     raise UserError(f'--config.{name}={values} must have at least one')
+
+
+# ---- Reading the tables
 
 
 def check(name, value, entry):

@@ -3,6 +3,8 @@
 metrics.jsonl is the truth, one JSON object a line; events/ is the same for
 TensorBoard; log.txt keeps what was said; results.json is the outcome;
 clock.json says how long all calls were at work.
+
+Sections: the terminal, the files of a run, what other processes have instead.
 """
 
 import contextlib
@@ -18,7 +20,9 @@ from dasm_jax.errors import UserError
 from dasm_jax.runtime import processes, text
 from dasm_jax.runtime.workdir import last_seconds, write_text
 
-_CLEAR = '\r\x1b[K'
+# ---- The terminal
+
+_CLEAR = '\r\x1b[K'  # back to the first column, the line erased
 
 
 class Terminal:
@@ -62,6 +66,7 @@ class Terminal:
     segment, segments, step, steps = counts
     last, again = step >= steps, what == self._what
     now, pause = self._clock(), .1 if self.terminal else 10
+    # Below 0 where the clock was set back, which must not silence a run.
     if again and not last and 0 <= now - self._shown < pause:
       return
     self._shown, self._what = now, what
@@ -71,6 +76,7 @@ class Terminal:
     if not self.terminal:
       self._print(f'{head}{tail}\n')
       return
+    # A line of full width would wrap, and could not be redrawn.
     width = shutil.get_terminal_size().columns - 1
     self._line = _bar(head, step, steps, tail, width)
     self._print(_CLEAR + self._line)
@@ -115,6 +121,9 @@ def _bar(head, step, steps, tail, width):
   done = room * min(step, steps) // max(steps, 1)
   return f'{head}  [{"#" * done}{"." * (room - done)}]{tail}'
 
+
+# ---- The files of a run
+
 _CLOCK = 'clock.json'
 
 
@@ -131,6 +140,7 @@ class RunLog(Terminal):
     self._dir = pathlib.Path(workdir)
     self._events, self._wrote = None, False
     self._began = clock()
+    # The later of the two: a kill may have come between a row and `mark`.
     self._before = max(last_seconds(self._dir / 'metrics.jsonl'),
                        last_seconds(self._dir / _CLOCK))
 
@@ -166,8 +176,8 @@ class RunLog(Terminal):
 
   def mark(self):
     """Writes how long all calls were at work until now."""
-    write_text(self._dir / _CLOCK, json.dumps({'seconds': round(self.seconds,
-                                                                3)}))
+    write_text(self._dir / _CLOCK,
+               json.dumps({'seconds': round(self.seconds, 3)}))
 
   def scalars(self, segment, step, values, total_step):
     """Adds a row to metrics.jsonl, and to TensorBoard at `total_step`.
@@ -180,9 +190,10 @@ class RunLog(Terminal):
            'time': round(self._clock(), 3),
            'seconds': round(self.seconds, 3)} | _finite_or_null(values)
     self._append('metrics.jsonl', json.dumps(row, allow_nan=False) + '\n')
+    # Opened at the first row, which tells where a resumed run goes on: what a
+    # killed run wrote beyond that step is hidden by `purge_step`.
     if self._events is None:
       from tensorboardX import SummaryWriter
-      # What a killed run wrote beyond this step is hidden by `purge_step`.
       self._events = SummaryWriter(
           str(self._dir / 'events'), purge_step=int(total_step), flush_secs=10)
     for name, value in values.items():
@@ -195,6 +206,7 @@ class RunLog(Terminal):
     """
     path = self._dir / 'metrics.jsonl'
     try:
+      # A kill may have cut the last line within a character.
       text = path.read_bytes().decode(errors='replace')
     except FileNotFoundError:
       return
@@ -219,6 +231,7 @@ class RunLog(Terminal):
 
   def _append(self, name, text):
     path = self._dir / name
+    # Closed after each line: a kill loses none of them.
     try:
       with path.open('a', encoding='utf-8') as file:
         file.write(text)
@@ -239,6 +252,11 @@ def _finite_or_null(tree):
   if isinstance(tree, float) and not math.isfinite(tree):
     return None
   return tree
+
+
+# ---- What other processes have instead
+# With the methods of a `RunLog`, so that nobody who says something has to ask
+# whether this process leads.
 
 
 class SilentLog(RunLog):

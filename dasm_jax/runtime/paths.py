@@ -23,21 +23,23 @@ def to_path(text, what=''):
   """
   if not is_remote(text):
     return pathlib.Path(text).expanduser()
+  # Only who has a bucket needs these packages, which are an extra.
   from etils import epath
   quiet_gcsfs()
   try:
     return epath.Path(text)
-  except Exception as error:  # No such kind of place, a package that lacks.
+  except Exception as error:  # an unknown scheme, a package that is missing
     raise remote_error(text, error, what) from error
 
 
 def quiet_gcsfs():
-  """Drops what gcsfs logs, here: it raises the same, or it matters little."""
+  """Drops what gcsfs logs: it raises the same, or it matters little."""
   logging.getLogger('gcsfs').addFilter(_debugging)
 
 
 def _debugging(record):
   del record
+  # The switch of gcsfs itself still shows everything.
   return 'GCSFS_DEBUG' in os.environ
 
 
@@ -61,7 +63,7 @@ def remote_access(path, what=''):
     yield
   except UserError:
     raise
-  except Exception as error:
+  except Exception as error:  # clients of buckets raise anything
     if not is_remote(path):
       raise
     raise remote_error(path, error, what) from error

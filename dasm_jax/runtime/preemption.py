@@ -27,6 +27,8 @@ class StopFlag:
   """
 
   def __init__(self):
+    # What came here, and what all processes have heard of: only that stops a
+    # run, or the others would wait in a collective for the one that left.
     self._came = self._heard = None
 
   @property
@@ -72,6 +74,7 @@ def _answer_signals(pipe, caught):
       os.write(2, f'\n{name}: saving at the end of the running call; Ctrl-C'
                f'{again} stops at once\n'.encode())
     elif byte[0] == signal.SIGINT:
+      # Not SIGTERM: a scheduler that repeats it must not cost the last minutes.
       # As hard as kill -9, which checkpoints survive.
       os.write(2, b'\nstopped at once; the same command goes on from the last '
                b'checkpoint\n')
@@ -97,6 +100,7 @@ def catch_signals():
   try:
     yield seen
   finally:
+    # First of all, so that no signal writes to a pipe that is closed.
     signal.set_wakeup_fd(woken)
     os.close(writer)
     for number, handler in before.items():

@@ -47,12 +47,14 @@ def join(coordinator='', processes=0, process_id=-1):
     else:
       jax.distributed.initialize(initialization_timeout=STARTING)
   except ValueError as error:
+    # JAX misses an address: no cluster gave one, so this process is alone.
     if coordinator or 'coordinator_address' not in str(error):
       raise
   except RuntimeError as error:
     reason = str(error).strip().split('\n')[0][:200]
     raise UserError(f'cannot join the other processes: {reason}; all of them '
                     'must be started, with the same --coordinator') from error
+  # `devices` finds the rows of a process by its number and this count.
   if jax.device_count() != jax.process_count() * jax.local_device_count():
     raise UserError(f'{jax.local_device_count()} devices in this process, '
                     f'{jax.device_count()} in {jax.process_count()} processes: '
@@ -87,6 +89,7 @@ def all_gather(x):
 
 def maximum(*values):
   """Of each number the highest that any process gives, a list of floats."""
+  # float32 rounds, but alike everywhere: all come to the same conclusions.
   return list(all_gather(np.array([values], np.float32)).max(0).tolist())
 
 
@@ -109,6 +112,7 @@ def on_leader(function):
     except UserError as error:
       said = {'error': str(error), 'code': error.code}
     except Exception as error:
+      # The others wait, and have to hear of it before this one ends.
       _broadcast_json({'failure': f'{type(error).__name__}: {error}'})
       raise
   said = _broadcast_json(said)
@@ -122,6 +126,7 @@ def on_leader(function):
 
 def _broadcast_json(said):
   """What the leader says, anything that JSON can hold, on every process."""
+  # Arrays have to be of one shape in all processes: the size comes first.
   text = np.frombuffer(json.dumps(said).encode(), np.uint8)
   size = int(broadcast(np.array(len(text), np.int32)))
   text = broadcast(text if is_leader() else np.zeros(size, np.uint8))

@@ -8,6 +8,7 @@ def table(rows, header):
   rows = [[_cell_text(value) for value in row] for row in rows]
   columns = list(zip(header, *rows, strict=True))
   widths = [max(map(len, column)) for column in columns]
+  # An empty cell does not turn a column of numbers to the left.
   right = [bool(rows) and all(_is_number(cell) for cell in column[1:])
            for column in columns]
   lines = [list(header), ['-' * width for width in widths], *rows]
@@ -24,6 +25,7 @@ def duration(value):
     return '?'
   if value < 9.95:
     return f'{max(value, 0):.1f}s'
+  # With one decimal 9.95 would read 10.0 already.
   value = round(value)
   if value < 60:
     return f'{value}s'

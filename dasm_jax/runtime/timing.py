@@ -10,6 +10,7 @@ import jax
 
 from dasm_jax.runtime.workdir import write_text
 
+# The name under which JAX reports how long a compilation took.
 _COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
 CALL_SECONDS = 10.0  # that a call may last, for whoever wants to stop it
 
@@ -32,6 +33,7 @@ class CostMeter:
   @contextlib.contextmanager
   def calls(self, steps, images):
     """Around a call of `steps` steps, each of `images` images."""
+    # Time spent compiling within a call does not count as that of its steps.
     before, began = self._compiling, self._clock()
     yield
     self._stepping += self._clock() - began - (self._compiling - before)
@@ -79,6 +81,7 @@ def peak_memory():
            for device in jax.local_devices()]
   if any(peaks):
     return max(peaks)
+  # Bytes on macOS, KiB elsewhere.
   unit = 1 if sys.platform == 'darwin' else 1024
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -120,6 +123,7 @@ class MetricMeans:
     number: of the checkpoint that is about to be saved. Those of the one before
     stay, which is the last if this one cannot be saved.
     """
+    # The last entry is of the checkpoint before.
     if self._steps:
       before = [*self._kept().items()][-1:]
       write_text(self._path, json.dumps(dict(before) | {
@@ -130,6 +134,7 @@ class MetricMeans:
       return json.loads(self._path.read_text())
     except (OSError, ValueError, AttributeError):
       return {}
+
 
 LEAST_SECONDS = 2.0  # seconds that tell how many more there will be
 
@@ -145,6 +150,8 @@ class Throughput:
   def add(self, steps):
     """Notes that `steps` more are done; `calls` counts how often."""
     self.calls += 1
+    # The first call compiles: the clock starts at its end, and its steps do not
+    # count.
     if self._begin is None:
       self._begin = self._clock()
     else:
@@ -157,6 +164,8 @@ class Throughput:
 
   def left(self, steps):
     """Seconds that `steps` more will take; None before one can tell."""
+    # A warm-up costs as much as many steps: not before one was timed, together
+    # with the steps that it is for.
     if self._steps < self._cycle or self._clock() - self._begin < LEAST_SECONDS:
       return None
     return steps * self._each()

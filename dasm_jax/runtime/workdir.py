@@ -4,6 +4,9 @@ A workdir may be no directory here (`gs://…` and the like). The run then works
 in a directory of this machine; whatever changes there is copied to the remote
 place at every checkpoint, and back when a run starts. Checkpoints carry
 digests, so one that was copied in part is set aside when it is read.
+
+Sections: the lock, the configuration of a workdir, files written at once, the
+`Workdir` and its mirror, opening one.
 """
 
 import contextlib
@@ -23,6 +26,9 @@ FORMAT_FILE = 'format.json'
 STATE_FORMAT = 2  # of checkpoints, and of what random keys mean in them
 
 
+# ---- The lock
+
+
 @contextlib.contextmanager
 def lock(workdir, what='--workdir', name=None):
   """Creates `workdir` and keeps every other run out of it.
@@ -35,6 +41,7 @@ def lock(workdir, what='--workdir', name=None):
   made = not path.parent.exists()
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Not cut on opening: it names the process that may hold it.
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   except OSError as error:
     raise UserError(
@@ -67,6 +74,9 @@ def lock(workdir, what='--workdir', name=None):
     os.close(file)
 
 
+# ---- The configuration of a workdir
+
+
 def claim(workdir, config, free=()):
   """Writes `config.json`, or makes sure that `workdir` is of this `config`.
 
@@ -88,6 +98,7 @@ def check_format(workdir):
   except (OSError, ValueError, KeyError, TypeError):
     if not (workdir / 'config.json').exists():
       return
+    # Version 0.1 left no such file.
     written, version = 1, '0.1'
   if written != STATE_FORMAT:
     raise UserError(
@@ -106,6 +117,8 @@ def check_config(workdir, config, free=()):
       raise UserError(
           f'{path} is not readable as JSON; mend or delete it, or choose '
           'another --workdir') from error
+    # Through JSON, like the file: tuples become lists. The dots below keep a
+    # free `run` from freeing `runner` as well.
     here = _flat(json.loads(json.dumps(config)))
     names = [
         name for name in sorted(there | here)
@@ -124,10 +137,13 @@ def check_config(workdir, config, free=()):
           f'{listed}{more}; choose another --workdir or delete this one{hint}')
 
 
+# ---- Files written at once
+
+
 def write_text(path, text):
   """Writes a file all at once: a reader sees the old text or the new one.
 
-  path: of this machine, or of a bucket, whose objects are that by themselves.
+  path: of this machine, or of a bucket, whose objects change at once anyway.
 
   Raises `UserError` if the disk is full or may not be written to.
   """
@@ -140,6 +156,8 @@ def write_text(path, text):
   try:
     with aside.open('w', encoding='utf-8') as file:
       file.write(text)
+      # On the disk before it is renamed: a crash of the machine could leave an
+      # empty file under the name otherwise.
       file.flush()
       os.fsync(file.fileno())
     os.replace(aside, path)
@@ -152,6 +170,7 @@ def write_text(path, text):
 
 def last_seconds(path):
   """What the last whole row of a metrics.jsonl says of `seconds`, or 0."""
+  # A kill may have cut the last line: the one before counts then.
   try:
     lines = pathlib.Path(path).read_bytes().splitlines()
   except OSError:
@@ -166,6 +185,7 @@ def last_seconds(path):
 
 def _flat(tree, prefix=''):
   """`{dotted name: value as JSON}`; as text, for a NaN is not itself."""
+  # An empty dict is a value too, or it could be added without notice.
   if not (tree and isinstance(tree, dict)):
     return {prefix: json.dumps(tree)}
   flat = {}
@@ -191,6 +211,9 @@ def fingerprint(settings, free):
   text = json.dumps(kept, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+
+# ---- The `Workdir`, and its mirror
+
 PUSHED_LAST = 'results.json'  # says that all else is there
 PUSH_WAITS = 1, 5, 25  # seconds before a push is tried again
 
@@ -199,9 +222,9 @@ class Workdir:
   """A workdir, of which only the first process reads and writes anything.
 
   name: what the user calls it. path: where the run works. home: what it locks.
-  experts: where its experts are, unless told: beside it, so that runs share
-  them. pull: the first process calls it once home is locked. push: it calls it
-  after a change; `sync` is for all to call at the same place.
+  experts: where its experts are, unless the settings say where: beside it, so
+  that runs share them. pull: the first process calls it once home is locked.
+  push: it calls it after a change; `sync` is for all to call at the same place.
   """
 
   def __init__(self, path, name=None):
@@ -259,6 +282,7 @@ class MirroredWorkdir(Workdir):
   def __init__(self, remote, near):
     """remote: an `epath.Path`, or any path. near: a directory here."""
     super().__init__(near, remote)
+    # The lock is outside of `path`, which `pull` removes.
     self.home = self.path.with_name(f'{self.path.name}.home')
     self.experts = self.path / 'experts'  # or they would not be copied
     self._remote, self._sent = remote, {}
@@ -269,11 +293,13 @@ class MirroredWorkdir(Workdir):
     Raises:
       UserError: it cannot be read or written to.
     """
+    # Whether one may write there is found out now, not at the first push.
     try:
       probe = self._remote / '.probe'
       self._remote.mkdir(parents=True, exist_ok=True)
       probe.write_text('')
       probe.unlink()
+      # What is here may be of a run that another machine has taken further.
       shutil.rmtree(self.path, ignore_errors=True)
       self.path.mkdir(parents=True)
       for name, file in _files_below(self._remote):
@@ -302,6 +328,8 @@ class MirroredWorkdir(Workdir):
 
   def _push(self):
     near = dict(_files_below(self.path))
+    # In an order that may end anywhere: new files come before old ones go, and
+    # results.json, which says that the run is finished, comes last of them.
     for name in sorted(near, key=lambda name: (name == PUSHED_LAST, name)):
       state = _file_state(near[name])
       if self._sent.get(name) != state and name != '.lock':
@@ -312,6 +340,9 @@ class MirroredWorkdir(Workdir):
     for name in set(self._sent) - set(near):
       (self._remote / name).unlink(missing_ok=True)
       del self._sent[name]
+
+
+# ---- Opening one
 
 
 @contextlib.contextmanager
@@ -326,6 +357,8 @@ def open_workdir(name):
   """
   with contextlib.ExitStack() as held:
     opened = []
+    # Pulled once it is locked, and pushed before it is free again: an ExitStack
+    # leaves in the opposite order.
     def hold():
       found = find_workdir(name)
       held.enter_context(lock(found.home, name=name))
@@ -333,6 +366,7 @@ def open_workdir(name):
       held.callback(found.push)
       opened.append(found)
     processes.on_leader(hold)
+    # The other processes never touch theirs.
     yield opened[0] if opened else Workdir(name)
 
 
