@@ -1,4 +1,4 @@
-"""The data set of a job: in memory, or read as its images are used."""
+"""The data set of a run: in memory, or read as its images are used."""
 
 import hashlib
 import json
@@ -43,13 +43,15 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
   Raises:
     UserError: what `data.load` and `reader.open_lazy` refuse.
   """
-  if stream == 'never' or stream == 'auto' and fits_in_memory(name, zca,
-                                                              **given):
+  if stream == 'never' or (
+      stream == 'auto' and fits_in_memory(name, zca, **given)):
     return data.load(name, **given)
   check_whitening(zca)
-  found = reader.open_lazy(name, **given, workers=workers, cache=cache,
-                           say=print if processes.is_leader(
-                               ) else lambda line: None)
+  found = reader.open_lazy(
+      name, **given, workers=workers, cache=cache,
+      say=print if processes.is_leader() else lambda line: None)
+  # Where test images are few they are read once and stay in memory: every
+  # network of the evaluation looks at them.
   if streams_tests(found):
     return found
   test = found.test.read(np.arange(len(found.test)))
@@ -80,6 +82,8 @@ def check_same_data(path, dataset_, say):
   Raises:
     UserError: other labels, so that the state of a run means other images.
   """
+  # Every label counts, as indices of images are kept in checkpoints; pixels
+  # only tell of a change, so some of them, spread over the set, will do.
   split = dataset_.train
   labels = np.ascontiguousarray(split.labels)
   some = split.read(np.linspace(
@@ -91,6 +95,7 @@ def check_same_data(path, dataset_, say):
     before = json.loads(path.read_text())
     before = {name: before[name] for name in now}
   except (OSError, ValueError, KeyError, TypeError):
+    # The first start of the run; or what is there says nothing.
     write_text(path, json.dumps(now))
     return
   if now['labels'] != before['labels']:
@@ -108,7 +113,7 @@ NEVER = 'or --config.dataset.stream=never if they fit on the device'
 
 
 def check_whitening(zca):
-  """Raises `UserError` for whitening, which is by all images, if there is."""
+  """Raises `UserError` for a whitening: it would need all images at once."""
   if zca:
     raise UserError(f'--config.dataset.zca={zca} whitens by all images, '
                     f'{STREAMED}; set --config.dataset.zca=0 or a smaller '
@@ -137,6 +142,7 @@ def streams(config, dataset_, memory=None):
 
 def image_bytes(dataset_, zca=0.0):
   """Bytes of the images of both splits on a device."""
+  # uint8, but float32 once they are whitened.
   each = math.prod(dataset_.train.shape) * (4 if zca else 1)
   return each * sum(len(split.labels)
                     for split in (dataset_.train, dataset_.test))

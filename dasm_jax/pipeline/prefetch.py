@@ -51,6 +51,7 @@ class Prefetcher:
     end = _END
     try:
       for step in self._steps:
+        # Room first: once they are read, images are in memory.
         self._room.acquire()
         if self._stop.is_set():
           break
@@ -76,6 +77,7 @@ class Prefetcher:
     start = time.perf_counter()
     found = self._done.get()
     self.wait += time.perf_counter() - start
+    # From here on it is the consumer's, and there is room for another.
     if isinstance(found, tuple):
       self._room.release()
       return found
@@ -84,6 +86,8 @@ class Prefetcher:
 
   def close(self):
     """Stops reading, in the middle of a step if need be."""
+    # First the flag, then the room: a thread that waits for room wakes up, and
+    # sees that it is to stop.
     self._stop.set()
     self._room.release()
     # A read that hangs on a lost disk must not hang the run.

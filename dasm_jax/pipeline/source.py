@@ -20,9 +20,9 @@ class Source(NamedTuple):
   everything: `Window` of all images of each class.
   mean, std: `[channels]` on [0, 1].
   slots: None if `images` are all there are. Else only those that the next steps
-    look at are here, and `[n]` int32 says where in `images` each of them is.
+    read are here, and `[n]` int32 says where in `images` each of them is.
   starts: None, or `[k, parameters]` float32, networks that were trained before;
-    each matching network begins as one of them, drawn by chance.
+    each inner network begins as one of them, drawn by chance.
   """
   images: Array
   labels: Array
@@ -52,6 +52,7 @@ class ClassWindows(NamedTuple):
 def pad_window(rows):
   """Lists of indices, one a class, as a padded `Window` (NumPy)."""
   counts = np.array([len(row) for row in rows], np.int32)
+  # One column at least: there is nothing to draw from an array of none.
   indices = np.zeros((len(rows), max(1, counts.max())), np.int32)
   for c, row in enumerate(rows):
     indices[c, :len(row)] = row
@@ -65,6 +66,7 @@ def make_source(split, classes, mean, std, whitening=None):
   here, once, and are float32 then.
   """
   rows = [np.flatnonzero(split.labels == c) for c in range(classes)]
+  # In parts: whitening makes several float copies of what it is given.
   images = split.images if whitening is None else np.concatenate([
       np.asarray(zca.whiten(whitening, split.images[at:at + CHUNK]))
       for at in range(0, len(split.images), CHUNK)])
@@ -91,6 +93,9 @@ def take(data, indices, axis_name=None):
     at = indices if data.slots is None else data.slots[indices]
     images = data.images[at]
   else:
+    # Each device looks up its share, whose images its process has read, as
+    # `devices.local_items` cuts alike. They are exchanged before they become
+    # floats: a quarter of the bytes.
     n = jax.lax.axis_size(axis_name)
     share = -(-len(indices) // n)
     rows = jnp.resize(data.slots[indices], (n, share))
@@ -123,6 +128,8 @@ def draw_without_repeats(key, row, count, size):
   Returns:
     `[size]` int32.
   """
+  # A random order of the whole row, as `count` is traced and no shape can
+  # depend on it. Draws are below 1: what only pads the row comes after them.
   capacity = row.shape[0]
   rank = jax.random.uniform(key, (capacity,))
   rank = jnp.where(jnp.arange(capacity) < count, rank, 2)

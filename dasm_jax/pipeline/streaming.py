@@ -53,10 +53,10 @@ def fetch(data, indices, capacity=None):
 
 
 def fetch_local(data, items, room=None):
-  """`fetch` of what this process's part of some items looks at, see
-  `local_rows`.
+  """`fetch` of what this process's part of some items looks at.
 
-  items: may also be a function that tells them, asked only where it matters.
+  items, room: see `local_rows`. items may also be a function that tells them,
+  asked only where images are streamed.
   """
   if not is_streamed(data):
     return fetch(data, None)
@@ -71,6 +71,8 @@ def local_rows(items, room=None):
       `devices.spread` is given.
     room: items that there is to be room for, at least n; None for n.
   """
+  # Room as in the process with the most items: all run one program, of the
+  # same shapes.
   items = np.asarray(items)
   return (items[devices.local_items(len(items))],
           devices.most_local(room or len(items)) * items[0].size)
@@ -113,6 +115,7 @@ def prefetched(data, ats, wanted):
   if not is_streamed(data):
     yield ((at, fetch(data, None)) for at in ats)
     return
+  # What the reading thread asked for, until its images are put on the devices.
   asked = {}
 
   def indices(at):
@@ -120,6 +123,8 @@ def prefetched(data, ats, wanted):
     asked[at] = np.unique(np.asarray(found)), capacity
     return asked[at][0]
 
+  # The reader is left first: that wakes a `place_next` which waits for it, so
+  # that the pool can end.
   with futures.ThreadPoolExecutor(1) as pool, (
       Prefetcher(data.split, indices, ats)) as ahead:
 
@@ -131,6 +136,7 @@ def prefetched(data, ats, wanted):
       return found[0], data.place(unique, found[1], capacity)
 
     def each():
+      # The next piece goes to the devices while the caller works on this one.
       coming = pool.submit(place_next)
       while (found := coming.result()) is not None:
         coming = pool.submit(place_next)
@@ -166,8 +172,8 @@ class StreamedImages:
   streamed = True
 
   def __init__(self, split, classes, mean, std, buffer_mb=BUFFER_MB):
-    """split: a `data.lazy.Lazy`; buffer_mb: MB that a piece of images may take,
-    of which two or three are held at a time; the rest as of
+    """split: a `reader.LazySplit`; buffer_mb: MB that a piece of images may
+    take, of which two or three are held at a time; the rest as of
     `sources.make_source`.
     """
     self.split, self.labels = split, np.asarray(split.labels)
@@ -194,6 +200,9 @@ class StreamedImages:
 
   def place(self, unique, images, capacity=None):
     """The same of `images` that were read already, `unique` their indices."""
+    # Always of the capacity, even if fewer images are read: of another shape
+    # the program would be compiled anew. Slots of images that are not here say
+    # 0: only items whose results are thrown away look at them.
     size = min(capacity or len(unique), len(self.labels))
     room = np.zeros((size, *images.shape[1:]), np.uint8)
     room[:len(unique)] = images
