@@ -5,6 +5,9 @@ epochs are cut changes nothing. On a set that fits (`train_on_set`), on a subset
 for each (`train_on_subsets`), or on all real images (`epoch_trainer`), which
 may be streamed: an epoch then comes in pieces of its batches, and those of the
 next piece are read while one is trained on.
+
+Sections: one network on a set (`fit`), several on sets that fit, several on all
+real images.
 """
 
 import functools
@@ -20,6 +23,8 @@ from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes, timing
 from dasm_jax.training import packing, recipes, train_step
 from dasm_jax.types import Array, SoftLabelled, Variables
+
+# ---- One network on a set
 
 
 class TrainState(NamedTuple):
@@ -37,6 +42,7 @@ class TrainState(NamedTuple):
 
 def fresh_state(network, recipe, key):
   """The `TrainState` of a network that a key of `fit` begins; of no epochs."""
+  # The other half of the key is of order and augmentation, see `fit_epochs`.
   return state_from(recipe, network.init(jax.random.split(key)[0]))
 
 
@@ -54,9 +60,8 @@ def fit(network, recipe, key, batch, variables=None):
     recipe: a `Recipe`.
     key: a key: initial weights, order, augmentation.
     batch: `Batch` of all images `[n, …]`, a `Source`, or a `SoftLabelled`,
-    whose
-      seed takes the place of the key for all but the initial weights, and the
-      loss is KL at its temperature, plus the teacher's entropy.
+      whose seed takes the place of the key for all but the initial weights;
+      the loss is then KL at its temperature, plus the teacher's entropy.
     variables: a start; None draws one.
 
   Returns:
@@ -83,11 +88,14 @@ def fit_epochs(network, recipe, key, batch, state, last):
   labels = _by_teacher if isinstance(batch, SoftLabelled) else _as_given
   network, order, shown, label = labels(
       network, batch, jax.random.split(key)[1])
+  # Rates of the images' dtype: float64 images are trained on in float64.
   dtype = jax.eval_shape(sources.take_any, batch, jnp.arange(1)).images.dtype
   lrs, restarts = recipes.rates(recipe)
   lrs, restarts = jnp.asarray(lrs, dtype), jnp.asarray(restarts)
   fresh = tx.init(state.variables.params)
 
+  # All that is random in an epoch comes from a key folded with its number: so
+  # it does not matter where training was cut, or how often.
   def epoch(index, carry):
     variables, opt_state, loss = carry
     lr, restart, index = lrs[index], restarts[index], shown(index)
@@ -120,6 +128,8 @@ def _as_given(network, batch, order):
 
 def _by_teacher(network, batch, order):
   """The same for a `SoftLabelled`."""
+  # The key of the set takes the place of the network's: its teachers labelled
+  # the images as this key shows them, and all networks see the same.
   del order
   temperature = batch.temperature
 
@@ -133,6 +143,9 @@ def _by_teacher(network, batch, order):
 
   return (network._replace(apply=cooled), train_step.soft_label_key(batch.seed),
           lambda epoch: epoch % len(batch.logits), label)
+
+
+# ---- Several networks on sets that fit
 
 
 def train_on_set(network, recipe, together=None):
@@ -177,6 +190,7 @@ def gathered_state(done, carry, k, within=0):
 
   carry: variables, opt_state and losses, as `devices.shard` splits them.
   """
+  # Both gather over the processes: all must ask for them at the same places.
   def state():
     return TrainState(done, *devices.unshard(carry[:2], 0, k), within)
   return state, lambda: devices.unshard(carry[2], 0, k)
@@ -203,11 +217,13 @@ def _trainer(network, recipe, together, of):
 
   def call(items, data, start=None, seen=lambda *_: None):
     k = len(jax.tree.leaves(items)[0])
+    # One epoch at first, which tells how many a call may have.
     items, done, size = devices.shard(items, 0, k), 0, 1
     if start is None:
       carry = begin(items, data)
     else:
       done = int(start.done)
+      # The losses are only shown, and those of the next call take their place.
       carry = devices.shard(
           (start.variables, start.opt_state, jnp.zeros(k)), 0, k)
     while done < last:
@@ -215,12 +231,15 @@ def _trainer(network, recipe, together, of):
       carry = run((carry, items), *devices.replicate(
           (jnp.int32(done), jnp.int32(more))), data)
       done += more
-      # The clock of one decides for all.
-      size = timing.steps_per_call(processes.maximum((time.time() - began)
-                                                     / more)[0])
+      # The clock of one decides for all: their calls have to be of one length.
+      size = timing.steps_per_call(
+          processes.maximum((time.time() - began) / more)[0])
       seen(done, *gathered_state(done, carry, k))
     return devices.unshard(carry[0], 0, k)
   return call
+
+
+# ---- Several networks on all real images
 
 
 class EpochPlan(NamedTuple):
@@ -257,20 +276,21 @@ def epoch_trainer(network, recipe, step=train_step.sgd_step, together=None):
 
   Returns:
     `(state, epochs, data, seen) -> Variables [k, …]`, k networks further on:
-    from a `TrainState` of all, whose `done` are the first of `epochs`,
-    a list of `EpochPlan`, to the last of them; `data` a `Source` or one of
-    `real`; `seen(done, state, loss, within)` is called after each piece of
+    from a `TrainState` of all, whose `done` are the first of `epochs`, a list
+    of `EpochPlan`, to the last of them; `data` a `Source` or one of
+    `streaming`; `seen(done, state, loss, within)` is called after each piece of
     them: epochs done, `() -> TrainState`, `() -> [k]` losses of the last batch,
     batches of the next epoch that are done.
   """
-  tx, change = train_step.recipe_optimizer(recipe), train_step.augmentation(
-      recipe)
+  tx, change = (
+      train_step.recipe_optimizer(recipe), train_step.augmentation(recipe))
 
   def some(item, first, size, lr, restart, data):
     (variables, opt_state, loss), key, rows = item
     opt_state = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
-                           tx.init(variables.params), opt_state)
+                             tx.init(variables.params), opt_state)
     def one(i, carry):
+      # Numbered within the epoch: how it is cut changes no key.
       batch = change(train_step.batch_key(key, first + i),
                      sources.take(data, rows[i]))
       return step(network, tx, *carry[:2], batch, lr)
@@ -290,6 +310,7 @@ def epoch_trainer(network, recipe, step=train_step.sgd_step, together=None):
         streaming.local_rows(rows(at)))) as coming:
       for at, source in coming:
         now = epochs[at.epoch]
+        # The optimizer starts anew at the first piece of an epoch alone.
         given = devices.shard((now.keys, rows(at)), 0, k)
         told = devices.replicate((
             jnp.int32(at.first), jnp.int32(at.size), jnp.float32(now.lr),
@@ -313,6 +334,7 @@ def _epoch_pieces(data, epochs, batch, done=0, within=0):
 
   A short batch is one of its own, the last.
   """
+  # Sized for the process with the most networks: all cut the epochs alike.
   n = len(data.labels)
   batch = min(batch, n)
   whole, k = n // batch, len(epochs[0].keys)
@@ -333,6 +355,7 @@ def _epoch_rows(epochs, n, batch):
   def order(epoch):
     return np.asarray(draw(devices.on_host(epochs[epoch].keys)))
 
+  # Repeated up to the room: a shorter piece has the shapes of the others.
   def rows(at):
     begin = at.first * batch
     width = min(batch, n - begin)
@@ -348,17 +371,18 @@ def train_on_all(network, recipe, together=None):
   Args:
     network: a `Network`.
     recipe: a `recipes.Recipe`.
-    together: see `training`.
+    together: see `epoch_trainer`.
 
   Returns:
     `(keys, data, seen=None, start=None) -> Variables [k, …]`, a network a key;
-    data and seen as for `training`; start: a `TrainState` to go on
-    from.
+    data and seen as for `epoch_trainer`; start: a `TrainState` to go on from.
   """
   run = epoch_trainer(network, recipe, together=together)
   begin = devices.spread(network.init, together=together)
 
   def call(keys, data, seen=lambda *_: None, start=None):
+    # The keys of `fit`: one half begins the network; the other, folded with an
+    # epoch's number, is that of the epoch.
     first, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     start = states_from(recipe, begin(first)) if start is None else start
     return run(start, [

@@ -20,6 +20,7 @@ from dasm_jax.errors import UserError, unknown
 from dasm_jax.runtime import text
 from dasm_jax.runtime.workdir import write_text
 
+# Little-endian by name: the files may be read on another machine.
 DTYPES = {'float32': np.dtype('<f4'),
           'bfloat16': np.dtype(ml_dtypes.bfloat16)}
 DISK_MARGIN = 64 * 2 ** 20  # bytes that a buffer leaves free on its disk
@@ -58,6 +59,7 @@ class ExpertStore(NamedTuple):
       size = self.part(expert).stat().st_size
     except FileNotFoundError:
       return 0
+    # Where the last row is the only one, none before it can be missing.
     return self.epochs if self.last else (
         size // (self.size * DTYPES[self.dtype].itemsize))
 
@@ -86,6 +88,7 @@ def claim_store(folder, about, number, epochs, size, dtype='float32',
   """
   if dtype not in DTYPES:
     raise unknown('dtype of experts', dtype, DTYPES)
+  # All is checked before anything is made: what is refused leaves no folder.
   folder = pathlib.Path(folder)
   path = folder / 'buffer.json'
   about = json.loads(json.dumps({**about, 'size': size, 'dtype': dtype}))
@@ -110,6 +113,7 @@ def _check_same(path, about, epochs):
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{str(path)!r} does not describe experts ({error}); give '
                     'another --config.experts.dir') from None
+  # Epochs are compared by themselves: more than are asked for will do.
   differ = [f'{name} {there.get(name)!r}, not {about.get(name)!r}'
             for name in sorted({*there, *about})
             if there.get(name) != about.get(name)]
@@ -138,8 +142,10 @@ def _check_whole(buffer, expert):
 
 def _check_room(buffer):
   """Refuses what will not fit, before any expert is trained."""
+  # Experts that are begun have taken some of it already.
   needed = sum(buffer.bytes - (path.stat().st_size if path.exists() else 0)
                for path in map(buffer.part, buffer.missing()))
+  # The folder may be new: its disk is that of the nearest one that exists.
   there = buffer.folder
   while not there.exists():
     there = there.parent
@@ -172,6 +178,8 @@ class ExpertWriter:
     """begun: how many rows are there and stay; see `ExpertStore.begun`."""
     self._buffer, self._path = buffer, buffer.path(expert)
     self._part, self._before = buffer.part(expert), buffer.epochs - begun
+    # Rows after those that stay are cut off: training goes on from a state that
+    # is older than they are, and writes them again.
     with _write_errors(buffer.folder):
       self._file = self._part.open('r+b' if begun else 'wb')
       self._file.truncate(0 if buffer.last else (
@@ -180,6 +188,7 @@ class ExpertWriter:
 
   def add(self, row):
     """Adds the weights `[size]` after the next epoch (first: at the start)."""
+    # `_before` is 0 or more until the last row.
     self._before -= 1
     if self._buffer.last and self._before >= 0:
       return
@@ -214,6 +223,7 @@ def read_rows(buffer, experts, epochs):
   Raises:
     UserError: a file that is missing or cut short by now.
   """
+  # A store may be many times as large as memory: a row is found by its place.
   out = np.empty((len(experts), buffer.size), np.float32)
   dtype = DTYPES[buffer.dtype]
   width = buffer.size * dtype.itemsize

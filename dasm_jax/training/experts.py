@@ -28,6 +28,9 @@ from dasm_jax.types import Variables
 LABEL_BLOCK = 200  # images that experts label at a time
 
 
+# ---- Flat parameters, and students
+
+
 def flat_parameters(network):
   """`(ravel, unravel)`: a network's parameters as one vector, and back.
 
@@ -64,6 +67,9 @@ def student_logits_fn(network):
   """`(variables, images) -> logits` by the statistics of the images."""
   return lambda variables, images: network.apply(
       variables, images, train=True)[0]
+
+
+# ---- What experts say of images
 
 
 def expert_logits(network, chunk):
@@ -108,6 +114,8 @@ def soft_labels(experiment, store, data, chosen):
 
   Source: DATM (2310.05773), section 3.3.
   """
+  # Two means in one pass over the experts: of those that classify an image
+  # correctly, and of all.
   flat = chosen.reshape(-1)
   truth = experiment.dataset.train.labels[flat]
   sums = np.zeros((2, len(flat), experiment.classes))
@@ -141,11 +149,14 @@ def _final_logits(experiment, store, data, indices):
           variables, source, jnp.asarray(indices[at:at + size])))
           for at, source in coming])
 
+
+# ---- Training those that are missing
+
 DIGEST_SAMPLE = 1000  # images, at most, by which a data set is known again
 
 
 def open_experts(experiment, c, home, data, log, keeper):
-  """The `ExpertStore` of a job, with all its experts; None if it needs none.
+  """The `ExpertStore` of a run, with all its experts; None if it needs none.
 
   Args:
     experiment: an `Experiment`; c: settings of its experts, or None.
@@ -160,6 +171,8 @@ def open_experts(experiment, c, home, data, log, keeper):
   if c is None:
     return None
   last = 'last' in c
+  # Epochs only help to name the folder: a store of more of them, where
+  # `experts.dir` names one, is as good.
   about = _identity(experiment, c)
   digest = hashlib.sha256(json.dumps(
       about | {'epochs': c.epochs}, sort_keys=True).encode())
@@ -232,11 +245,14 @@ def _train_missing(experiment, c, store, numbers, data, log, keeper):
     group = resumable.next_group(keeper, 'experts', numbers, size, shapes)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.key(c.seed), jnp.asarray(group.numbers))
+    # Keys are those of an expert's own number: who is trained with whom changes
+    # nothing.
     plan = [ensemble.EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(
         keys, done), recipe.lr) for done in range(1, store.epochs + 1)]
     def run(start, seen, keys=keys, plan=plan):
       if start is None:
         start = ensemble.states_from(recipe, begin(keys))
+        # Row 0 of an expert is its weights before the first epoch.
         seen(0, lambda: start, None)
       train(start, plan, data, seen)
     numbers, began = numbers[len(group.numbers):], time.time()
@@ -284,6 +300,7 @@ def _write_group(run, ravel, store, keeper, group, report):
       rows, start = 0, None
 
     def write(done, state, loss, within=0):
+      # Gathered by all processes, written by the first.
       if not within:
         row = state().variables
         processes.on_leader(lambda: _add_rows(writers, ravel(row)))
@@ -315,6 +332,8 @@ def _add_rows(writers, rows):
 
 def expert_weights(store, who, when):
   """`expert_store.read_rows`, read by the first process for all."""
+  # `on_leader` passes on JSON alone: the rows follow by a broadcast, for which
+  # the other processes give an array of the same shape.
   read = []
   processes.on_leader(
       lambda: read.append(expert_store.read_rows(store, who, when)))

@@ -29,8 +29,8 @@ GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
 # Kept: fitted to the temporaries of the programs in tests/benchmarks/steps.py.
 PASS_KINDS = {
     'forward': PassKind(1, 2),
+    # Features, and their gradient in the image.
     'inward': PassKind(2, 4),
-    # features, and their gradient in the image
     'gradient': PassKind(GRADIENT, 4),
     'norms': PassKind(GRADIENT, 4),     # of each image alone
     'second': PassKind(GRADIENT + SECOND, 8),
@@ -43,9 +43,9 @@ TREES = 4  # of parameters: themselves, momentum, gradient, change
 
 
 class Work(NamedTuple):
-  """`images` on one device, `at_once` of them in memory; `kind` in
-  `PASS_KINDS`.
+  """Images on one device that pass through networks.
 
+  kind: in `PASS_KINDS`. images: how many, `at_once` of them in memory.
   calls: how often a program of the network begins, one after the other.
   trees: copies of the network's parameters that are alive meanwhile.
   """
@@ -87,6 +87,9 @@ class DeviceSplit(NamedTuple):
 def split_of(machine):
   """The `DeviceSplit` of a `machine.Machine`."""
   return DeviceSplit(machine.devices, machine.backend == 'cpu', machine.memory)
+
+
+# ---- How many at once
 
 # Of a device's memory; the estimate may be off by a factor of two.
 MEMORY_SHARE = 0.3
@@ -148,6 +151,7 @@ def spread_networks(one, network, recipe, together=None, how=devices.spread):
   `devices.spread_sharded`, where the networks are split over the devices
   already.
   """
+  # How many fit depends on the images, of which the first call tells.
   made = {}
   def call(items, *shared):
     size = together

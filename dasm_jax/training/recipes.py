@@ -40,9 +40,10 @@ def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
               cutmix=0.0, **more):
   """The DC, DSA and DM evaluation: x0.1 once at the middle, fresh momentum.
 
-  Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 1) on
+  Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 0) on
   the rate is a tenth. Source: the reference program of 2006.05929.
   """
+  # The reference lowers its rate after epoch `epochs // 2 + 1` was run.
   return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
                 decay=0.1, restart=True, strategy=strategy, mode=mode,
                 cutmix=cutmix, extra=1, **more)
@@ -61,7 +62,8 @@ def sre2l_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=1024,
                  cutmix=1.0, **more):
   """The SRe2L validation: AdamW, a cosine to 0, CutMix in every batch.
 
-  Source: 2306.13092, which trains on what a teacher tells (`lessons`).
+  Source: 2306.13092, which trains on a teacher's soft labels of every view
+  (`soft_labels`).
   """
   return recipe(epochs, lr=lr, weight_decay=weight_decay, batch=batch,
                 mode='idc', cutmix=cutmix, optimizer='adamw', cosine=True,
@@ -90,8 +92,10 @@ def recipe(epochs, **settings):
     raise UserError(f'cutmix={r.cutmix} is a probability, from 0 to 1')
   if r.optimizer not in OPTIMIZERS:
     raise unknown('optimizer', r.optimizer, OPTIMIZERS)
+  # Built for its checks: what it makes is not needed here.
   augment.build(r.strategy, r.mode)
   photometric.check_statistics(r.strategy, r.statistics)
+  # Lists of a card become tuples: a recipe is a key of caches of programs.
   return r._replace(drops=tuple(r.drops),
                     statistics=tuple(map(tuple, r.statistics)))
 
@@ -100,6 +104,7 @@ def rates(recipe_):
   """Learning rate and restart flag of each epoch, NumPy arrays `[epochs]`."""
   epoch = np.arange(recipe_.epochs + recipe_.extra)
   passed = sum((epoch >= drop).astype(int) for drop in recipe_.drops)
+  # Without drops the sum is the number 0, which becomes an array here.
   passed = np.zeros_like(epoch) + passed
   restart = np.isin(epoch, recipe_.drops) & recipe_.restart
   lrs = recipe_.lr * recipe_.decay ** passed.astype(float)

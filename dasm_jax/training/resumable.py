@@ -46,7 +46,7 @@ class Group(NamedTuple):
 def next_group(keeper, what, numbers, size, shapes):
   """The `Group` of the first of `numbers` that are trained together.
 
-  Those that are kept, however many devices trained them; else `size`.
+  Those that are kept, on however many devices they began; else `size` of them.
 
   Args:
     keeper: a `Keeper`.
@@ -54,6 +54,8 @@ def next_group(keeper, what, numbers, size, shapes):
     numbers: of all networks that are to be trained, in this order.
     size: how many there is room for.
   """
+  # A name says how many networks are kept; its digest, whether these are the
+  # first of `numbers`, trained in the same way.
   def kept():
     for path in keeper.folder.glob(f'{what}_*'):
       count = path.name.split('_')[-2]
@@ -105,6 +107,8 @@ def resumable(keeper, group, before=lambda: None):
     return
   path, count = _group_path(keeper, group), len(group.numbers)
   with contextlib.ExitStack() as held:
+    # Opened when there is something to read or keep: most groups are trained
+    # before it is time to keep them.
     opened = []
     def checkpoints():
       if not opened:
@@ -119,9 +123,12 @@ def resumable(keeper, group, before=lambda: None):
     clock, steps = _SaveClock(keeper.seconds), itertools.count(
         found[0] + 1 if found else 0)
 
+    # Called by all processes at the same places: one of them may be asked to
+    # stop, or its clock say that it is time, and then all save.
     def keep(state, saved):
       due, = keeper.stopping.hear(clock.due())
       if due or keeper.stopping.asked:
+        # What the state counts on, such as experts' rows, is on the disk first.
         with clock:
           before()
           checkpoints().save(next(steps), state())
@@ -129,6 +136,7 @@ def resumable(keeper, group, before=lambda: None):
       if keeper.stopping.asked:
         keeper.stopping.leave_if_asked(saved())
     yield found and found[1], keep
+  # Not reached after an exception: what was kept stays for the next start.
   processes.on_leader(lambda: shutil.rmtree(path, ignore_errors=True))
 
 
@@ -153,6 +161,7 @@ class _SaveClock:
     self._at = time.time()
 
   def __exit__(self, *_):
+    # Large states on slow disks are kept less often.
     spent = time.time() - self._at
     self._at, self._wait = time.time(), max(self._seconds, spent / SAVE_SHARE)
 

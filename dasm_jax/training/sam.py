@@ -22,6 +22,7 @@ from dasm_jax import losses
 from dasm_jax.errors import UserError
 from dasm_jax.training import train_step
 
+# Added to norms that divide, as the program of GSAM does.
 EPSILON = 1e-12
 
 
@@ -43,6 +44,7 @@ def climb(params, gradient, rho, adaptive=True):
   Returns:
     A tree like `params`.
   """
+  # One factor for all weights: the norm is over all of them together.
   reach = rho / (gradient_size(params, gradient, adaptive) + EPSILON)
   def move(w, g):
     return w + (reach * g * (jnp.square(w) if adaptive else 1)).astype(w.dtype)
@@ -63,6 +65,8 @@ def surrogate(here, there, alpha):
   one, other = losses.tree_norm(here), losses.tree_norm(there)
   dot = sum(jax.tree.leaves(jax.tree.map(
       lambda a, b: jnp.sum(a * b), here, there)))
+  # The cosine times |g| / |g'|, not <g, g'> / |g'|^2: EPSILON then enters where
+  # the program of GSAM has it.
   along = dot / (one * other + EPSILON) * one / (other + EPSILON)
   return jax.tree.map(lambda a, b: b - alpha * (a - along * b), here, there)
 
@@ -89,6 +93,7 @@ def sam_gradient(gradient, params, *, rho, alpha, adaptive=True):
   found, here = gradient(params)
   if rho == 0:
     return found, here
+  # Statistics of batch norm at the worse point are dropped with the loss there.
   _, there = gradient(climb(params, here, rho, adaptive))
   return found, surrogate(here, there, alpha)
 

@@ -14,9 +14,10 @@ from dasm_jax.training import ensemble, packing, recipes, train_step
 def accuracy(network, variables, source, chunk=250):
   """Share of a `Source`'s images that are classified correctly, a scalar."""
   return jnp.mean(difficulty.chunked(
-      lambda variables, indices: train_step.is_correct(network, variables,
-                                                       source, indices),
+      lambda variables, indices: train_step.is_correct(
+          network, variables, source, indices),
       variables, jnp.arange(len(source.labels)), chunk))
+
 
 SCORING_BLOCK = 200  # images a block of the scoring pass
 REFERENCE_IMAGES = 1000  # real images, at most, whose loss influence is upon
@@ -48,11 +49,14 @@ def train_probes(network, recipe, steps, together=None):
   run = packing.spread_networks(some, network, recipe, together)
 
   def call(keys, data, heard=lambda: None):
+    # A key for each step, drawn before: how the steps are cut changes nothing.
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, steps))(rest)
     carry, n = first(start), len(data.labels)
     size = streaming.pieces_with_room(data, steps, devices.most_local(
         len(keys)) * recipe.batch)
+    # The draws of `random_batch_trainer`, on the host: images are read ahead
+    # while the devices train.
     drawn = jax.jit(jax.vmap(jax.vmap(
         lambda key: train_step.random_batch_indices(recipe, n, key))))
     def wanted(at):
@@ -75,12 +79,15 @@ def map_images(function):
     `(networks, data) -> [n, …]`, NumPy; networks on every device, `data` a
     `Source` there, or one of `streaming`.
   """
+  # Blocks in turn: all at once would be all images, which need not fit.
   run = devices.spread(function, together=False)
 
   def call(networks, data):
     n = len(data.labels)
     size = min(SCORING_BLOCK, n)
     whole, count = -(-n // size), devices.count()
+    # Where streamed, as many blocks at a time as have room on every device. The
+    # last ones begin again with the first images, which are cut off in the end.
     some = min(whole, count * streaming.pieces_with_room(
         data, -(-whole // count), devices.most_local(count) * size))
     parts = -(-whole // some)
@@ -108,6 +115,8 @@ def difficulty_scores(network, name):
   score = difficulty.score(name, train_step.loss_fn(network),
                            train_step.logits_fn(network))
 
+  # The images of a block are taken once for all networks, which then look at
+  # them in turn.
   def block(indices, networks, data):
     batch = sources.take(data, indices)
     def of(item):
@@ -138,6 +147,7 @@ def _reference_gradients(network):
   run = devices.spread(one, together=False)
 
   def call(probes, data):
+    # The same images in every segment and run.
     chosen = np.random.default_rng(0).permutation(len(data.labels))[
         :REFERENCE_IMAGES]
     return devices.replicate(run(
@@ -169,6 +179,7 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
   def call(keys, data, heard=lambda: None):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, epochs))(rest)
+    # Every epoch has the keys of a `fit` of one epoch.
     def of(key):
       return jax.random.fold_in(jax.random.split(key)[1], 0)
     rest, seen = jax.vmap(jax.vmap(of))(rest), []
@@ -198,13 +209,13 @@ def selection_values(name, network, recipe, *, epochs, score):
 
   Args:
     name: a key of `coresets.CORESETS`.
-    network, recipe, epochs: see `trained`.
+    network, recipe, epochs: see `train_choosers`.
     score: a key of `difficulty.SCORES`, of those that go by scores.
 
   Returns:
     `(keys, data, heard=None) -> values` as `coresets.choose` takes them, of one
     network a key: features side by side, mean scores, histories; None for
-    `random`. heard: see `trained`.
+    `random`. heard: see `train_choosers`.
   """
   need = coresets.CORESETS[name][0]
 

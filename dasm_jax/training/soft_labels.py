@@ -1,11 +1,10 @@
 """Soft labels that networks give images: SRe2L's, TESLA's, one for each epoch.
 
-SRe2L's teacher tells labels anew for every epoch. A network that is trained by
-a recipe sees each image of a set once an epoch, augmented and mixed as keys
-say. With these keys fixed, a teacher can be asked before what it makes of each
-image as each epoch shows it; the answers are stored, and are the labels.
-Nothing but the keys' seed is stored of what was shown: whoever trains draws it
-again.
+SRe2L's teacher labels the images anew for every epoch. A network that is
+trained by a recipe sees each image of a set once an epoch, augmented and mixed
+as keys say. With these keys fixed, a teacher can label each image beforehand as
+each epoch shows it; its logits are stored, and are the labels. Of what was
+shown only the keys' seed is stored: whoever trains draws it again.
 
 Source: SRe2L (2306.13092), section 3, which stores crops and partners.
 """
@@ -37,6 +36,7 @@ def network_labels(network, settings):
       images, index = args
       images = synthetic.normalise(codec, synthetic.decode(codec, images))
       if settings.views:
+        # By the class, not its row: how classes are split changes nothing.
         draws = jax.random.split(
             jax.random.fold_in(key, index), settings.views)
         labels = jax.lax.map(lambda draw: probabilities(
@@ -70,14 +70,15 @@ def assigned_labels(logits, codec):
         lambda params, at: logits(params, images[at]), params,
         jnp.arange(len(images)), LABEL_CHUNK))
     found = found.reshape(len(syn.images), -1, found.shape[-1])
-    return jax.vmap(lambda labels: mean_of_cells(whole, labels,
-                                               syn.images.shape[1]))(
-        found).astype(syn.labels.dtype)
+    return jax.vmap(
+        lambda labels: mean_of_cells(whole, labels, syn.images.shape[1]))(
+            found).astype(syn.labels.dtype)
   return run
 
 
 def mean_of_cells(codec, labels, ipc):
   """`[decoded, classes]` of a class as `[ipc, classes]`: means of the cells."""
+  # A stored image has one label, and several decoded ones that are labelled.
   sources = synthetic.decoded_from(codec, ipc)
   share = jnp.zeros((ipc, len(sources))).at[
       sources, jnp.arange(len(sources))].set(1)
@@ -97,6 +98,8 @@ def teacher_labels(network, recipe, teachers, batch, seed, temperature):
   """
   change, n = train_step.augmentation(recipe), len(batch.labels)
 
+  # Goes through an epoch as `ensemble.fit_epochs` does with such a set, by the
+  # same keys: each label is of the very view that a network is trained on.
   def one(epoch, teachers, batch):
     def label(found, indices, key):
       images = change(key, sources.take_any(batch, indices)).images

@@ -11,6 +11,8 @@ from dasm_jax.pipeline.source import take
 from dasm_jax.streams import Stream
 from dasm_jax.transforms import augment
 
+# ---- The gradient of a batch
+
 
 def batch_gradient(network, variables, batch, axis_name=None):
   """Cross-entropy of a batch in training mode, and its gradient.
@@ -59,10 +61,12 @@ def apply_update(tx, variables, opt_state, gradient, lr):
 
 def device_share(batch, variables, axis_name):
   """Images of a batch for each device of an axis; 0: all do all of them."""
+  # Shares have to be equal: the mean over devices is that over images then.
   if axis_name is None or jax.tree.leaves(variables.stats):
     return 0
   n = jax.lax.axis_size(axis_name)
   return 0 if n == 1 or len(batch.images) % n else len(batch.images) // n
+
 
 # Positions (images x height x width) of a block on a CPU: a layer's activations
 # then stay in its cache. Measured on ConvNet shapes, 8 to 32 thousand are
@@ -88,6 +92,7 @@ def blocked_value_and_grad(loss, params, batch):
     return jax.value_and_grad(loss)(params, batch)
   size = -(-n // parts)
 
+  # Images that fill the last block have labels 0, and add nothing.
   def cut(x):
     x = jnp.pad(x, [(0, parts * size - n)] + [(0, 0)] * (x.ndim - 1))
     return x.reshape(parts, size, *x.shape[1:])
@@ -99,6 +104,7 @@ def blocked_value_and_grad(loss, params, batch):
   zero = jax.tree.map(jnp.zeros_like, (
       jax.eval_shape(loss, params, batch), params))
   total, _ = jax.lax.scan(add, zero, jax.tree.map(cut, batch))
+  # The sum of means over blocks of `size` images, as the mean over n.
   return jax.tree.map(lambda x: x * (size / n), total)
 
 
@@ -107,6 +113,9 @@ def block_count(n, positions):
   if jax.default_backend() != 'cpu':
     return 1
   return -(-n // max(1, BLOCK_POSITIONS // positions))
+
+
+# ---- Optimizers, losses, a step
 
 
 def sgd(momentum=0.9, weight_decay=5e-4):
@@ -150,7 +159,7 @@ def sgd_step(network, tx, variables, opt_state, batch, lr, axis_name=None):
 
   Args:
     network: a `Network`.
-    tx: an optax transformation before the rate, see `optimizer`.
+    tx: an optax transformation before the rate, see `recipe_optimizer`.
     variables, opt_state: its point and optimizer state.
     batch: a `Batch`; with `axis_name` every device has the whole of it and
       works on its share, where the shares are equal and no batch norm looks
@@ -164,6 +173,11 @@ def sgd_step(network, tx, variables, opt_state, batch, lr, axis_name=None):
       network, variables, batch, axis_name)
   return (*apply_update(tx, variables._replace(stats=stats), opt_state,
                         gradient, lr), value)
+
+
+# ---- An epoch
+# Half of its key is of the order, half of what is done to batches: who reads
+# images ahead draws the order alone.
 
 
 def run_epoch(do, carry, key, n, batch):
@@ -234,14 +248,14 @@ def random_batch_trainer(network, recipe_):
 
   def one(carry, key, data):
     alter = jax.random.split(key)[1]
-    batch = change(alter, take(data, random_batch_indices(recipe_,
-                                                          len(data.labels),
-                                                          key)))
+    batch = change(alter, take(
+        data, random_batch_indices(recipe_, len(data.labels), key)))
     return sgd_step(network, tx, *carry, batch, recipe_.lr)[:2]
   return begin, one
 
 
 def random_batch_indices(recipe_, n, key):
-  """Which of `n` images a step `random_batch_trainer` looks at, `[batch]`."""
+  """Which of `n` images a step of `random_batch_trainer` reads, `[batch]`."""
+  # The other half of the key is of the augmentation.
   pick = jax.random.split(key)[0]
   return jax.random.randint(pick, (recipe_.batch,), 0, n)
