@@ -66,12 +66,14 @@ def run(options):
     UserError: whatever the user can mend.
     preemption.Stopped: by Ctrl-C or SIGTERM, after a save.
   """
-  for name, least in (('networks', 1), ('epochs', 0), ('seed', 0),
-                      ('size', 0)):
+  for name, least in (
+      ('networks', 1), ('epochs', 0), ('seed', 0), ('size', 0)):
     if getattr(options, name) < least:
-      raise UserError(f'--{name}={getattr(options, name)} must be at least '
-                      f'{least}')
+      raise UserError(
+          f'--{name}={getattr(options, name)} must be at least {least}')
   screen = Terminal()
+  # In this order: a wrong --out is found out before data are read, and before
+  # networks are trained that choose a coreset.
   path, subject = _rows_file(options), _subject(options, screen.say)
   set_ = subject.set
   networks = subjects.networks_for(_models(options, set_), set_)
@@ -82,6 +84,7 @@ def run(options):
              f'{text.size(size["images"] + size["labels"])} with labels; '
              f'{text.plural(recipe.epochs, "epoch")} of recipe '
              f'{set_.recipe_name}, seed {options.seed}')
+  # A subject may be `random` itself: each name once.
   names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
   compared = subjects.comparison_of(
       subject, recipe, options.networks, options.seed)
@@ -147,6 +150,8 @@ def _subject(options, say):
 
 def _identity(subject, name, model, settings, recipe, options):
   """What makes a row the same as another, as JSON gives it back."""
+  # The digest is that of the set alone: rows of random images and of all images
+  # are those of every set of the same data, recipe and seed.
   return json.loads(json.dumps({
       'model': model, 'set': name,
       'ipc': None if name == 'full' else subject.set.ipc,
@@ -157,6 +162,7 @@ def _identity(subject, name, model, settings, recipe, options):
 
 def _find(rows, what, networks):
   """The first row of `what` with as many networks, or None."""
+  # A row has more entries than these: its accuracies, and who measured them.
   for row in rows:
     if what.items() <= row.items() and len(row['networks']) == networks:
       return row
@@ -182,6 +188,8 @@ def _save(path, what, found):
          'device': jax.local_devices()[0].device_kind,
          'version': dasm_jax.__version__}
   if path:
+    # Read again under the lock: other commands may have added rows meanwhile,
+    # perhaps this one.
     with _file_lock(path):
       rows = _read(path)
       if _find(rows, what, len(row['networks'])) is None:
@@ -194,6 +202,8 @@ def _save(path, what, found):
 def _file_lock(path):
   """Keeps other commands of this machine from a file meanwhile."""
   with contextlib.ExitStack() as held:
+    # A file beside it is locked: that of the rows is replaced when it is
+    # written, and a lock on it would be on the file that was.
     if not paths.is_remote(path):
       with contextlib.suppress(OSError):  # who cannot write is told by writing
         fcntl.flock(held.enter_context(

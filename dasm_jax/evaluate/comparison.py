@@ -77,6 +77,8 @@ class Comparison(NamedTuple):
     return train(keys, self.batch(), **how)
 
   def _on_random(self, keys, part, room, **how):
+    # Drawn for all networks, then cut: whose subset is whose does not depend on
+    # the groups in which they are trained.
     chosen = random_subsets(
         np.asarray(self.data.labels), sources.class_count(self.data), self.ipc,
         self.networks,
@@ -103,6 +105,7 @@ def _trainer(name, network, recipe, together):
 def tested(network):
   """`(variables [k, …], test) -> [k]`: accuracies of trained networks."""
   right = scoring.correct_predictions(network)
+  # Of zeros and ones: a mean in float32 would round the accuracy.
   return lambda variables, test: right(variables, test).mean(0, np.float64)
 
 
@@ -139,6 +142,7 @@ def keeper_beside(path, terminal):
 
   Else None, and a signal ends the command at once.
   """
+  # Locks and checkpoints need a directory of this machine.
   if path is None or paths.is_remote(path):
     yield None
     return
@@ -146,6 +150,7 @@ def keeper_beside(path, terminal):
   with preemption.catch_signals() as stopping:
     yield resumable.Keeper(
         folder, '', SAVE_SECONDS, stopping, lambda: None, terminal.say)
+  # Not empty where another command keeps the networks of its row there.
   with contextlib.suppress(OSError):
     folder.rmdir()
 
@@ -153,7 +158,7 @@ def keeper_beside(path, terminal):
 def measure_row(compared, name, identity, keeper, report, save):
   """What `save` makes of the accuracies of a row's networks.
 
-  They are trained from where they stood.
+  Networks that were kept are trained on from where they were.
 
   Args:
     compared: a `Comparison`; name: of `Comparison.accuracies`.
@@ -197,6 +202,7 @@ def row_reporter(terminal, row, rows, recipe, done):
     last[0] = epoch
     if epoch >= epochs:
       return None
+    # Elsewhere rows are said one by one, and no loss has to be gathered.
     if terminal.terminal:
       terminal.progress(
           (row, rows, epoch, recipe.epochs), loss().mean(), None,

@@ -76,6 +76,7 @@ def normalised(alpha):
 
 def _checked(weight, *differences):
   weight, *differences = map(_float, (weight, *differences))
+  # Accuracies that are fractions differ by 1 at most.
   for x in differences:
     if np.any(np.abs(x) > 1):
       raise UserError(f'a difference of accuracies of {np.abs(x).max():g} is '
@@ -86,4 +87,5 @@ def _checked(weight, *differences):
 
 
 def _float(x):
+  # `[()]` makes a number of an array without axes.
   return np.asarray(x, np.float64)[()]

@@ -19,7 +19,9 @@ from dasm_jax.types import Batch, SoftLabelled, Synthetic
 
 # What the card tells who reads a set without this package.
 USE = 'docs/FORMAT.md of dasm_jax says how to read and train this'
-FORMAT = 1  # of the card; a program reads no other
+# Of the card; a program reads no other. `told` (teachers' logits) and `lessons`
+# (how they were made) are names of this format, and stay.
+FORMAT = 1
 
 
 class SavedSet(NamedTuple):
@@ -79,6 +81,7 @@ class SavedSet(NamedTuple):
 
   def real(self, images):
     """Real images, 8-bit integers, as networks trained on the set see them."""
+    # Real images are pixels, in whatever space those of the set are stored.
     plain = self.codec._replace(space='pixels')
     return synthetic.normalise(plain, np.asarray(images, np.float32) / 255)
 
@@ -95,6 +98,8 @@ def save(path, syn, codec, class_names, card, batch=None):
     batch: the set as networks are trained on it, where that is a
       `SoftLabelled`.
   """
+  # Whatever is no array of numbers becomes one of text: objects would need
+  # pickle, which runs what a file of unknown origin says.
   logits = getattr(batch, 'logits', None)
   numbers = synthetic.class_numbers(syn.labels)
   kind = synthetic.label_kind(syn.labels, logits)
@@ -136,6 +141,7 @@ def load(path):
     # Opened here: NumPy forgets to close a file that it cannot read.
     with path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
       arrays = dict(file)
+    # Before all else: a card of another format may lack any of the rest.
     card = json.loads(str(arrays['card']))
     written = card.get('format')
   except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError,
@@ -195,6 +201,8 @@ def _read(arrays, card):
   if labels.shape != (*images.shape[:2], len(names)):
     raise ValueError(f'{kind} labels of shape {labels.shape} for images of '
                      f'{images.shape[:2]} and {len(names)} classes')
+  # Of half precision rows no longer sum to one. The run evaluates the labels
+  # that are read here, by the same function.
   labels = synthetic.stored_labels(labels)
   recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
   recipe, name = recipes.recipe(**recipe), card['recipe_name']
@@ -204,19 +212,20 @@ def _read(arrays, card):
   data['classes'] = card['data'].get('classes', '')  # not in old ones
   syn = Synthetic(images, labels, np.float32(recipe.lr))
   codec = _codec(arrays, card['storage'])
-  logits = _logits(arrays['told'], codec, syn,
-                   card) if kind == 'told' else None
+  logits = (
+      _logits(arrays['told'], codec, syn, card) if kind == 'told' else None)
   return SavedSet(syn, codec, card['network'], recipe, name, data, names, card,
                   logits)
 
 
 def _logits(logits, codec, syn, card):
   """The teachers' logits of a set that they label for each epoch, checked."""
-  want = jax.eval_shape(lambda syn: synthetic.training_inputs(codec, syn),
-                        syn)[1].shape
+  want = jax.eval_shape(
+      lambda syn: synthetic.training_inputs(codec, syn), syn)[1].shape
   if logits.ndim != 3 or logits.shape[1:] != want:
     raise ValueError(f'labels told of shape {logits.shape} for {want[0]} '
                      f'images and {want[1]} classes')
+  # Raises KeyError if the card lacks one of them.
   card['lessons']['seed'], card['lessons']['temperature']
   return logits
 

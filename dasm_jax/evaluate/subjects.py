@@ -51,17 +51,20 @@ def saved_subject(path, data_dir=None):
   set_ = saved_set.load(path)
   dataset = dataset_of(set_, path, data_dir)
   method = set_.card['method']
+  # `random` is the name of the rows that a set is compared with.
   return Subject('selected' if method == 'random' else method, set_, dataset,
                  hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def dataset_of(set_, path, data_dir=None):
-  """The `Dataset` that a `saved_set.SavedSet` of a file is of; see `saved`."""
+  """The `Dataset` that a `SavedSet` of a file is of; see `saved_subject`."""
+  # A set may have come from another machine: no cache is made here on the word
+  # of a run that had one.
   cache = _of_run(path, 'cache')
-  dataset = loading.load(**set_.data, zca=set_.card['storage'].get('zca')
-                         or 0.0,
-                         data_dir=data_dir or _of_run(path, 'data_dir'),
-                         cache=cache if cache and os.path.isdir(cache) else '')
+  dataset = loading.load(
+      **set_.data, zca=set_.card['storage'].get('zca') or 0.0,
+      data_dir=data_dir or _of_run(path, 'data_dir'),
+      cache=cache if cache and os.path.isdir(cache) else '')
   mine, its = set_.class_names, dataset.class_names
   if mine != its:
     raise UserError(
@@ -76,7 +79,7 @@ def dataset_of(set_, path, data_dir=None):
 
 
 def _of_run(path, entry):
-  """What the run that left `path` was told of its data set, or None."""
+  """An entry of the data set in the config.json beside `path`, or None."""
   try:
     text = path.with_name('config.json').read_text()
     return json.loads(text)['dataset'][entry] or None
@@ -98,6 +101,7 @@ def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   Raises:
     UserError: a text that says nothing, or settings that do not fit the data.
   """
+  # From the right: the name of a data set may have colons, as folder:PATH has.
   name, _, ipc = text.removeprefix(REAL).rpartition(':')
   name, _, selection = name.rpartition(':')
   if not (name and selection and ipc.isdecimal()):
@@ -134,6 +138,7 @@ def _select(c, dataset, codec, say):
       shape=dataset.train.shape, classes=classes, **c.network)
   probe = config.evaluation_recipe(
       c, c.segments.probe_epochs, dataset.mean, dataset.std)
+  # Keys and seeds are those of the first segment of a run.
   values = scoring.selection_values(
       c.syn.init, network, probe, epochs=c.coreset.epochs,
       score=c.segments.score)
@@ -174,6 +179,7 @@ def networks_for(names, set_):
 
 def recipe_for(set_, epochs=0):
   """The set's recipe, at another length if `epochs` is positive."""
+  # Made anew by name: the drops of the rate go with the number of epochs.
   old = set_.recipe
   if not epochs:
     return old
