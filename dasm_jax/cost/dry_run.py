@@ -1,4 +1,4 @@
-"""What a job would take: shapes, bytes, hours. Nothing is written or trained.
+"""What a run would take: shapes, bytes, hours. Nothing is written or trained.
 
 No image is read, but for digits; where no machine is given this one is measured
 for half a second.
@@ -45,23 +45,23 @@ def dry_run(config, workdir, machine_=None, say=print):
   """
   experiment = outline(config)
   machine_ = machine_ or machine.measure_machine()
+  # By the memory of the machine that is asked about, not of this one.
   streams = loading.streams(config, experiment.dataset, machine_.memory)
   if streams:
     validate.check_streamed(config)
   once = flops.forward_cost(experiment.network, experiment.shape)
   phases = estimate.phase_work(experiment, machine_)
   found = {
-      'memory': estimate.device_memory(experiment, sum(phases.values(), []),
-                                       once,
-                                       machine_),
+      'memory': estimate.device_memory(
+          experiment, sum(phases.values(), []), once, machine_),
       'widest': estimate.widest(experiment, phases, once),
       'disk': estimate.disk_bytes(experiment, once) | (
-          {'images': loading.image_bytes(
-          experiment.dataset)} if streams and config.dataset.cache else {}),
+          {'images': loading.image_bytes(experiment.dataset)}
+          if streams and config.dataset.cache else {}),
       'seconds': {phase: estimate.work_seconds(works, once, machine_)
                   for phase, works in phases.items()},
-      'reads': workload.images_read(experiment, packing.split_of(machine_))
-      if streams else {}}
+      'reads': (workload.images_read(experiment, packing.split_of(machine_))
+                if streams else {})}
   results.describe(experiment, workdir, _Lines(say),
                    f'{machine_.devices} {machine_.kind} ({machine_.backend})')
   for line in _lines(experiment, once, machine_, found):
@@ -80,11 +80,12 @@ def outline(config):
   """The `Experiment` of a configuration, its images black, of no memory."""
   validate.check_settings(config)
   d = config.dataset
-  dataset = data.outline(d.name, data_dir=d.data_dir or None, size=d.size,
-                         holdout=d.holdout, seed=config.seed,
-                         classes=d.classes)
+  dataset = data.outline(
+      d.name, data_dir=d.data_dir or None, size=d.size, holdout=d.holdout,
+      seed=config.seed, classes=d.classes)
   plain = config.copy_and_resolve_references()
-  plain.dataset.zca = 0.0  # there is nothing to whiten
+  # Black images cannot be whitened; the memory of a whitening still counts.
+  plain.dataset.zca = 0.0
   return setup.build(plain, dataset)._replace(config=config)
 
 
@@ -111,6 +112,7 @@ def _lines(experiment, once, machine_, found):
       f'{phase} {text.duration(value)}' for phase, value in times.items()) + (
           f'; {text.duration(sum(times.values()))} in all, compilation not '
           'included')
+  # The times count no waiting for images: whoever reads has to keep this pace.
   if found['reads']:
     yield 'reading   ' + ', '.join(
         f'{phase} {text.count(number)} images'
@@ -124,6 +126,7 @@ def _lines(experiment, once, machine_, found):
     yield (f'note      --config.dataset.cache=DIR, with room for '
            f'{text.size(loading.image_bytes(experiment.dataset))}, decodes '
            'each image once')
+  # Entries that would lower what takes most, if this configuration has them.
   if whole > machine_.memory:
     most = max(used, key=used.get)
     known = dict(entries(c))

@@ -1,12 +1,12 @@
-"""How long a job takes and what memory it needs, from shapes alone.
+"""How long a run takes and what memory it needs, from shapes alone.
 
   seconds = sum over all work of images * passes * effort / (speed * share)
             + launches of an accelerator
   effort  = FLOPs + VALUE * numbers made, of one image's forward pass
 
 FLOPs are those of products and convolutions, the numbers those that all
-operations make; both are counted in the traced network. `work` and `sweeps`
-list the images, the table below says what a machine makes of them.
+operations make; both are counted in the traced network. `workload` lists the
+images, the table `RATES` says what a machine makes of them.
 """
 
 import math
@@ -58,15 +58,14 @@ def rates_of(backend):
 
 
 def phase_work(experiment, machine):
-  """`{phase: [Work]}` of a job on a `machine.Machine`, in the order of a run.
+  """`{phase: [Work]}` on a `machine.Machine`, in the order of a run.
 
   A phase that has nothing to do is left out.
   """
   split = packing.split_of(machine)
   found = {'experts': workload.expert_work(experiment, split), 'segments': [],
-           'distillation': [], 'evaluation': workload.evaluation_work(
-               experiment,
-                                                                      split)}
+           'distillation': [],
+           'evaluation': workload.evaluation_work(experiment, split)}
   for segment in experiment.plan:
     found['segments'] += workload.segment_start_work(experiment, segment, split)
     found['distillation'] += workload.sweep_work(experiment, segment, split)
@@ -99,12 +98,14 @@ def device_memory(experiment, works, once, machine):
   half = experiment.config.network.dtype != 'float32'
   found = {'data': _data_bytes(experiment, machine.memory, machine.devices),
            'state': _state_bytes(experiment, machine.devices), 'frozen': 0,
-           'rows': 0,
-           'networks': 0, 'activations': max(
+           'rows': 0, 'networks': 0, 'activations': max(
                packing.activations(one, once, half) for one in works)}
+  # The last segment has the most finished ones before it.
   last = experiment.plan[-1]
-  found['frozen'] = last.slots.start * _stored_bytes(experiment,
-                                                     machine.devices)
+  found['frozen'] = last.slots.start * _stored_bytes(
+      experiment, machine.devices)
+  # Of networks that others begin as all are on the device; of experts the rows
+  # of one call, where each start has one to begin from and one to reach.
   c, trained = experiment.config, config.expert_settings(experiment.config)
   if trained is not None:
     what, rows = ('networks', trained.number) if 'last' in trained else (
@@ -122,18 +123,20 @@ def widest(experiment, phases_, once):
 
 def _data_bytes(experiment, memory_, devices):
   """uint8, or float32 if whitened; the matrix then; indices of the classes."""
-  splits, whitened = (experiment.dataset.train, experiment.dataset.test), (
+  splits, whitened = (
+      (experiment.dataset.train, experiment.dataset.test),
       experiment.config.dataset.zca > 0)
-  pixels, images = math.prod(experiment.shape), sum(len(x.labels)
-                                                    for x in splits)
+  pixels, images = (
+      math.prod(experiment.shape), sum(len(x.labels) for x in splits))
   if loading.streams(experiment.config, experiment.dataset, memory_):
     # Those of one call and of the next, of one sweep at least.
     held = max(experiment.config.run.buffer_mb * 2 ** 20 // pixels,
-               _looked_at(experiment),
-               _of_experts(experiment, devices))
-    for split in splits[:1 + loading.streams_tests(experiment.dataset,
-                                                   memory_)]:
+               _looked_at(experiment), _of_experts(experiment, devices))
+    # Test images are streamed only where they are many.
+    for split in splits[:1 + loading.streams_tests(
+        experiment.dataset, memory_)]:
       images -= max(0, len(split.labels) - 2 * held)
+  # Every row of a window is padded to the largest class.
   indices = sum(
       experiment.classes * np.bincount(x.labels, minlength=1).max()
       for x in splits)
@@ -149,8 +152,8 @@ def _looked_at(experiment):
     return 0
   real = m.get('train_on') == 'real'
   trained = m.get('net_steps', 0) * real
-  return experiment.classes * m.get('batch', 0) + trained * m.get('net_batch',
-                                                                  0)
+  return (experiment.classes * m.get('batch', 0)
+          + trained * m.get('net_batch', 0))
 
 
 def _of_experts(experiment, devices):
@@ -161,8 +164,8 @@ def _of_experts(experiment, devices):
 
 def _filled(experiment):
   """Classes that the largest phase fills."""
-  return max(len(experiment.rows(phase)) for phase in experiment.phases(
-      experiment.plan[0]))
+  return max(len(experiment.rows(phase))
+             for phase in experiment.phases(experiment.plan[0]))
 
 
 def _stored_bytes(experiment, devices):
@@ -177,12 +180,12 @@ def _state_bytes(experiment, devices):
 
   Of the first segment, which no other is wider than.
   """
-  method, classes = setup.build_method(experiment, experiment.plan[0]), _filled(
-      experiment)
+  method, classes = (
+      setup.build_method(experiment, experiment.plan[0]), _filled(experiment))
   images = jax.ShapeDtypeStruct(
       (classes, experiment.plan[0].width, *experiment.shape), jnp.float32)
-  labels = jax.ShapeDtypeStruct((*images.shape[:2], experiment.classes),
-                                jnp.float32)
+  labels = jax.ShapeDtypeStruct(
+      (*images.shape[:2], experiment.classes), jnp.float32)
   state = jax.eval_shape(method.init, jax.random.key(0), Synthetic(
       images, labels, jax.ShapeDtypeStruct((), jnp.float32)))
 
@@ -195,9 +198,12 @@ def _state_bytes(experiment, devices):
 
 
 def disk_bytes(experiment, once):
-  """`{'experts': bytes, 'set': bytes, 'labels': bytes}`: as they count."""
-  c, found, trained = experiment.config, {}, config.expert_settings(
-      experiment.config)
+  """`{'experts': bytes, 'set': bytes, 'labels': bytes}`.
+
+  Those of the set as `synthetic.storage_bytes` counts them.
+  """
+  c, found, trained = (
+      experiment.config, {}, config.expert_settings(experiment.config))
   if trained is not None:
     found['experts'] = trained.number * expert_store.ExpertStore(
         None, trained.number, trained.epochs, once.parameters, trained.dtype,
@@ -209,10 +215,9 @@ def disk_bytes(experiment, once):
   if c.method.get('relabel'):
     kind, told = 'told', (
         experiment.recipe.epochs + experiment.recipe.extra,
-        experiment.classes * setup.decoded_count(experiment, c.syn.ipc,
-                                                 training=True),
+        experiment.classes * setup.decoded_count(
+            experiment, c.syn.ipc, training=True),
         experiment.classes)
-  size = synthetic.storage_bytes((experiment.classes, c.syn.ipc,
-                                  *experiment.shape), kind,
-                                 told)
+  size = synthetic.storage_bytes(
+      (experiment.classes, c.syn.ipc, *experiment.shape), kind, told)
   return found | {'set': size['images'], 'labels': size['labels']}

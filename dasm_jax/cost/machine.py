@@ -29,6 +29,7 @@ def measure_machine():
   """This `Machine`; virtual CPU devices share what there is."""
   backend, device = jax.default_backend(), jax.local_devices()[0]
   count = devices.count()
+  # Measured in a product that all cores work on.
   share = count if backend == 'cpu' else 1
   speed = max(matmul_speed(n) for n in SIDES.get(backend, LARGE))
   return Machine(backend, device.device_kind, count, speed / share,
@@ -73,6 +74,7 @@ def matmul_speed(n, least=0.4):
   a = jax.random.normal(jax.random.key(0), (n, n))
   f = jax.jit(jnp.matmul)
   jax.block_until_ready(f(a, a))
+  # The best, not the mean: other work on the machine only makes it slower.
   best, end = float('inf'), time.perf_counter() + least
   while time.perf_counter() < end:
     best = min(best, *call_seconds(lambda: f(a, a), 5))

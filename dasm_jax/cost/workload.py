@@ -6,6 +6,9 @@ split it over the devices: experts, probes and networks of the evaluation, and
 blocks of images that are scored. Classes are split over the devices, and the
 starts of trajectory matching; the inner network's training only where its
 batches are of real images, divide evenly, and no batch norm looks across them.
+
+Sections: experts, the start of a segment and the evaluation; sweeps; images
+that are read.
 """
 
 import math
@@ -19,19 +22,21 @@ from dasm_jax.training import packing, scoring, train_step
 from dasm_jax.training.experts import LABEL_BLOCK
 from dasm_jax.training.packing import TREES, Work
 
+# ---- Experts, the start of a segment, the evaluation
+
 
 def block_images(experiment, images, split_):
   """Images of a training batch whose activations are alive at once."""
   if not split_.turns or models.normalises_batches(experiment.network):
     return images
-  return -(-images // train_step.block_count(images,
-                                             math.prod(experiment.shape[:2])))
+  return -(-images // train_step.block_count(
+      images, math.prod(experiment.shape[:2])))
 
 
 def expert_work(experiment, split_):
   """`[Work]` of the experts, or of the networks that others begin as."""
-  c, n = config.expert_settings(experiment.config), len(
-      experiment.dataset.train.labels)
+  c, n = (config.expert_settings(experiment.config),
+          len(experiment.dataset.train.labels))
   if c is None:
     return []
   mine, size = split_.share(c.number), min(c.batch, n)
@@ -47,39 +52,38 @@ def segment_start_work(experiment, segment, split_):
   """`[Work]` before a segment's first sweep: probes, scores, coresets."""
   c, works = experiment.config, []
   real, all_ = len(experiment.dataset.train.labels), split_.share(1)
+  # Networks trained on real images score them once, for all segments.
   who = segments.scoring_networks(experiment.choice, segment.index)
   if who == 'previous' or (who == 'real' and not segment.index):
     if who == 'real':
       size, epochs = experiment.probe.batch, 1
       every = c.segments.probe_real_steps * size
     else:
-      every = experiment.classes * decoded_count(experiment,
-                                                 segment.slots.start,
-                                                 training=True)
+      every = experiment.classes * decoded_count(
+          experiment, segment.slots.start, training=True)
       probe = experiment.probe
       size, epochs = probe.batch, probe.epochs + probe.extra
-    works += [training_work(experiment, c.segments.probes, epochs, every, size,
-                            split_),
-              *_scoring_work(experiment, c.segments.score, c.segments.probes,
-                             split_)]
+    works += [
+        training_work(
+            experiment, c.segments.probes, epochs, every, size, split_),
+        *_scoring_work(
+            experiment, c.segments.score, c.segments.probes, split_)]
   if coresets.CORESETS.get(c.syn.init, (None,))[0]:
     works += _choosing_work(experiment, split_)
   if c.syn.init == 'known':  # by one expert at least
     works.append(Work('forward', real, LABEL_BLOCK, all_ * real / LABEL_BLOCK))
   if c.syn.labels == 'experts':
     asked = experiment.classes * decoded_count(experiment, segment.width)
-    works.append(Work('forward', c.experts.number * asked, min(LABEL_BLOCK,
-                                                               asked),
-                      c.experts.number))
+    works.append(Work('forward', c.experts.number * asked,
+                      min(LABEL_BLOCK, asked), c.experts.number))
   return works
 
 
 def training_work(experiment, count, epochs, every, size, split_):
   """`Work` of `count` networks on `every` images, batches of `size`."""
   mine, size = split_.share(count), min(size, every)
-  around = min(mine, packing.networks_together(experiment.network,
-                                               experiment.shape, size,
-                                               split_))
+  around = min(mine, packing.networks_together(
+      experiment.network, experiment.shape, size, split_))
   return Work('gradient', mine * epochs * every,
               around * block_images(experiment, size, split_),
               mine / around * epochs * math.ceil(every / size), TREES * around)
@@ -104,6 +108,7 @@ def _scoring_work(experiment, score, count, split_):
       'influence': ('norms', 1, difficulty.CHUNK_GRADIENTS),
       'fisher': ('norms', experiment.classes, difficulty.CHUNK_GRADIENTS)}.get(
           score, ('forward', 1, size))
+  # Where a gradient of each image is formed, each is a tree of parameters.
   trees = count + at_once * (kind == 'norms')
   return [Work(kind, count * n * times, at_once, calls * times, trees),
           Work('forward', count * n, size, calls, count)]
@@ -128,22 +133,25 @@ def _choosing_work(experiment, split_):
 def evaluation_work(experiment, split_):
   """`[Work]` of measuring the set and random real images, each alike."""
   c, recipe = experiment.config, experiment.recipe
-  sets = (experiment.classes * decoded_count(experiment, c.syn.ipc,
-                                             training=True),
-          experiment.classes * c.syn.ipc)
-  works = [training_work(experiment, c.eval.networks, recipe.epochs
-                         + recipe.extra,
-                         every,
-                         recipe.batch, split_) for every in sets]
+  # A stored image of the set decodes to several; random ones are as many as are
+  # stored.
+  sets = (experiment.classes * decoded_count(
+      experiment, c.syn.ipc, training=True), experiment.classes * c.syn.ipc)
+  works = [training_work(
+      experiment, c.eval.networks, recipe.epochs + recipe.extra, every,
+      recipe.batch, split_) for every in sets]
   tested = _classifying_work(experiment, c.eval.networks, split_.share(
       len(experiment.dataset.test.labels)), split_, scoring.SCORING_BLOCK)
   if c.method.get('relabel'):  # one epoch after the other, by each teacher
     mine = split_.share(recipe.epochs + recipe.extra)
     size = min(recipe.batch, sets[0])
     calls = len(experiment.plan) * mine * math.ceil(sets[0] / size)
-    works.append(Work('forward', len(experiment.plan) * mine * sets[0], size,
-                      calls))
+    works.append(
+        Work('forward', len(experiment.plan) * mine * sets[0], size, calls))
   return [*works, tested, tested]
+
+
+# ---- Sweeps
 
 
 def sweep_work(experiment, segment, split_):
@@ -186,16 +194,16 @@ def _correction_work(experiment, segment, n, matched, classes, split_):
 
 def _between_sweeps_work(experiment, segment, n, split_):
   """The matching network's warm-up, averages, and training between sweeps."""
+  # Only batches of real images are shared by the devices, and not where batch
+  # norm reads the whole batch.
   c, size = experiment.config.method, experiment.config.method.net_batch
   batch_norm = models.normalises_batches(experiment.network)
   even = not batch_norm and size % split_.devices == 0
   real = size // split_.devices if even else size
   works = []
   def add(steps, images):
-    works.append(Work('gradient', steps * images, block_images(experiment,
-                                                               images,
-                                                               split_),
-                      steps))
+    works.append(Work('gradient', steps * images,
+                      block_images(experiment, images, split_), steps))
   if c.warmup:
     add(-(-n // c.inner) * c.warmup, real)
   if batch_norm:
@@ -213,8 +221,8 @@ def _between_sweeps_work(experiment, segment, n, split_):
   if c.train_on == 'real':
     add(lived * passes, real)
   else:
-    every = experiment.classes * decoded_count(experiment, segment.width,
-                                               training=True)
+    every = experiment.classes * decoded_count(
+        experiment, segment.width, training=True)
     works.append(Work('gradient', lived * passes * every,
                       block_images(experiment, min(size, every), split_),
                       lived * passes * math.ceil(every / size)))
@@ -226,6 +234,7 @@ def _sre2l_work(experiment, segment, n, matched, split_):
   c = experiment.config.method
   size, classes = c.net_batch, split_.share(experiment.classes)
   around = setup.classes_together(experiment, segment, classes, split_)
+  # The last step that trains the teacher moves the images too.
   sweeps, labelled = n - c.teach + 1, decoded_count(experiment, segment.width)
   return [
       Work('gradient', c.teach * c.net_steps * size, size,
@@ -254,11 +263,13 @@ def _student_work(experiment, segment, n, split_):
   return [Work(kind, steps * size, **kept) for kind in kinds]
 
 
-def images_read(experiment, split_):
-  """`{phase: images}` read by all processes together, by `estimate.phase_work`'
-  names.
+# ---- Images that are read
 
-  A phase that reads nothing is left out.
+
+def images_read(experiment, split_):
+  """`{phase: images}`, read by all processes together.
+
+  Phases are those of `estimate.phase_work`; one that reads nothing is left out.
 
   Args:
     experiment: an `Experiment`.
@@ -270,8 +281,8 @@ def images_read(experiment, split_):
   for segment in experiment.plan:
     found['segments'] += _read_by_start(experiment, segment)
     found['distillation'] += sum(
-        _read_by_sweeps(experiment, phase) for phase in experiment.phases(
-            segment))
+        _read_by_sweeps(experiment, phase)
+        for phase in experiment.phases(segment))
   return {phase: int(number) for phase, number in found.items() if number}
 
 
@@ -297,8 +308,8 @@ def _read_by_start(experiment, segment):
   if c.syn.init == 'known':  # by one expert at least
     found += n
   if c.syn.labels == 'experts':
-    found += c.experts.number * experiment.classes * decoded_count(experiment,
-                                                                   segment.width)
+    found += c.experts.number * experiment.classes * decoded_count(
+        experiment, segment.width)
   return found
 
 
@@ -321,6 +332,7 @@ def _read_by_evaluation(experiment, split_):
   """Random subsets, and the test images for each group of networks."""
   c = experiment.config
   found = c.eval.networks * experiment.classes * c.syn.ipc
+  # Once for every group of networks, of the set and of random images.
   if loading.streams_tests(experiment.dataset, split_.memory):
     around = split_.devices * packing.networks_together(
         experiment.network, experiment.shape, experiment.recipe.batch, split_)
