@@ -38,6 +38,8 @@ from dasm_jax.streams import Stream
 from dasm_jax.training import packing, train_step
 from dasm_jax.types import Batch
 
+# ---- Gradient norms over the age of networks
+
 
 def norms_by_age(network, recipe, together=None):
   """Mean per-sample gradient norms by networks that grow up on real data.
@@ -60,6 +62,7 @@ def norms_by_age(network, recipe, together=None):
   fresh, step = train_step.random_batch_trainer(network, recipe)
   loss = train_step.loss_fn(network)
 
+  # Of a network's key one half begins it, the other is of its steps.
   def start(key):
     return fresh(jax.random.split(key)[0])
 
@@ -79,11 +82,13 @@ def norms_by_age(network, recipe, together=None):
 
   def call(keys, data, sets, ages, say=lambda age: None):
     values, carry = {}, begin(keys)
+    # Asked after every piece of steps, of which only some end at an age.
     def measure(age):
       if age in ages and age not in values:
         values[age] = [mean_norm(carry[0], batch) for batch in sets]
         say(age)
     measure(0)
+    # Where streamed as many steps at a time as have room for their images.
     size = streaming.pieces_with_room(
         data, max(1, *ages), devices.most_local(len(keys)) * recipe.batch)
     wanted = functools.partial(_batch_indices, recipe, keys, len(data.labels),
@@ -114,12 +119,16 @@ def _batch_indices(recipe, keys, n, size, piece):
 
   The last is repeated up to `size`, so that all run the same program.
   """
+  # Drawn on the host, ahead of the devices, by the keys that `grow` uses there.
   since, until = piece
   steps = jnp.minimum(jnp.arange(since, since + size), until - 1)
   def of(key, step):
     return train_step.random_batch_indices(recipe, n, _step_key(key, step))
   return streaming.local_rows(jax.vmap(jax.vmap(of, (None, 0)), (0, None))(
       *devices.on_host((keys, steps))))
+
+
+# ---- Sets that can be compared
 
 
 def origin(found):
@@ -131,7 +140,7 @@ def origin(found):
 def agree(sets):
   """Raises `UserError` unless all sets have the first one's data and network.
 
-  sets: `{name: Set}`.
+  sets: `{name: saved_set.SavedSet}`.
   """
   (first, one), *others = sets.items()
   for name, other in others:
@@ -155,16 +164,21 @@ def names_of(paths):
         path.parent if path.suffix == '.npz' else path).resolve().name
   if len(set(map(str, paths))) < len(paths):
     raise UserError(f'--set={",".join(map(str, paths))} names one twice')
+  # `real` is the line of the real images.
   found = [short(path) for path in paths]
   return [name if found.count(name) == 1 and name != 'real' else str(path)
           for name, path in zip(found, paths, strict=True)]
+
+
+# ---- The command
 
 
 def measure(sets, dataset, ages, networks, real, seed):
   """Norms by age, `{name: [ages, networks]}`, NumPy; the last is `real`.
 
   Args:
-    sets: `{name: Set}` that agree. dataset: the `Dataset` they are of.
+    sets: `{name: saved_set.SavedSet}` that agree. dataset: the `Dataset` they
+      are of.
     ages: ascending steps.
     networks, real: how many networks, and how many real images.
     seed: of networks and of the choice of real images.
@@ -176,6 +190,7 @@ def measure(sets, dataset, ages, networks, real, seed):
   (chosen,) = comparison.random_subsets(
       dataset.train.labels, classes, max(1, real // classes), 1,
       streams.seed(seed, Stream.MEASURED_IMAGES))
+  # The labels that are stored, also where a teacher has others for each epoch.
   batches = [Batch(*x.batch[:2]) for x in sets.values()]
   batches = devices.replicate([*batches, sources.take(
       streaming.fetch(data, chosen), chosen)])
@@ -261,6 +276,7 @@ def run(a):
   """Measures and draws what the parsed arguments ask for."""
   found = [paths.to_path(path) for path in a.set.split(',')]
   sets = dict(zip(names_of(found), map(saved_set.load, found), strict=True))
+  # All that may be refused is refused before data are read.
   agree(sets)
   first = saved_set.find(found[0])
   out = _writable(a.out or first.parent)

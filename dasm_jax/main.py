@@ -137,8 +137,8 @@ def _fail(error, code=2):
   print(f'error: {error}', file=sys.stderr, flush=True)
   if 'jax' in sys.modules:
     from dasm_jax.runtime import processes
-    if processes.count(
-        ) > 1:  # JAX would wait for the others, which wait for us
+    # At its exit JAX would wait for the others, which wait for us.
+    if processes.count() > 1:
       sys.stdout.flush()
       os._exit(code)
   sys.exit(code)
@@ -152,6 +152,7 @@ def default_workdir(given, entries=()):
   """
   path, _, arguments = given.partition(':')
   name = '-'.join(filter(None, [pathlib.Path(path).stem, arguments, *entries]))
+  # A slash in an argument must not begin another directory.
   name = re.sub(r'[^\w=.,-]', '_', name)
   if len(name) > 120:
     name = f'{name[:107]}-{hashlib.sha256(name.encode()).hexdigest()[:12]}'
@@ -161,6 +162,7 @@ def default_workdir(given, entries=()):
 def _entries(argv):
   """`a.b=1` of each `--config.a.b=1` that may not change within a workdir."""
   from dasm_jax.distill.run import FREE_ENTRIES
+  # Entries that may change must not make another workdir: the same run goes on.
   found = [re.match(r'--?config\.(.*)', argument) for argument in argv]
   texts = [match[1] for match in found if match]
   return [text for text in texts if not any(
@@ -169,7 +171,7 @@ def _entries(argv):
 
 
 def main(argv):
-  """Runs the job of the flags."""
+  """Runs the experiment of the flags."""
   del argv
   logging.set_verbosity(logging.WARNING)  # JAX and orbax tell their life
   logging.get_absl_handler().setFormatter(_Plain())
@@ -180,11 +182,13 @@ def main(argv):
   from dasm_jax.runtime import preemption, processes
   from dasm_jax.runtime import workdir as workdirs
   pass
+  # A cache that the user has named stays.
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
   given = flags.FLAGS['config'].config_filename
   workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
   try:
+    # A dry run joins no other processes: it needs no more than this one.
     named = machine.parse_machine(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
       signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`

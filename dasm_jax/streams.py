@@ -35,6 +35,8 @@ def key(seed, stream, *numbers):
     stream: a `Stream`.
     *numbers: such as of a segment, each a stream of its own.
   """
+  # Folded in one by one, the stream first: a sum of the numbers could be that
+  # of another purpose.
   found = seed if jax.dtypes.issubdtype(
       getattr(seed, 'dtype', np.int64), jax.dtypes.prng_key) else (
           jax.random.key(seed))
