@@ -1,4 +1,4 @@
-"""What a machine can do: this one, measured in a second, or as it is told."""
+"""What a machine can do: this one, measured in a second, or one described."""
 
 import math
 import time
@@ -42,7 +42,7 @@ def parse_machine(text):
   GB and TFLOPS (of a matrix product) are those of one device.
 
   Raises:
-    UserError: a text that says nothing else than that.
+    UserError: a text of another form.
   """
   backend, *numbers = text.split(':')
   try:

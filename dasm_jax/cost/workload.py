@@ -193,7 +193,7 @@ def _correction_work(experiment, segment, n, matched, classes, split_):
 
 
 def _between_sweeps_work(experiment, segment, n, split_):
-  """The matching network's warm-up, averages, and training between sweeps."""
+  """The inner network's warm-up, averages, and training between sweeps."""
   # Only batches of real images are shared by the devices, and not where batch
   # norm reads the whole batch.
   c, size = experiment.config.method, experiment.config.method.net_batch

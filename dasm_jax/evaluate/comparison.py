@@ -138,9 +138,10 @@ def summary(values):
 
 @contextlib.contextmanager
 def keeper_beside(path, terminal):
-  """Yields who keeps the networks in training: beside a file of this machine.
+  """Yields the `Keeper` of networks in training, beside a file of this machine.
 
-  Else None, and a signal ends the command at once.
+  Beside a remote one, or none, it is None, and a signal ends the command at
+  once.
   """
   # Locks and checkpoints need a directory of this machine.
   if path is None or paths.is_remote(path):

@@ -99,7 +99,7 @@ def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
     say: takes a line before networks are trained.
 
   Raises:
-    UserError: a text that says nothing, or settings that do not fit the data.
+    UserError: a text of another form, or settings that do not fit the data.
   """
   # From the right: the name of a data set may have colons, as folder:PATH has.
   name, _, ipc = text.removeprefix(REAL).rpartition(':')

@@ -77,7 +77,7 @@ def check_same_data(path, dataset_, say):
   Args:
     path: of the file.
     dataset_: a `Dataset`.
-    say: is told of images that differ.
+    say: called with a line about images that differ.
 
   Raises:
     UserError: other labels, so that the state of a run means other images.

@@ -10,7 +10,7 @@ from dasm_jax.runtime import preemption
 
 
 class Parser(argparse.ArgumentParser):
-  """One whose mistakes are `UserError`.
+  """An argument parser whose errors are `UserError`.
 
   name: of the module that is called. text: what it does.
   """
@@ -40,7 +40,7 @@ def int_at_least(low):
 def exit_process(status):
   """Ends the process with a status; at once if it was interrupted.
 
-  What the devices still compute crashes an interpreter that takes itself down.
+  An interpreter that shuts down while devices still compute would crash.
   """
   # `os._exit` flushes nothing.
   sys.stdout.flush()

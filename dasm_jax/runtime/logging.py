@@ -26,7 +26,7 @@ _CLEAR = '\r\x1b[K'  # back to the first column, the line erased
 
 
 class Terminal:
-  """Where one says things and shows how far they are.
+  """The terminal: lines that are said, and a line of progress below them.
 
   stream: standard output unless given. clock: seconds, for the tests.
   terminal: whether a line there can be redrawn. A reader that is gone is no

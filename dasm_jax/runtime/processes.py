@@ -17,7 +17,7 @@ STARTING = 1800  # seconds
 
 
 def join(coordinator='', processes=0, process_id=-1):
-  """Joins the other processes of a job; call it before anything else of JAX.
+  """Joins the other processes of a run; call it before anything else of JAX.
 
   Args:
     coordinator: `host:port` of the first process, reached by all. '' asks the

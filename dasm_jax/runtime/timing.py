@@ -94,8 +94,8 @@ def steps_per_call(each):
 class MetricMeans:
   """Means of metrics over the steps of several calls.
 
-  A run may be stopped before there are as many steps as a row of metrics.jsonl
-  is of: what was added so far is kept beside each checkpoint.
+  A run may be stopped within the steps of a row of metrics.jsonl: what was
+  added so far is kept beside each checkpoint.
   """
 
   def __init__(self, path=None, of='', number=0):
@@ -118,10 +118,10 @@ class MetricMeans:
     return found
 
   def keep(self, number):
-    """Leaves what was added since then in the file, if anything.
+    """Keeps in the file what was added since the last row, if anything.
 
-    number: of the checkpoint that is about to be saved. Those of the one before
-    stay, which is the last if this one cannot be saved.
+    number: of the checkpoint that is about to be saved. The sums of the one
+    before stay: it is the last if this one cannot be saved.
     """
     # The last entry is of the checkpoint before.
     if self._steps:

@@ -33,7 +33,7 @@ STATE_FORMAT = 2  # of checkpoints, and of what random keys mean in them
 def lock(workdir, what='--workdir', name=None):
   """Creates `workdir` and keeps every other run out of it.
 
-  what: how a user gives another; name: what he calls this one. The kernel lets
+  what: how a user gives another; name: what they call this one. The kernel lets
   go when the process ends, however it ends. Raises `UserError` if another run
   holds it, or if the directory cannot be written.
   """
@@ -288,7 +288,7 @@ class MirroredWorkdir(Workdir):
     self._remote, self._sent = remote, {}
 
   def pull(self):
-    """Makes `path` what the remote place is.
+    """Makes `path` a copy of the remote place.
 
     Raises:
       UserError: it cannot be read or written to.
@@ -349,8 +349,7 @@ class MirroredWorkdir(Workdir):
 def open_workdir(name):
   """Yields the `Workdir` called `name`, kept from other runs meanwhile.
 
-  It is what the remote place is, if it is none of this machine, and the remote
-  place is what it is in the end.
+  A remote one is copied to this machine at first, and back in the end.
 
   Raises:
     UserError: it is in use, cannot be written to, or is of no known kind.

@@ -28,7 +28,7 @@ from dasm_jax.types import Array, SoftLabelled, Variables
 
 
 class TrainState(NamedTuple):
-  """Where networks in training state.
+  """The state of networks in training.
 
   done: epochs. within: batches of the next epoch that are done, too.
   variables: `Variables`; opt_state: of the optimizer; their leaves begin with
@@ -75,7 +75,7 @@ def fit(network, recipe, key, batch, variables=None):
 
 
 def fit_epochs(network, recipe, key, batch, state, last):
-  """Some epochs of `fit`: from where a network stands up to `last`.
+  """Some epochs of `fit`: from those that are done up to `last`.
 
   state: a `TrainState`; last: an int. Both numbers of epochs may be traced, and
   how the epochs are cut changes nothing.

@@ -22,7 +22,7 @@ class Keeper(NamedTuple):
 
   folder: where. of: a text that tells what trains them: others are not taken
   up. seconds: between two times, at least. stopping: of the run. push: called
-  after each. say: is told what goes on from where it was.
+  after each. say: called with a line about networks that are gone on with.
   """
   folder: pathlib.Path
   of: str

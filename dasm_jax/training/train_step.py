@@ -19,7 +19,7 @@ def batch_gradient(network, variables, batch, axis_name=None):
 
   Args:
     network: a `Network`.
-    variables: its point.
+    variables: its `Variables`.
     batch: a `Batch`; with `axis_name` every device has the whole of it and
       works on its share, where the shares are equal and no batch norm looks
       across them.
@@ -125,7 +125,7 @@ def sgd(momentum=0.9, weight_decay=5e-4):
 
 
 def recipe_optimizer(recipe_):
-  """A recipe's optimizer, before the rate; AdamW's decay passes it by."""
+  """A recipe's optimizer, before the rate; AdamW's decay enters no average."""
   if recipe_.optimizer == 'sgd':
     return sgd(recipe_.momentum, recipe_.weight_decay)
   return optax.chain(optax.scale_by_adam(recipe_.momentum),
@@ -160,7 +160,7 @@ def sgd_step(network, tx, variables, opt_state, batch, lr, axis_name=None):
   Args:
     network: a `Network`.
     tx: an optax transformation before the rate, see `recipe_optimizer`.
-    variables, opt_state: its point and optimizer state.
+    variables, opt_state: its `Variables` and optimizer state.
     batch: a `Batch`; with `axis_name` every device has the whole of it and
       works on its share, where the shares are equal and no batch norm looks
       across them.
