@@ -174,8 +174,11 @@ def method(network, settings, axis_name=None):
         fresh, (state.variables, state.net_opt_state), data, keys.network)
     at = inner_network.with_averages(
         network, variables, data, drawn.shared.get('averages'), axis_name)
+    real = sources.take(data, drawn.by_class)
     direction, strength, metrics = image_gradient(
-        state, at, data, windows, drawn.by_class, keys.match)
+        state.syn, at, (windows.frozen, real) if s.union else real,
+        _class_keys(keys.match, windows)[1], windows.present, state.strength,
+        state.step)
     change, opt_state = tx.update(direction, state.opt_state)
     images = state.syn.images - image_rate(s, state.step) * change
     syn = state.syn._replace(images=synthetic.clip(s.codec, images))
@@ -230,10 +233,7 @@ def image_rate(settings, step):
 
 
 def _image_gradient(network, settings, axis_name):
-  """`(state, variables, data, windows, drawn, key) -> (gradient, …)`.
-
-  The rest: the smoothed strength of SDC, and metrics.
-  """
+  """`objectives.image_gradient` of what the settings match."""
   s = settings
 
   def wrap(flat):
@@ -242,18 +242,9 @@ def _image_gradient(network, settings, axis_name):
       flat = objectives.joined(flat, s.codec, s.limit)
     return objectives.decoded(flat, s.codec, s.limit)
 
-  gradient = objectives.image_gradient(
+  return objectives.image_gradient(
       train_step.loss_fn(network), s.matching, s.correction, wrap,
       batched=s.batched, axis_name=axis_name)
-
-  def run(state, variables, data, windows, drawn, key):
-    real = sources.take(data, drawn)
-    target = (windows.frozen, real) if s.union else real
-    return gradient(
-        state.syn, variables, target, _class_keys(key, windows)[1],
-        windows.present, state.strength, state.step)
-
-  return run
 
 
 def _class_keys(key, windows):

@@ -98,16 +98,13 @@ def per_class(objective, *, batched=None):
     leaves of `target` begin with classes, `key` is one or one a class, weights
     `[classes]` scale them (0 for padding); metrics are summed alike.
   """
-  def each(images, labels, lr, params, target, key, weight):
-    def weighted(syn):
-      return jax.tree.map(lambda x: x * weight,
-                          objective(syn, params, target, key))
-    return jax.value_and_grad(weighted, has_aux=True)(
-        Synthetic(images, labels, lr))
-
   def forward(syn, params, target, keys, weights):
     def one(images, labels, target, key, weight):
-      return each(images, labels, syn.lr, params, target, key, weight)
+      def weighted(syn):
+        return jax.tree.map(lambda x: x * weight,
+                            objective(syn, params, target, key))
+      return jax.value_and_grad(weighted, has_aux=True)(
+          Synthetic(images, labels, syn.lr))
     (values, metrics), gradients = devices.map_items(one, batched)(
         syn.images, syn.labels, target, keys, weights)
     total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
