@@ -66,10 +66,20 @@ class Toy(NamedTuple):
     return step(self, self.method, self.state if state is None else state)
 
 
+def sweep(method):
+  """`(state, data, pool, key) -> (state, metrics)`: what a step reads is drawn.
+
+  As `devices.chunk` has it, for one device; may be jitted.
+  """
+  def run(state, data, pool, key):
+    drawn = method.draw(data, pool, key, state.step)
+    return method.step(state, data, pool, drawn, key)
+  return run
+
+
 def step(toy_, method, state):
   """One sweep of a method with the data of a `Toy`: `(state, metrics)`."""
-  drawn = method.draw(toy_.data, toy_.pool, toy_.key, state.step)
-  return method.step(state, toy_.data, toy_.pool, drawn, toy_.key)
+  return sweep(method)(state, toy_.data, toy_.pool, toy_.key)
 
 
 def settings(name, **changes):
