@@ -27,7 +27,7 @@ class StudentSteps(NamedTuple):
 
 
 def minibatches(key, n, size, steps):
-  """The `Run`s of a student, in their order.
+  """The `StudentSteps` of a student, in their order.
 
   The images are permuted, cut into minibatches, and permuted anew when they
   are used up. Where `size` does not divide n, the short minibatch comes first,
@@ -40,8 +40,8 @@ def minibatches(key, n, size, steps):
     steps: of the student.
 
   Returns:
-    A list of `Run`, `steps` steps in all. Each costs a compilation of the
-    step, so a size that divides n is best: it gives one.
+    A list of `StudentSteps`, `steps` steps in all. Each costs a compilation of
+    the step, so a size that divides n is best: it gives one.
   """
   size = min(size or n, n)
   short, each = n % size, n // size
