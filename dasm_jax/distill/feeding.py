@@ -92,7 +92,7 @@ def open_feed(made, phase, progress, schedule, at):
   where images are streamed at most as many as were read together.
 
   Args:
-    made: a `setup.Run`, whose meter is told how long steps waited.
+    made: a `setup.Run`, whose meter adds up how long steps waited.
     phase: a `Segment` of some classes; progress: where it stands.
     schedule: a `Schedule`; at: where to begin, a `Position`.
   """
