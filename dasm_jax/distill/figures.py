@@ -42,7 +42,7 @@ def image_grid(images, path, names=(), cell=32, width=2000, height=4000, gap=2):
     raise ValueError(
         f'images of shape {images.shape}; expected [classes, n, height, width,'
         ' 1 or 3]')
-  # Whole factors only: a pixel of the set stays a square of equal ones.
+  # Whole factors only, so that a pixel that is enlarged stays a square.
   _, _, h, w, _ = images.shape
   shrink = -(-max(h, w) // 128)
   least = -(-cell // min(h, w)) if shrink == 1 else 1
