@@ -173,9 +173,10 @@ def _cut(images, factor):
   cells = jnp.concatenate([
       images[:, i * tall:(i + 1) * tall, j * wide:(j + 1) * wide]
       for i in range(factor) for j in range(factor)])
+  dtype = resample.precision(images)
   return resample.separable(
-      cells, resample.upsampling(tall, height)[None],
-      resample.upsampling(wide, width)[None])
+      cells, resample.upsampling(tall, height, dtype)[None],
+      resample.upsampling(wide, width, dtype)[None])
 
 
 def normalise(codec_, images):

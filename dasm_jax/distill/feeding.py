@@ -109,7 +109,7 @@ def open_feed(made, phase, progress, schedule, at):
   indices = index_reader(made, phase, progress)
   plans = plan_pieces(indices, data, schedule, at,
                       c.method.get('inner', 1) + c.run.chunk)
-  with _streamed_feed(made, indices, schedule, at, plans) as feed:
+  with streamed_feed(data, made.meter, indices, schedule, at, plans) as feed:
     def with_starts(at, most):
       source, size = feed(at, most)
       return source._replace(starts=starts), size
@@ -186,11 +186,12 @@ def plan_pieces(indices, data, schedule, at, steps):
 
 
 @contextlib.contextmanager
-def _streamed_feed(made, indices, schedule, at, plans):
+def streamed_feed(data, meter, indices, schedule, at, plans):
   """Yields `(at, most) -> (data, size)`, the next piece read meanwhile.
 
   Args:
-    made: a `setup.Run` of streamed images.
+    data: a `streaming.StreamedImages`.
+    meter: a `timing.CostMeter`, told how long steps waited.
     indices: see `index_reader`; schedule, at: see `open_feed`; plans: see
       `plan_pieces`.
   """
@@ -214,7 +215,7 @@ def _streamed_feed(made, indices, schedule, at, plans):
              for x in indices(Position(at.step + k), False)]
     return np.concatenate([np.ravel(x) for x in found]), capacity
 
-  with streaming.prefetched(made.data, pieces(at), wanted) as coming:
+  with streaming.prefetched(data, pieces(at), wanted) as coming:
     held, end = None, at
 
     def feed(at, most):
@@ -224,7 +225,7 @@ def _streamed_feed(made, indices, schedule, at, plans):
         began = time.perf_counter()
         held, end = None, schedule.after(at, size_at(at))
         _, held = next(coming)
-        made.meter.waited += time.perf_counter() - began
+        meter.waited += time.perf_counter() - began
       left = (end.batch - at.batch if schedule.warms(at)
               else end.step - at.step)
       return held, min(most, left)  # a call may use a part of a piece

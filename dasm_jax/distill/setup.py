@@ -143,8 +143,10 @@ class Run(NamedTuple):
   fingerprint: str
 
 
-def start(experiment, home, log, stopping, meter, fingerprint):
+def start(experiment, home, log, stopping, meter, fingerprint, images=None):
   """The `Run` of an experiment: images on the devices, experts trained.
+
+  images: what `streaming.place_dataset` made of them, if it has.
 
   Raises:
     UserError: what `experts.open_experts` refuses.
@@ -156,7 +158,7 @@ def start(experiment, home, log, stopping, meter, fingerprint):
     home.push()
   keeper = resumable.Keeper(home.path / 'unfinished', fingerprint,
                             c.run.save_seconds, stopping, push, log.say)
-  data, test = streaming.place_dataset(
+  data, test = images or streaming.place_dataset(
       experiment.dataset, experiment.codec, c.run.buffer_mb)
   store = expert_training.open_experts(
       experiment, config.expert_settings(c), home.experts, data, log, keeper)
@@ -183,19 +185,25 @@ def folder_of(experiment, phase):
 
 def build_method(experiment, segment, axis_name=devices.AXIS):
   """The `Method` of a segment, split over the devices of a mapped axis."""
+  return registry.build(experiment.config.method, experiment.network,
+                        method_options(experiment, segment, axis_name))
+
+
+def method_options(experiment, segment, axis_name=devices.AXIS):
+  """What a segment asks of its method, `methods.Options`."""
   c = experiment.config
   # The rate is for the images inside the mean: in a union those that are done
   # dilute the gradients of the new ones. In the first segment nothing is done,
   # and without segments there is nothing to replay.
   union = c.segments.match == 'union'
-  return registry.build(c.method, experiment.network, methods.Options(
+  return methods.Options(
       classes=experiment.classes, codec=experiment.codec,
       images=segment.slots.stop if union else segment.width,
       correction=correction_of(c, experiment, segment),
       replay=c.segments.replay if len(experiment.plan) > 1 else 0.0,
       union=union and segment.slots.start > 0,
       steps=segment_steps(experiment, segment),
-      batched=_classes_together(experiment, segment), axis_name=axis_name))
+      batched=_classes_together(experiment, segment), axis_name=axis_name)
 
 
 def _classes_together(experiment, segment):
@@ -285,12 +293,12 @@ def classes_together(experiment, segment, classes, split):
     if split.turns:
       return 1
     room = split.memory * packing.MEMORY_SHARE
-    return room // _class_bytes(experiment, segment)
+    return room // class_bytes(experiment, segment)
   return packing.resolve_together(experiment.config.run.batched, classes, fit)
 
 
-def _class_bytes(experiment, segment):
-  """Of a step of one class."""
+def class_bytes(experiment, segment):
+  """Bytes that a step of one class takes on a device."""
   # Kinds of work follow each other, so the largest decides.
   once = flops.forward_cost(experiment.network, experiment.shape)
   half = experiment.config.network.dtype != 'float32'

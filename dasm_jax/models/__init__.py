@@ -72,8 +72,13 @@ def settings_of(name):
 def pure(module, shape, dtype=None):
   """A linen module returning `(logits, features)` as a `Network`.
 
-  It may sow `maps`, its blocks before they are pooled. dtype: what it reads
-  images in; None is their own. What comes out of it is float32 at least.
+  `features` has what each block puts out, `[n, height, width, channels]`, at
+  least one; `layers.classify` reads the last. Norms are those of `layers`: they
+  sow the `moments` that SRe2L reads. It may sow `maps`, its blocks before they
+  are pooled.
+
+  dtype: what it reads images in; None is their own. What comes out of it is
+  float32 at least.
   """
 
   def init(key):

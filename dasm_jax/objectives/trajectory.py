@@ -27,7 +27,7 @@ class StudentSteps(NamedTuple):
 
 
 def minibatches(key, n, size, steps):
-  """The minibatches of a student, in their order.
+  """The `StudentSteps` of a student, in their order.
 
   The images are permuted, cut into minibatches, and permuted anew when they
   are used up. Where `size` does not divide n, the short minibatch comes first,

@@ -47,8 +47,8 @@ def cutmix(key, batch, probability=0.5):
 def cutmix_at(batch, lam, row, column, partner):
   """The mixed `Batch` of `cutmix` for given draws (`partner`: `[n]`)."""
   _, height, width, _ = batch.images.shape
-  inside_rows, rows = _box_span(height, lam, row)
-  inside_columns, columns = _box_span(width, lam, column)
+  inside_rows, rows = box_span(height, lam, row)
+  inside_columns, columns = box_span(width, lam, column)
   inside = (inside_rows[:, None] & inside_columns[None])[..., None]
   images = jnp.where(inside, batch.images[partner], batch.images)
   # Of the box as it is clipped, not lambda: IDC's program mixes losses by it.
@@ -57,7 +57,8 @@ def cutmix_at(batch, lam, row, column, partner):
   return batch._replace(images=images, labels=labels)
 
 
-def _box_span(size, lam, centre):
+def box_span(size, lam, centre):
+  """Where a box lies along one axis: `([size] bool, its length)`."""
   half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
   low = jnp.clip(centre - half, 0, size)
   high = jnp.clip(centre + half, 0, size)
@@ -76,26 +77,31 @@ DEGREES = 15.0
 SHIFT, STRETCH, TURN = 4, 0.2, 45.0
 
 
-def _each(u):
+def _precise(u, x):
+  """A draw as exact as images `x`; draws are float32 unless one asks."""
+  return u.astype(resample.precision(x, u))
+
+
+def _each(u, x):
   """A draw `[n or 1]` against images `[n, h, w, c]`."""
-  return u[:, None, None, None]
+  return u[:, None, None, None].astype(x.dtype)
 
 
 def brightness(x, u):
   """`x + (u - 0.5)`."""
-  return x + _each(u - 0.5).astype(x.dtype)
+  return x + _each(_precise(u, x) - 0.5, x)
 
 
 def saturation(x, u):
   """`(x - m) 2u + m` with m the mean over channels of each pixel."""
   mean = x.mean(3, keepdims=True)
-  return (x - mean) * _each(2 * u).astype(x.dtype) + mean
+  return (x - mean) * _each(2 * u, x) + mean
 
 
 def contrast(x, u):
   """`(x - m)(u + 0.5) + m` with m the mean of each image."""
   mean = x.mean((1, 2, 3), keepdims=True)
-  return (x - mean) * _each(u + 0.5).astype(x.dtype) + mean
+  return (x - mean) * _each(_precise(u, x) + 0.5, x) + mean
 
 
 def color(x, brightness_u, saturation_u, contrast_u):
@@ -107,8 +113,10 @@ def color(x, brightness_u, saturation_u, contrast_u):
 def crop(x, rows, columns):
   """Shifts by whole pixels: `y[i, j] = x[i + rows, j + columns]`, 0 outside."""
   _, height, width, _ = x.shape
-  return resample.separable(x, jnp.arange(height) + rows[:, None] * 1.0,
-                            jnp.arange(width) + columns[:, None] * 1.0)
+  rows, columns = _precise(rows, x), _precise(columns, x)
+  return resample.separable(
+      x, jnp.arange(height, dtype=rows.dtype) + rows[:, None],
+      jnp.arange(width, dtype=columns.dtype) + columns[:, None])
 
 
 def cutout(x, row, column):
@@ -131,8 +139,9 @@ def flip(x, u):
   """Mirrors left and right where `u < 0.5`."""
   _, height, width, _ = x.shape
   mirrored = (u < 0.5)[:, None]
-  at = jnp.arange(width, dtype=jnp.float32)
-  return resample.separable(x, jnp.arange(height, dtype=jnp.float32)[None],
+  dtype = resample.precision(x)
+  at = jnp.arange(width, dtype=dtype)
+  return resample.separable(x, jnp.arange(height, dtype=dtype)[None],
                             jnp.where(mirrored, width - 1 - at, at))
 
 
@@ -142,7 +151,7 @@ def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
   So an s above 1 makes the image smaller, with zeros around it.
   """
   def positions(u, size):
-    s = u[:, None] * (limit - 1 / limit) + 1 / limit
+    s = _precise(u, x)[:, None] * (limit - 1 / limit) + 1 / limit
     at = resample.normalised(size, align_corners, s.dtype)
     return resample.pixels(s * at, size, align_corners)
   return resample.separable(x, positions(height_u, x.shape[1]),
@@ -152,6 +161,7 @@ def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
 def rotate(x, u, *, align_corners=False, degrees=DEGREES):
   """Rotates by `(2u - 1) degrees` in normalised coordinates, bilinear."""
   _, height, width, _ = x.shape
+  u = _precise(u, x)
   angle = ((u - 0.5) * 2 * jnp.deg2rad(degrees))[:, None, None]
   rows = resample.normalised(height, align_corners, angle.dtype)[:, None]
   columns = resample.normalised(width, align_corners, angle.dtype)[None]

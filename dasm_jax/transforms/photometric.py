@@ -84,7 +84,8 @@ def jitter3(x, order, bright, contrast, saturation, *, mean, std):
   """
   shape = (len(order), 1, 1, 1)
   pixels = x * _per_channel(std, x) + _per_channel(mean, x)
-  weights = [(JITTER * (2 * u - 1)).reshape(shape).astype(x.dtype)
+  dtype = resample.precision(x, bright)
+  weights = [(JITTER * (2 * u.astype(dtype) - 1)).reshape(shape).astype(x.dtype)
              for u in (bright, contrast, saturation)]
   # The order is each image's: three rounds, in each of which every image takes
   # the step that its order has there.

@@ -1,4 +1,8 @@
-"""Separable and general bilinear resampling of images, differentiable."""
+"""Separable and general bilinear resampling of images, differentiable.
+
+Positions are as exact as the images, `precision`: what is sampled in float64
+has no rounding of float32 in it.
+"""
 
 import jax.numpy as jnp
 
@@ -67,6 +71,14 @@ def bilinear(images, rows, columns):
         taken = images[jnp.arange(n)[:, None, None], r, c]
       total = total + weight[..., None] * taken
   return total
+
+
+def precision(images, *draws):
+  """The float dtype of positions in images: theirs, and float32 at least.
+
+  draws: by which positions are found, where they are more exact.
+  """
+  return jnp.result_type(jnp.float32, images.dtype, *draws)
 
 
 def normalised(size, align_corners, dtype=jnp.float32):
