@@ -2,7 +2,7 @@
 
 `configs` calls `settings`; sources: DC (2006.05929), DSA (2102.08259), DM
 (2110.04181), CAFE (2203.01531), IDC (2205.14959), SRe2L (2306.13092), their
-programs, and `published` for trajectory methods.
+programs, and `trajectories` for trajectory methods.
 """
 
 from dasm_jax import config
@@ -12,8 +12,7 @@ from dasm_jax.errors import unknown
 # DC, DSA, DSAC: image updates a network lives, and epochs between them, by ipc.
 LOOPED = ('dc', 'dsa', 'dsac')
 LOOPS_BY_IPC = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20),
-                40: (40, 15),
-                50: (50, 10)}
+                40: (40, 15), 50: (50, 10)}
 
 
 # Methods whose loops do not depend on ipc.
@@ -82,6 +81,7 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
       m.steps = recoveries
       c.update_from_flattened_dict(dict(sre2l))
   elif a.method in LOOPED:
+    # DC's program knows no other ipc; here the nearest.
     known = min(LOOPS_BY_IPC, key=lambda ipc: abs(ipc - a.ipc))
     m.inner, m.net_steps = LOOPS_BY_IPC[known]
     m.steps, m.batch = 1000 * m.inner, 256

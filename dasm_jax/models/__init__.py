@@ -48,6 +48,7 @@ def build(name, *, shape, classes, dtype='float32', **settings):
   for setting in settings:
     if setting not in known:
       raise unknown(f'setting of network {name}', setting, known)
+  # Values of another type fail somewhere within the model.
   try:
     module = MODELS[name](shape, classes, **settings)
   except TypeError as error:
@@ -63,6 +64,7 @@ def settings_of(name):
   """
   if name not in MODELS:
     raise unknown('network', name, MODELS)
+  # What a model takes by keyword alone are its settings.
   parameters = inspect.signature(MODELS[name]).parameters.values()
   return {x.name: x.default for x in parameters if x.kind == x.KEYWORD_ONLY}
 
@@ -83,6 +85,8 @@ def pure(module, shape, dtype=None):
     variables = module.init(key, jnp.zeros((1, *shape)))
     return Variables(variables['params'], variables.get('batch_stats', {}))
 
+  # Layers cast their parameters to the type of what they read, so that the
+  # images decide for the whole network.
   def narrow(images):
     return images if dtype is None else images.astype(dtype)
 
@@ -94,6 +98,7 @@ def pure(module, shape, dtype=None):
     tree = {'params': variables.params}
     if variables.stats:
       tree['batch_stats'] = variables.stats
+    # Without batch norm training is as anything else.
     if not (train and variables.stats):
       return wide(module.apply(tree, images)), variables.stats
     out, new = module.apply(tree, images, train=True, mutable=['batch_stats'])
@@ -114,6 +119,7 @@ def pure(module, shape, dtype=None):
     tree = {'params': variables.params}
     if variables.stats:
       tree['batch_stats'] = variables.stats
+    # Layers sow only where this collection may change.
     changing = ['intermediates'] + ['batch_stats'] * bool(
         train and variables.stats)
     out, seen = module.apply(
