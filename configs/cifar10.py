@@ -5,8 +5,8 @@ r"""CIFAR-10: DASM on IDC, and the trajectory methods.
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), network
-(another than the published), seed.
+(published, or short: some 30 minutes on two CPU cores), network (another than
+the published), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 50.6 / 67.5 / 74.5; IDC factor 1: 36.7 / 58.3 / 69.5;
@@ -31,9 +31,9 @@ MTT = {
     50: trajectories.mtt(30, 2, 40, 1000., 1e-5, .001)}
 FTD = {
     1: trajectories.ftd(50, 2, 2, 100., 1e-7, .01, zca=True, alpha=.3,
-                     average=.9999),
+                        average=.9999),
     10: trajectories.ftd(30, 2, 20, 100., 1e-5, .001, zca=True, alpha=.3,
-                      average=.9995),
+                         average=.9995),
     50: trajectories.ftd(30, 2, 40, 1000., 1e-5, .01, alpha=1., average=.999)}
 # Its README gives ipc 1 alone; the others are MTT's, for as many iterations.
 TESLA = {
@@ -43,13 +43,13 @@ TESLA = {
 DATM = {
     1: trajectories.datm(80, 2, 4, 100., 1e-7, lr_label=5., skip_above=1.1),
     10: trajectories.datm(80, 2, 20, 100., 1e-5, lr_label=2., start_before=10,
-                       expand=1000),
+                          expand=1000),
     50: trajectories.datm(80, 2, 40, 1000., 1e-5, lr_label=2., start_before=20,
-                       expand=2000),
+                          expand=2000),
     500: trajectories.datm(40, 2, 60, 50., 1e-5, lr_label=10., first_epoch=40,
-                        batch_syn=1000),
+                           batch_syn=1000),
     1000: trajectories.datm(100, 2, 60, 50., 1e-5, lr_label=10., first_epoch=40,
-                         batch_syn=1000)}
+                            batch_syn=1000)}
 TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 
 
@@ -59,6 +59,7 @@ def get_config(text=''):
   c = small_images.settings(a, name='cifar10', size=32, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
       trajectories=TRAJECTORIES)
+  # DM's rate is 1, and 10 from ipc 100 on: here by what a segment has.
   if a.method == 'dm' and a.ipc >= 100 * config.segment_count(c):
     c.method.lr = 10.0
   return c

@@ -6,8 +6,7 @@ Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
 (published, or short: narrower and fewer networks; its rate is CIFAR-10's, not
-tried here), network
-(another than the published), seed.
+tried here), network (another than the published), seed.
 
 TFDS downloads and prepares the data (160 MB) in the data directory.
 
@@ -34,11 +33,11 @@ MTT = {
     50: trajectories.mtt(80, 2, 40, 1000., 1e-5, .01, batch_syn=125, zca=True)}
 FTD = {
     1: trajectories.ftd(40, 3, 20, 1000., 1e-5, .01, zca=True, alpha=1.,
-                     average=.9995),
+                        average=.9995),
     10: trajectories.ftd(20, 2, 40, 1000., 1e-5, .01, zca=True, alpha=1.,
-                      average=.9995),
+                         average=.9995),
     50: trajectories.ftd(80, 2, 40, 1000., 1e-5, .01, batch_syn=1000, zca=True,
-                      alpha=1., average=.999)}
+                         alpha=1., average=.999)}
 # Its README gives ipc 50 alone; the others are MTT's, for as many iterations.
 TESLA = {
     1: MTT[1]._replace(steps=10_000), 10: MTT[10]._replace(steps=10_000),
@@ -47,13 +46,13 @@ TESLA = {
 # A student batch of 1000 is the whole set at ipc 1 and 10: 0.
 DATM = {
     1: trajectories.datm(40, 3, 20, 1000., 1e-5, lr_label=10., start_before=10,
-                      expand=1000),
+                         expand=1000),
     10: trajectories.datm(80, 2, 50, 1000., 1e-5, lr_label=10., start_before=30,
-                       expand=2000),
+                          expand=2000),
     50: trajectories.datm(80, 2, 70, 1000., 1e-5, lr_label=10., first_epoch=20,
-                       batch_syn=1000),
+                          batch_syn=1000),
     100: trajectories.datm(80, 2, 70, 50., 1e-5, lr_label=10., first_epoch=30,
-                        batch_syn=1000)}
+                           batch_syn=1000)}
 TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 
 

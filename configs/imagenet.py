@@ -40,6 +40,7 @@ anew instead). ImageNet-100 and 1K compute in bfloat16
 from dasm_jax.config import imagenet, small_images
 from dasm_jax.errors import unknown
 
+# Keys of `data.registry.CLASS_LISTS`; '' is all that there are.
 CLASSES = {10: 'imagenet10', 100: 'imagenet100', 1000: ''}
 
 

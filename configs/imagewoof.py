@@ -6,8 +6,8 @@ Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm, or a coreset), segments (0: by ipc, 1: the plain method), factor (IDC's
 multi-formation; 3 is published), size (0: 128 with ConvNet-5 for trajectory
 methods, 224 with ResNet-AP-10 for the others; 128: ConvNet-5 for all), schedule
-(published, or short: to see that it runs), network
-(another than the published), seed.
+(published, or short: to see that it runs), network (another than the
+published), seed.
 
 Data: these classes of TFDS's imagenet2012, tested on its validation images as
 MTT does, or --config.dataset.name=folder:PATH with PATH/train/n…/*.JPEG and

@@ -5,8 +5,8 @@ r"""MNIST: DASM on IDC, and the trajectory methods.
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), network
-(another than the published), seed.
+(published, or short: some 30 minutes on two CPU cores), network (another than
+the published), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
 IDC factor 2: 94.2 / 98.4 / 99.1; IDC factor 1: 88.9 / 98.0 / 98.8;
@@ -21,6 +21,7 @@ import runpy
 
 from dasm_jax.config import small_images, trajectories
 
+# By its path, as a config file is read itself: configs are no package.
 CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
 TRAJECTORIES = trajectories.without_whitening(CIFAR10['TRAJECTORIES'])
 

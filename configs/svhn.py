@@ -6,8 +6,7 @@ Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
 (published, or short: narrower and fewer networks; its rate is CIFAR-10's, not
-tried here), network
-(another than the published), seed.
+tried here), network (another than the published), seed.
 
 TFDS downloads and prepares the data (1.5 GB) in the data directory.
 
@@ -24,6 +23,7 @@ import runpy
 
 from dasm_jax.config import small_images, trajectories
 
+# By its path, as a config file is read itself: configs are no package.
 CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
 TRAJECTORIES = trajectories.without_whitening(CIFAR10['TRAJECTORIES'])
 
@@ -35,5 +35,6 @@ def get_config(text=''):
       distance='mse', lr=5e-3, base_size=32, net_steps=8, short_lr=5e-2),
       trajectories=TRAJECTORIES)
   if a.method == 'idc' and c.syn.factor == 1 and a.ipc == 1:
-    c.eval.cutmix = 0.0  # as published
+    # As IDC's program evaluates its smallest set.
+    c.eval.cutmix = 0.0
   return c

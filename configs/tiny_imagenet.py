@@ -30,16 +30,16 @@ MTT = {
 FTD = {
     1: trajectories.ftd(30, 2, 10, 1e4, 1e-4, .01, alpha=1., average=.999),
     10: trajectories.ftd(20, 2, 40, 1e4, 1e-4, .01, batch_syn=500, alpha=1.,
-                      average=.999)}
+                         average=.999)}
 TESLA = {ipc: row._replace(steps=10_000) for ipc, row in MTT.items()}
 # A student batch of 1000 is the whole set at ipc 1: 0.
 DATM = {
     1: trajectories.datm(40, 2, 20, 1e4, 1e-4, lr_label=10., start_before=15,
-                      expand=2000),
+                         expand=2000),
     10: trajectories.datm(40, 2, 50, 100., 1e-4, lr_label=10., first_epoch=10,
-                       batch_syn=500),
+                          batch_syn=500),
     50: trajectories.datm(20, 2, 70, 100., 1e-4, lr_label=10., first_epoch=40,
-                       batch_syn=1000)}
+                          batch_syn=1000)}
 TRAJECTORIES = {'mtt': MTT, 'ftd': FTD, 'tesla': TESLA, 'datm': DATM}
 
 
@@ -52,6 +52,7 @@ def get_config(text=''):
           'method.lr': 0.1, 'method.statistics': 1.0,
           'method.augment': 'rrc08_flip', 'method.net_augment': 'rrc08_flip'},
       recoveries=4000)
+  # As published: one block more than at 32x32.
   if not a.network:
     c.network.depth = 4
   return c

@@ -2,6 +2,8 @@
 
 By features (herding, k-center), by difficulty, by what training forgets, or
 by chance; `choose` has them all under one signature.
+
+Sections: the selections, selections by name, forgetting events.
 """
 
 from typing import NamedTuple
@@ -11,6 +13,8 @@ import numpy as np
 from dasm_jax.errors import UserError, unknown
 
 STARTS = ('first', 'mean')
+
+# ---- Selections
 
 
 def herding(features, labels, ipc, classes, *, descending=False):
@@ -76,6 +80,7 @@ def k_center(features, labels, ipc, classes, *, first='first'):
   def pick(x):
     from_mean = np.linalg.norm(x - x.mean(0), axis=1)
     chosen = [0 if first == 'first' else int(np.argmin(from_mean))]
+    # Kept up pick by pick: no matrix of all distances of a class is made.
     nearest = np.full(len(x), np.inf)
     while len(chosen) < ipc:
       distance = np.linalg.norm(x - x[chosen[-1]], axis=1)
@@ -143,7 +148,12 @@ def lowest(scores, labels, ipc, classes):
 
 def highest(scores, labels, ipc, classes):
   """As `lowest`, from high to low; what is not a number comes last."""
+  # Not the lowest turned round: of equal scores the first image counts here,
+  # too, and NaN is sorted to the end either way.
   return lowest(-np.asarray(scores, np.float64), labels, ipc, classes)
+
+
+# ---- Selections by name
 
 
 def choose(name, values, labels, ipc, classes, seed=0):
@@ -182,6 +192,7 @@ def choose_from(rows, name, values, labels, ipc, seed=0):
   """
   at = np.concatenate(rows)
   if values is not None:
+    # Features `[n, d]` begin with the images, scores and histories end so.
     axis = 0 if CORESETS[name][0] == 'features' else -1
     values = np.take(values, at, axis)
   return at[choose(name, values, labels[at], ipc, len(rows), seed)]
@@ -196,8 +207,7 @@ CORESETS = {
     'highest': ('scores', lambda x, y, ipc, n, _: highest(x, y, ipc, n)),
     # The most forgotten, as the dataset distillation papers compare with.
     'forgetting': ('history', lambda x, y, ipc, n, _: highest(
-        np.reshape(forgetting_events(x), (-1, len(y))).mean(0), y, ipc,
-        n)),
+        np.reshape(forgetting_events(x), (-1, len(y))).mean(0), y, ipc, n)),
 }
 
 
@@ -205,14 +215,19 @@ def _per_class(pick, values, labels, ipc, classes):
   """`pick` of the values of each class, as indices into all of them."""
   values, labels = np.asarray(values, np.float64), np.asarray(labels)
   counts = [np.sum(labels == c) for c in range(classes)]
+  # The smallest class decides: all have the same number of images.
   c = int(np.argmin(counts))
   if not counts[c]:
     raise UserError(f'class {c} has no images to choose from; leave it out')
   if not 1 <= ipc <= counts[c]:
     raise UserError(f'ipc={ipc} images of class {c}, which has the fewest, '
                     f'{counts[c]}; choose from 1 to {counts[c]}')
+  # `pick` counts within the class.
   members = [np.flatnonzero(labels == c) for c in range(classes)]
   return np.array([m[pick(values[m])] for m in members], np.int64)
+
+
+# ---- Forgetting events
 
 
 class LearningHistory(NamedTuple):
@@ -252,8 +267,8 @@ def learning_history(correct):
   """
   correct = np.asarray(correct, bool)
   events = np.sum(correct[..., :-1, :] & ~correct[..., 1:, :], -2)
-  return LearningHistory(events, np.where(correct.any(-2), correct.argmax(-2),
-                                          -1))
+  return LearningHistory(
+      events, np.where(correct.any(-2), correct.argmax(-2), -1))
 
 
 def forgetting_events(correct):

@@ -10,7 +10,10 @@ import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
 
-EPSILON = 1e-6
+EPSILON = 1e-6  # DC's, outside of the norms: by itself it prevents no NaN
+
+
+# ---- Of labels
 
 
 def cross_entropy(logits, labels):
@@ -50,6 +53,7 @@ def kl(logits, target_logits, temperature=1.0):
   The target is constant. Multiply by `T ** 2` to keep the size of gradients
   (Hinton et al., 1503.02531).
   """
+  # From logarithms: probabilities may be 0 where these are finite.
   target = jax.lax.stop_gradient(target_logits) / temperature
   log_p = jax.nn.log_softmax(target)
   log_q = jax.nn.log_softmax(logits / temperature)
@@ -78,6 +82,9 @@ def half_square(outputs, targets):
   return jnp.mean(jnp.sum(jnp.square(outputs - targets), axis=-1)) / 2
 
 
+# ---- Norms
+
+
 def norm(x, axis=None):
   """Euclidean norm whose gradient at 0 is 0, not NaN.
 
@@ -85,6 +92,8 @@ def norm(x, axis=None):
     x: any shape.
     axis: axis or axes to sum over; None for all.
   """
+  # Chosen twice: where the outer choice alone drops a branch, its gradient is
+  # still computed, and 0 times infinity is NaN.
   square = jnp.sum(jnp.square(x), axis)
   positive = square > 0
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
@@ -106,6 +115,9 @@ def select(tree, ndims=None):
   return [x for x in jax.tree.leaves(tree) if ndims is None or x.ndim in ndims]
 
 
+# ---- Distances between gradients or features
+
+
 def layerwise_cosine(a, b):
   """`sum_rows 1 - <a, b> / (|a| |b| + 1e-6)` over the rows of all leaves.
 
@@ -120,6 +132,7 @@ def layerwise_cosine(a, b):
     A scalar, at most twice the number of rows.
   """
   def leaf(x, y):
+    # A dead filter has a zero row: `norm` keeps its gradient from being NaN.
     x, y = _rows(x), _rows(y)
     size = norm(x, 0) * norm(y, 0)
     return jnp.sum(1 - jnp.sum(x * y, 0) / (size + EPSILON))
@@ -147,6 +160,7 @@ def cosine(a, b):
   return 1 - dot / (tree_norm(a) * tree_norm(b) + EPSILON)
 
 
+# DC has the first for its own, IDC takes `mse` or `l1` by the data set.
 DISTANCES = {
     'layerwise_cosine': layerwise_cosine,
     'mse': mse,

@@ -12,6 +12,8 @@ import numpy as np
 
 from dasm_jax.errors import UserError, unknown
 
+# ---- Which synthetic images
+
 
 class Segment(NamedTuple):
   """`index` of its run, and the `slots` (slice) of each class it fills.
@@ -50,6 +52,7 @@ class WindowChoice(NamedTuple):
 
 def default_count(ipc):
   """How many segments to take by default: 1, 2, 5 or 10 for a given ipc."""
+  # Ours: PDD takes 5, SeqMatch 2 or 3. More where each still has many images.
   for limit, segments in ((2, 1), (50, 2), (500, 5)):
     if ipc < limit:
       return segments
@@ -88,7 +91,11 @@ def phases(segment, classes, number):
 
 def steps(total, segments, index):
   """Sweeps of segment `index`: `total` in all, equal to within one."""
+  # Differences of one rounded line, so that they add up to the total.
   return total * (index + 1) // segments - total * index // segments
+
+
+# ---- Which real images
 
 
 def scoring_networks(choice, index):
@@ -101,6 +108,7 @@ def scoring_networks(choice, index):
     raise unknown('window', choice.name, WINDOWS)
   if choice.name == 'aligned' and index == 0:
     return 'real' if choice.first < 1 else None
+  # Before the first segment there is no set to train on.
   who = WINDOWS[choice.name][1]
   return 'real' if who == 'previous' and index == 0 else who
 
@@ -144,6 +152,7 @@ def windows(choice, index, segments, judged, floor=1, seed=0):
       order = np.random.default_rng([*np.ravel(seed), c]).permutation(
           members)
     else:
+      # Of equal scores the first image, on every machine.
       order = members[np.argsort(judged.scores[members], kind='stable')]
     known = 0.0 if judged.accuracy is None else float(judged.accuracy[c])
     low, high = rule(choice, index, segments, known)
@@ -153,6 +162,7 @@ def windows(choice, index, segments, judged, floor=1, seed=0):
 
 def _trim(order, low, high, floor):
   """`order` between the quantiles, widened to `floor`, easy side first."""
+  # Widened towards the easy side: mislabelled images are at the other.
   n = len(order)
   start, stop = int(np.floor(low * n)), int(np.ceil(high * n))
   floor = min(floor, n)
@@ -161,6 +171,7 @@ def _trim(order, low, high, floor):
 
 
 def _aligned(choice, index, segments, accuracy):
+  # The more of a class the probes know, the harder the images that are left.
   if index == 0:
     return 0.0, choice.first
   return choice.gamma * accuracy, 1 - choice.hardest
@@ -210,6 +221,9 @@ def expert_epochs(choice, index, segments, epochs, accuracy):
   low, high = WINDOWS[choice.name][0](choice, index, segments, accuracy)
   inside = _trim(np.arange(first, last + 1), low, high, 1)
   return int(inside[0]), int(inside[-1])
+
+
+# ---- First images
 
 
 def unused_first(rows, used, size):

@@ -3,6 +3,8 @@
 IDC's multi-formation (2205.14959, section 4): one stored image holds
 `factor ** 2` small ones, which are enlarged before any network sees them.
 Factor 1 is plain storage.
+
+Sections: labels and bytes, the codec, decoding, first images and clipping.
 """
 
 import math
@@ -14,6 +16,8 @@ import numpy as np
 
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import resample, zca
+
+# ---- Labels and bytes
 
 # Class numbers, probabilities, logits for each epoch.
 LABEL_KINDS = ('hard', 'soft', 'told')  # as files name them
@@ -29,6 +33,7 @@ def class_numbers(labels):
 
 def stored_labels(labels):
   """Soft labels as they are read back from half precision, float32."""
+  # Rounded they do not quite add up to one.
   labels = np.asarray(labels, np.float16).astype(np.float32)
   return labels / labels.sum(-1, keepdims=True)
 
@@ -44,8 +49,7 @@ def label_kind(labels, logits=None):
 
 
 def set_bytes(syn, logits=None):
-  """Bytes of the set as 8-bit pixels, and with its labels, see
-  `storage_bytes`."""
+  """Bytes of the set as 8-bit pixels, and of its labels: `storage_bytes`."""
   return storage_bytes(np.shape(syn.images), label_kind(syn.labels, logits),
                        np.shape(logits))
 
@@ -63,6 +67,9 @@ def storage_bytes(shape, kind, told=()):
       'told': (2 * math.prod(told), 'two bytes a label, class and epoch')}[kind]
   return {'images': math.prod(shape), 'labels': labels,
           'counted': f'one byte a pixel and channel, {how}'}
+
+
+# ---- The codec
 
 SPACES = ('normalised', 'pixels')
 FORMATIONS = ('single', 'multi', 'bound')
@@ -113,6 +120,8 @@ def _formation_parts(codec_, n):
   if codec_.kind == 'multi':
     return [(0, n, g) for g in range(1, codec_.factor + 1)]
   parts, start, made = [], 0, 0
+  # As many as can be with the largest factor, then with the next: each image
+  # that is left needs one decoded image at least. Of 20 at factor 3: 12, 3, 5.
   for g in range(codec_.factor, 0, -1):
     left = n - start
     room = max(codec_.bound - made - left, 0)
@@ -130,6 +139,9 @@ def decoded_from(codec_, n):
       for start, stop, g in _formation_parts(codec_, n)])
 
 
+# ---- Decoding
+
+
 def decode(codec_, images):
   """Cuts stored images into cells and enlarges them bilinearly.
 
@@ -141,7 +153,7 @@ def decode(codec_, images):
     images: `[n, height, width, channels]` in storage space.
 
   Returns:
-    `[len(sources(codec_, n)), height, width, channels]` in the same space.
+    `[len(decoded_from(codec_, n)), height, width, channels]`, same space.
   """
   return jnp.concatenate([
       _cut(images[start:stop], g)
@@ -156,18 +168,21 @@ def _cut(images, factor):
   images = jnp.pad(
       images, ((0, 0), (0, tall * factor - height),
                (0, wide * factor - width), (0, 0)), constant_values=0.5)
+  # All images' first cells, then all their second ones: the order of IDC's
+  # program, and of `decoded_from`.
   cells = jnp.concatenate([
       images[:, i * tall:(i + 1) * tall, j * wide:(j + 1) * wide]
       for i in range(factor) for j in range(factor)])
+  dtype = resample.precision(images)
   return resample.separable(
-      cells, resample.upsampling(tall, height)[None],
-      resample.upsampling(wide, width)[None])
+      cells, resample.upsampling(tall, height, dtype)[None],
+      resample.upsampling(wide, width, dtype)[None])
 
 
 def normalise(codec_, images):
   """Stored (or decoded) images as networks see them."""
-  return images if codec_.space == 'normalised' else normalise_pixels(codec_,
-                                                                      images)
+  return (images if codec_.space == 'normalised'
+          else normalise_pixels(codec_, images))
 
 
 def normalise_pixels(codec_, images):
@@ -214,6 +229,9 @@ def training_inputs(codec_, syn):
           labels.reshape(-1, labels.shape[-1]))
 
 
+# ---- First images, and what they may become
+
+
 def pack(real, factor):
   """Packs `factor ** 2` real images into each stored one (IDC).
 
@@ -229,8 +247,8 @@ def pack(real, factor):
   """
   n, height, width, _ = real.shape
   ipc = n // factor ** 2
-  rows, columns = _cell_positions(height, factor), _cell_positions(width,
-                                                                   factor)
+  rows, columns = (_cell_positions(height, factor),
+                   _cell_positions(width, factor))
   lines = []
   for i, r in enumerate(rows):
     line = []
@@ -244,6 +262,8 @@ def pack(real, factor):
 def _cell_positions(size, factor):
   """Source positions of each cell along one axis."""
   small, larger = divmod(size, factor)
+  # From the first pixel on, as PyTorch's nearest: `jax.image.resize` would
+  # take the odd ones when it halves a side.
   lengths = [small + (i < larger) for i in range(factor)]
   return [np.arange(length) * size // length for length in lengths]
 
@@ -265,6 +285,7 @@ def clip_to_pixels(codec_, images):
     return jnp.clip(images, 0, 1)
   if codec_.zca is not None:
     return zca.whiten(codec_.zca, pixels(codec_, images))
+  # Black and white as networks see them: so every channel has its own range.
   low, high = (normalise(codec_._replace(space='pixels'), jnp.full(
       images.shape[-1:], x, images.dtype)) for x in (0, 1))
   return jnp.clip(images, low, high)

@@ -8,6 +8,9 @@ import jax
 Array = jax.Array
 
 
+# ---- Sets of images
+
+
 class Batch(NamedTuple):
   """What a network sees.
 
@@ -36,7 +39,8 @@ class SoftLabelled(NamedTuple):
 class Synthetic(NamedTuple):
   """What is learned. Class-major: a class is an index, a segment a slice.
 
-  images: `[classes, ipc, height, width, channels]` as stored (see Codec).
+  images: `[classes, ipc, height, width, channels]` as stored, see
+    `synthetic.Codec`.
   labels: `[classes, ipc, classes]`, probabilities.
   lr: `[]`, the student's learned rate (trajectory matching).
   """
@@ -53,6 +57,9 @@ class Window(NamedTuple):
   """
   indices: Array
   counts: Array
+
+
+# ---- Networks
 
 
 class Variables(NamedTuple):
@@ -82,6 +89,9 @@ class Network(NamedTuple):
   embed: Callable
   maps: Callable
   moments: Callable
+
+
+# ---- Methods
 
 
 class Drawn(NamedTuple):

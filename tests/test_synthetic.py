@@ -65,6 +65,31 @@ def test_decode_pads_odd_sides_with_gray():
   np.testing.assert_allclose(got[3].min(), .5)
 
 
+def enlarged(cell, size, axis):
+  """NumPy's bilinear resize of one axis: half-pixel centres, edges repeated."""
+  small = cell.shape[axis]
+  at = (np.arange(size) + .5) * small / size - .5
+  return np.apply_along_axis(
+      lambda row: np.interp(at, np.arange(small), row), axis, cell)
+
+
+@pytest.mark.parametrize('factor', [2, 3])
+@pytest.mark.parametrize('height, width', [(7, 31), (48, 65)])
+def test_decode_is_exact_in_float64(height, width, factor):
+  rng = np.random.default_rng(0)
+  image = rng.normal(size=(1, height, width, 2))
+  tall, wide = -(-height // factor), -(-width // factor)
+  padded = np.full((tall * factor, wide * factor, 2), .5)
+  padded[:height, :width] = image[0]
+  cells = [padded[i * tall:(i + 1) * tall, j * wide:(j + 1) * wide]
+           for i in range(factor) for j in range(factor)]
+  want = [enlarged(enlarged(cell, height, 0), width, 1) for cell in cells]
+  with jax.enable_x64(True):
+    got = synthetic.decode(codec(factor=factor), jnp.asarray(image))
+    assert got.dtype == jnp.float64
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize('kind, want', [
     ('single', [0, 1, 2] * 4), ('multi', [0, 1, 2] + [0, 1, 2] * 4),
     ('bound', [0, 1, 2] * 4)])

@@ -24,11 +24,13 @@ def defaults(method='idc'):
   c.seed = schema.ENTRIES['seed'].default
   for group in schema.GROUPS:
     c[group] = ConfigDict(schema.defaults(group))
+  # Experts are trained on images as students see them.
   if registry.family_of(c.method).experts:
     c.experts.augment = c.method.augment
     c.experts.mode = c.method.augment_mode
   else:
     del c.experts
+  # Last: what a method presets takes the place of the defaults.
   c.update_from_flattened_dict(registry.spec(method).presets)
   return c
 
@@ -39,10 +41,10 @@ def segment_count(c):
 
 
 def expert_settings(c):
-  """Settings of the networks that a job trains first, or None.
+  """Settings of the networks that an experiment trains first, or None.
 
-  `config.expert_settings` for trajectory methods. For others the networks that
-  theirs begin as, `method.pretrained` of them, trained as they are between
+  Those of `config.experts` for trajectory methods. For others of the networks
+  that theirs begin as, `method.pretrained` of them, trained as they are between
   sweeps; only what they are after epoch `last` is kept. Like experts they have
   a seed of their own, so that runs of all seeds share them.
   """
@@ -70,6 +72,7 @@ def evaluation_recipe(c, epochs, mean, std):
     strategy = c.method.augment if c.eval.recipe != 'idc' else (
         'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
         else 'flip_color_crop_scale_rotate')
+  # Below 0, or a batch of 0: the recipe's own.
   given = {name: c.eval[name] for name in ('cutmix', 'weight_decay')
            if c.eval[name] >= 0}
   if c.eval.batch:
@@ -77,6 +80,7 @@ def evaluation_recipe(c, epochs, mean, std):
   # A learned rate is not known before it is learned: the set brings it.
   if c.eval.lr >= 0:
     given['lr'] = c.eval.lr or RATE_ON_REAL
+  # MTT's family evaluates by DC's recipe, but resamples with aligned corners.
   if c.eval.recipe == 'dc' and c.method.augment_mode in augment.ALIGNED:
     given['mode'] = c.method.augment_mode
   return recipes.RECIPES[c.eval.recipe](
@@ -112,6 +116,7 @@ def arguments(text, **spec):
 
 
 def _boolean(text):
+  # `int('')` raises the ValueError of a value of another type.
   return {'true': True, 'false': False}[text.lower()] if (
       text.lower() in ('true', 'false')) else int('')
 
@@ -171,6 +176,7 @@ def set_network(c, name):
   if not name:
     return
   settings = models.settings_of(name)
+  # Batch norm is what SRe2L matches; it cannot do with another.
   if c.network.norm == 'batch' and 'norm' in settings:
     settings['norm'] = 'batch'
   kept = {'name': name, 'dtype': c.network.dtype}
@@ -179,6 +185,7 @@ def set_network(c, name):
       for key, value in settings.items()}})
 
 
-# Settings of networks that are None unless they are set.
+# Settings of networks that are None unless they are set. A flag is parsed by
+# the type of an entry, which a bare None has not.
 OPTIONAL_SETTINGS = {'variant': placeholder(str), 'stem': placeholder(str),
                      'first_padding': placeholder(int)}

@@ -18,7 +18,7 @@ TRAJECTORIES = {
 
 # TESLA's on ImageNet-1K, 64x64 and ConvNet-4, with soft labels.
 THOUSAND = trajectories.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100,
-                                 number=50)
+                              number=50)
 AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
 CROP = 'rrc08_flip'  # SRe2L's, of recovery and teacher
 # The teacher's 40,000 batches in steps that hold few images, where streamed.
@@ -66,6 +66,7 @@ def settings(a, classes):
       trajectories=TRAJECTORIES | ({'tesla': {1: THOUSAND}} if tesla else {}),
       sre2l=SHORT_TEACHING, recoveries=4000)
   c.dataset.size, c.dataset.classes = size, classes
+  # As IDC's program, for memory: at most 128 decoded images a class.
   if a.factor > 2 and a.ipc >= 20:
     c.syn.formation = 'bound'
   if not a.network:
@@ -74,6 +75,7 @@ def settings(a, classes):
   if tesla:
     c.method.assign = True
     c.network.depth = c.network.depth if a.network else 4
+  # These are evaluated by the default recipe, with the rate that they learn.
   if a.method in TRAJECTORIES:
     return c
   if a.method == 'sre2l':

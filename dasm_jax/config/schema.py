@@ -82,6 +82,9 @@ SYN = {
     'phases': Entry(1, 'parts of the classes that are distilled one by one'),
 }
 
+# SDC's paper has one strength, `weight`; the rest is ours. A ratio can be
+# carried over from method to method, a weight cannot: a tenth of the matching's
+# gradient was a weight of .3 to 6 in DC, of .02 to .03 in MTT.
 SDC = {
     'weight': Entry(
         0.0, 'of the gradient norm of the synthetic images; 0: no SDC',
@@ -98,6 +101,8 @@ SDC = {
         difficulty.PENALTIES),
 }
 
+# Of DASM the paper gives the principle only: these defaults are ours. What was
+# measured of them is in RESULTS.md.
 SEGMENTS = {
     'number': Entry(0, 'of DASM; 0: by ipc, 1: the plain method'),
     'window': Entry(
@@ -115,6 +120,7 @@ SEGMENTS = {
                    ('new', 'union')),
     'score': Entry('loss', 'how difficulty is measured', None,
                    difficulty.SCORES),
+    # Several, as a network that is trained on few images is a noisy judge.
     'probes': Entry(3, 'networks that judge difficulty', at_least(1)),
     'probe_epochs': Entry(
         100, 'epochs they are trained on finished segments', at_least(1)),
@@ -166,6 +172,7 @@ EXPERTS = {
                   augment.MODES),
 }
 
+# What may change between the calls of one run.
 RUN = {
     'chunk': Entry(10, 'most sweeps of one call', at_least(1)),
     'save_seconds': Entry(30.0, 'between two checkpoints'),

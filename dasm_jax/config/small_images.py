@@ -2,18 +2,17 @@
 
 `configs` calls `settings`; sources: DC (2006.05929), DSA (2102.08259), DM
 (2110.04181), CAFE (2203.01531), IDC (2205.14959), SRe2L (2306.13092), their
-programs, and `published` for trajectory methods.
+programs, and `trajectories` for trajectory methods.
 """
 
 from dasm_jax import config
 from dasm_jax.config.trajectories import apply_row, nearest_row, shortened
 from dasm_jax.errors import unknown
-from dasm_jax.methods import registry
 
-# DC, DSA: image updates a network lives, and epochs between them, by ipc.
+# DC, DSA, DSAC: image updates a network lives, and epochs between them, by ipc.
+LOOPED = ('dc', 'dsa', 'dsac')
 LOOPS_BY_IPC = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20),
-                40: (40, 15),
-                50: (50, 10)}
+                40: (40, 15), 50: (50, 10)}
 
 
 # Methods whose loops do not depend on ipc.
@@ -47,7 +46,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
   networks or fewer. SRe2L: 1000 updates, and a teacher a segment. IDC: 2000
   networks of 100 sweeps, rate `lr * (ipc / 10) * (size / base_size)^2`, factor
   2. Trajectory methods: the row of the nearest ipc. `schedule=short` has
-  narrower and fewer networks, for two CPU cores.
+  narrower and fewer networks, for two CPU cores. A method that is not named
+  here keeps the settings of its row in `methods.registry`.
 
   Args:
     a: `arguments`.
@@ -80,7 +80,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     if a.method == 'sre2l':
       m.steps = recoveries
       c.update_from_flattened_dict(dict(sre2l))
-  elif registry.family_of(m).synthesises:
+  elif a.method in LOOPED:
+    # DC's program knows no other ipc; here the nearest.
     known = min(LOOPS_BY_IPC, key=lambda ipc: abs(ipc - a.ipc))
     m.inner, m.net_steps = LOOPS_BY_IPC[known]
     m.steps, m.batch = 1000 * m.inner, 256

@@ -48,13 +48,14 @@ class TrajectoryRow(NamedTuple):
   eval_batch: int = 256
 
 
+# What each paper holds fixed. Experts of FTD and DATM are sharpness-aware, by
+# rho; those of the others are not.
 mtt = TrajectoryRow
 ftd = functools.partial(TrajectoryRow, rho=0.01)
 tesla = functools.partial(TrajectoryRow, steps=10_000)
 datm = functools.partial(
     TrajectoryRow, lr_start=0.01, zca=True, skip_above=1.0, steps=10_000,
-    epochs=100,
-    rho=0.01, alpha=0.3, eval_batch=128)
+    epochs=100, rho=0.01, alpha=0.3, eval_batch=128)
 
 
 def nearest_row(rows, ipc):
@@ -75,6 +76,7 @@ def shortened(row, steps=300, epochs=20):
   """
   def scaled(epoch):
     return epoch * epochs // row.epochs
+  # A window may shrink to nothing: it keeps one epoch at least.
   first = scaled(row.first_epoch)
   start = row.start_before and max(first + 1, scaled(row.start_before))
   return row._replace(
@@ -94,6 +96,7 @@ def row_entries(row):
       # Last epochs are included, T+ is not; -1 stands for `last_epoch`.
       'method.last_epoch': row.before - 1,
       'method.start_last_epoch': row.start_before - 1,
+      # The same in all of the programs.
       'method.momentum': 0.5, 'method.label_momentum': 0.9,
       'dataset.zca': 0.1 if row.zca else 0.0,
       'experts.number': row.number, 'experts.epochs': row.epochs,

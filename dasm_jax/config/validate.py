@@ -45,6 +45,7 @@ def check_settings(c):
     raise UserError('--config.eval.lr=0 takes the rate that was learned, but '
                     f'method {c.method.name} learns none; set one, or -1 for '
                     'that of the recipe')
+  # First, as what follows asks for the entries of the method.
   registry.check_method(c.method)
   _check_network(c.network)
   for name, value in entries(c):
@@ -84,6 +85,7 @@ def _check_correction(sdc):
 
 def _check_network(network):
   """A flag may change the network only within its settings."""
+  # The entries are those of the network that the config file chose.
   known = models.settings_of(network.name)
   if set(network) - {'name', 'dtype', *known}:
     raise UserError(f'--config.network.name={network.name} changes the name '
@@ -124,6 +126,8 @@ def check_class_sizes(c, dataset):
   if c.syn.ipc > counts[least]:
     raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
                     'real ones; set at most that')
+  # Coresets take no image twice; other first images repeat where a class is
+  # too small.
   batch, each = c.method.get('batch', 0), c.syn.factor ** 2
   if c.syn.ipc * each > counts[least] and (
       c.syn.init in coresets.CORESETS
@@ -141,6 +145,7 @@ def check_class_sizes(c, dataset):
     raise UserError(
         f'--config.method.net_batch={c.method.net_batch} real images a step, '
         f'but there are {counts.sum()}; set at most that')
+  # Parts that are widened to a batch would overlap.
   parts = segment_count(c)
   if c.segments.window == 'random' and counts[least] < batch * parts:
     raise UserError(

@@ -150,10 +150,8 @@ def _looked_at(experiment):
   m = experiment.config.method
   if registry.family_of(m).experts:  # which are trained a batch at a time
     return 0
-  real = m.get('train_on') == 'real'
-  trained = m.get('net_steps', 0) * real
-  return (experiment.classes * m.get('batch', 0)
-          + trained * m.get('net_batch', 0))
+  trained = m.net_steps * m.net_batch if m.train_on == 'real' else 0
+  return experiment.classes * m.batch + trained
 
 
 def _of_experts(experiment, devices):

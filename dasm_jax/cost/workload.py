@@ -161,15 +161,21 @@ def sweep_work(experiment, segment, split_):
 
 
 def _phase_work(experiment, segment, split_):
-  c, n = experiment.config.method, setup.segment_steps(experiment, segment)
-  family = registry.family_of(c)
-  if not family.synthesises:
-    return []
-  if family.experts:
-    return _student_work(experiment, segment, n, split_)
+  n = setup.segment_steps(experiment, segment)
+  family = registry.family_of(experiment.config.method).name
+  return SWEEP_WORK[family](experiment, segment, n, split_)
+
+
+def _no_work(experiment, segment, n, split_):
+  """Of coresets, which no step moves."""
+  del experiment, segment, n, split_
+  return []
+
+
+def _matching_work(experiment, segment, n, split_):
+  """Matching by sweeps over the classes, and what is between them."""
+  c = experiment.config.method
   matched = setup.matched_count(experiment, segment)
-  if family is registry.SRE2L:
-    return _sre2l_work(experiment, segment, n, matched, split_)
   classes = split_.share(len(experiment.rows(segment)))
   around = setup.classes_together(experiment, segment, classes, split_)
   works = [Work(kind, n * classes * images, around * images,
@@ -229,9 +235,10 @@ def _between_sweeps_work(experiment, segment, n, split_):
   return [work for work in works if work.images]
 
 
-def _sre2l_work(experiment, segment, n, matched, split_):
+def _sre2l_work(experiment, segment, n, split_):
   """SRe2L: the teacher, the images, their labels."""
-  c = experiment.config.method
+  c, matched = experiment.config.method, setup.matched_count(
+      experiment, segment)
   size, classes = c.net_batch, split_.share(experiment.classes)
   around = setup.classes_together(experiment, segment, classes, split_)
   # The last step that trains the teacher moves the images too.
@@ -314,14 +321,14 @@ def _read_by_start(experiment, segment):
 
 
 def _read_by_sweeps(experiment, phase):
-  """What is matched, and what matching networks are trained on."""
+  """What is matched, and what inner networks are trained on."""
   m, n = experiment.config.method, setup.segment_steps(experiment, phase)
-  family = registry.family_of(m)
-  if family.experts or not family.synthesises:
-    return 0
-  if family is registry.SRE2L:
-    return m.teach * m.net_steps * m.net_batch
-  found = n * len(experiment.rows(phase)) * m.batch
+  return SWEEP_READS[registry.family_of(m).name](
+      m, n, len(experiment.rows(phase)))
+
+
+def _matching_reads(m, n, classes):
+  found = n * classes * m.batch
   found += -(-n // m.inner) * m.warmup * m.net_batch
   if m.train_on == 'real':  # but after the last sweep of a network
     found += (n - n // m.inner) * m.net_steps * m.net_batch
@@ -339,3 +346,12 @@ def _read_by_evaluation(experiment, split_):
     found += 2 * math.ceil(c.eval.networks / around) * len(
         experiment.dataset.test.labels)
   return found
+
+
+# By the names of `registry.Family`: one that is missing here is an error, not
+# another one's work.
+SWEEP_WORK = {'matching': _matching_work, 'sre2l': _sre2l_work,
+              'trajectory': _student_work, 'coreset': _no_work}
+SWEEP_READS = {'matching': _matching_reads,
+               'sre2l': lambda m, *_: m.teach * m.net_steps * m.net_batch,
+               'trajectory': lambda *_: 0, 'coreset': lambda *_: 0}

@@ -52,6 +52,8 @@ class Schedule(NamedTuple):
     """How many of the next thing one call may do, at most."""
     if self.warms(at):
       return self.batches(at.step) - at.batch
+    # Up to the next multiple of a chunk, wherever it begins: rows of metrics
+    # then end alike in a run that was stopped and in one that was not.
     end = min(self.stop, at.step - at.step % self.chunk + self.chunk)
     colds = (k for k in range(at.step + 1, end) if self.batches(k))
     return next(colds, end) - at.step
@@ -90,7 +92,7 @@ def open_feed(made, phase, progress, schedule, at):
   where images are streamed at most as many as were read together.
 
   Args:
-    made: a `setup.Run`, whose meter is told how long steps waited.
+    made: a `setup.Run`, whose meter adds up how long steps waited.
     phase: a `Segment` of some classes; progress: where it stands.
     schedule: a `Schedule`; at: where to begin, a `Position`.
   """
@@ -107,7 +109,7 @@ def open_feed(made, phase, progress, schedule, at):
   indices = index_reader(made, phase, progress)
   plans = plan_pieces(indices, data, schedule, at,
                       c.method.get('inner', 1) + c.run.chunk)
-  with _streamed_feed(made, indices, schedule, at, plans) as feed:
+  with streamed_feed(data, made.meter, indices, schedule, at, plans) as feed:
     def with_starts(at, most):
       source, size = feed(at, most)
       return source._replace(starts=starts), size
@@ -124,6 +126,8 @@ def index_reader(made, phase, progress):
   array, of which each row is a batch. Asked while the devices are at work, of
   a method that knows no devices, on the host. Arguments as for `open_feed`.
   """
+  # By the method's own draw, so that what is read is what `step` looks at; on
+  # the host, where the next draw need not wait for the running call.
   method = setup.build_method(made.experiment, phase, None)
   rows = made.experiment.rows(phase)
   mine = rows[devices.local_items(len(rows))]
@@ -172,6 +176,7 @@ def plan_pieces(indices, data, schedule, at, steps):
   plans = {}
   for warms, mine in counts.items():
     if mine:
+      # Room for the largest sum of so many: one capacity is one program.
       mine = np.array(processes.maximum(*mine))
       piece = int(np.clip(data.room // mine.max(), 1, most[warms]))
       sums = piece * mine if warms else np.convolve(
@@ -181,14 +186,16 @@ def plan_pieces(indices, data, schedule, at, steps):
 
 
 @contextlib.contextmanager
-def _streamed_feed(made, indices, schedule, at, plans):
+def streamed_feed(data, meter, indices, schedule, at, plans):
   """Yields `(at, most) -> (data, size)`, the next piece read meanwhile.
 
   Args:
-    made: a `setup.Run` of streamed images.
+    data: a `streaming.StreamedImages`.
+    meter: a `timing.CostMeter`, told how long steps waited.
     indices: see `index_reader`; schedule, at: see `open_feed`; plans: see
       `plan_pieces`.
   """
+  # A warm-up's batches are drawn once for all of its pieces.
   last = functools.lru_cache(1)(
       lambda step: np.asarray(indices(Position(step), True)[0]))
 
@@ -208,16 +215,17 @@ def _streamed_feed(made, indices, schedule, at, plans):
              for x in indices(Position(at.step + k), False)]
     return np.concatenate([np.ravel(x) for x in found]), capacity
 
-  with streaming.prefetched(made.data, pieces(at), wanted) as coming:
+  with streaming.prefetched(data, pieces(at), wanted) as coming:
     held, end = None, at
 
     def feed(at, most):
       nonlocal held, end
+      # The old piece goes before the next comes: there is room for few.
       if at == end:
         began = time.perf_counter()
         held, end = None, schedule.after(at, size_at(at))
         _, held = next(coming)
-        made.meter.waited += time.perf_counter() - began
+        meter.waited += time.perf_counter() - began
       left = (end.batch - at.batch if schedule.warms(at)
               else end.step - at.step)
       return held, min(most, left)  # a call may use a part of a piece
@@ -252,6 +260,7 @@ def expert_feed(made, phase, progress):
     drawn = [draw_expert_starts(experiment, phase, window, store.number, k)
              for k in range(step, step + steps)]
     who, when = np.concatenate(drawn, axis=1)
+    # Filled up to a whole chunk: one shape for any number of steps.
     rows = [np.resize(expert_training.expert_weights(store, who, epochs),
                       (chunk * c.starts, store.size))
             for epochs in (when, when + c.expert_epochs)]
@@ -266,12 +275,16 @@ def draw_expert_starts(experiment, phase, window, experts, step):
   window: first and last epoch of the segment; experts: how many there are.
   """
   c, low, high = experiment.config.method, *window
+  # By the step alone, so that a resumed run draws the same.
   rng = np.random.default_rng(streams.seed(
       experiment.config.seed, Stream.EXPERT_STARTS, phase.index, step))
+  # DATM's last epoch grows with the steps.
   last = c.last_epoch
   if c.expand and c.start_last_epoch >= 0:
     grown = (last - c.start_last_epoch) * step // c.expand
     last = min(last, c.start_last_epoch + grown)
+  # Later segments begin some students early, too: matching late epochs alone
+  # forgets the early ones.
   replay = experiment.config.segments.replay if phase.index else 0.0
   out = []
   for _ in range(c.starts):

@@ -8,6 +8,7 @@ import numpy as np
 
 from dasm_jax.runtime.workdir import write_text
 
+# Of pictures: they stay light where a page is dark.
 _PAPER, _INK, _ALL, _IN = 'white', '#333333', '#c3cad3', '#2f6db5'
 _STYLE = '''
 :root { color-scheme: light dark; }
@@ -31,16 +32,17 @@ def image_grid(images, path, names=(), cell=32, width=2000, height=4000, gap=2):
 
   images: `[classes, n, height, width, channels]` in [0, 1], one channel or
   three; clipped, a NaN is black. names: of the classes, written before their
-  rows, or none. cell: small images are enlarged to at least
-  this many pixels, whole times; the others are reduced to at most 128. width,
-  height: of the picture in pixels; the first that fit are shown. Raises
-  `ValueError` for another shape.
+  rows, or none. cell: small images are enlarged to at least this many pixels,
+  whole times; the others are reduced to at most 128. width, height: of the
+  picture in pixels; the first that fit are shown. Raises `ValueError` for
+  another shape.
   """
   images = np.asarray(images, np.float32)
   if images.ndim != 5 or images.shape[-1] not in (1, 3) or not images.size:
     raise ValueError(
         f'images of shape {images.shape}; expected [classes, n, height, width,'
         ' 1 or 3]')
+  # Whole factors only, so that a pixel that is enlarged stays a square.
   _, _, h, w, _ = images.shape
   shrink = -(-max(h, w) // 128)
   least = -(-cell // min(h, w)) if shrink == 1 else 1
@@ -106,6 +108,7 @@ def line_plot(x, lines, path, x_name, y_name):
     (line,) = axis.plot(x, mean, marker='o', markersize=4, label=name, **style)
     axis.fill_between(x, mean - std, mean + std, color=line.get_color(),
                       alpha=.15, linewidth=0)
+  # Ages begin at 0, which a logarithm does not show.
   axis.set_xscale('symlog', linthresh=min((v for v in x if v), default=1))
   axis.set_xticks(x, [str(v) for v in x])
   axis.minorticks_off()
@@ -125,6 +128,7 @@ def report_page(path, title, results, table_text, images, settings=()):
   images: `[(caption, path of a PNG)]`, in the order shown.
   settings: `[(name, value)]` of the configuration, folded at the end.
   """
+  # Images are in the text itself, so that the page can be sent alone.
   figures = ''.join(_embed(caption, image) for caption, image in images)
   parts = [
       '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -194,6 +198,7 @@ def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
   inside = np.asarray(inside, bool)
   title = (f'segment {segment} of {segments}: {inside.sum():,} of '
            f'{inside.size:,} images')
+  # A segment of which nobody judged the images has zeros.
   if not scores.any():
     axis.set_title(f'{title}, chosen without scores', loc='left', fontsize=10,
                    color=_INK)
@@ -201,6 +206,7 @@ def _panel(axis, scores, inside, segment, segments, score_name, legend=True):
     return
   known = np.isfinite(scores)
   low, high = _limits(scores[known])
+  # The same bars for all images and for those inside.
   edges = np.histogram_bin_edges((), bins=40, range=(low, high))
   wild = ((scores[known] < low) | (scores[known] > high)).any()
   for chosen, color, label in ((known, _ALL, 'all real images'),
@@ -221,6 +227,8 @@ def _limits(scores):
   """A range that one wild score cannot stretch; numpy widens an empty one."""
   if not scores.size:
     return 0., 1.
+  # Losses have long tails: what is far beyond the middle 99 % is in the end
+  # bars.
   low, high = np.percentile(scores, (.5, 99.5))
   reach = .5 * (high - low)
   if not reach:

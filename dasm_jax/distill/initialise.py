@@ -1,4 +1,8 @@
-"""How a segment begins: probe, score, window, first images."""
+"""How a segment begins: probe, score, window, first images.
+
+Sections: what is carried from segment to segment (`Progress`, `Frozen`), the
+beginning of a phase, difficulty, first images, windows on the devices.
+"""
 
 import functools
 from typing import NamedTuple
@@ -16,6 +20,8 @@ from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, resumable, scoring
 from dasm_jax.training import experts as expert_training
 from dasm_jax.types import Array, Batch, Synthetic, Variables, Window
+
+# ---- From segment to segment
 
 
 class Progress(NamedTuple):
@@ -35,7 +41,8 @@ class Progress(NamedTuple):
 class Frozen(NamedTuple):
   """What stays of a method's state when its segment is done.
 
-  teacher: `Variables` of who tells labels (`lessons`), or None.
+  teacher: `Variables` of the network that labels views, see
+    `soft_labels.teacher_labels`, or None.
   """
   syn: Synthetic
   teacher: Variables | None = None
@@ -47,6 +54,7 @@ def freeze_segment(experiment, phases):
   Of several the images leave the device.
   """
   parts = [progress.state.syn for progress in phases]
+  # Optimizers and networks go here; a teacher is asked again at the end.
   if len(parts) == 1:
     relabel = experiment.config.method.get('relabel', False)
     return phases[0]._replace(state=Frozen(
@@ -69,6 +77,7 @@ def progress_shapes(made, phase):
   """The shapes of the `Progress` of a segment's phase."""
   experiment = made.experiment
   n, classes = len(experiment.dataset.train.labels), experiment.classes
+  # As wide as the largest class, so that all windows have one shape.
   widest = np.bincount(experiment.dataset.train.labels).max()
 
   def blank():
@@ -85,11 +94,15 @@ def progress_shapes(made, phase):
 def _first_state(made, phase, images, labels, lr=None):
   """The method's state of first images; lr: of the segments before, or None."""
   experiment = made.experiment
+  # A student's rate goes on where the segment before has brought it.
   if lr is None:
     lr = experiment.config.method.get('lr_start', experiment.recipe.lr)
   syn = Synthetic(images, labels, jnp.float32(lr))
   return jax.jit(setup.build_method(experiment, phase).init)(
       streams.key(made.key, Stream.FIRST_STATE, phase.index), syn)
+
+
+# ---- The beginning
 
 
 def begin_phase(made, phase, done, phases):
@@ -136,6 +149,7 @@ def score_images(made, phase, done, phases):
   who = segments.scoring_networks(experiment.choice, phase.index)
   if who is None:
     return None, None
+  # All phases of a segment have one window, so the first has scored for them.
   known = phases or (done if who == 'real' else [])
   if known:
     return np.asarray(known[0].scores), np.asarray(known[0].accuracy)
@@ -211,6 +225,8 @@ def first_images(made, phase, rows, used):
     shape = (experiment.classes, phase.width, *experiment.shape)
     key = streams.key(made.key, Stream.NOISE, phase.index)
     return synthetic.noise(key, codec, shape)[which], labels, used
+  # Of all classes, also where a phase fills some: each phase then chooses as if
+  # there were one.
   chosen = _choose_images(made, phase, rows, used)
   used = used.copy()
   used[chosen] = True
@@ -221,6 +237,7 @@ def first_images(made, phase, rows, used):
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
         len(which), -1, phase.width, experiment.classes).mean(1))
+  # From the host's images: those on the devices may be whitened, or not there.
   real = jnp.asarray(experiment.dataset.train.read(chosen), jnp.float32) / 255
   if codec.space == 'normalised':
     real = synthetic.normalise_pixels(codec, real)
@@ -247,6 +264,7 @@ def _choose_images(made, phase, rows, used):
     return coresets.choose_from(
         segments.unused_first(rows, used, size), c.syn.init,
         values(keys, made.data, _stop_check(made, phase)), labels, size, seed)
+  # DATM begins with images that experts know; later segments need new ones.
   if c.syn.init == 'known':
     right = expert_training.known_by_experts(
         experiment, made.experts, made.data, size * (phase.index + 1))
@@ -260,6 +278,7 @@ def _choose_images(made, phase, rows, used):
 def class_windows(made, phase, done, progress):
   """The `ClassWindows` of a phase's classes, on the devices."""
   experiment, rows = made.experiment, made.experiment.rows(phase)
+  # Where nothing is finished these are of size 0: windows have all fields.
   n = experiment.classes
   frozen = Batch(jnp.zeros((len(rows), 0, *experiment.shape)),
                  jnp.zeros((len(rows), 0, n)))

@@ -1,4 +1,8 @@
-"""What a run says and leaves behind besides checkpoints and metrics."""
+"""What a run says and leaves behind besides checkpoints and metrics.
+
+Sections: the set as it is evaluated, what is said of the experiment, progress,
+what is left behind.
+"""
 
 import json
 import math
@@ -20,6 +24,8 @@ from dasm_jax.runtime.text import plural
 from dasm_jax.training import soft_labels
 from dasm_jax.types import Batch
 
+# ---- The set as it is evaluated
+
 
 def evaluation_set(experiment, syn, done):
   """What networks are trained on for a finished set.
@@ -32,6 +38,7 @@ def evaluation_set(experiment, syn, done):
     The set as networks see it: a `Batch`, or `SoftLabelled` by the mean of the
     teachers.
   """
+  # As whoever reads the saved set will have it: soft labels in half precision.
   stored = syn._replace(labels=synthetic.stored_labels(syn.labels))
   batch = Batch(*synthetic.training_inputs(experiment.codec, stored))
   teachers = [progress.state.teacher for progress in done]
@@ -39,15 +46,16 @@ def evaluation_set(experiment, syn, done):
     return batch
   teachers = jax.tree.map(lambda *x: np.stack(list(map(np.asarray, x))),
                           *teachers)
-  return soft_labels.teacher_labels(experiment.network, experiment.recipe,
-                                    teachers, batch,
-                                    experiment.config.seed,
-                                    experiment.config.method.temperature)
+  return soft_labels.teacher_labels(
+      experiment.network, experiment.recipe, teachers, batch,
+      experiment.config.seed, experiment.config.method.temperature)
 
 
 def finished_results(workdir):
   """results.json of a finished run whose set can be read, or None."""
   path = pathlib.Path(workdir) / 'results.json'
+  # results.json is written last; a set that was damaged since is made again
+  # from its checkpoints.
   try:
     results = json.loads(path.read_text())
     saved_set.load(workdir)
@@ -56,8 +64,11 @@ def finished_results(workdir):
     return None
 
 
+# ---- What is said of the experiment
+
+
 def describe(experiment, workdir, log, devices=''):
-  """Says the shape of the job before it starts.
+  """Says the shape of the experiment before it starts.
 
   devices: what they are called, if not those that are here.
   """
@@ -124,7 +135,7 @@ def rewind_metrics(made, phase, step):
   experiment, log = made.experiment, made.log
   last = phase.index + 1 == len(experiment.plan) and (
       phase.phase + 1 == experiment.config.syn.phases)
-  # Else a later one's rows stay.
+  # Of one that is done and not the last, rows of later ones stay.
   if last or step < setup.segment_steps(experiment, phase):
     log.rewind(phase.index + 1, setup.progress_of(experiment, phase, step)[1])
 
@@ -157,6 +168,7 @@ class StepReport:
     self._means.add(values, size)
     number = self._phase.index + 1
     before, done, steps = setup.progress_of(experiment, self._phase, step)
+    # Before the row: what cannot be gone on with is not kept either.
     check_finite(values, number, done)
     if step % experiment.config.run.chunk == 0 or (
         step == setup.segment_steps(experiment, self._phase)):
@@ -179,6 +191,7 @@ class StepReport:
 
   def keep(self, number):
     """Keeps what a row has so far, of the checkpoint that is about to be."""
+    # Rows end at multiples of a chunk, checkpoints anywhere.
     processes.on_leader(lambda: self._means.keep(number))
     self._made.log.mark()
 
@@ -196,6 +209,7 @@ def group_reporter(log, compared, group, number, size, speed):
       -(-networks // size) * (2 - number))
   last = [0]
 
+  # `resumable.train_networks` calls it after each call of some seconds.
   def report(epoch, within, loss):
     speed.add(epoch - last[0])
     last[0] = epoch
@@ -230,6 +244,7 @@ def show_segment(experiment, segment, done, workdir):
   images = synthetic.pixels(experiment.codec, progress.state.syn.images)
   figures.image_grid(np.asarray(images), workdir / f'images_{number}.png',
                      experiment.dataset.class_names)
+  # Written as soon as the segment is done, to be looked at meanwhile.
   scores, inside = _scores_and_window(progress)
   figures.window_plot(scores, inside, workdir / f'window_{number}.png', number,
                       len(experiment.plan), experiment.config.segments.score)
@@ -254,6 +269,7 @@ def write_results(made, syn, batch, done, accuracy):
   """
   experiment, c, folder = made.experiment, made.experiment.config, (
       made.home.path)
+  # By the set itself, not by the method: what is stored decides its size.
   logits = getattr(batch, 'logits', None)
   summary = {name: comparison.summary(v) for name, v in accuracy.items()}
   results = {
@@ -278,6 +294,7 @@ def write_results(made, syn, batch, done, accuracy):
   made.log.scalars(None, steps, {
       f'eval/{name}/top1_{key}': summary[name][key]
       for name in summary for key in ('mean', 'std')}, steps)
+  # Last of the files: with it a run counts as finished.
   made.log.result(results)
   made.log.say(table)
   return results
@@ -286,6 +303,7 @@ def write_results(made, syn, batch, done, accuracy):
 def card(experiment, syn, accuracy):
   """What the card of a set says of the experiment that made it, a dict."""
   c, codec = experiment.config, experiment.codec
+  # All that trains a network as the run did, without its configuration.
   settings = json.loads(c.to_json())
   return {
       'dataset': experiment.dataset.name, 'data': {

@@ -4,6 +4,10 @@
 what its calls are given in `feeding`, what is left behind in `results`. It has
 no branch for resuming: a segment that has a checkpoint goes on from it, and a
 finished one has no steps left.
+
+All processes run it alike. Whatever may differ between them (a clock, a signal,
+a file) is asked of the first, or of all (`runtime.processes`), before it
+decides anything.
 """
 
 import contextlib
@@ -53,6 +57,7 @@ def run(config, workdir, profile=False):
     home = held.enter_context(workdirs.open_workdir(workdir))
     log = held.enter_context(logging.open_log(home.path))
     stopping = held.enter_context(preemption.catch_signals())
+    # Before data are read, which may take minutes.
     home.check(settings, FREE_ENTRIES)
     ready = processes.on_leader(lambda: results.finished_results(home.path))
     if ready:
@@ -91,6 +96,7 @@ def distill(made, trace=None):
     phases = []
     for phase in experiment.phases(segment):
       folder = made.home.path / setup.folder_of(experiment, phase)
+      # Also of a finished segment: its last checkpoint is its result.
       with checkpoint.open_checkpoints(folder, made.fingerprint) as saved:
         progress = begin_or_resume(made, phase, done, phases, saved)
         phases.append(distill_phase(
@@ -117,6 +123,8 @@ def begin_or_resume(made, phase, done, phases, saved):
     saved: the `Checkpoints` of the phase.
   """
   found = saved.latest(initialise.progress_shapes(made, phase))
+  # What a segment begins with is kept before its first sweep: choosing it may
+  # have taken longer than any sweep.
   if found is None:
     progress = initialise.begin_phase(made, phase, done, phases)
     saved.save(0, progress)
@@ -154,6 +162,8 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
   at = feeding.position_of(method, progress.state)
   if at.step >= schedule.stop:
     return progress
+  # The state is split by class over the devices, and stays there until it is
+  # saved.
   chunks = _compiled_chunks(made, phase, method, programs, at)
   count = len(experiment.rows(phase))
   state = devices.shard(progress.state, method.axes, count)
@@ -166,6 +176,8 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
     windows = initialise.class_windows(made, phase, done, progress)
     while at.step < schedule.stop:
       began, warms = time.time(), schedule.warms(at)
+      # Warm-ups and sweeps are calls of their own, each as long as one may
+      # wait for a signal to be heard (`timing.CALL_SECONDS`).
       data, size = feed(at, min(schedule.left(at), most[warms]))
       with made.meter.calls(0 if warms else size, report.images), (
           _profiler(None if warms else trace, report.speed)):
@@ -173,6 +185,8 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
       at = schedule.after(at, size)
       so_far = (report.warmup(at, schedule) if warms
                 else report.steps(at.step, metrics, size))
+      # The slowest process decides for all of them: else they would save at
+      # different steps, or make calls of different lengths.
       since, each = made.stopping.hear(
           time.time() - saved_at, (time.time() - began) / size)
       most[warms] = timing.steps_per_call(each)
@@ -180,6 +194,7 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
           or made.stopping.asked):
         progress = progress._replace(
             state=devices.unshard(state, method.axes, count))
+        # Before the checkpoint, which then never is without its means.
         report.keep(schedule.number(at))
         saved.save(schedule.number(at), progress)
         made.home.sync()
@@ -191,6 +206,8 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
 def _compiled_chunks(made, phase, method, programs, at):
   """The compiled chunks of a phase's sweeps and of their warm-ups."""
   experiment = made.experiment
+  # All that the program of a segment depends on: shapes, and numbers that are
+  # constants in it.
   union = experiment.config.segments.match == 'union'
   alike = (phase.width, phase.slots.start if union else 0,
            setup.segment_steps(experiment, phase),
@@ -241,6 +258,7 @@ def evaluate(made, syn, batch):
   speed = timing.Throughput(1)
   for number, name in enumerate(('synthetic', 'random'), 1):
     have = found.setdefault(name, [])
+    # In groups of as many as fit, each kept when it is done.
     while len(have) < c.eval.networks:
       group = resumable.next_group(
           made.keeper, name, range(len(have), c.eval.networks), size,

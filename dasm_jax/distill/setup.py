@@ -1,4 +1,8 @@
-"""An experiment: all that a configuration says, built and agreed."""
+"""An experiment: all that a configuration says, built and agreed.
+
+Sections: the experiment, the run (what every part of it works with), the method
+of a segment, how far a run is, how much is done at once.
+"""
 
 import math
 from typing import NamedTuple
@@ -26,6 +30,8 @@ from dasm_jax.streams import Stream
 from dasm_jax.training import expert_store, packing, recipes, resumable
 from dasm_jax.training import experts as expert_training
 from dasm_jax.transforms import zca
+
+# ---- The experiment
 
 
 class Experiment(NamedTuple):
@@ -103,10 +109,15 @@ def build(c, dataset=None):
       for epochs in (c.eval.epochs, c.segments.probe_epochs))
   experiment = Experiment(c, dataset, network, codec, choice,
                           validate.plan_segments(c), recipe, probe)
+  # What the parts refuse comes out here, before a workdir is claimed: so the
+  # phases and the method are built once and dropped.
   validate.check_class_sizes(c, dataset)
   experiment.phases(experiment.plan[0])
   build_method(experiment, experiment.plan[0])
   return experiment
+
+
+# ---- The run
 
 
 class Run(NamedTuple):
@@ -132,8 +143,10 @@ class Run(NamedTuple):
   fingerprint: str
 
 
-def start(experiment, home, log, stopping, meter, fingerprint):
+def start(experiment, home, log, stopping, meter, fingerprint, images=None):
   """The `Run` of an experiment: images on the devices, experts trained.
+
+  images: what `streaming.place_dataset` made of them, if it has.
 
   Raises:
     UserError: what `experts.open_experts` refuses.
@@ -145,7 +158,7 @@ def start(experiment, home, log, stopping, meter, fingerprint):
     home.push()
   keeper = resumable.Keeper(home.path / 'unfinished', fingerprint,
                             c.run.save_seconds, stopping, push, log.say)
-  data, test = streaming.place_dataset(
+  data, test = images or streaming.place_dataset(
       experiment.dataset, experiment.codec, c.run.buffer_mb)
   store = expert_training.open_experts(
       experiment, config.expert_settings(c), home.experts, data, log, keeper)
@@ -160,24 +173,37 @@ def sweeps_key(key, segment):
 
 def folder_of(experiment, phase):
   """The name of the folder with the checkpoints of a segment's phase."""
+  # Phases are named only where there are several.
   parts = [f'segment_{phase.index + 1}']
   if experiment.config.syn.phases > 1:
     parts.append(f'phase_{phase.phase + 1}')
   return '_'.join(parts)
 
 
+# ---- The method of a segment
+
+
 def build_method(experiment, segment, axis_name=devices.AXIS):
   """The `Method` of a segment, split over the devices of a mapped axis."""
+  return registry.build(experiment.config.method, experiment.network,
+                        method_options(experiment, segment, axis_name))
+
+
+def method_options(experiment, segment, axis_name=devices.AXIS):
+  """What a segment asks of its method, `methods.Options`."""
   c = experiment.config
+  # The rate is for the images inside the mean: in a union those that are done
+  # dilute the gradients of the new ones. In the first segment nothing is done,
+  # and without segments there is nothing to replay.
   union = c.segments.match == 'union'
-  return registry.build(c.method, experiment.network, methods.Options(
+  return methods.Options(
       classes=experiment.classes, codec=experiment.codec,
       images=segment.slots.stop if union else segment.width,
       correction=correction_of(c, experiment, segment),
       replay=c.segments.replay if len(experiment.plan) > 1 else 0.0,
       union=union and segment.slots.start > 0,
       steps=segment_steps(experiment, segment),
-      batched=_classes_together(experiment, segment), axis_name=axis_name))
+      batched=_classes_together(experiment, segment), axis_name=axis_name)
 
 
 def _classes_together(experiment, segment):
@@ -195,22 +221,24 @@ def correction_of(c, experiment, segment):
   end = c.sdc.end_ratio if relative else c.sdc.end_weight
   end = start if end < 0 else end
   left = 1 - c.sdc.fall * segment.index / max(len(experiment.plan) - 1, 1)
-  return objectives.Correction(left * start, left * end,
-                               segment_steps(experiment,
-                                                                       segment),
-                               relative, c.sdc.penalty)
+  return objectives.Correction(
+      left * start, left * end, segment_steps(experiment, segment), relative,
+      c.sdc.penalty)
 
 
 def window_floor(experiment, segment):
   """The fewest real images a class that a window may hold."""
-  return max(experiment.config.method.get('batch', 0), 2
-             * decoded_images(experiment,
-                                                                          segment))
+  # A batch without repeats, and twice what the segment can begin with.
+  return max(experiment.config.method.get('batch', 0),
+             2 * decoded_images(experiment, segment))
 
 
 def decoded_images(experiment, segment):
   """Images a class that a segment decodes to, at the full factor."""
   return segment.width * experiment.codec.factor ** 2
+
+
+# ---- How far a run is
 
 
 def segment_steps(experiment, segment):
@@ -232,8 +260,8 @@ def progress_of(experiment, segment, step):
     phases, and how many it takes.
   """
   number = experiment.config.syn.phases
-  before = sum(segment_steps(experiment, one) for one in experiment.plan[
-      :segment.index])
+  before = sum(segment_steps(experiment, one)
+               for one in experiment.plan[:segment.index])
   here = segment_steps(experiment, segment)
   return before * number, segment.phase * here + step, here * number
 
@@ -265,12 +293,13 @@ def classes_together(experiment, segment, classes, split):
     if split.turns:
       return 1
     room = split.memory * packing.MEMORY_SHARE
-    return room // _class_bytes(experiment, segment)
+    return room // class_bytes(experiment, segment)
   return packing.resolve_together(experiment.config.run.batched, classes, fit)
 
 
-def _class_bytes(experiment, segment):
-  """Of a step of one class."""
+def class_bytes(experiment, segment):
+  """Bytes that a step of one class takes on a device."""
+  # Kinds of work follow each other, so the largest decides.
   once = flops.forward_cost(experiment.network, experiment.shape)
   half = experiment.config.network.dtype != 'float32'
   c = experiment.config.method
@@ -290,6 +319,7 @@ def decoded_count(experiment, n, training=False):
 def matched_count(experiment, segment):
   """Decoded images a class that one sweep matches."""
   c, union = experiment.config, experiment.config.segments.match == 'union'
+  # New and finished images are each cut to the limit, then joined.
   parts = [segment.width] + [segment.slots.start] * union
   most = c.method.get('limit') or math.inf
   return sum(min(decoded_count(experiment, part), most) for part in parts)

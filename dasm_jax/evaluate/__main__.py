@@ -53,14 +53,16 @@ def _parser():
   return parser
 
 
-def main(argv=None):
+def main(argv=None, measure=comparison.measure_row):
   """The command; returns its exit status."""
-  return cli.run_command(lambda: run(_parser().parse_args(argv)),
+  return cli.run_command(lambda: run(_parser().parse_args(argv), measure),
                          'the same command goes on')
 
 
-def run(options):
+def run(options, measure=comparison.measure_row):
   """Evaluates as the parsed `options` say; returns the rows.
+
+  measure: what makes a row, with the arguments of `comparison.measure_row`.
 
   Raises:
     UserError: whatever the user can mend.
@@ -100,7 +102,7 @@ def run(options):
         row = _find(_read(path), what, options.networks)
         if row is None:
           done = f'{text.plural(len(rows), "row")} of {many}'
-          row = comparison.measure_row(
+          row = measure(
               compared(network), name, what, keeper, comparison.row_reporter(
                   screen, len(rows) + 1, many, recipe, done),
               functools.partial(_save, path, what))

@@ -23,6 +23,7 @@ def build(network=None, c=None, matching=None, options=None):
 
   def draw(data, windows, key, step):
     del data, key, step
+    # Nothing is read: the first images were chosen before.
     return Drawn(jnp.zeros((len(windows.classes), 0), jnp.int32), {})
 
   def step(state, data, windows, drawn, key):
@@ -39,6 +40,6 @@ def describe(c):
 
 
 def images_per_step(c, classes, decoded, steps):
-  """None: there are no steps."""
+  """0: there are no steps."""
   del c, classes, decoded, steps
   return 0

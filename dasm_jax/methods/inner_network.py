@@ -19,6 +19,9 @@ from dasm_jax.types import Array, Batch, Synthetic
 STATISTICS_IMAGES = 16  # real images a class for batch norm's averages (DC)
 
 
+# ---- Its start
+
+
 class SweepKeys(NamedTuple):
   """Keys of a sweep: of its new network, averages, matching, training."""
   network: Array
@@ -29,6 +32,8 @@ class SweepKeys(NamedTuple):
 
 def sweep_keys(key, step):
   """The `SweepKeys` of a sweep of the segment that has this key."""
+  # By the step alone, so that a resumed run, and a host that reads ahead, find
+  # the same keys.
   return SweepKeys(*jax.random.split(jax.random.fold_in(key, step), 4))
 
 
@@ -44,6 +49,7 @@ def beginner(network, tx):
   there are any (IDC on ImageNet-100 has ten), drawn by chance, else fresh.
   """
   def begin(when, carry, data, key):
+    # The other half draws the batches of its warm-up (`matching._warmup`).
     start, _ = jax.random.split(key)
     def new(*_):
       if data.starts is None:
@@ -63,6 +69,8 @@ def with_averages(network, variables, data, indices, axis_name=None):
   """
   if indices is None:
     return variables
+  # One pass, as in DC's program: it moves the averages a tenth of the way to
+  # those of these images.
   images = sources.take(data, indices, axis_name).images
   return variables._replace(stats=network.apply(variables, images, True)[1])
 
@@ -74,10 +82,15 @@ def statistics_indices(everything, key):
       keys, *everything, STATISTICS_IMAGES).reshape(-1)
 
 
+# ---- Its training
+
+
 def training_indices(n, size, steps, key):
   """Batches of all `n` real images, `[steps, size]` int32, pass by pass."""
   if not steps:
     return jnp.zeros((0, size), jnp.int32)
+  # IDC's loader goes on within its epoch from sweep to sweep. Here each sweep
+  # begins a new one, so that its key alone tells what it reads.
   shuffle = jax.random.split(key)[0]
   passes = -(-steps * size // n)
   return jnp.concatenate([
@@ -96,6 +109,8 @@ def real_trainer(network, tx, recipe, axis_name=None):
   change = train_step.augmentation(recipe)
 
   def run(carry, data, order, key, begin=0, end=None):
+    # A key for each batch of the whole order, wherever a call begins: a warm-up
+    # in pieces is the same as in one. The first half of the key gave the order.
     alter = jax.random.split(jax.random.split(key)[1], len(order))
     def one(i, carry):
       batch = change(alter[i], sources.take(data, order[i], axis_name))
@@ -156,12 +171,16 @@ def _on_synthetic(network, tx, settings, axis_name):
 TRAINERS = {'real': _on_real, 'synthetic': _on_synthetic}
 
 
+# ---- Its end
+
+
 def lifetime(network, tx, settings, axis_name=None):
   """The `Lifetime` that the settings of a matching method ask for."""
   train = TRAINERS[settings.train_on]
   if not settings.watch:
     return fixed_lifetime(settings.inner, train(
         network, tx, settings, axis_name))
+  # Accuracy is looked at after each pass.
   once = train(network, tx, settings._replace(steps=1), axis_name)
   return watched_lifetime(
       settings.watch, settings.inner, settings.steps, once,
@@ -250,6 +269,8 @@ def watched_lifetime(watch, sweeps, passes, trainer, accuracy):
       carry = trainer(carry, around, alter)
       seen = push(seen, accuracy(carry[0], around.data, around.windows, look))
       return carry, seen, done + 1
+    # Devices leave the loop together, as they see one accuracy: else the next
+    # exchange between them would wait for ever.
     start = carry, jnp.zeros(watch.window), jnp.int32(0)
     return jax.lax.while_loop(on, one, start)[0]
 
@@ -258,6 +279,7 @@ def watched_lifetime(watch, sweeps, passes, trainer, accuracy):
     age = jnp.where(step == 0, 0, memory.age) + 1
     seen = push(memory.seen,
                 accuracy(carry[0], around.data, around.windows, look))
+    # Until a window is full, zeros of its start stand in it.
     ended = (age >= sweeps) | (
         (age >= watch.window) & (span(seen) < watch.rest))
     carry = jax.lax.cond(ended, lambda carry, *_: carry, train_until_moved,
@@ -283,6 +305,7 @@ def watched_accuracy(network, images, axis_name=None):
   They are drawn from the whole training set; each device looks at its classes.
   """
   def measure(variables, data, windows, key):
+    # By class number: draws are alike however devices split the classes.
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, windows.classes)
     def hits(args):
       key, row = args

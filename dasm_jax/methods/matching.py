@@ -8,6 +8,9 @@ All classes are matched in one step. IDC's program steps once a class on one
 tensor that holds all classes, whose momentum keeps the others moving; between
 two visits a class then moves by `lr v (1 + m + … + m^(C-1))` and keeps `m^C`
 of its momentum v. `joint_step` gives the one step that does the same.
+
+Sections: what these methods differ in and carry, the method itself (`init`,
+`draw`, `step`), the warm-up of its networks, the gradient of its images.
 """
 
 from collections.abc import Callable
@@ -31,6 +34,8 @@ from dasm_jax.types import (
   Variables,
   Warmup,
 )
+
+# ---- What they differ in, and what they carry
 
 
 class Settings(NamedTuple):
@@ -124,6 +129,9 @@ def joint_step(lr, momentum, classes):
   return lr * (1 - kept) / (1 - momentum), kept
 
 
+# ---- The method
+
+
 def method(network, settings, axis_name=None):
   """A `Method` of sweeps over the classes.
 
@@ -137,6 +145,8 @@ def method(network, settings, axis_name=None):
     images, then trains the network. Metrics are sums over all classes.
   """
   s = settings
+  # As in PyTorch the rate comes after the momentum: where it falls, gradients
+  # of earlier sweeps count less, too.
   tx = optax.trace(s.momentum)
   net_tx = train_step.sgd(s.net.momentum, s.net.weight_decay)
   image_gradient = _image_gradient(network, s, axis_name)
@@ -146,6 +156,7 @@ def method(network, settings, axis_name=None):
   trains = s.train_on == 'real' and s.steps and not s.watch
 
   def init(key, syn):
+    # The first sweep begins a network; this one gives the state its shape.
     variables, none = network.init(key), jnp.zeros((), jnp.int32)
     return State(syn, tx.init(syn.images), variables,
                  net_tx.init(variables.params), life.init(),
@@ -169,16 +180,22 @@ def method(network, settings, axis_name=None):
 
   def step(state, data, windows, drawn, key):
     keys = inner_network.sweep_keys(key, state.step)
+    # A network that was warmed up has begun already.
     fresh = life.over(state.memory, state.step) & (state.warmed == 0)
     variables, net_opt_state = begin(
         fresh, (state.variables, state.net_opt_state), data, keys.network)
+    # For matching only: in training batch norm goes on from its own averages.
     at = inner_network.with_averages(
         network, variables, data, drawn.shared.get('averages'), axis_name)
+    real = sources.take(data, drawn.by_class)
     direction, strength, metrics = image_gradient(
-        state, at, data, windows, drawn.by_class, keys.match)
+        state.syn, at, (windows.frozen, real) if s.union else real,
+        _class_keys(keys.match, windows)[1], windows.present, state.strength,
+        state.step)
     change, opt_state = tx.update(direction, state.opt_state)
     images = state.syn.images - image_rate(s, state.step) * change
     syn = state.syn._replace(images=synthetic.clip(s.codec, images))
+    # After the images, so that a network learns them as they are now.
     (variables, net_opt_state), memory = life.train(
         (variables, net_opt_state), state.memory, inner_network.Surroundings(
             syn, data, windows, drawn.shared.get('training')),
@@ -190,10 +207,13 @@ def method(network, settings, axis_name=None):
                 warmup=_warmup(network, net_tx, s, axis_name))
 
 
-def _warmup(network, tx, settings, axis_name):
-  """The `Warmup` of networks that live `inner` sweeps; None if there is none.
+# ---- The warm-up
 
-  Or if only the state tells when a network begins.
+
+def _warmup(network, tx, settings, axis_name):
+  """The `Warmup` of networks that live `inner` sweeps.
+
+  None if there is none, or if only the state tells when a network begins.
   """
   s = settings
   if s.watch or not s.warmup:
@@ -208,6 +228,7 @@ def _warmup(network, tx, settings, axis_name):
         len(data.labels), s.net.batch, s.warmup, order)
 
   def step(state, data, drawn, key, size):
+    # One half of the key begins the network, the other is that of `draw`.
     start = inner_network.sweep_keys(key, state.step).network
     carry = begin(state.warmed == 0, (state.variables, state.net_opt_state),
                   data, start)
@@ -221,6 +242,9 @@ def _warmup(network, tx, settings, axis_name):
                 lambda state: state.warmed, draw, step)
 
 
+# ---- The images
+
+
 def image_rate(settings, step):
   """The images' learning rate in a sweep."""
   if not settings.drops:
@@ -230,34 +254,26 @@ def image_rate(settings, step):
 
 
 def _image_gradient(network, settings, axis_name):
-  """`(state, variables, data, windows, drawn, key) -> (gradient, …)`.
-
-  The rest: the smoothed strength of SDC, and metrics.
-  """
+  """`objectives.image_gradient` of what the settings match."""
   s = settings
 
+  # Read from below: images are decoded and normalised, finished ones join them,
+  # and all are augmented as real ones are. So what an operation fills with 0
+  # has the data's mean, as in all of the programs.
   def wrap(flat):
     flat = objectives.augmented(flat, s.augment)
     if s.union:
       flat = objectives.joined(flat, s.codec, s.limit)
     return objectives.decoded(flat, s.codec, s.limit)
 
-  gradient = objectives.image_gradient(
+  return objectives.image_gradient(
       train_step.loss_fn(network), s.matching, s.correction, wrap,
       batched=s.batched, axis_name=axis_name)
-
-  def run(state, variables, data, windows, drawn, key):
-    real = sources.take(data, drawn)
-    target = (windows.frozen, real) if s.union else real
-    return gradient(
-        state.syn, variables, target, _class_keys(key, windows)[1],
-        windows.present, state.strength, state.step)
-
-  return run
 
 
 def _class_keys(key, windows):
   """For each class the keys of its draw and of its objective."""
+  # By class number, so that neither devices nor phases change a draw.
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, windows.classes)
   pairs = jax.vmap(jax.random.split)(keys)
   return pairs[:, 0], pairs[:, 1]

@@ -8,7 +8,7 @@ from dasm_jax.transforms import augment, photometric
 
 
 class Options(NamedTuple):
-  """What `methods.build` is told of a segment.
+  """What `methods.build` is given of a segment.
 
   classes: how many there are in all.
   codec: a `synthetic.Codec`, from stored images to what networks see.
@@ -45,6 +45,7 @@ def augmentation(c, codec):
 
 def network_recipe(c, codec):
   """The `recipes.Recipe` of inner networks between sweeps, or of a teacher."""
+  # One epoch stands for any: the method says how many batches there are.
   return recipes.recipe(
       1, lr=c.net_lr, momentum=c.net_momentum, weight_decay=c.net_weight_decay,
       batch=c.net_batch, strategy=c.net_augment, mode=c.augment_mode,

@@ -94,7 +94,8 @@ def _gradient(network, c):
 
 
 def _contrast(network, c):
-  def plain(step):  # each class alone, at first (DSAC)
+  # As DCC's program begins: the first networks match each class alone at first.
+  def plain(step):
     return (step // c.inner < c.alone_networks) & (
         step % c.inner < c.alone_sweeps)
   return objectives.contrastive_matching(
@@ -105,7 +106,9 @@ def _contrast(network, c):
 def _feature(network, c):
   distance = losses.distance(c.distance)
   blocks = dict(first=c.first_block, last=c.last_block)
-  if models.normalises_batches(network):  # in training, as published
+  # DM's program leaves its networks in training, so that batch norm normalises
+  # by the batch; that must then hold all classes.
+  if models.normalises_batches(network):
     return objectives.batch_feature_matching(
         functools.partial(network.features, train=True), distance, **blocks)
   return objectives.class_by_class(objectives.feature_matching(
@@ -113,6 +116,7 @@ def _feature(network, c):
 
 
 def _discriminate(network, c):
+  # `maps` are those before a block's pooling, at which CAFE looks.
   return objectives.discriminative_matching(
       network.maps, c.weights, c.discrimination)
 
@@ -121,6 +125,7 @@ def _statistics(network, c):
   return objectives.statistics_matching(network, c.statistics, c.first_layer)
 
 
+# `work` is what the dry run counts and what `packing` makes room for.
 MATCHES = {
     'gradient': Match(MATCHING, _gradient, lambda c, n: [
         ('gradient', c.batch), ('second', n)], alone=True),
@@ -152,6 +157,7 @@ class Spec(NamedTuple):
   presets: dict = {}
 
 
+# Entries that methods of a kind share.
 _SWEEPS = defaults(
     'first_block', 'last_block', 'alone_networks', 'alone_sweeps', 'batch',
     'limit', 'lr', 'lr_per_image', 'momentum', 'steps', 'inner', 'warmup',
@@ -166,7 +172,8 @@ _STUDENTS = defaults(
     'skip_above', 'assign', match='trajectory', lr=100.0, steps=5000,
     augment=DSA, augment_mode='mtt')
 
-# A student is trained on all that there is, and its rate is learned.
+# A student is trained on all that there is, and its rate is learned. SDC takes
+# the norm of what its steps follow, the gradient of a whole minibatch.
 _EXPERTS_PRESETS = {'segments.match': 'union', 'eval.lr': 0.0,
                     'sdc.penalty': 'batch_norm'}
 _IDC_PRESETS = {'syn.space': 'pixels', 'eval.recipe': 'idc'}
@@ -196,6 +203,7 @@ METHODS = {
                      net_augment=DSA),
     'dsac': _matching('contrast', distance='layerwise_cosine', augment=DSA,
                       net_augment=DSA, alone_networks=250, alone_sweeps=10),
+    # A fresh network for each sweep, which nothing trains.
     'dm': _matching('feature', distance='mse', first_block=-1, last_block=-1,
                     augment=DSA, inner=1, net_steps=0, lr=1.0),
     'cafe': _matching(
@@ -220,6 +228,7 @@ METHODS = {
          'eval.batch': 128}),
     'mtt': _trajectory(),
     'ftd': _trajectory(average=0.9995),
+    # Half the gradient, as its program has it; see `trajectory_matching`.
     'tesla': _trajectory(frozen=True, image_factor=0.5, steps=10_000),
     'datm': _trajectory({'syn.init': 'known', 'syn.labels': 'experts'},
                         lr_label=2.0, skip_above=1.0, steps=10_000),
@@ -309,6 +318,7 @@ def check_method(c):
 
 def _check_same_method(c):
   """A flag may change what is matched only within a method's settings."""
+  # Methods that match alike may differ in entries; `c` must have all of one's.
   rows = {name: set(row.settings) for name, row in METHODS.items()}
   own = spec(c.name).settings
   fitting = [name for name, row in METHODS.items()

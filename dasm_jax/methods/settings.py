@@ -44,6 +44,7 @@ ENTRIES = {
     'alone_sweeps': Entry(0, 'plain sweeps of these networks', at_least(0)),
     'batch': Entry(64, 'real images a class in a sweep', at_least(1)),
     'limit': Entry(0, 'decoded images a class in a sweep; 0: all', at_least(0)),
+    # From the last layer backwards; the final weight is for all before.
     'weights': Entry((1.0, 1.0, 0.1), 'of the layers (CAFE)', not_empty),
     'discrimination': Entry(
         0.01, 'weight of the discrimination loss (CAFE)'),
@@ -60,6 +61,7 @@ ENTRIES = {
     'steps': Entry(1000, 'sweeps over all segments'),
     'per_class_steps': Entry(
         False, 'as if images stepped after each class, not once a sweep'),
+    # CAFE halves the rate at 1200, 1600 and 1800 of 2000.
     'drops': Entry((0.6, 0.8, 0.9),
                    'shares of the steps after which the rate falls', shares),
     'decay': Entry(0.5, 'what the rate is multiplied by at each of drops'),
@@ -90,6 +92,7 @@ ENTRIES = {
         128, 'real images a class that accuracy is watched on; 0: networks '
         'live inner sweeps', at_least(0)),
     'watch_window': Entry(10, 'accuracies that count', at_least(2)),
+    # Both as in the program of CAFE.
     'watch_rest': Entry(
         0.04, 'a network ends once accuracies span less'),
     'watch_move': Entry(

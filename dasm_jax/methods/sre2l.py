@@ -7,6 +7,9 @@ probabilities become the labels.
 
 Batches are matched alone, so finished segments change nothing in a new one
 (`segments.match=union` is `new`); a segment's window is what its teacher sees.
+
+Sections: what a run carries, the method (`init`, `draw`, `step`), the teacher,
+the recovery of the images.
 """
 
 import math
@@ -26,6 +29,9 @@ from dasm_jax.training import recipes, soft_labels, train_step
 from dasm_jax.types import Array, Drawn, Method, Synthetic, Variables, Window
 
 SECOND = 0.9  # Adam's, of the squares
+
+
+# ---- What a run carries
 
 
 class Settings(NamedTuple):
@@ -102,6 +108,9 @@ def build(network, c, matching, options):
       batched=o.batched), o.axis_name)
 
 
+# ---- The method
+
+
 def method(network, settings, axis_name=None):
   """SRe2L's `Method`.
 
@@ -114,6 +123,7 @@ def method(network, settings, axis_name=None):
     UserError: a network without batch norm; fewer steps than the teacher asks.
   """
   _check(network, settings)
+  # Without the rate, which falls as a cosine.
   tx = optax.scale_by_adam(settings.momentum, SECOND)
   net_tx = train_step.sgd(settings.net.momentum, settings.net.weight_decay)
   teach = _teacher(network, net_tx, settings, axis_name)
@@ -128,6 +138,7 @@ def method(network, settings, axis_name=None):
                  jnp.zeros((), jnp.int32))
 
   def draw(data, windows, key, step):
+    # All devices train the same teacher: each needs the windows of all classes.
     window = windows.window
     if axis_name is not None:
       window = Window(*jax.lax.all_gather(window, axis_name, tiled=True))
@@ -147,6 +158,7 @@ def method(network, settings, axis_name=None):
 
   def step(state, data, windows, drawn, key):
     keys = step_keys(key, state.step)
+    # Each segment has a teacher of its own, which sees its window.
     carry = jax.lax.cond(
         state.step == 0, renew, lambda carry, _: carry,
         (state.variables, state.net_opt_state), keys.network)
@@ -155,6 +167,7 @@ def method(network, settings, axis_name=None):
         lambda carry, *_: (carry, jnp.zeros((), jnp.float32)),
         carry, data, drawn.shared['teacher'], keys.teach, state.step)
     state = state._replace(variables=variables, net_opt_state=net_opt_state)
+    # Until the teacher is ready images wait, with metrics of the same shapes.
     shapes = jax.eval_shape(recover, state, windows, keys.match)[1]
     def wait(state, *_):
       zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -173,14 +186,19 @@ def method(network, settings, axis_name=None):
   return Method(init, draw, step, AXES)
 
 
+# ---- The teacher
+
+
 def _keep_labels(variables, syn, windows, key):
-  """The labels as they are: an evaluation's recipe tells its own."""
+  """The labels as they are; with `relabel` each view gets its own later."""
   del variables, windows, key
   return syn.labels
 
 
 def _draw_teacher_batch(settings, key, everything, window):
   """A batch of real images, classes and then images at random, `[size]`."""
+  # With replacement, so that a step's key alone tells them: there is no epoch
+  # to go on with.
   which, where, often = jax.random.split(key, 3)
   shape = (settings.net.batch,)
   classes = jax.random.randint(which, shape, 0, len(everything.counts))
@@ -228,6 +246,9 @@ def _teacher(network, tx, settings, axis_name):
   return run
 
 
+# ---- The images
+
+
 def _recovery(network, tx, settings, axis_name):
   """`(state, windows, key) -> (state, metrics)`: the images moved once."""
   def wrap(flat):
@@ -250,6 +271,7 @@ def _recovery(network, tx, settings, axis_name):
         state.strength, state.step)
     change, adam = tx.update(direction, state.opt_state)
     lr = _cosine(settings.lr, (state.step - begin) / (settings.steps - begin))
+    # After every step, as published: pixels stay between black and white.
     images = synthetic.clip_to_pixels(
         settings.codec, state.syn.images - lr * change)
     return state._replace(syn=state.syn._replace(images=images),

@@ -2,6 +2,9 @@
 
 The whole synthetic set trains one student, so nothing is split by class: the
 devices share the expert starts of a step, whose gradients are averaged.
+
+Sections: what a run carries, the method (`init`, `draw`, `step`), how the set
+moves, its gradient.
 """
 
 from collections.abc import Callable
@@ -21,6 +24,9 @@ from dasm_jax.types import Array, Drawn, Method, Synthetic
 SURE = 1e-20  # the least probability a learned label starts from
 
 
+# ---- What a run carries
+
+
 class Pairs(NamedTuple):
   """Where experts stood, and where they went; the same on every device.
 
@@ -38,7 +44,7 @@ class Settings(NamedTuple):
   unravel: `[parameters] -> params`, what `loss_fn` takes.
   loss_fn: `(params, Batch) -> scalar` of the student.
   augment: of the student's minibatches, or None.
-  correction: a `objectives.Correction`; its penalty is averaged over the steps.
+  correction: an `objectives.Correction`, its penalty a mean over the steps.
   codec: a `synthetic.Codec`.
   student_steps, batch: of the student; batch 0 is all images.
   frozen, image_factor: see `objectives.trajectory_matching`.
@@ -85,6 +91,7 @@ class State(NamedTuple):
   step: Array
 
 
+# Nothing is split: every device has the whole set.
 AXES = State(*(Synthetic(None, None, None),) * 3, None, None)
 
 
@@ -101,6 +108,9 @@ def build(network, c, matching, options):
       correction=o.correction, codec=o.codec, batch=c.batch_syn, union=o.union,
       assign=experts.student_logits_fn(network) if c.assign else None,
       **{name: c[name] for name in same}), o.axis_name)
+
+
+# ---- The method
 
 
 def method(settings, axis_name=None):
@@ -148,7 +158,12 @@ def method(settings, axis_name=None):
   return Method(init, draw, step, AXES)
 
 
+# ---- How the set moves
+
+
 def _optimizers(settings):
+  # Of images, labels and rate: a `Synthetic`'s fields. The rates come after the
+  # momentum, as in PyTorch.
   return [optax.trace(momentum) for momentum in (
       settings.momentum, settings.label_momentum, settings.momentum)]
 
@@ -159,10 +174,13 @@ def _move(settings, state, change):
   images = synthetic.clip(
       settings.codec, old.images - settings.lr * change.images)
   logits = old.labels - settings.lr_label * change.labels
-  # To first order lr - lr_lr * change, but never negative.
+  # To first order lr - lr_lr * change, but never negative: in MTT's program it
+  # may be, or explode, and users report both. One step changes it by a factor
+  # of e at most.
   rate = old.lr * jnp.exp(jnp.clip(
       -settings.lr_lr * change.lr / old.lr, -1, 1))
   learned = Synthetic(images, logits, rate)
+  # The average is the result; students go on from the images themselves.
   shown = sam.moving_average(state.syn.images, images, settings.average) if (
       settings.average) else images
   labels = jax.nn.softmax(logits) if settings.lr_label else state.syn.labels
@@ -190,6 +208,9 @@ def _finished(settings, windows, axis_name):
   return jax.tree.map(lambda x: x[:classes], frozen)
 
 
+# ---- Its gradient
+
+
 def _gradient(settings, axis_name):
   """`(state, data, frozen, key) -> (gradient, strength, metrics)`."""
   correction = settings.correction
@@ -210,6 +231,7 @@ def _gradient(settings, axis_name):
       return value, metrics.get('sdc/difficulty', jnp.zeros_like(value))
     values, pull = jax.vjp(values_of, state.learned)
     one, none = jnp.ones_like(values[0]), jnp.zeros_like(values[0])
+    # One student, pulled back twice: its gradients' norms are compared.
     if active and correction.relative:
       return values, [pull((one, none))[0], pull((none, one))[0]]
     weight = none + correction.at(state.step) if active else none
@@ -218,6 +240,7 @@ def _gradient(settings, axis_name):
   def run(state, data, frozen, key):
     at = (state.step - data.first) * settings.starts
     def add(j):
+      # Experts may be kept in half precision; students are not.
       start, target = (
           settings.unravel(rows[at + j].astype(jnp.float32))
           for rows in (data.start, data.target))
@@ -244,8 +267,8 @@ def _inputs(settings):
     if frozen is not None:
       both = (jnp.concatenate(x, axis=1) for x in zip(
           frozen, both, strict=True))
-    flat = synthetic.training_inputs(settings.codec, Synthetic(*both,
-                                                               learned.lr))
+    flat = synthetic.training_inputs(
+        settings.codec, Synthetic(*both, learned.lr))
     return Synthetic(*flat, learned.lr)
   return inputs
 
@@ -255,7 +278,10 @@ def _counted(settings, values, gradients):
   loss, hard = values
   limit = settings.skip_above
   good = jnp.isfinite(loss) & (loss <= limit) if limit else jnp.bool_(True)
+  # With a limit a loss that is not finite is shown as that, and the run goes
+  # on; without one it ends (`results.check_finite`).
   shown = jnp.where(jnp.isfinite(loss), loss, limit) if limit else loss
+  # Not `x * good`: NaN times 0 is NaN.
   hard, gradients = jax.tree.map(
       lambda x: jnp.where(good, x, 0), (hard, gradients))
   return {'loss': shown, 'difficulty': hard, 'gradients': gradients,

@@ -48,6 +48,7 @@ def build(name, *, shape, classes, dtype='float32', **settings):
   for setting in settings:
     if setting not in known:
       raise unknown(f'setting of network {name}', setting, known)
+  # Values of another type fail somewhere within the model.
   try:
     module = MODELS[name](shape, classes, **settings)
   except TypeError as error:
@@ -63,6 +64,7 @@ def settings_of(name):
   """
   if name not in MODELS:
     raise unknown('network', name, MODELS)
+  # What a model takes by keyword alone are its settings.
   parameters = inspect.signature(MODELS[name]).parameters.values()
   return {x.name: x.default for x in parameters if x.kind == x.KEYWORD_ONLY}
 
@@ -70,14 +72,21 @@ def settings_of(name):
 def pure(module, shape, dtype=None):
   """A linen module returning `(logits, features)` as a `Network`.
 
-  It may sow `maps`, its blocks before they are pooled. dtype: what it reads
-  images in; None is their own. What comes out of it is float32 at least.
+  `features` has what each block puts out, `[n, height, width, channels]`, at
+  least one; `layers.classify` reads the last. Norms are those of `layers`: they
+  sow the `moments` that SRe2L reads. It may sow `maps`, its blocks before they
+  are pooled.
+
+  dtype: what it reads images in; None is their own. What comes out of it is
+  float32 at least.
   """
 
   def init(key):
     variables = module.init(key, jnp.zeros((1, *shape)))
     return Variables(variables['params'], variables.get('batch_stats', {}))
 
+  # Layers cast their parameters to the type of what they read, so that the
+  # images decide for the whole network.
   def narrow(images):
     return images if dtype is None else images.astype(dtype)
 
@@ -89,6 +98,7 @@ def pure(module, shape, dtype=None):
     tree = {'params': variables.params}
     if variables.stats:
       tree['batch_stats'] = variables.stats
+    # Without batch norm training is as anything else.
     if not (train and variables.stats):
       return wide(module.apply(tree, images)), variables.stats
     out, new = module.apply(tree, images, train=True, mutable=['batch_stats'])
@@ -109,6 +119,7 @@ def pure(module, shape, dtype=None):
     tree = {'params': variables.params}
     if variables.stats:
       tree['batch_stats'] = variables.stats
+    # Layers sow only where this collection may change.
     changing = ['intermediates'] + ['batch_stats'] * bool(
         train and variables.stats)
     out, seen = module.apply(

@@ -34,6 +34,7 @@ class ConvNet(nn.Module):
       x = layers.Conv(self.width, padding=padding)(x)
       x = layers.Norm(self.norm)(x, train)
       x = act(x)
+      # CAFE looks at maps before they are pooled.
       self.sow('intermediates', 'maps', x)
       x = layers.pool(x, self.pooling)
       features.append(x)
@@ -58,6 +59,7 @@ def convnet(shape, classes, *, depth=3, width=128, norm='instance',
     raise UserError(f'depth {depth} and width {width} must be at least 1')
   layers.check_norm(norm, [width])
   first_padding = layers.first_padding(first_padding, shape, 3, 1)
+  # A padding of 1 keeps the sides; every pooling rounds them down.
   side = min(shape[:2]) + 2 * (first_padding - 1)
   if pooling != 'none' and side >> depth == 0:
     raise UserError(

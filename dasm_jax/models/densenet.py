@@ -39,6 +39,7 @@ class DenseNet(nn.Module):
       for _ in range(blocks):
         new = self._conv(x, 4 * self.growth, 1, train)
         new = self._conv(new, self.growth, 3, train)
+        # New maps first, as in the released program.
         x = jnp.concatenate([new, x], -1)
     x = jax.nn.relu(layers.Norm(self.norm)(x, train))
     features += [x, x.mean((1, 2), keepdims=True)]
@@ -70,6 +71,7 @@ def densenet(shape, classes, *, blocks=(6, 12, 24, 16), growth=12,
     raise UserError(f'blocks {blocks} and growth {growth} must be at least 1')
   if not 0 < reduction <= 1:
     raise UserError(f'reduction {reduction} must be in (0, 1]')
+  # How many maps each norm sees: before and after every dense layer of a stage.
   maps, seen = 2 * growth, []
   for stage, count in enumerate(blocks):
     maps = int(reduction * maps) if stage else maps

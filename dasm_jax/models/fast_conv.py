@@ -40,6 +40,7 @@ def convolution(images, kernel, padding, stride=1):
     return _lax(images, kernel, padding, stride)
   if stride == 1:
     return _convolution(images, kernel, padding)
+  # A 1x1 kernel sees no neighbours: the others need not be folded in.
   if len(kernel) == 1 and not padding:
     return _convolution(images[:, ::stride, ::stride], kernel, 0)
   return _convolution(*_fold_stride(images, kernel, padding, stride), 0)
@@ -60,6 +61,7 @@ def _fold_stride(images, kernel, padding, stride):
   """
   k, _, c_in, c_out = kernel.shape
   taps = -(-k // stride)
+  # Below zero it cuts off what no output sees.
   def fit(side):
     out = (side + 2 * padding - k) // stride + 1
     return padding, (out - 1 + taps) * stride - side - padding, 0
@@ -134,6 +136,7 @@ def weight_gradient(images, cotangent, padding, k):
   block = _block(n, height * width)
   images = images.reshape(n // block, block, *images.shape[1:])
   cotangent = cotangent.reshape(n // block, block * height * width, c_out)
+  # Blocks of half precision are added up in float32.
   narrow, sums = c_in < NARROW, jnp.promote_types(images.dtype, jnp.float32)
   if not narrow:
     # Once for all blocks: a product with both operands row-major is faster.
@@ -152,6 +155,7 @@ def weight_gradient(images, cotangent, padding, k):
 
 def _block(n, positions):
   """The largest divisor of `n` whose images have at most ROWS positions."""
+  # Equal blocks need no padding, and are one program.
   block = max(1, min(n, ROWS // positions))
   while n % block:
     block -= 1
@@ -173,6 +177,8 @@ def _weight_gradient_fwd(images, cotangent, padding, k):
 
 
 def _weight_gradient_bwd(padding, k, saved, kernel):
+  # It is linear in both, so its derivatives are a data gradient and a
+  # convolution: any order of reverse mode meets these three pieces only.
   images, cotangent = saved
   return (_input_gradient(cotangent, kernel, padding),
           _convolution(images, kernel, padding))

@@ -28,6 +28,7 @@ class ForwardCost(NamedTuple):
 @functools.cache
 def forward_cost(network, shape):
   """The `ForwardCost` of a network for images of `shape`, by its trace."""
+  # By shapes alone: nothing is computed.
   variables = jax.eval_shape(network.init, jax.random.key(0))
   image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
   jaxpr = jax.make_jaxpr(lambda v, x: network.apply(v, x)[0])(variables, image)
@@ -52,6 +53,7 @@ def count_jaxpr(jaxpr):
 
 
 def _inner_jaxprs(value):
+  # A jaxpr, a closed one, or several (as the branches of `cond`).
   if hasattr(value, 'eqns'):
     yield value
   elif hasattr(value, 'jaxpr'):
@@ -65,6 +67,7 @@ def _equation_flops(equation):
   """Two for each multiplication of a product or a convolution."""
   made = math.prod(equation.outvars[0].aval.shape)
   if equation.primitive.name == 'dot_general':
+    # Each number is a sum over the contracted axes.
     (summed, _), _ = equation.params['dimension_numbers']
     left = equation.invars[0].aval.shape
     return 2 * made * math.prod(left[axis] for axis in summed)

@@ -28,6 +28,8 @@ class LeNet(nn.Module):
       x = layers.pool(x, 'max')
       features.append(x)
     logits, features = _perceptron(x, (120, 84), self.classes, features)
+    # A hidden layer ends in no pooling: it is its own map. `models.pure` adds
+    # the last one.
     self.sow('intermediates', 'maps', features[2])
     return logits, features
 
@@ -52,6 +54,7 @@ def _perceptron(x, widths, classes, features):
   """Logits and, after `features`, the hidden layers; inside a module."""
   for width in widths:
     x = jax.nn.relu(layers.classify(x, width))
+    # As an image of one pixel, like the maps of other networks.
     features.append(x[:, None, None])
   return layers.classify(x, classes), tuple(features)
 

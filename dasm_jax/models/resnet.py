@@ -53,6 +53,7 @@ class ResNet(nn.Module):
         halve = stage > 0 and block == 0
         x = self._block(x, self.widths[stage + 1], halve, train)
       features.append(x)
+    # DC's AP network has no last average: its classifier reads the whole map.
     if not self.flat:
       features.append(x.mean((1, 2), keepdims=True))
     return layers.classify(features[-1], self.classes), tuple(features)
@@ -66,6 +67,7 @@ class ResNet(nn.Module):
     pool = functools.partial(
         layers.pool, kind='avg' if halve and self.pooled else 'none')
     out = self._conv(width, stride=stride)(x)
+    # The main path is halved after the ReLU, as in the released networks.
     out = pool(jax.nn.relu(layers.Norm(self.norm)(out, train)))
     out = layers.Norm(self.norm)(self._conv(width)(out), train)
     if halve or x.shape[-1] != width:
@@ -133,6 +135,7 @@ def _idc(name, shape, classes, depth, widen, norm, variant, stem):
   kernel, pools = STEMS[stem]
   widths = layers.widened(WIDTHS[variant], widen)
   layers.check_norm(norm, widths)
+  # Pooling drops an odd last row and may leave nothing; strides round up.
   pooled = name == 'resnet_ap'
   layers.check_side(name, shape, (8 if pooled else 1) << pools)
   return ResNet(classes, widths, blocks, norm, pooled, kernel, pools,
@@ -164,6 +167,7 @@ def resnet18_ap(shape, classes, *, norm='instance', widen=1.0):
 def _dc(name, shape, classes, norm, widen):
   widths = layers.widened(WIDTHS['imagenet'], widen)
   layers.check_norm(norm, widths)
+  # No `kernel_init`: unlike IDC's, these convolutions start as PyTorch's do.
   pooled = name == 'resnet18_ap'
   layers.check_side(name, shape, 8 if pooled else 1)
   return ResNet(classes, widths, BLOCKS[18], norm, pooled, flat=pooled)

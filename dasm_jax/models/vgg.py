@@ -38,6 +38,7 @@ class Stages(nn.Module):
         x = layers.Conv(width, kernel, padding)(x)
         x = jax.nn.relu(layers.Norm(self.norm)(x, train))
         padding = None
+      # The one map that the pooling of the stage reads.
       self.sow('intermediates', 'maps', x)
       x = layers.pool(x, 'max')
       features.append(x)
@@ -75,6 +76,7 @@ def _stages(name, shape, classes, norm, widen, padding, defaults):
   widths = tuple(layers.widened(stage, widen) for stage in stages)
   layers.check_norm(norm, sum(widths, ()))
   padding = layers.first_padding(padding, shape, *defaults)
+  # Pixels by which the first convolution makes the sides smaller.
   lost = kernels[0] - 1 - 2 * padding
   layers.check_side(name, shape, (1 << len(stages)) + lost)
   return Stages(classes, widths, kernels, norm, padding)

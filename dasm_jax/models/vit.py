@@ -37,6 +37,7 @@ class ViT(nn.Module):
   def __call__(self, x, train=False):
     n, height, width, c = x.shape
     p, rows, columns = self.patch, height // self.patch, width // self.patch
+    # Patches row by row, so that tokens can be laid out as a map again.
     x = x.reshape(n, rows, p, columns, p, c).transpose(0, 1, 3, 2, 4, 5)
     x = layers.Dense(self.width)(x.reshape(n, rows * columns, p * p * c))
     x += self.param('positions', nn.initializers.normal(0.02),
@@ -45,6 +46,7 @@ class ViT(nn.Module):
     for _ in range(self.depth):
       x += self._attention(layers.LayerNorm()(x))
       hidden = layers.Dense(4 * self.width)(layers.LayerNorm()(x))
+      # Exact, as PyTorch's; JAX's default is the tanh approximation.
       x += layers.Dense(self.width)(jax.nn.gelu(hidden, approximate=False))
       features.append(x.reshape(n, rows, columns, self.width))
     x = layers.LayerNorm()(x).mean(1)
@@ -53,6 +55,7 @@ class ViT(nn.Module):
 
   def _attention(self, x):
     n, tokens, width = x.shape
+    # One product for q, k and v of all heads.
     x = layers.Dense(3 * width)(x)
     q, k, v = jnp.moveaxis(
         x.reshape(n, tokens, 3, self.heads, width // self.heads), 2, 0)

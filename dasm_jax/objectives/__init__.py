@@ -39,6 +39,7 @@ from dasm_jax.objectives.matching import (
   statistics_matching,
 )
 from dasm_jax.objectives.trajectory import (
+  StudentSteps,
   distance,
   minibatches,
   student,
@@ -54,8 +55,8 @@ from dasm_jax.objectives.wrappers import (
 )
 
 __all__ = [
-    'KERNELS', 'Correction', 'Matching', 'added', 'all_classes',
-    'augmented', 'batch_feature_matching', 'class_by_class',
+    'KERNELS', 'Correction', 'Matching', 'StudentSteps', 'added',
+    'all_classes', 'augmented', 'batch_feature_matching', 'class_by_class',
     'contrastive_matching', 'decoded', 'difficulty_only', 'directional',
     'discriminative_matching', 'distance', 'each_class', 'feature_matching',
     'gradient_matching', 'image_gradient', 'joined', 'minibatches',

@@ -1,6 +1,8 @@
 """SDC: the difficulty of the synthetic samples, added to any objective.
 
-Source: SDC (2408.12483).
+Source: SDC (2408.12483). We could read its abstract only: a regulariser by the
+gradient norm of the synthetic samples, with one strength. Which norm that is,
+and a strength relative to the matching's, are our reading.
 """
 
 from typing import NamedTuple
@@ -22,10 +24,11 @@ def sdc(objective, loss_fn, weight, *, penalty='sample_norm'):
       itself and costs nothing.
     penalty: see `difficulty.penalty`; the mean per-sample gradient norm.
 
-  Source: SDC (2408.12483); the paper's formula is read as documented there.
+  Returns:
+    An objective on flat batches, with the metric `sdc/difficulty` besides.
   """
-  return wrappers.added(objective, weight, difficulty_only(loss_fn,
-                                                           penalty=penalty))
+  return wrappers.added(
+      objective, weight, difficulty_only(loss_fn, penalty=penalty))
 
 
 def difficulty_only(loss_fn, *, penalty='sample_norm'):
@@ -38,6 +41,9 @@ def difficulty_only(loss_fn, *, penalty='sample_norm'):
     return value, {'sdc/difficulty': value}
   return objective
 
+
+# The ratio of two gradients' norms jumps from sweep to sweep. We know of no
+# published value.
 SMOOTHING = 0.9
 
 
@@ -56,8 +62,11 @@ class Correction(NamedTuple):
 
   def at(self, step):
     """The strength at a step: a number if constant, else traced."""
+    # A Python number: `wrappers.added` sees whether it is 0, and then leaves
+    # SDC out of the program.
     if self.start == self.end:
       return self.start
+    # The last sweep is number `total - 1`, and has `end`.
     done = jnp.clip(step / max(self.total - 1, 1), 0, 1)
     return self.start + (self.end - self.start) * done
 

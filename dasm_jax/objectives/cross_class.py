@@ -56,13 +56,15 @@ def all_classes(objective, wrap, *, batched=None, axis_name=None):
     As `objectives.per_class`; `syn.labels` say how many classes there are.
   """
   def seen(syn, params, target, key):
+    # Not a loss: as metrics it hands out what `wrap` makes of a class.
     del params, key
     return jnp.zeros((), syn.images.dtype), (syn[:2], target)
 
   def gather(x, count):
     if axis_name is not None:
       x = jax.lax.all_gather(x, axis_name, tiled=True)
-    return x[:count]  # rows that only fill a device stand at the end
+    # Rows that only fill a device stand at the end.
+    return x[:count]
 
   def total(syn, params, target, key, weights=None):
     def prepare(images, labels, target, key):
@@ -74,6 +76,9 @@ def all_classes(objective, wrap, *, batched=None, axis_name=None):
     inputs, target = jax.tree.map(
         lambda x: gather(x, syn.labels.shape[-1]), made)
     values = objective(Synthetic(*inputs, syn.lr), params, target)
+    # Every device has the values of all classes and counts its own; the
+    # transpose of `all_gather` adds up what the losses of all devices say of an
+    # image. Rows that only fill a device have weight 0: any value does.
     rows = jnp.arange(len(weights))
     if axis_name is not None:
       rows += jax.lax.axis_index(axis_name) * len(weights)
@@ -97,12 +102,16 @@ def sums_over_classes(matching, lift, args, step, axis_name=None):
   sums = ()
   for stage in matching.stages:
     of_class = stage(sums, step)
+    # Handed over as metrics, which `per_class` sums over the classes, each
+    # times its weight: rows that only fill a device add nothing. The keys are
+    # those of the loss, so both passes see the same augmented images.
     def flat(syn, params, target, key, of_class=of_class):
       return jnp.zeros((), syn.images.dtype), of_class(
           syn, params, target, key)
     _, found = lift(flat)(*args)
     if axis_name is not None:
       found = jax.lax.psum(found, axis_name)
+    # Constants: the gradient in them enters through `directional`.
     sums = (*sums, jax.lax.stop_gradient(found))
   return sums
 
@@ -141,6 +150,8 @@ def image_gradient(loss_fn, matching, correction, wrap, *, batched=None,
 
   def corrected(objective, weight):
     """Class-major, with `weight` times the difficulty of the images."""
+    # Where all classes are one batch the difficulty is another pass, by the
+    # same keys, so of the same augmented images.
     if matching.whole:
       return wrappers.added(
           all_classes(objective, wrap, batched=batched, axis_name=axis_name),
@@ -160,9 +171,12 @@ def image_gradient(loss_fn, matching, correction, wrap, *, batched=None,
     objective = matching.at(sums_over_classes(
         matching, lift, args, step, axis_name), step)
     weight = correction.at(step)
+    # Two gradients, whose norms are compared before they are added. A plain
+    # weight, or none, costs one.
     if correction.relative and (correction.start or correction.end):
       found, metrics = gradient(corrected(objective, 0), *args)
       harder, more = gradient(lift(difficulty), *args)
+      # Norms over all classes on all devices: the state has one strength.
       now = weight * _global_norm(found, axis_name) / (
           _global_norm(harder, axis_name) + 1e-12)
       strength = corrections.smoothed(strength, now, step)

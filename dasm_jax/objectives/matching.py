@@ -1,4 +1,11 @@
-"""What is matched: gradients, features, and the statistics of batch norm."""
+"""What is matched: gradients, features, and the statistics of batch norm.
+
+First the losses of one class by itself (`gradient_matching`,
+`feature_matching`), which are objectives on flat batches. Then those in which
+classes depend on each other: each of these is a `cross_class.Matching`
+(`statistics_matching` of SRe2L, `batch_feature_matching` of DM with batch norm,
+`contrastive_matching` of DSAC, `discriminative_matching` of CAFE).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +15,11 @@ from dasm_jax.errors import UserError
 from dasm_jax.objectives import cross_class
 from dasm_jax.types import Batch
 
+# What has rows, of which `losses.layerwise_cosine` compares each. To biases and
+# the scales of norms DC's program gives a distance of 0.
 KERNELS = (2, 3, 4)
+
+# ---- One class by itself
 
 
 def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
@@ -34,6 +45,8 @@ def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
   def objective(syn, params, target, key=None):
     del key
     real = gradient(params, target)
+    # The mean of the devices' losses is another objective: off by 2 % in the
+    # value and 32 % in the image gradient, as measured.
     if axis_name is not None:
       real = jax.lax.pmean(real, axis_name)
     real = jax.lax.stop_gradient(losses.select(real, ndims))
@@ -83,6 +96,9 @@ def select_blocks(features, first=0, last=None):
   return list(features[start:stop + 1])
 
 
+# ---- Classes that depend on each other
+
+
 def statistics_matching(network, weight, first):
   """The `objectives.Matching` of SRe2L; `params` are the teacher's variables.
 
@@ -97,6 +113,7 @@ def statistics_matching(network, weight, first):
   Source: SRe2L (2306.13092), with the weights of its released program.
   """
   def own(seen):
+    # Means of squares, unlike variances, add up over the images of a batch.
     return {layer: {'mean': x['mean'], 'square': x['var'] + x['mean'] ** 2}
             for layer, x in seen.items()}
 
@@ -104,6 +121,7 @@ def statistics_matching(network, weight, first):
     del sums, step
     def of_class(syn, params, target, key):
       del target, key
+      # A shape would count rows that only fill a device; they have weight 0.
       return {'classes': jnp.ones(()),
               'own': own(network.moments(params, syn.images)[1])}
     return of_class
@@ -117,7 +135,10 @@ def statistics_matching(network, weight, first):
       count = total['classes'].astype(logits.dtype)
       value, direction = jax.value_and_grad(statistics_distance)(
           total['own'], params.stats, count, first)
+      # Here `cross_entropy` is a mean over the slots of a class; wanted is the
+      # mean over the classes of each slot's batch, summed over the slots.
       entropy = losses.cross_entropy(logits, syn.labels) * len(logits) / count
+      # Each class counts its share of the one value.
       found = value / count + cross_class.directional(direction, own(seen))
       value = entropy + weight * found
       return value, {'match/loss': value, 'match/entropy': entropy,
@@ -150,8 +171,9 @@ def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
                            last=None):
   """`objectives.feature_matching` whose features depend on the whole batch.
 
-  Real and synthetic images, each of all classes, go through the network in
-  one batch: DM with batch norm in training. Args as there.
+  The real images of all classes go through the network in one batch, and the
+  synthetic ones of all classes in another: DM with batch norm in training.
+  Args as there; its objective is one for `cross_class.all_classes`.
 
   Source: DM (2110.04181), as released.
   """
@@ -195,6 +217,7 @@ def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
         return fake, gradient(params, target)
       def neither():
         return jax.tree.map(jnp.zeros_like, jax.eval_shape(both))
+      # Where each class is matched alone nobody reads the sums.
       fake, real = jax.lax.cond(warm(step), neither, both)
       return {'fake': fake, 'real': real, 'classes': jnp.ones(())}
     return of_class
@@ -208,6 +231,8 @@ def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
           mean['fake'], mean['real'])
       count = total['classes'].astype(value.dtype)
       own = gradient(params, Batch(syn.images, syn.labels))
+      # Each class counts its share of the distance, and enters the mean by its
+      # share.
       value = (value + cross_class.directional(direction, own)) / count
       return value, {'match/loss': value}
 
@@ -240,10 +265,12 @@ def discriminative_matching(maps_fn, weights, inner=0.01):
     return maps[-1].reshape(len(maps[-1]), -1)
 
   def centre(maps, target):
+    # `[classes, d]`, 0 but for the row of the class: their sum is S.
     return target.labels[0][:, None] * flatten(maps).mean(0)
 
   def entropy(centres, maps, labels):
     logits = flatten(maps) @ centres.T
+    # A sum over the images, as the released program reduces it.
     return losses.cross_entropy(logits, labels) * len(logits)
 
   def centres(sums, step):
@@ -258,6 +285,7 @@ def discriminative_matching(maps_fn, weights, inner=0.01):
     def of_class(syn, params, target, key):
       del syn, key
       real = maps_fn(params, target.images)
+      # In all rows of S: the mean of one class moves the softmax of all.
       return jax.grad(entropy)(sums[0], real, target.labels)
     return of_class
 
@@ -273,6 +301,7 @@ def discriminative_matching(maps_fn, weights, inner=0.01):
                    for b, x in enumerate(apart))
       told = entropy(sums[0], real, target.labels) + cross_class.directional(
           sums[1], centre(fake, target))
+      # The last map counts twice, as a map and flattened, as features.
       value = middle + apart[0] + inner * told
       return value, {'match/loss': value, 'match/middle': middle,
                      'match/discrimination': told}

@@ -1,4 +1,8 @@
-"""Wrappers of objectives: augmentation, decoding, unions, sums over classes."""
+"""Wrappers of objectives: augmentation, decoding, unions, sums over classes.
+
+Where one of them draws, it splits its key: one half for its own draws, the
+other for what it wraps.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +49,8 @@ def decoded(objective, codec, limit=None):
 def _decoded_inputs(codec, limit, key, images, labels):
   labels = labels[synthetic.decoded_from(codec, len(images))]
   images = synthetic.decode(codec, images)
+  # IDC's program matches at most 128 decoded images a class: at 50 stored ones
+  # of factor 2 that is 64 % of them in each step.
   if limit is not None and len(images) > limit:
     chosen = jax.random.permutation(key, len(images))[:limit]
     images, labels = images[chosen], labels[chosen]
@@ -73,6 +79,7 @@ def added(objective, weight, other):
 
   Both are flat, or both class-major.
   """
+  # Of a traced weight nobody can tell whether it is 0.
   if isinstance(weight, (int, float)) and weight == 0:
     return objective
 
@@ -98,19 +105,19 @@ def per_class(objective, *, batched=None):
     leaves of `target` begin with classes, `key` is one or one a class, weights
     `[classes]` scale them (0 for padding); metrics are summed alike.
   """
-  def each(images, labels, lr, params, target, key, weight):
-    def weighted(syn):
-      return jax.tree.map(lambda x: x * weight,
-                          objective(syn, params, target, key))
-    return jax.value_and_grad(weighted, has_aux=True)(
-        Synthetic(images, labels, lr))
-
   def forward(syn, params, target, keys, weights):
     def one(images, labels, target, key, weight):
-      return each(images, labels, syn.lr, params, target, key, weight)
+      def weighted(syn):
+        return jax.tree.map(lambda x: x * weight,
+                            objective(syn, params, target, key))
+      # Already on the way forward: differentiated from outside, the map would
+      # keep what the backward passes of all classes need.
+      return jax.value_and_grad(weighted, has_aux=True)(
+          Synthetic(images, labels, syn.lr))
     (values, metrics), gradients = devices.map_items(one, batched)(
         syn.images, syn.labels, target, keys, weights)
     total = jax.tree.map(lambda x: x.sum(0), (values, metrics))
+    # The classes share one rate.
     return total, gradients._replace(lr=gradients.lr.sum())
 
   @jax.custom_vjp
@@ -118,6 +125,7 @@ def per_class(objective, *, batched=None):
     return forward(syn, params, target, keys, weights)[0]
 
   def backward(gradients, cotangent):
+    # `cotangent[0]` is that of the value; metrics have no gradient.
     syn = jax.tree.map(lambda x: x * cotangent[0].astype(x.dtype), gradients)
     return syn, None, None, None, None
 
@@ -133,6 +141,8 @@ def each_class(syn, key, weights=None):
   """`(keys, weights)`, one for each class of a set, as `per_class` has them."""
   classes = len(syn.images)
   if jnp.ndim(key) == 0:
+    # Numbered from 0 in this set: where devices split the classes, give a key
+    # for each, or the first class of every device has the same draws.
     key = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(classes))
   if weights is None:
     weights = jnp.ones(classes, syn.images.dtype)

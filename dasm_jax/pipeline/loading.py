@@ -19,15 +19,17 @@ DIGEST_SAMPLE = 100  # images by which a data set is known again
 TEST_SHARE = 0.1  # and that test images may take where the others are streamed
 
 
-def load_configured(config):
+def load_configured(config, memory=None):
   """The `Dataset` that a configuration names, see `load`."""
   d = config.dataset
   return load(d.name, stream=d.stream, zca=d.zca, workers=d.workers,
               cache=d.cache, data_dir=d.data_dir or None, size=d.size,
-              holdout=d.holdout, seed=config.seed, classes=d.classes)
+              holdout=d.holdout, seed=config.seed, classes=d.classes,
+              memory=memory)
 
 
-def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
+def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,
+         **given):
   """A `Dataset` whose images are in memory, or read as they are used.
 
   Its train images are a `reader.LazySplit` where `stream` says `always`, or
@@ -39,12 +41,13 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
     zca: of a whitening, which asks for all images.
     workers: processes that decode; cache: where decoded images are kept; see
       `reader.open_lazy`.
+    memory: see `streams`.
 
   Raises:
     UserError: what `data.load` and `reader.open_lazy` refuse.
   """
   if stream == 'never' or (
-      stream == 'auto' and fits_in_memory(name, zca, **given)):
+      stream == 'auto' and fits_in_memory(name, zca, memory, **given)):
     return data.load(name, **given)
   check_whitening(zca)
   found = reader.open_lazy(
@@ -52,7 +55,7 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', **given):
       say=print if processes.is_leader() else lambda line: None)
   # Where test images are few they are read once and stay in memory: every
   # network of the evaluation looks at them.
-  if streams_tests(found):
+  if streams_tests(found, memory):
     return found
   test = found.test.read(np.arange(len(found.test)))
   return found._replace(test=datasets.Split(test, found.test.labels))
@@ -120,13 +123,14 @@ def check_whitening(zca):
                     f'--config.dataset.size=, {NEVER}')
 
 
-def fits_in_memory(name, zca=0.0, **given):
+def fits_in_memory(name, zca=0.0, memory=None, **given):
   """Whether the images take `RESIDENT_SHARE` of a device's memory at most."""
   try:
     outline = data.outline(name, **given)
   except UserError:  # Nobody knows before it is prepared.
     return True
-  return image_bytes(outline, zca) <= RESIDENT_SHARE * devices.memory()
+  return image_bytes(outline, zca) <= RESIDENT_SHARE * (
+      memory or devices.memory())
 
 
 def streams(config, dataset_, memory=None):

@@ -65,9 +65,9 @@ class CostMeter:
 
 
 @contextlib.contextmanager
-def measure_costs():
+def measure_costs(clock=time.perf_counter):
   """Yields a `CostMeter` that also hears what is compiled."""
-  made = CostMeter()
+  made = CostMeter(clock)
   jax.monitoring.register_event_duration_secs_listener(made._listen)
   try:
     yield made
@@ -86,9 +86,13 @@ def peak_memory():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def steps_per_call(each):
-  """How many steps of `each` seconds a call may have."""
-  return max(1, int(CALL_SECONDS / max(each, 1e-9)))
+def steps_per_call(each, seconds=None):
+  """How many steps of `each` seconds a call may have.
+
+  seconds: that it may last; None: `CALL_SECONDS`.
+  """
+  most = CALL_SECONDS if seconds is None else seconds
+  return max(1, int(most / max(each, 1e-9)))
 
 
 class MetricMeans:

@@ -148,13 +148,14 @@ def _by_teacher(network, batch, order):
 # ---- Several networks on sets that fit
 
 
-def train_on_set(network, recipe, together=None):
+def train_on_set(network, recipe, together=None, call_seconds=None):
   """Trains networks on one set.
 
   Args:
     network: a `Network`.
     recipe: a `recipes.Recipe`.
     together: how many a device trains at once, see `packing.spread_networks`.
+    call_seconds: that a call may last, see `timing.steps_per_call`.
 
   Returns:
     `(keys, batch, start=None, seen=None) -> Variables [k, …]`, a network a key,
@@ -163,18 +164,19 @@ def train_on_set(network, recipe, together=None):
     seconds: epochs done, `() -> TrainState`, `() -> [k]` losses of the last
     batch.
   """
-  return _trainer(network, recipe, together, lambda key, batch: (key, batch))
+  return _trainer(network, recipe, together, call_seconds,
+                  lambda key, batch: (key, batch))
 
 
-def train_on_subsets(network, recipe, together=None):
+def train_on_subsets(network, recipe, together=None, call_seconds=None):
   """The same with a subset for each network.
 
   Returns:
     `((keys, indices), source, start=None, seen=None)`, indices `[k, n]` into a
     `Source`.
   """
-  return _trainer(network, recipe, together, lambda item, data: (
-      item[0], sources.take(data, item[1])))
+  return _trainer(network, recipe, together, call_seconds,
+                  lambda item, data: (item[0], sources.take(data, item[1])))
 
 
 def state_shapes(network, recipe, networks):
@@ -196,7 +198,7 @@ def gathered_state(done, carry, k, within=0):
   return state, lambda: devices.unshard(carry[2], 0, k)
 
 
-def _trainer(network, recipe, together, of):
+def _trainer(network, recipe, together, call_seconds, of):
   """As above; of: `(item, data) -> (key, batch)` of a network."""
   last = recipe.epochs + recipe.extra
 
@@ -232,8 +234,8 @@ def _trainer(network, recipe, together, of):
           (jnp.int32(done), jnp.int32(more))), data)
       done += more
       # The clock of one decides for all: their calls have to be of one length.
-      size = timing.steps_per_call(
-          processes.maximum((time.time() - began) / more)[0])
+      each, = processes.maximum((time.time() - began) / more)
+      size = timing.steps_per_call(each, call_seconds)
       seen(done, *gathered_state(done, carry, k))
     return devices.unshard(carry[0], 0, k)
   return call

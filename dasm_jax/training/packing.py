@@ -144,12 +144,13 @@ def networks_together_here(network, recipe, shape):
   return networks_together(network, shape, recipe.batch, this_split())
 
 
-def spread_networks(one, network, recipe, together=None, how=devices.spread):
+def spread_networks(one, network, recipe, together=None, how=devices.spread,
+                    split=None):
   """`devices.spread` of networks, as many at once as there is room for.
 
   The last argument has images. together: how many instead, if not None. how:
   `devices.spread_sharded`, where the networks are split over the devices
-  already.
+  already. split: a `DeviceSplit`, if not that of this machine.
   """
   # How many fit depends on the images, of which the first call tells.
   made = {}
@@ -157,7 +158,8 @@ def spread_networks(one, network, recipe, together=None, how=devices.spread):
     size = together
     if size is None:
       shape = shared[-1].images.shape[-3:]
-      size = networks_together_here(network, recipe, shape)
+      size = networks_together(network, shape, recipe.batch,
+                               split or this_split())
     if size not in made:
       made[size] = how(one, together=size)
     return made[size](items, *shared)

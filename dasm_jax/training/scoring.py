@@ -69,11 +69,12 @@ def train_probes(network, recipe, steps, together=None):
   return call
 
 
-def map_images(function):
+def map_images(function, block=SCORING_BLOCK):
   """Maps `function` over all images of a data set, split over the devices.
 
   Args:
     function: `(indices, networks, data) -> [len(indices), …]`, or a pytree.
+    block: images that it is given at once.
 
   Returns:
     `(networks, data) -> [n, …]`, NumPy; networks on every device, `data` a
@@ -84,7 +85,7 @@ def map_images(function):
 
   def call(networks, data):
     n = len(data.labels)
-    size = min(SCORING_BLOCK, n)
+    size = min(block, n)
     whole, count = -(-n // size), devices.count()
     # Where streamed, as many blocks at a time as have room on every device. The
     # last ones begin again with the first images, which are cut off in the end.
@@ -101,12 +102,15 @@ def map_images(function):
   return call
 
 
-def difficulty_scores(network, name):
+def difficulty_scores(network, name, block=SCORING_BLOCK,
+                      references=REFERENCE_IMAGES):
   """Difficulty of every image for a group of networks.
 
   Args:
     network: a `Network`.
     name: a key of `difficulty.SCORES`.
+    block: images that are scored at once.
+    references: real images, at most, whose loss influence is upon.
 
   Returns:
     `(probes, data) -> (scores [n], accuracy [classes])`, NumPy, means over
@@ -117,7 +121,7 @@ def difficulty_scores(network, name):
 
   # The images of a block are taken once for all networks, which then look at
   # them in turn.
-  def block(indices, networks, data):
+  def score_block(indices, networks, data):
     batch = sources.take(data, indices)
     def of(item):
       variables, reference = item
@@ -125,7 +129,8 @@ def difficulty_scores(network, name):
           network, variables, data, indices)
     return jax.tree.map(lambda x: x.mean(0), jax.lax.map(of, networks))
 
-  run, refer = map_images(block), _reference_gradients(network)
+  run = map_images(score_block, block)
+  refer = _reference_gradients(network, references)
 
   def call(probes, data):
     labels = np.asarray(data.labels)
@@ -137,8 +142,8 @@ def difficulty_scores(network, name):
   return call
 
 
-def _reference_gradients(network):
-  """`(probes, data) -> gradients [P, …]` of the loss on some real images."""
+def _reference_gradients(network, most):
+  """`(probes, data) -> gradients [P, …]` of the loss on `most` real images."""
   loss_fn = train_step.loss_fn(network)
 
   def one(variables, indices, data):
@@ -148,8 +153,7 @@ def _reference_gradients(network):
 
   def call(probes, data):
     # The same images in every segment and run.
-    chosen = np.random.default_rng(0).permutation(len(data.labels))[
-        :REFERENCE_IMAGES]
+    chosen = np.random.default_rng(0).permutation(len(data.labels))[:most]
     return devices.replicate(run(
         probes, jnp.asarray(chosen, jnp.int32), streaming.fetch(data, chosen)))
   return call
@@ -195,13 +199,16 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
   return call
 
 
-def embeddings(network):
-  """`(variables [P, …], data) -> [n, P * d]`: embeddings side by side."""
-  def block(indices, networks, data):
+def embeddings(network, block=SCORING_BLOCK):
+  """`(variables [P, …], data) -> [n, P * d]`: embeddings side by side.
+
+  block: images that are embedded at once.
+  """
+  def embed_block(indices, networks, data):
     images = sources.take(data, indices).images
     each = jax.lax.map(lambda v: network.embed(v, images), networks)
     return jnp.moveaxis(each, 0, 1).reshape(len(images), -1)
-  return map_images(block)
+  return map_images(embed_block, block)
 
 
 def selection_values(name, network, recipe, *, epochs, score):

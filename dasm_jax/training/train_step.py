@@ -74,7 +74,7 @@ def device_share(batch, variables, axis_name):
 BLOCK_POSITIONS = 8192
 
 
-def blocked_value_and_grad(loss, params, batch):
+def blocked_value_and_grad(loss, params, batch, block=BLOCK_POSITIONS):
   """Value and gradient of `loss` on a CPU in blocks, elsewhere in one piece.
 
   Args:
@@ -82,12 +82,13 @@ def blocked_value_and_grad(loss, params, batch):
       their labels: an image with labels 0 adds nothing.
     params: a pytree.
     batch: `Batch` of `n` images and labels.
+    block: positions of a block.
 
   Returns:
     `(value, gradient)`, as `jax.value_and_grad` to rounding.
   """
   n = len(batch.images)
-  parts = block_count(n, math.prod(batch.images.shape[1:3]))
+  parts = block_count(n, math.prod(batch.images.shape[1:3]), block)
   if parts == 1:
     return jax.value_and_grad(loss)(params, batch)
   size = -(-n // parts)
@@ -108,11 +109,11 @@ def blocked_value_and_grad(loss, params, batch):
   return jax.tree.map(lambda x: x * (size / n), total)
 
 
-def block_count(n, positions):
-  """Number of blocks of `n` images of `positions` pixels each."""
+def block_count(n, positions, block=BLOCK_POSITIONS):
+  """Number of blocks of `n` images of `positions` pixels each; see above."""
   if jax.default_backend() != 'cpu':
     return 1
-  return -(-n // max(1, BLOCK_POSITIONS // positions))
+  return -(-n // max(1, block // positions))
 
 
 # ---- Optimizers, losses, a step

@@ -3,8 +3,9 @@
 Every operation is a pure function of images `[n, height, width, channels]`
 (normalised: a filled 0 is the data's mean) and of its draws, arrays `[n]`
 (one draw an image) or `[1]` (one for all). Uniform draws lie in [0, 1).
-Sources: DSA (2102.08259), its table of operations as released; CutMix
-(1905.04899), at the end.
+
+Sections: CutMix (1905.04899), the operations (DSA, 2102.08259, its table as
+released), their draws, and strategies (`build`), which put them together.
 """
 
 import functools
@@ -14,6 +15,8 @@ import jax.numpy as jnp
 
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import photometric, resample
+
+# ---- CutMix
 
 
 def cutmix(key, batch, probability=0.5):
@@ -32,7 +35,7 @@ def cutmix(key, batch, probability=0.5):
     return batch
   k_use, k_lam, k_row, k_column, k_partner = jax.random.split(key, 5)
   n, height, width, _ = batch.images.shape
-  lam = jax.random.uniform(k_lam)
+  lam = jax.random.uniform(k_lam)  # Beta(1, 1)
   row = jax.random.randint(k_row, (), 0, height)
   column = jax.random.randint(k_column, (), 0, width)
   partner = jax.random.permutation(k_partner, n)
@@ -44,49 +47,61 @@ def cutmix(key, batch, probability=0.5):
 def cutmix_at(batch, lam, row, column, partner):
   """The mixed `Batch` of `cutmix` for given draws (`partner`: `[n]`)."""
   _, height, width, _ = batch.images.shape
-  inside_rows, rows = _box_span(height, lam, row)
-  inside_columns, columns = _box_span(width, lam, column)
+  inside_rows, rows = box_span(height, lam, row)
+  inside_columns, columns = box_span(width, lam, column)
   inside = (inside_rows[:, None] & inside_columns[None])[..., None]
   images = jnp.where(inside, batch.images[partner], batch.images)
+  # Of the box as it is clipped, not lambda: IDC's program mixes losses by it.
   share = (1 - rows * columns / (height * width)).astype(batch.labels.dtype)
   labels = share * batch.labels + (1 - share) * batch.labels[partner]
   return batch._replace(images=images, labels=labels)
 
 
-def _box_span(size, lam, centre):
+def box_span(size, lam, centre):
+  """Where a box lies along one axis: `([size] bool, its length)`."""
   half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
   low = jnp.clip(centre - half, 0, size)
   high = jnp.clip(centre + half, 0, size)
   at = jnp.arange(size)
   return (at >= low) & (at < high), high - low
 
+
+# ---- Operations
+
+# DSA's: the shift and the box as shares of a side, the largest factor, degrees.
 CROP = 0.125
 CUTOUT = 0.5
 SCALE = 1.2
 DEGREES = 15.0
+# DC's own, of `jitter`: pixels, share, degrees.
 SHIFT, STRETCH, TURN = 4, 0.2, 45.0
 
 
-def _each(u):
+def _precise(u, x):
+  """A draw as exact as images `x`; draws are float32 unless one asks."""
+  return u.astype(resample.precision(x, u))
+
+
+def _each(u, x):
   """A draw `[n or 1]` against images `[n, h, w, c]`."""
-  return u[:, None, None, None]
+  return u[:, None, None, None].astype(x.dtype)
 
 
 def brightness(x, u):
   """`x + (u - 0.5)`."""
-  return x + _each(u - 0.5).astype(x.dtype)
+  return x + _each(_precise(u, x) - 0.5, x)
 
 
 def saturation(x, u):
   """`(x - m) 2u + m` with m the mean over channels of each pixel."""
   mean = x.mean(3, keepdims=True)
-  return (x - mean) * _each(2 * u).astype(x.dtype) + mean
+  return (x - mean) * _each(2 * u, x) + mean
 
 
 def contrast(x, u):
   """`(x - m)(u + 0.5) + m` with m the mean of each image."""
   mean = x.mean((1, 2, 3), keepdims=True)
-  return (x - mean) * _each(u + 0.5).astype(x.dtype) + mean
+  return (x - mean) * _each(_precise(u, x) + 0.5, x) + mean
 
 
 def color(x, brightness_u, saturation_u, contrast_u):
@@ -98,16 +113,17 @@ def color(x, brightness_u, saturation_u, contrast_u):
 def crop(x, rows, columns):
   """Shifts by whole pixels: `y[i, j] = x[i + rows, j + columns]`, 0 outside."""
   _, height, width, _ = x.shape
-  return resample.separable(x, jnp.arange(height) + rows[:, None] * 1.0,
-                            jnp.arange(width) + columns[:, None] * 1.0)
+  rows, columns = _precise(rows, x), _precise(columns, x)
+  return resample.separable(
+      x, jnp.arange(height, dtype=rows.dtype) + rows[:, None],
+      jnp.arange(width, dtype=columns.dtype) + columns[:, None])
 
 
 def cutout(x, row, column):
   """Zeros a box of half the size around (`row`, `column`), clamped inside."""
   _, height, width, _ = x.shape
-  keep = ~(_box_mask(height, row)[:, :, None] & _box_mask(width, column)[:,
-                                                                         None,
-                                                                         :])
+  keep = ~(_box_mask(height, row)[:, :, None]
+           & _box_mask(width, column)[:, None, :])
   return x * keep[..., None].astype(x.dtype)
 
 
@@ -123,15 +139,19 @@ def flip(x, u):
   """Mirrors left and right where `u < 0.5`."""
   _, height, width, _ = x.shape
   mirrored = (u < 0.5)[:, None]
-  at = jnp.arange(width, dtype=jnp.float32)
-  return resample.separable(x, jnp.arange(height, dtype=jnp.float32)[None],
+  dtype = resample.precision(x)
+  at = jnp.arange(width, dtype=dtype)
+  return resample.separable(x, jnp.arange(height, dtype=dtype)[None],
                             jnp.where(mirrored, width - 1 - at, at))
 
 
 def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
-  """Samples at `s` times the position, s in [1/limit, limit) for each axis."""
+  """Samples at `s` times the position, s in [1/limit, limit) for each axis.
+
+  So an s above 1 makes the image smaller, with zeros around it.
+  """
   def positions(u, size):
-    s = u[:, None] * (limit - 1 / limit) + 1 / limit
+    s = _precise(u, x)[:, None] * (limit - 1 / limit) + 1 / limit
     at = resample.normalised(size, align_corners, s.dtype)
     return resample.pixels(s * at, size, align_corners)
   return resample.separable(x, positions(height_u, x.shape[1]),
@@ -141,6 +161,7 @@ def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
 def rotate(x, u, *, align_corners=False, degrees=DEGREES):
   """Rotates by `(2u - 1) degrees` in normalised coordinates, bilinear."""
   _, height, width, _ = x.shape
+  u = _precise(u, x)
   angle = ((u - 0.5) * 2 * jnp.deg2rad(degrees))[:, None, None]
   rows = resample.normalised(height, align_corners, angle.dtype)[:, None]
   columns = resample.normalised(width, align_corners, angle.dtype)[None]
@@ -158,6 +179,8 @@ def jitter(x, choice, row, column, height_u, width_u, angle_u):
   pixel, its rotation a spline, and the mean of the batch fills the gaps.
   """
   _, height, width, _ = x.shape
+  # One sampling for all three, two of which change nothing: each image has its
+  # own choice.
   is_crop, is_scale, is_rotate = (
       (choice == k)[:, None, None].astype(x.dtype) for k in range(3))
   draws_ = [v[:, None, None].astype(x.dtype)
@@ -175,12 +198,17 @@ def jitter(x, choice, row, column, height_u, width_u, angle_u):
       + is_crop * draws_[1])
 
 
+# ---- Draws
+
+
 def _random_shift(key, shape, size):
   reach = int(size * CROP + 0.5)
   return jax.random.randint(key, shape, -reach, reach + 1)
 
 
 def _random_centre(key, shape, size):
+  # An even box may have its centre at `size` itself, beyond the last pixel, as
+  # in the program of DSA.
   side = int(size * CUTOUT + 0.5)
   return jax.random.randint(key, shape, 0, size + (1 - side % 2))
 
@@ -191,11 +219,11 @@ def draws(op, key, n, height, width):
     return photometric.draws(op, key, n, height, width)
   keys = jax.random.split(key, 3)
   if op == 'crop':
-    return _random_shift(keys[0], (n,), height), _random_shift(keys[1], (n,),
-                                                               width)
+    return (_random_shift(keys[0], (n,), height),
+            _random_shift(keys[1], (n,), width))
   if op == 'cutout':
-    return _random_centre(keys[0], (n,), height), _random_centre(keys[1], (n,),
-                                                                 width)
+    return (_random_centre(keys[0], (n,), height),
+            _random_centre(keys[1], (n,), width))
   if op == 'jitter':
     whole = jax.random.split(keys[0], 3)
     return (jax.random.randint(whole[0], (n,), 0, 3),
@@ -204,6 +232,8 @@ def draws(op, key, n, height, width):
   count = {'color': 3, 'flip': 1, 'scale': 2, 'rotate': 1}[op]
   return tuple(jax.random.uniform(k, (n,)) for k in keys[:count])
 
+
+# ---- Strategies
 
 OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
        'scale': scale, 'rotate': rotate, 'jitter': jitter,
@@ -265,6 +295,8 @@ def build(strategy, mode='single', *, statistics=()):
   def apply(key, images, shared=False):
     for step, choices in enumerate(order):
       choose, strength = jax.random.split(jax.random.fold_in(key, step))
+      # The operation is drawn for the batch, in every mode; only its strength
+      # is each image's own.
       branches = [functools.partial(one, op, shared=shared) for op in choices]
       index = jax.random.randint(choose, (), 0, len(branches))
       images = jax.lax.switch(index, branches, strength, images)

@@ -15,8 +15,10 @@ import jax.numpy as jnp
 from dasm_jax.errors import UserError
 from dasm_jax.transforms import resample
 
+# As torchvision's: boxes that are tried, width to height of them.
 TRIES = 10
-RATIOS = 3 / 4, 4 / 3  # width to height of a crop
+RATIOS = 3 / 4, 4 / 3
+# IDC's on ImageNet: how far jitter and lighting go; weights of gray.
 JITTER = 0.4
 GRAY = 0.299, 0.587, 0.114
 LIGHT = 0.1
@@ -45,6 +47,7 @@ def boxes(key, n, height, width, least):
   The first of ten draws that fits: a uniform area, a log-uniform ratio from
   3/4 to 4/3, a uniform place; else the largest centred box of such a ratio.
   """
+  # All tries at once: each image takes the first of its own that fits.
   k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
   area = height * width * jax.random.uniform(
       k_area, (n, TRIES), minval=least, maxval=1.0)
@@ -81,8 +84,11 @@ def jitter3(x, order, bright, contrast, saturation, *, mean, std):
   """
   shape = (len(order), 1, 1, 1)
   pixels = x * _per_channel(std, x) + _per_channel(mean, x)
-  weights = [(JITTER * (2 * u - 1)).reshape(shape).astype(x.dtype)
+  dtype = resample.precision(x, bright)
+  weights = [(JITTER * (2 * u.astype(dtype) - 1)).reshape(shape).astype(x.dtype)
              for u in (bright, contrast, saturation)]
+  # The order is each image's: three rounds, in each of which every image takes
+  # the step that its order has there.
   which = jnp.asarray(ORDERS)[order]
   for place in range(3):
     kind = which[:, place].reshape(shape)
@@ -111,6 +117,7 @@ def lighting(x, first, second, third, *, mean, std):
   if x.shape[-1] != 3:
     raise UserError(f'augmentation lighting is for images of 3 channels, not '
                     f'{x.shape[-1]}; leave it out of the strategy')
+  # Pixels move by the shift, so inputs by it over std; the mean cancels.
   amounts = LIGHT * jnp.stack([first, second, third], -1) * jnp.asarray(VALUES)
   shift = amounts @ jnp.asarray(VECTORS).T
   return x + (shift[:, None, None].astype(x.dtype) / _per_channel(std, x))

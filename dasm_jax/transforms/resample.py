@@ -1,4 +1,8 @@
-"""Separable and general bilinear resampling of images, differentiable."""
+"""Separable and general bilinear resampling of images, differentiable.
+
+Positions are as exact as the images, `precision`: what is sampled in float64
+has no rounding of float32 in it.
+"""
 
 import jax.numpy as jnp
 
@@ -19,12 +23,10 @@ def separable(images, rows, columns):
     `[n, height_out, width_out, channels]`.
   """
   n, height, width, _ = images.shape
-  images = _apply_weights('nij,njwc->niwc', 'ij,njwc->niwc', _weights(rows,
-                                                                      height),
-                          images)
-  return _apply_weights('nij,nhjc->nhic', 'ij,nhjc->nhic', _weights(columns,
-                                                                    width),
-                        images)
+  images = _apply_weights('nij,njwc->niwc', 'ij,njwc->niwc',
+                          _weights(rows, height), images)
+  return _apply_weights('nij,nhjc->nhic', 'ij,nhjc->nhic',
+                        _weights(columns, width), images)
 
 
 def _weights(positions, size):
@@ -33,6 +35,7 @@ def _weights(positions, size):
 
 
 def _apply_weights(each, shared, weights, images):
+  # One draw for all images is one matrix, which needs no product for each.
   weights = weights.astype(images.dtype)
   if weights.shape[0] == 1:
     return jnp.einsum(shared, weights[0], images)
@@ -50,6 +53,8 @@ def bilinear(images, rows, columns):
     `[n, height_out, width_out, channels]`.
   """
   n, height, width, _ = images.shape
+  # The four pixels around a position, each by its weight. Indices are clipped,
+  # so that the gather stays inside; what was outside has weight 0.
   top, left = jnp.floor(rows), jnp.floor(columns)
   total = 0
   for down in (0, 1):
@@ -68,9 +73,18 @@ def bilinear(images, rows, columns):
   return total
 
 
+def precision(images, *draws):
+  """The float dtype of positions in images: theirs, and float32 at least.
+
+  draws: by which positions are found, where they are more exact.
+  """
+  return jnp.result_type(jnp.float32, images.dtype, *draws)
+
+
 def normalised(size, align_corners, dtype=jnp.float32):
   """Positions of pixels on [-1, 1], `[size]`, as PyTorch's affine grid."""
   at = jnp.arange(size, dtype=dtype)
+  # -1 and 1 are the centres of the outer pixels, else their outer edges.
   if align_corners:
     return 2 * at / max(size - 1, 1) - 1
   return (2 * at + 1) / size - 1

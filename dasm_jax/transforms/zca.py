@@ -51,6 +51,8 @@ def fit(images, eps=0.1, chunk=CHUNK):
   if not eps > 0:
     raise UserError(f'eps={eps} of ZCA must be above 0; MTT takes 0.1')
   n, d = len(images), int(np.prod(images.shape[1:]))
+  # Two passes over the images: centred before they are multiplied, so that
+  # nothing cancels.
   total = np.zeros(d)
   for part in _parts(images, chunk):
     total += part.sum(0)
@@ -59,6 +61,8 @@ def fit(images, eps=0.1, chunk=CHUNK):
     part -= mean
     covariance += part.T @ part
   covariance /= n - 1
+  # MTT's program takes a singular value decomposition: of a symmetric matrix
+  # the same.
   values, vectors = np.linalg.eigh(covariance)
   del covariance
   scale = np.sqrt(np.maximum(values, 0) + eps)  # rounding goes below 0
@@ -93,6 +97,7 @@ def _parts(images, chunk):
   """Float64 copies `[chunk, d]` in [0, 1], one after another."""
   for start in range(0, len(images), chunk):
     part = np.asarray(images[start:start + chunk])
+    # Asked before the cast, which is also the copy that `fit` changes.
     whole = np.issubdtype(part.dtype, np.integer)
     part = part.reshape(len(part), -1).astype(np.float64)
     part /= 255 if whole else 1

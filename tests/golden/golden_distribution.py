@@ -35,19 +35,16 @@ def check_dm(golden):
       return net.network.features(variables, images, True)
     matching = objectives.batch_feature_matching(features, first=-1, last=-1)
     total = objectives.all_classes(
-        matching.objective, golden_matching.siamese(golden, meta))
+        matching.at((), 0), golden_matching.siamese(golden, meta))
   else:
     total = objectives.per_class(golden_matching.siamese(golden, meta)(
         objectives.feature_matching(net.network.features, first=-1, last=-1)))
-  params = objectives.MatchPoint(net.variables, (),
-                                 0) if net.variables.stats else (
-      net.variables)
 
   def value(images, params, target):
     return total(syn._replace(images=images), params, target, KEY)[0]
 
   loss, slope = golden.jit(jax.value_and_grad(value))(
-      syn.images, params, target)
+      syn.images, net.variables, target)
   golden.check('loss', loss)
   golden.check('grad_images_syn', layout.nchw(
       slope.reshape(-1, *slope.shape[2:])), 'gradient')
@@ -70,16 +67,16 @@ def check_cafe(golden):
   def run(images, variables, target):
     given = syn._replace(images=images)
     ones = jnp.ones(meta['num_classes'], golden.dtype)
-    at = objectives.match_point(matching, objectives.per_class, given,
-                                variables, target,
-                                KEY, ones, 0)
-    loss, metrics = objectives.per_class(matching.objective)(
-        given, at, target, KEY)
+    sums = objectives.sums_over_classes(
+        matching, objectives.per_class, (given, variables, target, KEY, ones),
+        0)
+    loss, metrics = objectives.per_class(matching.at(sums, 0))(
+        given, variables, target, KEY)
     middle = [objectives.per_class(objectives.feature_matching(
         network.maps, first=-1 - b))(given, variables, target, KEY)[0]
         for b in range(len(MIDDLE))]
     flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), target)
-    logits = network.embed(variables, flat.images) @ at.sums[0].T
+    logits = network.embed(variables, flat.images) @ sums[0].T
     real = train_step.loss_fn(network)(variables, flat)
     return loss, (metrics, middle, logits, real)
 

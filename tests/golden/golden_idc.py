@@ -178,7 +178,7 @@ def _check_box(golden, images, draws):
   top, left, bottom, right = golden['draw/bbox']
   for size, centre, low, high in ((images.shape[1], row, top, bottom),
                                   (images.shape[2], column, left, right)):
-    inside, length = augment._box_span(size, lam, centre)
+    inside, length = augment.box_span(size, lam, centre)
     at = np.arange(size)
     if length != high - low or np.any(inside != ((at >= low) & (at < high))):
       raise GoldenError(f'{golden.name}: box of {np.flatnonzero(inside)}, not '

@@ -32,12 +32,12 @@ def check_steps(golden):
     return jax.lax.scan(one, (variables, tx.init(variables.params)),
                         Batch(images, labels))
 
-  (variables, moments), (path, values) = run(net.variables, images, labels)
+  (variables, opt_state), (path, values) = run(net.variables, images, labels)
   golden.check('losses', values, 'unrolled')
   for t in range(meta['steps']):
     params = jax.tree.map(lambda x, t=t: x[t], path)
     net.check_params(f'step{t}/param_after/', params, 'unrolled')
-  net.check_params('momentum_buffer/', moments[1].trace, 'unrolled',
+  net.check_params('momentum_buffer/', opt_state[1].trace, 'unrolled',
                    terms=meta['steps'])
   net.check_buffers('buffer_after/', variables.stats)
 

@@ -1,12 +1,17 @@
-"""Configurations of whole runs that take seconds."""
+"""Configurations of whole runs that take seconds, and runs begun by hand."""
 
+import contextlib
+import io
 import json
+import os
+import signal
 
 import kill
-import numpy as np
 
 from dasm_jax import config
-from dasm_jax.evaluate import comparison
+from dasm_jax.distill import run, setup
+from dasm_jax.runtime import logging, preemption, timing
+from dasm_jax.runtime import workdir as workdirs
 
 PICTURES = ('images.png', 'windows.png', 'images_1.png', 'images_2.png',
             'window_1.png', 'window_2.png', 'report.html')
@@ -14,8 +19,20 @@ PICTURES = ('images.png', 'windows.png', 'images_1.png', 'images_2.png',
 
 def unmeasured(monkeypatch):
   """From now on no network is trained on the sets of runs."""
-  monkeypatch.setattr(comparison, 'measure_run', lambda *_: {
-      'synthetic': np.ones(2), 'random': np.zeros(2)})
+  monkeypatch.setattr(run, 'evaluate', lambda *_: {
+      'synthetic': [1.] * 2, 'random': [0.] * 2})
+
+
+def measured(workdir, networks=2):
+  """A workdir that holds accuracies already: no network is trained for them.
+
+  Returns:
+    The workdir.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  (workdir / run.ACCURACIES).write_text(json.dumps(
+      {'synthetic': [1.] * networks, 'random': [0.] * networks}))
+  return workdir
 
 
 def rows_of(workdir):
@@ -41,3 +58,51 @@ def tiny(method='dc', **changes):
       name: value for name, value in entries.items()
       if name in known or name.replace('.', '__') in changes})
   return c
+
+
+@contextlib.contextmanager
+def started(c, workdir, images=None):
+  """Yields the `setup.Run` of a configuration, as `run.run` starts it.
+
+  images: see `setup.start`; a function of the `Experiment` that gives them.
+  """
+  settings = json.loads(c.to_json())
+  with contextlib.ExitStack() as held:
+    home = held.enter_context(workdirs.open_workdir(workdir))
+    log = held.enter_context(logging.open_log(home.path))
+    meter = held.enter_context(timing.measure_costs())
+    experiment = setup.build(c)
+    held.callback(experiment.close)
+    yield setup.start(
+        experiment, home, log, preemption.StopFlag(), meter,
+        workdirs.fingerprint(settings, run.FREE_ENTRIES),
+        images and images(experiment))
+
+
+def buffer_mb(room, shape=(8, 8, 1)):
+  """The buffer of `streaming.StreamedImages` that holds `room` images."""
+  height, width, channels = shape
+  return room * height * width * channels / 2 ** 20
+
+
+class Interrupting(io.StringIO):
+  """A terminal, to stand for standard output, that asks this process to stop.
+
+  At each of `texts` in turn, once it is written.
+  """
+
+  def __init__(self, *texts, number=signal.SIGTERM):
+    super().__init__()
+    self.texts, self._number = [*texts], number
+
+  def isatty(self):
+    """It redraws lines."""
+    return True
+
+  def write(self, text):
+    """Keeps a text; then the process has its signal."""
+    size = super().write(text)
+    if self.texts and self.texts[0] in text:
+      self.texts.pop(0)
+      os.kill(os.getpid(), self._number)
+    return size

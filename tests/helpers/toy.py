@@ -10,16 +10,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import config, methods, models, objectives, synthetic
-from dasm_jax.methods import trajectory
+from dasm_jax import config, methods, models, synthetic
+from dasm_jax.methods import registry, trajectory
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble, experts, recipes
 from dasm_jax.types import Batch, Synthetic
 
-BY_CLASS = ('dc', 'dsa', 'dsac', 'idc', 'dm', 'cafe', 'sre2l')
-TRAJECTORY = ('mtt', 'ftd', 'tesla', 'datm')
-METHODS = BY_CLASS + TRAJECTORY
+# All methods that there are, whoever adds one: those whose steps move images,
+# those that match experts, those that match class by class.
+METHODS = tuple(name for name in registry.METHODS if registry.family_of(
+    config.defaults(name).method).synthesises)
+TRAJECTORY = tuple(name for name in METHODS if registry.family_of(
+    config.defaults(name).method).experts)
+BY_CLASS = tuple(name for name in METHODS if name not in TRAJECTORY)
 # What small networks and images want besides.
 OWN = {'cafe': dict(watch_images=8, watch_window=2, net_steps=4),
        'sre2l': dict(teach=1, statistics=0.3, relabel=False)}
@@ -66,10 +70,20 @@ class Toy(NamedTuple):
     return step(self, self.method, self.state if state is None else state)
 
 
+def sweep(method):
+  """`(state, data, pool, key) -> (state, metrics)`: what a step reads is drawn.
+
+  As `devices.chunk` has it, for one device; may be jitted.
+  """
+  def run(state, data, pool, key):
+    drawn = method.draw(data, pool, key, state.step)
+    return method.step(state, data, pool, drawn, key)
+  return run
+
+
 def step(toy_, method, state):
   """One sweep of a method with the data of a `Toy`: `(state, metrics)`."""
-  drawn = method.draw(toy_.data, toy_.pool, toy_.key, state.step)
-  return method.step(state, toy_.data, toy_.pool, drawn, toy_.key)
+  return sweep(method)(state, toy_.data, toy_.pool, toy_.key)
 
 
 def settings(name, **changes):
@@ -81,6 +95,7 @@ def settings(name, **changes):
     small = dict(student_steps=3, batch_syn=3, starts=3, lr=30.0, lr_lr=1e-3,
                  lr_label=c.lr_label and 5.0, average=c.average and 0.5,
                  skip_above=c.skip_above and 9.0)
+  small = {key: value for key, value in small.items() if key in c}
   for key in ('augment', 'net_augment'):
     # A branch for each operation takes its time to compile; two tell as much.
     if c.get(key, '').count('_') > 2:
@@ -106,20 +121,30 @@ def pairs(classes, norm, rows=24):
       start, ravel(variables))), jnp.int32(0))
 
 
-def toy(name, *, classes=3, ipc=2, axis_name=None, seed=0, window=None,
-        correction=None, replay=0.0, union=False, frozen=0, norm=None,
+OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name')
+
+
+def toy(name, *, classes=3, ipc=2, frozen=0, seed=0, window=None, norm=None,
         factor=None, **changes):
-  """A `Toy` of the method called `name`; `changes` are settings of it."""
-  if factor is None:
-    factor = 2 if name == 'idc' else 1
-  norm = norm or ('batch' if name == 'sre2l' else 'instance')
+  """A `Toy` of the method called `name`.
+
+  Args:
+    name: of the method, whose row tells how images are stored, and the norm.
+    classes: how many. ipc: images of each. frozen: finished ones besides.
+    seed: of the images. window: that is matched with; None is everything.
+    norm: of the network, if another than the method's. factor: of the codec,
+      if another than 2 for pixels and 1 else.
+    **changes: `OPTIONS` of `methods.build`, and settings of the method.
+  """
+  presets = registry.spec(name).presets
+  norm = norm or presets.get('network.norm', 'instance')
+  space = presets.get('syn.space', 'normalised')
   data, net = source(classes), network(classes, norm=norm)
-  codec = synthetic.codec(
-      (.5,), (.3,), space='pixels' if name == 'idc' else 'normalised',
-      factor=factor, shape=(8, 8, 1))
+  codec = synthetic.codec((.5,), (.3,), space=space, shape=(8, 8, 1),
+                          factor=factor or 1 + (space == 'pixels'))
+  asked = {key: changes.pop(key) for key in OPTIONS if key in changes}
   method = methods.build(settings(name, **changes), net, methods.Options(
-      classes, codec, ipc, correction or objectives.Correction(),
-      replay=replay, union=union, axis_name=axis_name))
+      classes, codec, ipc, **asked))
   first, key = jax.random.split(jax.random.key(seed))
   images = synthetic.noise(first, codec, (classes, frozen + ipc, 8, 8, 1))
   labels = jnp.broadcast_to(jnp.eye(classes)[:, None],

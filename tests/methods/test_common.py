@@ -1,4 +1,8 @@
-"""Every method times the properties that every method has to have."""
+"""Every method of the registry times the properties that all have to have.
+
+Who adds a row to `registry.METHODS` has these tests of it. What small images
+and networks ask besides the method's settings may be said in `toy.OWN`.
+"""
 
 import functools
 
@@ -11,19 +15,51 @@ import toy
 from dasm_jax import methods, models, objectives
 from dasm_jax.errors import UserError
 from dasm_jax.methods import matching, registry
+from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import checkpoint, devices
-
-each_method = pytest.mark.parametrize('name', toy.METHODS)
-
+from dasm_jax.types import Window
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
+# Programs that are long to compile: of a new method all is tested at once.
+SLOW = ('dc', 'dsa', 'dsac', 'cafe', 'idc', 'sre2l', 'mtt', 'ftd', 'tesla',
+        'datm')
+
+
+def each(names):
+  """A test of each of these methods."""
+  return pytest.mark.parametrize('name', [
+      pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
+      for name in names])
+
+
+each_method = each(registry.METHODS)
+each_that_learns = each(toy.METHODS)  # coresets have no loss
+
+
+def scattered(data, indices=None, seed=0):
+  """A `Source` whose images lie elsewhere, as where they are streamed.
+
+  indices: of the images that are there; others are wrong. None is all.
+  """
+  if not isinstance(data, sources.Source):  # experts saw theirs before
+    return data
+  n = len(data.labels)
+  slots = np.random.default_rng(seed).permutation(n).astype(np.int32)
+  absent = np.setdiff1d(np.arange(n), np.arange(n) if indices is None
+                        else indices)
+  images = np.array(
+      data.images if data.slots is None else data.images[data.slots])
+  images[absent] = 255
+  return data._replace(images=jnp.asarray(images[np.argsort(slots)]),
+                       slots=jnp.asarray(slots))
 
 
 @functools.cache
 def alone(name):
-  """A method on one device, and its step, compiled once for all tests."""
+  """A method on one device, and its sweep, compiled once for all tests."""
   made = toy.toy(name)
-  return made, jax.jit(made.method.step)
+  made = made._replace(data=scattered(made.data))
+  return made, jax.jit(toy.sweep(made.method))
 
 
 @functools.cache
@@ -35,13 +71,13 @@ def spread(name, classes=3):
 
 
 def walk(name, steps):
-  """State and metrics after `steps` steps on one device."""
+  """State and metrics, means, after `steps` steps on one device."""
   made, step = alone(name)
-  state, sums = made.state, 0
+  state, seen = made.state, []
   for _ in range(steps):
     state, metrics = step(state, made.data, made.pool, made.key)
-    sums += metrics['match/loss']
-  return state, sums / steps
+    seen.append(metrics)
+  return state, jax.tree.map(lambda *x: sum(x) / steps, *seen)
 
 
 @each_method
@@ -51,7 +87,8 @@ def test_compiled_is_as_written(name):
   plain, same = made.step()
   toy.leaves_close(once, plain)
   toy.leaves_close(metrics, same)
-  assert abs(once.syn.images - made.state.syn.images).max() > 1e-3
+  moved = abs(once.syn.images - made.state.syn.images).max() > 1e-3
+  assert moved == (name in toy.METHODS)
 
 
 @each_method
@@ -62,14 +99,14 @@ def test_types_stay(name):
     return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), tree)
   before = jax.eval_shape(lambda: made.state)
   after, metrics = jax.eval_shape(
-      made.method.step, made.state, made.data, made.pool, made.key)
+      toy.sweep(made.method), made.state, made.data, made.pool, made.key)
   assert kinds(before) == kinds(after)
   floats = [x for x in jax.tree.leaves((after, metrics))
             if jnp.issubdtype(x.dtype, jnp.floating)]
   assert {x.dtype for x in floats} == {jnp.dtype('float32')}
 
 
-@each_method
+@each_that_learns
 def test_loss_falls(name):
   # Step 0 again and again: the same network, real images, augmentation.
   made, step = alone(name)
@@ -88,17 +125,20 @@ def test_many_devices_do_as_one(name):
   made, chunk = spread(name)
   assert devices.count() == 8
   state, metrics = chunk(made.state, made.data, made.pool, made.key, 3)
-  one, loss = walk(name, 3)
+  one, same = walk(name, 3)
   toy.leaves_close(toy.gather(made, state), one, rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(metrics['match/loss'], loss, rtol=1e-4)
+  for key in metrics.keys() & {'match/loss'}:
+    np.testing.assert_allclose(metrics[key], same[key], rtol=1e-4)
+  assert metrics.keys() == same.keys()
 
 
+@pytest.mark.slow
 def test_more_classes_than_devices():
   # Ten on eight: two rows a device, six of sixteen only fill.
   made, chunk = spread('dc', 10)
   state, metrics = chunk(made.state, made.data, made.pool, made.key, 2)
   single = toy.toy('dc', classes=10)
-  step, now, loss = jax.jit(single.method.step), single.state, 0
+  step, now, loss = jax.jit(toy.sweep(single.method)), single.state, 0
   for _ in range(2):
     now, one = step(now, single.data, single.pool, single.key)
     loss += one['match/loss'] / 2
@@ -139,16 +179,60 @@ def test_killed_is_as_straight(name, tmp_path):
   toy.leaves_equal(toy.gather(made, go(state, 2)), straight)
 
 
-@pytest.mark.parametrize('name', toy.BY_CLASS)
-def test_classes_at_once_are_as_in_turn(name, monkeypatch):
+@each(toy.BY_CLASS)
+def test_classes_at_once_are_as_in_turn(name):
   # CPU takes turns, accelerators do not: nothing else runs the other form.
-  original = objectives.per_class
-  monkeypatch.setattr(objectives, 'per_class', lambda flat, batched: original(
-      flat, batched=True))
-  made = toy.toy(name)
-  state, _ = jax.jit(made.method.step)(
+  made = toy.toy(name, batched=True)
+  state, _ = jax.jit(toy.sweep(made.method))(
       made.state, made.data, made.pool, made.key)
   toy.leaves_close(state, walk(name, 1)[0], rtol=1e-4, atol=1e-5)
+
+
+# ---- what is drawn
+
+
+def read(drawn):
+  """All indices that are in a `Drawn`, each once."""
+  found = jax.tree.leaves(drawn)
+  assert {x.dtype for x in found} == {jnp.dtype('int32')}
+  return np.unique(np.concatenate([np.ravel(x) for x in found]))
+
+
+def check_draws(made, step, steps=3):
+  """A sweep is the same where there are no images but those drawn for it."""
+  draw, state = jax.jit(made.method.draw), made.state
+  for _ in range(steps):
+    drawn = draw(made.data, made.pool, made.key, state.step)
+    assert drawn.by_class.shape[0] == len(made.pool.classes)
+    few = scattered(made.data, read(drawn), seed=1)
+    want = step(state, made.data, made.pool, made.key)
+    toy.leaves_equal(step(state, few, made.pool, made.key), want)
+    state, _ = want
+
+
+# Those that match experts read what these were, and no images.
+@each([name for name in registry.METHODS if name not in toy.TRAJECTORY])
+def test_draw_tells_all_that_a_step_reads(name):
+  made, step = alone(name)
+  if not made.method.foretold:
+    pytest.skip('says itself that it reads more')
+  check_draws(made, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name, changes', [
+    ('cafe', dict(watch_images=0)), ('dc', dict(norm='batch')),
+    ('dm', dict(replay=.5)), ('sre2l', dict(replay=.5, teach=2))])
+def test_draw_tells_windows_replay_and_averages(name, changes):
+  data = toy.source(each=30)
+  rows, counts = data.everything
+  made = toy.toy(name, **changes)
+  made = made._replace(data=data, pool=made.pool._replace(
+      window=Window(rows[:, :20], counts * 2 // 3), everything=data.everything))
+  drawn = made.method.draw(made.data, made.pool, made.key, made.state.step)
+  assert 0 < len(read(drawn)) < 90  # of all: this can fail
+  made = made._replace(data=scattered(made.data))
+  check_draws(made, jax.jit(toy.sweep(made.method)))
 
 
 # ---- sample difficulty correction
@@ -158,12 +242,13 @@ def slope(correction, at=0):
   """How `correction` changes DC's images in step `at`, and the metrics."""
   made, step = alone('dc')
   if correction:
-    step = jax.jit(toy.toy('dc', correction=correction).method.step)
+    step = jax.jit(toy.sweep(toy.toy('dc', correction=correction).method))
   state = made.state._replace(step=jnp.int32(at))
   after, metrics = step(state, made.data, made.pool, made.key)
   return np.asarray(after.syn.images - state.syn.images), metrics
 
 
+@pytest.mark.slow
 def test_no_correction_costs_nothing():
   plain = objectives.gradient_matching(lambda params, batch: 0.0)
   assert objectives.sdc(plain, None, 0) is plain
@@ -171,7 +256,7 @@ def test_no_correction_costs_nothing():
   # A ratio of nothing, and weights that start and end at it, are none.
   def program(correction):
     made = toy.toy('dc', correction=correction)
-    return str(jax.make_jaxpr(made.method.step)(
+    return str(jax.make_jaxpr(toy.sweep(made.method))(
         made.state, made.data, made.pool, made.key))
   none = program(objectives.Correction())
   assert program(objectives.Correction(0, 0, 9, True)) == none
@@ -179,6 +264,7 @@ def test_no_correction_costs_nothing():
   assert program(objectives.Correction(0.1, 0.1, 9)) != none
 
 
+@pytest.mark.slow
 def test_correction_has_the_share_that_is_asked():
   none, plain = slope(None)
   with_it, metrics = slope(objectives.Correction(0.25, 0.25, 9, True))
@@ -188,6 +274,7 @@ def test_correction_has_the_share_that_is_asked():
   assert metrics['sdc/difficulty'] > 0
 
 
+@pytest.mark.slow
 def test_correction_grows():
   end, _ = slope(objectives.Correction(0.5, 0.5), at=4)
   last, _ = slope(objectives.Correction(0.0, 0.5, 5), at=4)
@@ -228,8 +315,9 @@ def test_joint_step_is_a_step_for_each_class():
 
 def test_nothing_to_match_is_refused():
   with pytest.raises(UserError, match='parameters=convolutions names none'):
-    methods.build_matching(models.build('mlp', shape=(8, 8, 1), classes=3),
-                           toy.settings('idc'))
+    methods.build(
+        toy.settings('idc'), models.build('mlp', shape=(8, 8, 1), classes=3),
+        methods.Options(3, None, 2))
 
 
 def test_settings_that_cannot_work():

@@ -11,6 +11,7 @@ from dasm_jax.pipeline import source as sources
 from dasm_jax.training import scoring
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
+NOTHING = inner_network.Surroundings(None, None, None, None)
 WATCH = inner_network.AccuracyWatch(images=1, window=4, rest=.04, move=.03)
 KEY = jax.random.key(0)
 
@@ -37,15 +38,20 @@ def slowly(table, watch, sweeps, passes, steps):
   return out
 
 
+def another_pass(carry, around, key):
+  """A trainer whose network is how often it was trained."""
+  at, opt_state = carry
+  return at + 1, opt_state
+
+
 def quickly(table, watch, sweeps, passes, steps):
   table = jnp.asarray(table, jnp.float32)
   life = inner_network.watched_lifetime(
-      watch, sweeps, passes, lambda at, moments, *_: (at + 1, moments),
-      lambda at, *_: table[at])
+      watch, sweeps, passes, another_pass, lambda at, *_: table[at])
   def sweep(carry, step):
     at, memory = carry
     new = life.over(memory, step)
-    at, _, memory = life.train(at, (), memory, (), (), (), KEY, step)
+    (at, _), memory = life.train((at, ()), memory, NOTHING, KEY, step)
     return (at, memory), (new, at)
   _, out = jax.jit(lambda: jax.lax.scan(
       sweep, (jnp.int32(0), life.init()), jnp.arange(steps)))()
@@ -80,12 +86,11 @@ def test_loops_end_as_told(kind):
 
 
 def test_counted():
-  life = inner_network.fixed_lifetime(3, lambda at, moments,
-                                      *_: (at + 1, moments))
+  life = inner_network.fixed_lifetime(3, another_pass)
   at, trained = jnp.int32(0), []
   for step in range(7):
     assert bool(life.over((), step)) == (step in (0, 3, 6))
-    at, _, _ = life.train(at, (), (), (), (), (), KEY, jnp.int32(step))
+    (at, _), _ = life.train((at, ()), (), NOTHING, KEY, jnp.int32(step))
     trained.append(int(at))
   assert trained == [1, 2, 2, 3, 4, 4, 5]
 
@@ -103,8 +108,9 @@ def test_accuracy_is_that_of_all_images():
 
 
 def test_rate_falls_at_each_drop():
-  made = matching.Settings(*[None] * len(matching.Settings._fields))
-  made = made._replace(lr=.8, drops=(6, 8, 9), decay=.5)
+  made = matching.Settings(
+      *[None] * len(matching.Settings._fields))._replace(
+          lr=.8, drops=(6, 8, 9), decay=.5)
   np.testing.assert_allclose(
       [matching.image_rate(made, jnp.int32(step)) for step in range(10)],
       [.8] * 6 + [.4, .4, .2, .1], rtol=1e-6)

@@ -69,10 +69,10 @@ def test_statistics_by_hand():
 
     def value(images):
       syn = Synthetic(images, labels, jnp.ones(()))
-      at = objectives.match_point(match, objectives.per_class, syn, variables,
-                                  None, key,
-                                  jnp.ones(CLASSES), 0)
-      return objectives.per_class(match.objective)(syn, at, None, key)
+      given = syn, variables, None, key, jnp.ones(CLASSES)
+      sums = objectives.sums_over_classes(
+          match, objectives.per_class, given, 0)
+      return objectives.per_class(match.at(sums, 0))(*given)
 
     run = jax.jit(jax.value_and_grad(value, has_aux=True))
     (got, metrics), slope = run(jnp.asarray(images))
@@ -109,7 +109,7 @@ def test_no_distance_has_no_slope():
 def two_steps():
   """Two steps, the first of which teaches, compiled once."""
   made = toy.toy('sre2l', steps=2)
-  return made, jax.jit(made.method.step)
+  return made, jax.jit(toy.sweep(made.method))
 
 
 def test_labels_are_the_teachers():

@@ -61,11 +61,11 @@ def found(matching, syn, real, step=0, weights=None):
   if weights is None:
     weights = jnp.ones(len(syn.images))
   def run(syn, real):
-    at = objectives.match_point(matching, lift, syn, PARAMS, real, KEY, weights,
-                                step)
+    rest = PARAMS, real, KEY, weights
+    sums = objectives.sums_over_classes(matching, lift, (syn, *rest), step)
+    total = lift(matching.at(sums, step))
     def value(images):
-      return lift(matching.objective)(
-          syn._replace(images=images), at, real, KEY, weights)
+      return total(syn._replace(images=images), *rest)
     return jax.value_and_grad(value, has_aux=True)(syn.images)
   (value, metrics), slope = jax.jit(run)(syn, real)
   return value, metrics, slope
@@ -82,9 +82,8 @@ def test_contrast_is_the_formula(distance):
   np.testing.assert_allclose(metrics['match/loss'], want, rtol=1e-5)
   close(slope, there)
   # It is no sum over classes: each one's gradient holds the others.
-  alone = found(objectives.class_by_class(objectives.gradient_matching(loss_fn,
-                                                                       distance)),
-                syn, real)
+  alone = found(objectives.class_by_class(objectives.gradient_matching(
+      loss_fn, distance)), syn, real)
   assert abs(alone[2] - slope).max() > .1 * abs(slope).max()
 
 
@@ -106,8 +105,8 @@ def test_contrast_warms_up_class_by_class():
   syn, real = sets()
   match = objectives.contrastive_matching(loss_fn, losses.mse,
                                           warm=lambda step: step < 2)
-  alone = objectives.class_by_class(objectives.gradient_matching(loss_fn,
-                                                                 losses.mse))
+  alone = objectives.class_by_class(objectives.gradient_matching(
+      loss_fn, losses.mse))
   cold = objectives.contrastive_matching(loss_fn, losses.mse)
   for step, other in ((1, alone), (2, cold)):
     close(found(match, syn, real, step), found(other, syn, real, step))
@@ -123,7 +122,7 @@ NORMED = dict(norm='batch', augment='')
 def normed():
   """DM with batch norm, and its step, compiled once."""
   made = toy.toy('dm', **NORMED)
-  return made, jax.jit(made.method.step)
+  return made, jax.jit(toy.sweep(made.method))
 
 
 def test_batch_norm_sees_all_classes():
@@ -148,8 +147,8 @@ def test_batch_norm_sees_all_classes():
 
 def test_batch_norm_takes_corrections():
   made, plain = normed()
-  harder = jax.jit(toy.toy('dm', correction=objectives.Correction(
-      .25, .25, 9, True), **NORMED).method.step)
+  harder = jax.jit(toy.sweep(toy.toy('dm', correction=objectives.Correction(
+      .25, .25, 9, True), **NORMED).method))
   (none, before), (some, after) = (
       step(made.state, made.data, made.pool, made.key)
       for step in (plain, harder))

@@ -111,10 +111,17 @@ def test_hardness_is_the_mean_over_steps_at_constant_weights():
   syn, start, target = world()
   def hardness(params, batch):
     return jnp.sum(params['a'] ** 2) * jnp.mean(batch.images)
-  both = objectives.trajectory_with_difficulty(loss_fn, 3, hardness)
+  both = objectives.trajectory_matching(loss_fn, 3, difficulty=hardness)
+  plain = objectives.trajectory_matching(loss_fn, 3)
   key = jax.random.key(4)
-  value, slope = jax.jit(jax.value_and_grad(
-      lambda syn: both(syn, start, target, key)[1]))(syn)
+  def measured(syn):
+    value, metrics = both(syn, start, target, key)
+    return metrics['sdc/difficulty'], value
+  (value, loss), slope = jax.jit(
+      jax.value_and_grad(measured, has_aux=True))(syn)
+  same, metrics = jax.jit(plain)(syn, start, target, key)
+  np.testing.assert_allclose(loss, same, rtol=1e-6)
+  assert set(metrics) == {'match/loss'}
   weights, params = [], start
   for run in objectives.minibatches(key, N, 0, 3):
     for k in range(3):

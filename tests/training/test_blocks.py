@@ -12,7 +12,7 @@ from dasm_jax.types import Batch
 
 
 @pytest.mark.parametrize('n, positions', [(7, 3), (6, 2), (5, 100)])
-def test_blocks_are_the_whole(monkeypatch, n, positions):
+def test_blocks_are_the_whole(n, positions):
   network = toy.network()
   variables = network.init(jax.random.key(0))
   images = jax.random.normal(jax.random.key(1), (n, 8, 8, 1))
@@ -23,13 +23,13 @@ def test_blocks_are_the_whole(monkeypatch, n, positions):
     return losses.cross_entropy(logits, batch.labels)
 
   want = jax.value_and_grad(loss)(variables.params, batch)
-  monkeypatch.setattr(train_step, 'BLOCK_POSITIONS', positions * 64)
-  assert train_step.block_count(n, 64) == -(-n // positions)
+  block = positions * 64
+  assert train_step.block_count(n, 64, block) == -(-n // positions)
   sizes = []
   def seen(params, batch):
     sizes.append(len(batch.images))
     return loss(params, batch)
-  got = train_step.blocked_value_and_grad(seen, variables.params, batch)
+  got = train_step.blocked_value_and_grad(seen, variables.params, batch, block)
   # No block larger than asked, though the last one is padded (7 as 3 x 3).
   assert sizes[-1] == min(n, positions)
   # A bias before a norm has gradient 0: what is there is the rounding of sums

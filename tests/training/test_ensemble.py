@@ -7,7 +7,7 @@ import pytest
 import toy
 
 from dasm_jax.pipeline import source as sources
-from dasm_jax.runtime import devices, timing
+from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble, recipes
 from dasm_jax.types import SoftLabelled
 
@@ -26,43 +26,34 @@ def batch():
   return sources.take(toy.source(), jnp.arange(0, 36, 2))
 
 
-@pytest.fixture
-def slow(monkeypatch):
-  """One epoch a call, however fast it is."""
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e-9)
+# One epoch a call, however fast it is; all after the first in one call, however
+# slow they are.
+SLOW, QUICK = {'call_seconds': 1e-9}, {'call_seconds': 1e9}
 
 
-@pytest.fixture
-def quick(monkeypatch):
-  """All epochs after the first in one call, however slow they are."""
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e9)
-
-
-def told():
-  """A hook that keeps `(done, Stand, losses)`, and what it keeps."""
+def listener():
+  """A hook that keeps `(done, TrainState, losses)`, and what it keeps."""
   found = []
-  def seen(done, stand, loss):
-    found.append((done, stand(), np.asarray(loss())))
+  def seen(done, state, loss):
+    found.append((done, state(), np.asarray(loss())))
   return seen, found
 
 
 @pytest.mark.parametrize('name', RECIPES)
-def test_as_alone_however_it_is_cut(name, monkeypatch):
+def test_as_alone_however_it_is_cut(name):
   recipe, data = RECIPES[name], batch()
-  run, everywhere = ensemble.train_on_set(NETWORK, recipe), devices.replicate(
-      data)
-  length = recipe.epochs + recipe.extra
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e9)
-  seen, few = told()
-  whole = run(KEYS, everywhere, seen=seen)
+  quick, run = (ensemble.train_on_set(NETWORK, recipe, **how)
+                for how in (QUICK, SLOW))
+  everywhere, length = devices.replicate(data), recipe.epochs + recipe.extra
+  seen, few = listener()
+  whole = quick(KEYS, everywhere, seen=seen)
   assert [done for done, *_ in few] == [1, length]
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e-9)
-  seen, many = told()
+  seen, many = listener()
   toy.leaves_equal(run(KEYS, everywhere, seen=seen), whole)
   assert [done for done, *_ in many] == [*range(1, length + 1)]
-  assert [stand.done for _, stand, _ in many] == [*range(1, length + 1)]
+  assert [state.done for _, state, _ in many] == [*range(1, length + 1)]
   # From where they stood after two epochs.
-  seen, rest = told()
+  seen, rest = listener()
   toy.leaves_equal(run(KEYS, everywhere, many[1][1], seen), whole)
   assert [done for done, *_ in rest] == [*range(3, length + 1)]
   np.testing.assert_array_equal(rest[-1][2], few[-1][2])
@@ -74,10 +65,10 @@ def test_as_alone_however_it_is_cut(name, monkeypatch):
     np.testing.assert_allclose(few[-1][2][number], loss, 1e-3, 1e-4)
 
 
-def test_each_has_its_subset(slow):
+def test_each_has_its_subset():
   recipe, data = RECIPES['dc'], toy.source()
   subsets = np.array([[0, 12, 24, 1], [5, 13, 30, 6], [7, 20, 35, 8]])
-  got = ensemble.train_on_subsets(NETWORK, recipe)(
+  got = ensemble.train_on_subsets(NETWORK, recipe, **SLOW)(
       (KEYS, jnp.asarray(subsets)), devices.replicate(data))
   for number, subset in enumerate(subsets):
     alone, _ = jax.jit(lambda key, rows: ensemble.fit(
@@ -87,36 +78,37 @@ def test_each_has_its_subset(slow):
                      1e-3, 1e-4)
 
 
-def test_a_taught_set_shows_what_it_showed(slow):
-  """Lessons go by the epoch, wherever a call begins."""
+def test_soft_labels_of_an_epoch_are_its_own():
+  """Teachers' logits go by the epoch, wherever a call begins."""
   data, recipe = batch(), RECIPES['idc']
   logits = jax.random.normal(jax.random.key(1), (2, 18, 3)).astype(jnp.float16)
   taught = SoftLabelled(*data, logits, jnp.uint32(5), jnp.float32(4.))
-  got = ensemble.train_on_set(NETWORK, recipe)(KEYS, devices.replicate(taught))
+  got = ensemble.train_on_set(NETWORK, recipe, **SLOW)(
+      KEYS, devices.replicate(taught))
   alone, _ = jax.jit(lambda key: ensemble.fit(NETWORK, recipe, key, taught))(
       KEYS[1])
   toy.leaves_close(jax.tree.map(lambda x: x[1], got), alone, 1e-3, 1e-4)
 
 
-def test_shapes_of_a_stand(quick):
+def test_shapes_of_a_state():
   network = toy.network(norm='batch')
   for recipe in RECIPES.values():
-    seen, found = told()
-    ensemble.train_on_set(network, recipe)(KEYS, devices.replicate(batch()),
-                                           seen=seen)
-    want = ensemble.state_shapes(network, recipe, 3)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), want.variables) == (
-        jax.tree.map(lambda x: (x.shape, x.dtype), found[0][1].variables))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), want.moments) == (
-        jax.tree.map(lambda x: (x.shape, x.dtype), found[0][1].moments))
+    seen, found = listener()
+    ensemble.train_on_set(network, recipe, **QUICK)(
+        KEYS, devices.replicate(batch()), seen=seen)
+    want, got = ensemble.state_shapes(network, recipe, 3), found[0][1]
+    def shapes(tree):
+      return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+    assert shapes(want.variables) == shapes(got.variables)
+    assert shapes(want.opt_state) == shapes(got.opt_state)
 
 
-def test_nothing_is_compiled_twice(slow):
-  run, data = ensemble.train_on_set(NETWORK, RECIPES['dc']), devices.replicate(
-      batch())
-  seen, found = told()
+def test_nothing_is_compiled_twice():
+  run = ensemble.train_on_set(NETWORK, RECIPES['dc'], **SLOW)
+  data = devices.replicate(batch())
+  seen, found = listener()
   start = []
-  run(KEYS, data, seen=lambda done, stand, loss: start.append(stand()))
+  run(KEYS, data, seen=lambda done, state, loss: start.append(state()))
   with toy.compilations() as names:
     run(KEYS, data, start[0], seen)
     run(KEYS, data, start[2], seen)

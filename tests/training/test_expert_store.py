@@ -1,7 +1,9 @@
 """Expert buffers: files, what is refused, and that nothing is lost."""
 
 import collections
+import contextlib
 import json
+import resource
 import shutil
 
 import numpy as np
@@ -134,21 +136,26 @@ def test_room(tmp_path, monkeypatch):
   assert claim(tmp_path).missing() == []  # nothing to write
 
 
-def test_full_disk_loses_no_finished_expert(tmp_path, monkeypatch):
-  buffer = claim(tmp_path)
+@contextlib.contextmanager
+def files_of_at_most(size):
+  """Meanwhile no file of this process grows beyond `size` bytes."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_full_disk_loses_no_finished_expert(tmp_path):
+  buffer = claim(tmp_path, size=10 ** 5)
   fill(buffer, [0])
   writer = expert_store.ExpertWriter(buffer, 1)
-  writer._file.close()
-  class Full:
-    def write(self, data):
-      raise OSError(28, 'No space left on device')
-    def close(self):
-      pass
-  monkeypatch.setattr(writer, '_file', Full())
-  with pytest.raises(UserError, match='No space left.*finished stay'):
-    writer.add(np.zeros(5))
-  writer.close()
-  assert claim(tmp_path).missing() == [1]
+  with files_of_at_most(10 ** 5):
+    with pytest.raises(UserError, match='File too large.*finished stay'):
+      writer.add(np.zeros(10 ** 5))
+    writer.close()
+  assert claim(tmp_path, size=10 ** 5).missing() == [1]
   assert json.loads((tmp_path / 'buffer.json').read_text())['epochs'] == 3
 
 

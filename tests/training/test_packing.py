@@ -5,7 +5,6 @@ import pytest
 import small
 import toy
 
-from dasm_jax import methods
 from dasm_jax.cost import dry_run
 from dasm_jax.distill import setup
 from dasm_jax.errors import UserError
@@ -17,8 +16,9 @@ CHIP = CPU._replace(turns=False)
 
 
 def number(split, method='dc', **changes):
-  job = dry_run.outline(small.tiny(method, **changes))
-  return setup.classes_together(job, job.plan[0], job.classes, split)
+  experiment = dry_run.outline(small.tiny(method, **changes))
+  return setup.classes_together(
+      experiment, experiment.plan[0], experiment.classes, split)
 
 
 @pytest.mark.parametrize('wanted, cpu, chip', [
@@ -32,16 +32,18 @@ def test_what_is_asked_for(wanted, cpu, chip):
 @pytest.mark.parametrize('method', ['dc', 'dsac', 'idc', 'dm', 'cafe', 'sre2l'])
 def test_as_many_as_fit(method):
   changes = {'method__teach': 1} if method == 'sre2l' else {}
-  job = dry_run.outline(small.tiny(method, **changes))
-  room = setup._class_bytes(job, job.plan[0]) / packing.MEMORY_SHARE
+  experiment = dry_run.outline(small.tiny(method, **changes))
+  first = experiment.plan[0]
+  room = setup.class_bytes(experiment, first) / packing.MEMORY_SHARE
   for times, wanted in ((0.1, 1), (1.5, 1), (3.5, 3), (99, 10)):
     split = CHIP._replace(memory=int(times * room))
-    assert setup.classes_together(job, job.plan[0], 10, split) == wanted
+    assert setup.classes_together(experiment, first, 10, split) == wanted
 
 
 def test_larger_steps_go_in_smaller_groups():
-  job = dry_run.outline(small.tiny())
-  each = setup._class_bytes(job, job.plan[0]) / packing.MEMORY_SHARE
+  experiment = dry_run.outline(small.tiny())
+  each = setup.class_bytes(
+      experiment, experiment.plan[0]) / packing.MEMORY_SHARE
   room = CHIP._replace(memory=int(4.5 * each))
   some = number(room)
   assert some == 4
@@ -59,36 +61,42 @@ def test_no_such_group(wanted):
 
 
 def test_networks_that_fit_are_trained_at_once():
-  job = dry_run.outline(small.tiny())
+  given = toy.network(), (8, 8, 1)
   def trained(memory, batch=64):
-    return packing.networks_together(job.network, job.shape, batch,
+    return packing.networks_together(*given, batch,
                                      CHIP._replace(memory=memory))
-  assert packing.networks_together(job.network, job.shape, 64, CPU) == 1
+  assert packing.networks_together(*given, 64, CPU) == 1
   assert trained(1) == 1 < trained(10 ** 7) < trained(10 ** 8)
   assert trained(10 ** 8, 1024) < trained(10 ** 8)
 
 
-def test_a_spread_takes_as_many_as_it_is_told(monkeypatch):
+def test_a_spread_takes_as_many_as_fit():
   """However many at once, the results are the same; it asks what fits."""
-  data, asked = devices.replicate(toy.source(classes=4)), []
-  recipe = toy.recipes.recipe(1, batch=8)
+  data, network = devices.replicate(toy.source(classes=4)), toy.network()
+  recipe, took = toy.recipes.recipe(1, batch=8), []
   items = np.arange(11.)  # on eight devices
   def one(item, data):
     return item * data.images.shape[0]
+  def spread(one, together):
+    took.append(together)
+    return devices.spread(one, together=together)
+  each = next(memory for memory in range(0, 10 ** 7, 1000) if (
+      packing.networks_together(network, (8, 8, 1), 8,
+                                CHIP._replace(memory=memory)) == 2)) / 2
   for fits in (1, 2, 9):
-    def fit(network, shape, batch, split, fits=fits):
-      asked.append((shape, batch))
-      return fits
-    monkeypatch.setattr(packing, 'networks_together', fit)
-    run = packing.spread_networks(one, None, recipe, None)
+    run = packing.spread_networks(
+        one, network, recipe, None, spread,
+        CHIP._replace(memory=int((fits + .5) * each)))
     np.testing.assert_allclose(run(items, data), 48 * items)
-  assert asked == [((8, 8, 1), 8)] * 3
+    np.testing.assert_allclose(run(items, data), 48 * items)
+  np.testing.assert_allclose(packing.spread_networks(
+      one, network, recipe, 4, spread)(items, data), 48 * items)
+  # On this machine's CPU, one.
+  packing.spread_networks(one, network, recipe, how=spread)(items, data)
+  assert took == [1, 2, 9, 4, 1]
 
 
-def test_the_group_reaches_the_method(monkeypatch):
-  from dasm_jax.distill import setup
-  job, seen = dry_run.outline(small.tiny(run__batched='3')), []
-  monkeypatch.setattr(methods, 'build', lambda *_, batched, **__: seen.append(
-      batched))
-  setup.build_method(job, job.plan[0])
-  assert seen == [2]  # ten classes on eight devices: two on each
+def test_the_group_reaches_the_method():
+  experiment = dry_run.outline(small.tiny(run__batched='3'))
+  found = setup.method_options(experiment, experiment.plan[0])
+  assert found.batched == 2  # ten classes on eight devices: two on each

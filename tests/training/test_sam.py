@@ -13,6 +13,7 @@ from dasm_jax.training import sam, train_step
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEY = jax.random.key(0)
 FTD = dict(rho=.5, alpha=.3)
+STEP = sam.sam_step(**FTD)
 
 
 def loss(params):
@@ -62,34 +63,34 @@ def setting(norm='instance', size=6):
 def test_nothing_to_climb_is_the_plain_step(norm):
   given = setting(norm)
   want = jax.jit(lambda: train_step.sgd_step(*given, .1))()
-  got = jax.jit(lambda: sam.sam_step(*given, .1, rho=0., alpha=.3))()
+  got = jax.jit(lambda: sam.sam_step(0., .3)(*given, .1))()
   toy.leaves_equal(got, want)
   # A step too small to see comes to the same along the long way.
-  near = jax.jit(lambda: sam.sam_step(*given, .1, rho=1e-6, alpha=.3))()
+  near = jax.jit(lambda: sam.sam_step(1e-6, .3)(*given, .1))()
   toy.leaves_close(near, want, rtol=1e-4, atol=1e-5)
-  far = jax.jit(lambda: sam.sam_step(*given, .1, **FTD))()
+  far = jax.jit(lambda: STEP(*given, .1))()
   assert abs(far[0].params['Dense_0']['kernel']
              - want[0].params['Dense_0']['kernel']).max() > 1e-5
 
 
 def test_statistics_and_loss_are_those_of_the_weights_themselves():
   given = setting('batch')
-  got, _, value = jax.jit(lambda: sam.sam_step(*given, .1, **FTD))()
+  got, _, value = jax.jit(lambda: STEP(*given, .1))()
   plain, _, same = jax.jit(lambda: train_step.sgd_step(*given, .1))()
   toy.leaves_close(got.stats, plain.stats)
   np.testing.assert_allclose(value, same, rtol=1e-5)
 
 
 def test_decay_and_momentum_are_those_of_the_weights_themselves():
-  network, tx, variables, moments, batch = setting()
+  network, tx, variables, opt_state, batch = setting()
   def of(params):
     return train_step.batch_gradient(network, variables._replace(params=params),
                                      batch)
   _, found = jax.jit(lambda: sam.sam_gradient(
       of, variables.params, **FTD))()
-  once = jax.jit(lambda variables, moments: sam.sam_step(
-      network, tx, variables, moments, batch, .1, **FTD)[:2])
-  first, trace = once(variables, moments)
+  once = jax.jit(lambda variables, opt_state: STEP(
+      network, tx, variables, opt_state, batch, .1)[:2])
+  first, trace = once(variables, opt_state)
   v = jax.tree.map(lambda g, w: g + .01 * w, found, variables.params)
   toy.leaves_close(trace[1].trace, v)
   toy.leaves_close(first.params, jax.tree.map(
@@ -98,9 +99,8 @@ def test_decay_and_momentum_are_those_of_the_weights_themselves():
 
 def test_shared_step_is_the_whole_one():
   given = setting(size=16)
-  want = jax.jit(lambda: sam.sam_step(*given, .1, **FTD))()
-  got = jax.pmap(lambda _: sam.sam_step(*given, .1, 'd', **FTD),
-                 axis_name='d')(jnp.arange(8))
+  want = jax.jit(lambda: STEP(*given, .1))()
+  got = jax.pmap(lambda _: STEP(*given, .1, 'd'), axis_name='d')(jnp.arange(8))
   for device in (0, 7):
     toy.leaves_close(jax.tree.map(lambda x: x[device], got), want,  # noqa: B023
                      rtol=1e-4, atol=1e-5)
@@ -111,8 +111,8 @@ def test_average():
   for new in (1., 3.):
     mean = sam.moving_average(mean, {'x': jnp.full(2, new)}, .75)
   np.testing.assert_allclose(mean['x'], .75 * .25 + .25 * 3)
-  assert sam.moving_average(1., 2., 0) == 2 and sam.moving_average(1., 2.,
-                                                                   1) == 1
+  assert sam.moving_average(1., 2., 0) == 2
+  assert sam.moving_average(1., 2., 1) == 1
 
 
 @pytest.mark.parametrize('name', FTD)

@@ -1,7 +1,6 @@
 """Coresets by networks: against networks trained one by one, and as a run."""
 
-import os
-import signal
+import contextlib
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ import toy
 
 from dasm_jax import coresets
 from dasm_jax.config import defaults
-from dasm_jax.distill import initialise, run, setup
+from dasm_jax.distill import run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import saved_set
 from dasm_jax.pipeline import source as sources
@@ -50,11 +49,11 @@ def test_history_against_epochs_one_by_one():
   assert history.any() and not history.all()
 
 
-def test_features_side_by_side(monkeypatch):
-  monkeypatch.setattr(scoring, 'SCORING_BLOCK', 7)  # 36 is no multiple of it
+def test_features_side_by_side():
   data = toy.source()
   variables = jax.vmap(NETWORK.init)(KEYS)
-  got = scoring.embeddings(NETWORK)(*devices.replicate((variables, data)))
+  got = scoring.embeddings(NETWORK, block=7)(  # 36 is no multiple of it
+      *devices.replicate((variables, data)))
   images = sources.take(data, jnp.arange(36)).images
   embed = jax.jit(lambda i: NETWORK.embed(
       jax.tree.map(lambda x: x[i], variables), images))
@@ -62,25 +61,37 @@ def test_features_side_by_side(monkeypatch):
   np.testing.assert_allclose(got, np.concatenate(want, -1), 1e-4, 1e-5)
 
 
+@pytest.fixture(scope='module')
+def wanted():
+  """What coresets ask for, by what they need, of two networks."""
+  data = devices.replicate(toy.source())
+  networks, history = scoring.train_choosers(
+      NETWORK, RECIPE, 2, history=True)(KEYS, data)
+  networks = devices.replicate(networks)
+  return {None: None, 'history': history,
+          'features': scoring.embeddings(NETWORK)(networks, data),
+          'scores': scoring.difficulty_scores(NETWORK, 'el2n')(
+              networks, data)[0]}
+
+
 @pytest.mark.parametrize('name', coresets.CORESETS)
-def test_each_gets_what_it_asks_for(name, monkeypatch):
-  asked = []
-  def trained(network, recipe, epochs, history):
-    asked.append((epochs, history))
-    return lambda keys, *_: (jax.vmap(NETWORK.init)(keys), np.ones((2, 3, 36)))
-  monkeypatch.setattr(scoring, 'train_choosers', trained)
-  monkeypatch.setattr(scoring, 'difficulty_scores', lambda network, score: (
-      lambda *_: (np.full(36, score), None)))
-  monkeypatch.setattr(scoring, 'embeddings', lambda network: (
-      lambda *_: np.zeros((36, 5))))
-  got = scoring.selection_values(name, NETWORK, RECIPE, epochs=3, score='el2n')(
-      KEYS, toy.source())
-  need = coresets.CORESETS[name][0]
-  assert asked == ([] if need is None else [(3, need == 'history')])
-  shapes = {'features': (36, 5), 'scores': (36,), 'history': (2, 3, 36)}
-  assert got is None if need is None else got.shape == shapes[need]
-  if need == 'scores':
-    assert got[0] == 'el2n'
+def test_each_gets_what_it_asks_for(name, wanted):
+  heard = []
+  got = scoring.selection_values(name, NETWORK, RECIPE, epochs=2, score='el2n')(
+      KEYS, devices.replicate(toy.source()), lambda: heard.append(name))
+  want = wanted[coresets.CORESETS[name][0]]
+  if want is None:
+    assert got is None and not heard
+  else:
+    np.testing.assert_array_equal(got, want)
+    assert len(heard) == 2  # a piece an epoch
+
+
+def test_what_coresets_ask_for_has_its_shape(wanted):
+  assert wanted['features'].shape[0] == 36 and wanted['features'].ndim == 2
+  assert wanted['scores'].shape == (36,)
+  assert wanted['history'].shape == (2, 2, 36)
+  assert {need for need, _ in coresets.CORESETS.values()} == {*wanted}
 
 
 def tiny(method, **entries):
@@ -92,13 +103,10 @@ def tiny(method, **entries):
   return c
 
 
-def test_a_coreset_is_a_run(tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
-  # Their training is tested above, and waits for the compiler.
-  monkeypatch.setattr(scoring, 'train_choosers', lambda network, *_: (
-      lambda keys, *_: (jax.vmap(network.init)(keys), None)))
+@pytest.mark.slow
+def test_a_coreset_is_a_run(tmp_path):
   config = tiny('k_center')
-  found = run.run(config, tmp_path)
+  found = run.run(config, small.measured(tmp_path))
   assert found['segments'] == 1 and found['window'] == 'everything'
   for name in ('images.png', 'windows.png', 'images_1.png', 'window_1.png',
                'report.html', 'results.json', 'metrics.jsonl'):
@@ -106,21 +114,21 @@ def test_a_coreset_is_a_run(tmp_path, monkeypatch):
   said = (tmp_path / 'log.txt').read_text()
   assert 'choosing by k_center; 1 network to train for 1 epoch ' in said
   assert 'selected - random: +100' in said
-  job = setup.build(config)
-  labels = job.dataset.train.labels
+  experiment = setup.build(config)
+  labels = experiment.dataset.train.labels
   with np.load(tmp_path / 'synthetic.npz') as file:
     got, space = np.rint(255 * file['images']), str(file['space'])
   assert space == 'pixels'
   # Whoever is picked is real, and begins with the first of the class.
   for c in range(10):
-    own = job.dataset.train.images[labels == c]
+    own = experiment.dataset.train.images[labels == c]
     hits = (got[c][:, None] == own).all((2, 3, 4))
     assert hits.any(1).all() and hits[0, 0] and hits.any(0).sum() == 3
   # A second call finds it done; a third, without the end, the checkpoint.
   assert run.run(config, tmp_path) == found
   (tmp_path / 'results.json').unlink()
-  monkeypatch.setattr(scoring, 'train_choosers', None)
   run.run(config, tmp_path)
+  assert (tmp_path / 'log.txt').read_text().count('choosing by') == 1
   with np.load(tmp_path / 'synthetic.npz') as file:
     np.testing.assert_array_equal(np.rint(255 * file['images']), got)
 
@@ -137,10 +145,9 @@ def test_mistakes(method, entries, words, tmp_path):
   assert not (tmp_path / 'new').exists()
 
 
-def test_a_set_that_is_damaged_is_left_again(tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
+def test_a_set_that_is_damaged_is_left_again(tmp_path):
   c = tiny('random')
-  run.run(c, tmp_path / 'run')
+  run.run(c, small.measured(tmp_path / 'run'))
   path = tmp_path / 'run' / 'synthetic.npz'
   want = saved_set.load(path).syn.images
   for spoil in (lambda: path.write_bytes(path.read_bytes()[:900]), path.unlink):
@@ -149,17 +156,13 @@ def test_a_set_that_is_damaged_is_left_again(tmp_path, monkeypatch):
     np.testing.assert_array_equal(saved_set.load(path).syn.images, want)
 
 
-def test_a_signal_before_the_first_step_is_heard(tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
-  c = tiny('random')
-  start = initialise.start_images
-  def told(*given):
-    os.kill(os.getpid(), signal.SIGTERM)
-    return start(*given)
-  with monkeypatch.context() as during:
-    during.setattr(initialise, 'start_images', told)
+def test_a_signal_before_the_first_step_is_heard(tmp_path):
+  c, workdir = tiny('random'), small.measured(tmp_path / 'run')
+  # The last line of the description, before anything is built for it.
+  with contextlib.redirect_stdout(small.Interrupting('workdir ')) as terminal:
     with pytest.raises(preemption.Stopped,
                        match='SIGTERM: saved segment 1, step 0'):
-      run.run(c, tmp_path / 'run')
-  assert not (tmp_path / 'run' / 'results.json').exists()
+      run.run(c, workdir)
+  assert not terminal.texts
+  assert not (workdir / 'results.json').exists()
   assert run.run(c, tmp_path / 'run')['method'] == 'random'

@@ -15,8 +15,8 @@ from dasm_jax.types import Synthetic
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
-def told(made, state, factor):
-  """By hand: one expert, all images, cells of a stored image together."""
+def by_hand(made, state, factor):
+  """One expert, all images, cells of a stored image together."""
   network = toy.network()
   expert = experts.flat_parameters(network)[1](made.data.target[0])
   codec = synthetic.codec((.5,), (.3,), space='normalised', factor=factor,
@@ -34,20 +34,20 @@ def told(made, state, factor):
 def test_labels_are_the_experts(factor):
   made = toy.toy('tesla', assign=True, factor=factor)
   plain = toy.toy('tesla', factor=factor)
-  want = told(made, made.state, factor)
+  want = by_hand(made, made.state, factor)
   assert abs(want - np.asarray(made.state.syn.labels)).max() > .1
-  after, _ = jax.jit(made.method.step)(
-      made.state, made.data, made.pool, made.key)
+  step = jax.jit(lambda state: toy.step(made, made.method, state))
+  after, _ = step(made.state)
   np.testing.assert_allclose(after.syn.labels, want, atol=1e-5)
   # Its student has learned these, and the images have moved by them.
   same = made.state._replace(syn=made.state.syn._replace(
       labels=jnp.asarray(want, 'float32')))
-  other, _ = jax.jit(plain.method.step)(same, plain.data, plain.pool, plain.key)
+  other, _ = jax.jit(lambda state: toy.step(plain, plain.method, state))(same)
   toy.leaves_close(after.learned.images, other.learned.images,
                    rtol=1e-4, atol=1e-5)
   # And they follow the images.
-  last, _ = jax.jit(made.method.step)(after, made.data, made.pool, made.key)
-  np.testing.assert_allclose(last.syn.labels, told(made, after, factor),
+  last, _ = step(after)
+  np.testing.assert_allclose(last.syn.labels, by_hand(made, after, factor),
                              atol=1e-5)
 
 
@@ -59,8 +59,7 @@ def test_every_image_is_told_however_many_are_matched():
   def logits(params, images):
     return images[:, :3, 0, 0] * params
   one, other = (soft_labels.assigned_labels(logits, codec)(2., syn)
-                for codec in (
-      whole, whole._replace(kind='bound', bound=9)))
+                for codec in (whole, whole._replace(kind='bound', bound=9)))
   np.testing.assert_array_equal(one, other)
 
 

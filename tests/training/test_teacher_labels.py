@@ -1,4 +1,4 @@
-"""Labels told for every epoch: who told them has nothing to learn from them."""
+"""Soft labels of every epoch: who gave them has nothing to learn from them."""
 
 import json
 import types
@@ -40,58 +40,59 @@ def teacher():
   return network, network.init(KEY), batch
 
 
-def moved(network, variables, taught, recipe=RECIPE):
+def moved(network, variables, labelled, recipe=RECIPE):
   """How far a network that is the teacher walks; a key that is not the seed."""
-  after, loss = jax.jit(lambda taught: ensemble.fit(
-      network, recipe, jax.random.key(7), taught, variables))(taught)
+  after, loss = jax.jit(lambda labelled: ensemble.fit(
+      network, recipe, jax.random.key(7), labelled, variables))(labelled)
   assert np.isfinite(loss)
   return max(float(abs(a - b).max()) for a, b in zip(
       jax.tree.leaves(after.params), jax.tree.leaves(variables.params),
       strict=True))
 
 
-def test_a_teacher_learns_nothing_from_its_own_lessons(teacher):
+def test_a_teacher_learns_nothing_from_its_own_labels(teacher):
   network, variables, batch = teacher
-  taught = soft_labels.teacher_labels(
+  labelled = soft_labels.teacher_labels(
       network, RECIPE, stacked(variables), batch, 3, 2.)
-  assert taught.told.shape == (4, 12, 3) and taught.told.dtype == jnp.float16
-  rest = moved(network, variables, taught)  # float16 has rounded them
+  logits = labelled.logits
+  assert logits.shape == (4, 12, 3) and logits.dtype == jnp.float16
+  rest = moved(network, variables, labelled)  # float16 has rounded them
   assert rest < 1e-3
-  # Any other draw is another lesson.
-  other = moved(network, variables, taught._replace(seed=jnp.uint32(4)))
+  # Any other draw has other labels.
+  other = moved(network, variables, labelled._replace(seed=jnp.uint32(4)))
   assert other > 30 * rest
-  # So is another epoch's.
-  turned = taught._replace(told=jnp.roll(taught.told, 1, axis=0))
+  # So has another epoch.
+  turned = labelled._replace(logits=jnp.roll(logits, 1, axis=0))
   assert moved(network, variables, turned) > 30 * rest
-  # More epochs than were told begin again with the first.
-  assert moved(network, variables, taught, RECIPE._replace(epochs=7)) < 1e-3
+  # More epochs than have labels begin again with the first.
+  assert moved(network, variables, labelled, RECIPE._replace(epochs=7)) < 1e-3
 
 
 def test_loss_is_that_of_the_temperature(teacher):
   """KL of both over T, up to the entropy: its slope by hand."""
   network, variables, batch = teacher
   recipe = recipes.recipe(1, lr=.1, momentum=0., weight_decay=0., batch=12)
-  told = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 3)) * 4,
-                     jnp.float16)
-  taught = SoftLabelled(*batch, told, jnp.uint32(0), jnp.float32(5))
-  after, _ = ensemble.fit(network, recipe, KEY, taught, variables)
+  given = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 3)) * 4,
+                      jnp.float16)
+  labelled = SoftLabelled(*batch, given, jnp.uint32(0), jnp.float32(5))
+  after, _ = ensemble.fit(network, recipe, KEY, labelled, variables)
   def loss(params):
     logits = network.apply(variables._replace(params=params), batch.images)[0]
-    p = jax.nn.softmax(told[0].astype('float32') / 5)
+    p = jax.nn.softmax(given[0].astype('float32') / 5)
     return (p * (jnp.log(p) - jax.nn.log_softmax(logits / 5))).sum(-1).mean()
   slope = jax.grad(loss)(variables.params)
   want = jax.tree.map(lambda p, g: p - .1 * g, variables.params, slope)
   toy.leaves_close(after.params, want, rtol=1e-4, atol=1e-6)
 
 
-def test_several_teachers_tell_their_mean(teacher):
+def test_several_teachers_give_their_mean(teacher):
   network, one, batch = teacher
   two = network.init(jax.random.key(1))
-  def told(*teachers):
+  def logits(*teachers):
     return np.asarray(soft_labels.teacher_labels(
-        network, RECIPE, stacked(*teachers), batch, 3, 2.).told, np.float32)
+        network, RECIPE, stacked(*teachers), batch, 3, 2.).logits, np.float32)
   np.testing.assert_allclose(
-      told(one, two), (told(one) + told(two)) / 2, atol=2e-3)
+      logits(one, two), (logits(one) + logits(two)) / 2, atol=2e-3)
 
 
 def test_adamw_and_cosine():
@@ -100,8 +101,8 @@ def test_adamw_and_cosine():
   np.testing.assert_allclose(rates, 1e-3 * np.array(
       [1, .5 + 2 ** .5 / 4, .5, .5 - 2 ** .5 / 4]))
   assert not restart.any()
-  mine, theirs = train_step.recipe_optimizer(recipe), optax.adamw(.1,
-                                                                  weight_decay=.01)
+  mine = train_step.recipe_optimizer(recipe)
+  theirs = optax.adamw(.1, weight_decay=.01)
   params = {'w': jnp.array([1., -2., 3.])}
   a, b = params, params
   s, t = mine.init(a), theirs.init(b)
@@ -121,28 +122,30 @@ CHANGES = dict(method__steps=4, method__teach=2, method__net_steps=2,
                eval__networks=2, eval__batch=7)
 
 
-def test_whole_run_and_its_set(tmp_path, capsys, monkeypatch):
-  """Both segments' teachers tell; the saved set measures as the run did."""
+@pytest.mark.slow
+def test_whole_run_and_its_set(tmp_path, capsys):
+  """Both segments' teachers label; the saved set measures as the run did."""
   c = small.tiny('sre2l', **CHANGES)
   found = run.run(c, tmp_path / 'run')
   assert found['label_kind'] == 'told'
   assert found['bytes']['labels'] == 2 * 3 * 20 * 10  # epochs, images, classes
-  job = setup.build(c)
-  disk = estimate.disk_bytes(job, flops.forward_cost(job.network, job.shape))
+  experiment = setup.build(c)
+  disk = estimate.disk_bytes(experiment, flops.forward_cost(
+      experiment.network, experiment.shape))
   assert disk['labels'] == found['bytes']['labels']
   one = subjects.saved_subject(tmp_path / 'run')
-  assert one.set.told.shape == (3, 20, 10) and abs(one.set.told).max() > 0
+  assert one.set.logits.shape == (3, 20, 10)
+  assert abs(one.set.logits).max() > 0
   assert np.isin(one.set.syn.labels, (0, 1)).all()  # hard in themselves
   assert __main__.main([f'--set={tmp_path / "run"}', '--networks=2']) == 0
   rows = json.loads((tmp_path / 'run/evaluation.json').read_text())['rows']
   for row, name in zip(rows, ('synthetic', 'random'), strict=True):
     assert row['networks'] == found['accuracy'][name]['networks']
   assert '2.5 kB with labels' in capsys.readouterr().out  # 8x8 pixels each
-  # Without lessons a set is soft labels, one an image.
-  small.unmeasured(monkeypatch)
+  # Without them a set has soft labels, one an image.
   c = small.tiny('sre2l', **CHANGES, method__relabel=False,
                  segments__number=1)
-  plain = run.run(c, tmp_path / 'plain')
+  plain = run.run(c, small.measured(tmp_path / 'plain'))
   assert plain['label_kind'] == 'soft'
   assert plain['bytes']['labels'] == 2 * 20 * 10
   _refuses_other_logits(tmp_path)
@@ -162,13 +165,13 @@ def _refuses_other_logits(tmp_path):
 
 
 def test_a_set_without_teachers_is_itself():
-  job = setup.build(small.tiny('dc'))
+  experiment = setup.build(small.tiny('dc'))
   soft = np.random.default_rng(0).dirichlet(np.ones(10), (10, 2))
   syn = Synthetic(jnp.zeros((10, 2, 8, 8, 1)), jnp.asarray(soft, 'f4'), 0.)
   done = [types.SimpleNamespace(state=types.SimpleNamespace(teacher=None))]
-  found = results.evaluation_set(job, syn, done)
-  assert not isinstance(found, SoftLabelled) and found.images.shape == (20, 8,
-                                                                        8, 1)
+  found = results.evaluation_set(experiment, syn, done)
+  assert not isinstance(found, SoftLabelled)
+  assert found.images.shape == (20, 8, 8, 1)
   # As whoever loads the set will train on them: saved in half precision.
   half = soft.reshape(20, 10).astype(np.float16).astype(np.float32)
   np.testing.assert_array_equal(found.labels, half / half.sum(1, keepdims=True))
