@@ -181,7 +181,6 @@ def main(argv):
   from dasm_jax.distill import run
   from dasm_jax.runtime import preemption, processes
   from dasm_jax.runtime import workdir as workdirs
-  pass
   # A cache that the user has named stays.
   if not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))

@@ -170,9 +170,11 @@ def measure_row(compared, name, identity, keeper, report, save):
   with contextlib.ExitStack() as held:
     keeper = keeper and held.enter_context(_row_keeper(keeper, identity))
     group = resumable.Group('row', range(compared.networks), compared.shapes)
-    return save(resumable.train_networks(
-        lambda start, seen: compared.accuracies(name, start=start, seen=seen),
-        keeper, group, report))
+    # Saved while the networks still are kept: a full disk then costs nothing.
+    return resumable.train_networks(
+        lambda start, seen: save(
+            compared.accuracies(name, start=start, seen=seen)),
+        keeper, group, report)
 
 
 @contextlib.contextmanager

@@ -73,7 +73,8 @@ def train_networks(train, keeper, group, report, before=lambda: None):
     train: `(start, seen) -> result`: `start` is the `ensemble.TrainState` that
       was kept, or None; `seen(done, state, loss, within=0)` is called now and
       then: epochs done, `() -> TrainState`, `() -> [k]` losses, and batches of
-      the next epoch.
+      the next epoch. Who wants the result saved before the networks that are
+      kept go, saves it here.
     keeper: a `Keeper`; None keeps nothing.
     group: a `Group`.
     report: `(done, within, loss) -> () -> str`: shows how far they are, and
