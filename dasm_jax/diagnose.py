@@ -195,8 +195,8 @@ def measure(sets, dataset, ages, networks, real, seed):
   batches = devices.replicate([*batches, sources.take(
       streaming.fetch(data, chosen), chosen)])
   run = norms_by_age(network, one.recipe._replace(lr=one.real_lr))
-  values = run(jax.random.split(jax.random.key(seed), networks), data,
-               batches, ages,
+  values = run(jax.random.split(streams.key(seed, Stream.DIAGNOSED), networks),
+               data, batches, ages,
                lambda age: print(f'age {age} measured', flush=True))
   return dict(zip([*sets, 'real'], values, strict=True))
 

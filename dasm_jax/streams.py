@@ -22,6 +22,9 @@ class Stream(enum.IntEnum):
   WINDOWS = 8          # random parts of a class
   PROBES = 9           # networks that judge difficulty
   CHOOSERS = 10        # networks that choose coresets
+  EXPERTS = 11         # each expert, by its number
+  DIAGNOSED = 12       # networks that tell how hard a set is
+  REFERENCE = 13       # real images whose mean gradient images are held against
   # Saved sets are trained by these: they stay what they were in version 0.1.
   EVALUATION = 2 ** 20
   SOFT_LABELS = 2 ** 21

@@ -332,7 +332,7 @@ class MirroredWorkdir(Workdir):
     # results.json, which says that the run is finished, comes last of them.
     for name in sorted(near, key=lambda name: (name == PUSHED_LAST, name)):
       state = _file_state(near[name])
-      if self._sent.get(name) != state and name != '.lock':
+      if self._sent.get(name) != state and near[name].name != '.lock':
         there = self._remote / name
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_bytes(near[name].read_bytes())

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from dasm_jax import difficulty, losses
+from dasm_jax import difficulty, losses, streams
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes, text, timing
 from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, expert_store, recipes, resumable, sam
 from dasm_jax.transforms import photometric
 from dasm_jax.types import Variables
@@ -244,7 +245,7 @@ def _train_missing(experiment, c, store, numbers, data, log, keeper):
   while numbers:
     group = resumable.next_group(keeper, 'experts', numbers, size, shapes)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.key(c.seed), jnp.asarray(group.numbers))
+        streams.key(c.seed, Stream.EXPERTS), jnp.asarray(group.numbers))
     # Keys are those of an expert's own number: who is trained with whom changes
     # nothing.
     plan = [ensemble.EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import coresets, difficulty
+from dasm_jax import coresets, difficulty, streams
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices
+from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, packing, recipes, train_step
 
 
@@ -153,7 +154,8 @@ def _reference_gradients(network, most):
 
   def call(probes, data):
     # The same images in every segment and run.
-    chosen = np.random.default_rng(0).permutation(len(data.labels))[:most]
+    rng = np.random.default_rng(streams.seed(0, Stream.REFERENCE))
+    chosen = rng.permutation(len(data.labels))[:most]
     return devices.replicate(run(
         probes, jnp.asarray(chosen, jnp.int32), streaming.fetch(data, chosen)))
   return call
