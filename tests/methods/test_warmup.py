@@ -1,5 +1,7 @@
 """Warm-ups of matching networks, in pieces: as at once, and stoppable."""
 
+import io
+import itertools
 import signal
 
 import jax
@@ -9,7 +11,8 @@ import small
 import toy
 
 from dasm_jax.distill import feeding, run
-from dasm_jax.runtime import devices, logging, preemption, timing
+from dasm_jax.pipeline import streaming
+from dasm_jax.runtime import devices, logging, preemption
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 SETTINGS = dict(warmup=5, net_batch=8, inner=2, norm='batch')
@@ -35,24 +38,33 @@ def test_order_by_hand():
 def test_without_warm_ups_only_sweeps():
   made = toy.toy('dc')
   order = feeding.schedule_of(made.method, 7, 4)
-  assert made.method.warm is None and feeding.position_of(made.method,
-                                                          made.state) == (
-      0, 0)
+  assert made.method.warmup is None
+  assert feeding.position_of(made.method, made.state) == (0, 0)
   assert [order.left(feeding.Position(k)) for k in range(7)] == [4, 3, 2, 1, 3,
                                                                  2, 1]
   assert order.number(feeding.Position(3)) == 3
 
 
+def whole(made, steps):
+  """The state after sweeps, each with its warm-up in one piece before."""
+  warmup, state = made.method.warmup, made.state
+  def warm(state):
+    drawn = warmup.draw(made.data, made.key, state.step)
+    return warmup.step(state, made.data, drawn, made.key, len(drawn))
+  warm, step = jax.jit(warm), jax.jit(toy.sweep(made.method))
+  for k in range(steps):
+    if warmup.batches(k):
+      state = warm(state)
+    state, _ = step(state, made.data, made.pool, made.key)
+  return state
+
+
+@pytest.mark.slow
 def test_pieces_are_as_the_whole():
   """Three sweeps of two networks, each warmed up in pieces of two."""
   made = toy.on_devices(toy.toy('dm', **SETTINGS, axis_name=devices.AXIS))
-  straight = toy.toy('dm', **SETTINGS)
-  want = straight.state
-  step = jax.jit(straight.method.step)
-  for _ in range(3):
-    want, _ = step(want, straight.data, straight.pool, straight.key)
-  programs = (devices.chunk(made.method.warm.rest),
-              devices.warmup_chunk(made.method))
+  want = whole(toy.toy('dm', **SETTINGS), 3)
+  programs = devices.chunk(made.method), devices.warmup_chunk(made.method)
   order, at, state = feeding.schedule_of(made.method, 3, 1), feeding.Position(
       0), made.state
   with toy.compilations() as seen:
@@ -69,17 +81,24 @@ def test_pieces_are_as_the_whole():
   toy.leaves_close(state, want, rtol=1e-4, atol=1e-5)
 
 
-def test_looks_are_those_of_sweeps_and_batches():
-  made = toy.toy('dc', **SETTINGS)
-  method, n = made.method, len(made.data.labels)
-  given = made.pool, np.arange(3), n, made.key
-  for k in range(3):
-    sweep = method.warm.rest.looks(*given, k)
-    both = method.looks(*given, k)
-    toy.leaves_equal(both[:len(sweep)], sweep)
-    assert [x.shape for x in both[len(sweep):]] == [(5, 8)] * (k % 2 == 0)
-  first, third = (method.warm.looks(n, made.key, k) for k in (0, 2))
+def test_draw_tells_all_that_a_batch_reads():
+  made = toy.toy('dm', **SETTINGS)
+  warmup, data = made.method.warmup, made.data
+  assert [warmup.batches(k) for k in range(4)] == [5, 0, 5, 0]
+  first, third = (warmup.draw(data, made.key, k) for k in (0, 2))
+  assert first.shape == third.shape == (5, 8) and first.dtype == 'int32'
   assert (np.asarray(first) != np.asarray(third)).any()
+  step = jax.jit(lambda state, data, size: warmup.step(
+      state, data, first, made.key, size))
+  one = step(made.state, data, 1)
+  assert int(warmup.done(one)) == 1
+  other = np.setdiff1d(np.arange(len(data.labels)), first[0])
+  few = data._replace(images=data.images.at[other].set(255))
+  toy.leaves_equal(step(made.state, few, 1), one)
+  second = step(one, few, 1)  # of images that are not there
+  assert int(warmup.done(second)) == 2
+  with pytest.raises(AssertionError):
+    toy.leaves_equal(second, step(one, data, 1))
 
 
 CHANGES = dict(method__warmup=7, method__net_batch=16, method__inner=2,
@@ -92,34 +111,43 @@ def images(workdir):
     return file['images']
 
 
-def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(
-    tmp_path, monkeypatch, capsys):
-  small.unmeasured(monkeypatch)
-  monkeypatch.setattr(timing, 'steps_per_call', lambda each: 3)
-  notes = []
-  with monkeypatch.context() as patch:  # streamed, and nobody stops it
-    patch.setattr(logging.RunLog, 'progress', (
-        lambda *_, note='', **__: notes.append(note)))
-    run.run(small.tiny('dm', dataset__stream='always', **CHANGES),
-            tmp_path / 'streamed')
-  assert notes[:3] == ['compiling', 'warm-up 3/7', 'warm-up 6/7']
-  c = small.tiny('dm', **CHANGES)
-  made, had = devices.warmup_chunk, []
-  def warming(method):
-    call = made(method)
-    def counted(state, *rest):
-      had.append(int(np.asarray(state.warmed).ravel()[0]))
-      if len(had) == 5:  # of the second network
-        signal.raise_signal(signal.SIGTERM)
-      return call(state, *rest)
-    return counted
-  monkeypatch.setattr(devices, 'warmup_chunk', warming)
-  with pytest.raises(preemption.Stopped, match=(
-      r'saved segment 1, step 2, batch 6 of 7 of a warm-up')):
-    run.run(c, tmp_path / 'run')
+class StopAfter(preemption.StopFlag):
+  """Asked to stop when all have been asked a number of times."""
+
+  def __init__(self, times):
+    super().__init__()
+    self._left = times
+
+  def hear(self, *values):
+    self._left -= 1
+    if not self._left:
+      self.note(signal.SIGTERM)
+    return super().hear(*values)
+
+
+@pytest.mark.slow
+def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(tmp_path, capsys):
+  straight, stopped = (small.measured(tmp_path / name)
+                       for name in ('straight', 'stopped'))
+  run.run(small.tiny('dm', **CHANGES), straight)
+  shown, clock = io.StringIO(), itertools.count(step=60)  # shows every call
+  def three_batches(experiment):
+    return streaming.place_dataset(
+        experiment.dataset, experiment.codec, small.buffer_mb(3 * 16))
+  # At its beginning, after 3 pieces, 2 sweeps, and 2 pieces: 6 of 7 batches.
+  c = small.tiny('dm', dataset__stream='always', **CHANGES)
+  stopping = StopAfter(1 + 3 + 2 + 2)
+  with small.started(c, stopped, three_batches) as made, logging.RunLog(
+      stopped, shown, lambda: next(clock)) as log:
+    with pytest.raises(preemption.Stopped, match=(
+        r'saved segment 1, step 2, batch 6 of 7 of a warm-up')):
+      run.distill(made._replace(log=log, stopping=stopping))
+  lines = [line for line in shown.getvalue().splitlines() if 'segment' in line]
+  assert [line.split('  ')[1:3] for line in lines[:3]] == [
+      ['step 0/4', 'compiling'], ['step 0/4', 'warm-up 3/7'],
+      ['step 0/4', 'warm-up 6/7']]
+  assert lines[-1].endswith('step 2/4  warm-up 6/7')
   capsys.readouterr()
-  run.run(c, tmp_path / 'run')
+  run.run(small.tiny('dm', **CHANGES), stopped)
   assert 'going on from segment 1/1, step 2/4' in capsys.readouterr().out
-  assert had == [0, 3, 6, 0, 3, 6]
-  np.testing.assert_array_equal(images(tmp_path / 'run'),
-                                images(tmp_path / 'streamed'))
+  np.testing.assert_array_equal(images(stopped), images(straight))

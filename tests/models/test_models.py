@@ -9,6 +9,7 @@ from dasm_jax import models
 from dasm_jax.errors import UserError
 from dasm_jax.models import layers
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEY = jax.random.key(0)
 
 

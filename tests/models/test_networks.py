@@ -17,7 +17,8 @@ from dasm_jax.types import Batch
 
 KEY = jax.random.key(0)
 NAMES = sorted(models.MODELS)
-# Small ones, each with every kind of layer that it has; see `shallow`.
+# Small ones, each with every kind of layer that it has; see `shallow`. Others
+# are tested as they are.
 SMALL = {
     'alexnet': {'widen': 1 / 16, 'norm': 'batch'},
     'convnet': {'width': 4, 'depth': 2},
@@ -49,12 +50,16 @@ def build(name, shape=(16, 16, 3), classes=3, **settings):
   return models.build(name, shape=shape, classes=classes, **settings)
 
 
-@pytest.fixture
-def shallow(monkeypatch):
-  """Fewer stages: a second derivative of all takes the compiler long."""
-  monkeypatch.setitem(resnet.BLOCKS, 18, (0, 1))
-  monkeypatch.setitem(vgg.STAGES, 'vgg11', ((3, 3), ((64,), (128,))))
-  monkeypatch.setitem(vgg.STAGES, 'alexnet', ((5, 3), ((128,), (192,))))
+def shallow(name, shape=(16, 16, 3), **settings):
+  """With fewer stages: a second derivative of all takes the compiler long."""
+  whole = max(shape[0], 32), max(shape[1], 32), shape[2]
+  module = models.MODELS[name](whole, 3, **SMALL.get(name, {}) | settings)
+  if isinstance(module, resnet.ResNet):
+    module = module.clone(blocks=(0, 1))
+  if isinstance(module, vgg.Stages):
+    module = module.clone(
+        widths=module.widths[:2], kernels=(module.kernels[0], 3))
+  return models.pure(module, shape)
 
 
 def quick(function):
@@ -64,10 +69,6 @@ def quick(function):
 
 def struct(tree):
   return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-
-
-def test_every_network_is_tested():
-  assert sorted(SMALL) == NAMES
 
 
 @pytest.mark.parametrize('shape', [(32, 32, 3), (28, 28, 1)])
@@ -86,6 +87,56 @@ def test_shapes(name, shape):
   assert (math.prod(features[-1].shape[1:]), 5) in read
 
 
+# Formats that no other test has, none of whose sides is a power of two.
+FORMATS = [(33, 47, 3), (65, 65, 1), *(
+    pytest.param(shape, marks=pytest.mark.slow) for shape in (
+        (37, 37, 1), (48, 60, 4), (112, 75, 1), (224, 160, 3)))]
+
+
+def fitting(name, shape):
+  """Settings that a shape asks of a network."""
+  fewer = {'blocks': (1, 1, 1, 1)} if name == 'densenet' else {}
+  if name == 'vit':  # patches divide both sides
+    side = math.gcd(*shape[:2])
+    fewer['patch'] = max(p for p in range(1, 17) if side % p == 0)
+  return fewer
+
+
+@pytest.mark.parametrize('shape', FORMATS)
+@pytest.mark.parametrize('name', NAMES)
+def test_odd_formats(name, shape):
+  network = build(name, shape, 5, **fitting(name, shape))
+  def all_of(images):
+    variables = network.init(KEY)
+    logits, _ = network.apply(variables, images, train=True)
+    return logits, network.maps(variables, images), network.embed(
+        variables, images)
+  logits, maps, embedded = jax.eval_shape(
+      all_of, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
+  assert logits.shape == (2, 5)
+  assert all(x.ndim == 4 and 0 not in x.shape for x in maps)
+  assert embedded.shape == (2, math.prod(maps[-1].shape[1:]))
+
+
+# One below 64 pixels, one above.
+@pytest.mark.parametrize('shape', [
+    (37, 45, 1), pytest.param((67, 75, 3), marks=pytest.mark.slow)])
+@pytest.mark.parametrize('name', NAMES)
+def test_gradients_of_odd_formats(name, shape):
+  more = fitting(name, shape) if name == 'vit' else {}
+  network = shallow(name, shape, **more)
+  def loss(images, variables):
+    logits, _ = network.apply(variables, images, train=True)
+    return losses.cross_entropy(logits, jnp.eye(3)[:2]), logits
+  images = np.random.default_rng(0).normal(size=(2, *shape)).astype('float32')
+  variables = quick(network.init)(KEY)
+  (value, logits), slope = quick(jax.value_and_grad(loss, has_aux=True))(
+      images, variables)
+  assert np.isfinite(value) and logits.shape == (2, 3)
+  assert slope.shape == images.shape and np.isfinite(slope).all()
+  assert np.any(slope)
+
+
 @pytest.mark.parametrize('name, shape, settings, count', COUNTS)
 def test_counts(name, shape, settings, count):
   network = build(name, shape, 10, **settings)
@@ -94,9 +145,9 @@ def test_counts(name, shape, settings, count):
 
 @pytest.mark.parametrize('name', [
     name for name in NAMES if 'norm' in models.settings_of(name)])
-def test_other_norms(name, shallow):
+def test_other_norms(name):
   for norm in ('group', 'layer', 'none'):
-    network = build(name, **{**SMALL[name], 'norm': norm})
+    network = shallow(name, norm=norm)
     params = jax.eval_shape(network.init, KEY).params
     assert ('Norm_0' in params) == (norm != 'none')
 
@@ -113,8 +164,8 @@ def slope(network):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_second_derivatives_and_one_compilation(name, shallow):
-  network = build(name, **SMALL[name])
+def test_second_derivatives_and_one_compilation(name):
+  network = shallow(name)
   run, shapes = quick(slope(network)), jax.eval_shape(network.init, KEY)
   rng = np.random.default_rng(0)
   def draw(x):
@@ -131,8 +182,8 @@ def test_second_derivatives_and_one_compilation(name, shallow):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_precision(name, shallow):
-  network = build(name, **SMALL[name])
+def test_precision(name):
+  network = shallow(name)
   variables = jax.eval_shape(network.init, KEY)
   def outputs(variables, images):
     return network.apply(variables, images, train=True)
@@ -161,11 +212,10 @@ def starts(name, path, x, gains):
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_starts_as_the_reference(name, shallow):
-  settings = dict(SMALL[name])
-  settings.update({key: value for key, value in {
-      'width': 32, 'widen': .5, 'growth': 12}.items() if key in settings})
-  network = build(name, **settings)
+def test_starts_as_the_reference(name):
+  network = shallow(name, **{key: value for key, value in {
+      'width': 32, 'widen': .5, 'growth': 12}.items()
+                             if key in models.settings_of(name)})
   params = quick(network.init)(KEY).params
   fans = {kind: math.prod(leaves['kernel'].shape[:-1])
           for kind, leaves in params.items()

@@ -9,6 +9,7 @@ from dasm_jax.errors import UserError
 from dasm_jax.transforms import augment, photometric
 from dasm_jax.types import Batch
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(KEY, (5, 16, 16, 3))
 

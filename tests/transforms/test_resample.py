@@ -7,6 +7,7 @@ import pytest
 
 from dasm_jax.transforms import augment, photometric, resample
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEY = jax.random.key(0)
 # No powers of two: their positions are no short binary fractions.
 SIDES = [(7, 31), (48, 65), (31, 48), (65, 7)]

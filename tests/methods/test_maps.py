@@ -41,7 +41,7 @@ def under_vmap(made, state, pool):
     return part if axis is None else jax.tree.map(lambda x: x[:, 0], part)
   none = dict(is_leaf=lambda x: x is None)
   step = jax.jit(jax.vmap(
-      made.method.step, in_axes=(axes, None, 0, None), out_axes=(axes, None),
+      toy.sweep(made.method), in_axes=(axes, None, 0, None), out_axes=(axes, None),
       axis_name=devices.AXIS))
   state, metrics = step(jax.tree.map(rows, axes, state, **none), made.data,
                         rows(0, pool), made.key)
@@ -55,7 +55,7 @@ def under_shard_map(made, state, pool):
   specs = jax.tree.map(spec, made.method.axes, is_leaf=lambda x: x is None)
   mesh = Mesh(np.array(jax.devices()[:DEVICES]), (devices.AXIS,))
   step = jax.jit(jax.shard_map(
-      made.method.step, mesh=mesh, check_vma=False,
+      toy.sweep(made.method), mesh=mesh, check_vma=False,
       in_specs=(specs, spec(None), spec(0), spec(None)),
       out_specs=(specs, spec(None))))
   return step(state, jax.device_get(made.data), pool, made.key)
@@ -65,7 +65,7 @@ def under_shard_map(made, state, pool):
     ('dm', under_vmap), ('dc', under_shard_map), ('mtt', under_shard_map)])
 def test_a_step_is_a_step(name, mapped):
   alone = toy.toy(name)
-  want, loss = jax.jit(alone.method.step)(
+  want, loss = jax.jit(toy.sweep(alone.method))(
       alone.state, alone.data, alone.pool, alone.key)
   made = toy.toy(name, axis_name=devices.AXIS)
   state, metrics = mapped(made, *filled(made))
