@@ -14,8 +14,8 @@ SCORES = np.concatenate([np.arange(10)[::-1], np.arange(10)]) / 10.0
 def window(name, index, number, *, scores=SCORES, accuracy=None, floor=1,
            seed=0, labels=LABELS, **options):
   choice = segments.WindowChoice(name, **options)
-  rows = segments.windows(choice, index, number, labels, 2, scores, accuracy,
-                          floor, seed)
+  judged = segments.Judged(labels, 2, scores, accuracy)
+  rows = segments.windows(choice, index, number, judged, floor, seed)
   assert all((np.diff(row) > 0).all() for row in rows)
   return [row.tolist() for row in rows]
 

@@ -41,8 +41,8 @@ def under_vmap(made, state, pool):
     return part if axis is None else jax.tree.map(lambda x: x[:, 0], part)
   none = dict(is_leaf=lambda x: x is None)
   step = jax.jit(jax.vmap(
-      toy.sweep(made.method), in_axes=(axes, None, 0, None), out_axes=(axes, None),
-      axis_name=devices.AXIS))
+      toy.sweep(made.method), in_axes=(axes, None, 0, None),
+      out_axes=(axes, None), axis_name=devices.AXIS))
   state, metrics = step(jax.tree.map(rows, axes, state, **none), made.data,
                         rows(0, pool), made.key)
   return jax.tree.map(flat, axes, state, **none), metrics

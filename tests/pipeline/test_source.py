@@ -13,9 +13,9 @@ from dasm_jax.types import Batch
 def draws(count, size, capacity=8, tries=200):
   row = jnp.arange(100, 100 + capacity, dtype=jnp.int32)
   keys = jax.random.split(jax.random.key(0), tries)
-  draw = jax.jit(jax.vmap(lambda key, n: sources.draw_without_repeats(key, row,
-                                                                      n, size),
-                          (0, None)))
+  draw = jax.jit(jax.vmap(
+      lambda key, n: sources.draw_without_repeats(key, row, n, size),
+      (0, None)))
   return np.asarray(draw(keys, jnp.int32(count)))
 
 
@@ -57,14 +57,34 @@ def test_take_normalises():
   assert sources.class_count(data) == 3
 
 
+def test_devices_that_have_their_share_alone():
+  # Ten images on four devices, three a device: two are there twice.
+  data, n = toy.source(), 4
+  indices = jnp.array([3, 30, 7, 12, 25, 0, 35, 8, 19, 3])
+  images, slots = [], []
+  for mine in np.resize(indices, (n, 3)):
+    images.append(data.images[mine])
+    at = np.zeros(36, np.int32)  # wrong for those of others
+    at[mine] = np.arange(3)
+    slots.append(at)
+  def take(images, slots):
+    return sources.take(data._replace(images=images, slots=slots), indices, 'd')
+  got = jax.vmap(take, axis_name='d')(jnp.stack(images), jnp.stack(slots))
+  want = sources.take(data, indices)
+  for device in range(n):
+    toy.leaves_equal(jax.tree.map(lambda x, d=device: x[d], got), want)
+
+
 def batches(data, rows, replay, size=4):
   window = sources.pad_window(rows)
   pool = sources.ClassWindows(
       jnp.arange(3), jnp.ones(3), jax.tree.map(jnp.asarray, window),
       data.everything, Batch(jnp.zeros((3, 0)), jnp.zeros((3, 0))))
   def one(key):
-    return sources.class_batches(data, pool, jax.random.split(key, 3), size,
-                                 replay)
+    indices = sources.class_indices(
+        pool, jax.random.split(key, 3), size, replay)
+    assert indices.shape == (3, size) and indices.dtype == np.int32
+    return sources.take(data, indices)
   return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 50))
 
 

@@ -187,8 +187,8 @@ _LOOP = '''
 import sys, logging
 logging.basicConfig(level=logging.INFO)
 import jax, numpy as np
-from dasm_jax import checkpoint
-with checkpoint.open(sys.argv[1], 'f') as checkpoints:
+from dasm_jax.runtime import checkpoint
+with checkpoint.open_checkpoints(sys.argv[1], 'f') as checkpoints:
   for step in range(1, 1000):
     rng = np.random.default_rng(step)
     state = {'x': rng.random(100_000, np.float32), 'key': jax.random.key(step)}
@@ -216,10 +216,10 @@ def test_kill_in_a_save_loop(tmp_path):
 
 _FULL = '''
 import resource, signal, sys, numpy as np
-from dasm_jax import checkpoint
 from dasm_jax.errors import UserError
+from dasm_jax.runtime import checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-with checkpoint.open(sys.argv[1], 'f') as checkpoints:
+with checkpoint.open_checkpoints(sys.argv[1], 'f') as checkpoints:
   state = {'x': np.random.default_rng(0).random(100_000, np.float32)}
   checkpoints.save(1, state)
   resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 10**9))

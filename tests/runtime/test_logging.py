@@ -46,12 +46,12 @@ def test_progress_not_on_a_terminal(tmp_path):
   with logging.RunLog(tmp_path, stream, clock) as log:
     for step in range(1, 41):
       clock.now += 1
-      log.progress(1, 2, step, 40, 12.345678, 1234, 100)
-    log.progress(2, 2, 1, 40, 1.)  # at once after: not yet
+      log.progress((1, 2, step, 40), 12.345678, 1234, 100)
+    log.progress((2, 2, 1, 40), 1.)  # at once after: not yet
     clock.now -= 3600  # a clock set back does not stop it for an hour
-    log.progress(2, 2, 2, 40)
+    log.progress((2, 2, 2, 40))
     for done in 1, 2, 3:  # at once: what is done has changed
-      log.progress(1, 2, done, 9, None, None, 75, what='evaluation',
+      log.progress((1, 2, done, 9), None, None, 75, what='evaluation',
                    unit='network', note='epoch 5/9')
   lines = stream.getvalue().splitlines()
   assert lines[0] == ('segment 1/2  step 1/40  loss 12.35  1.2k images/s  '
@@ -65,23 +65,23 @@ def test_progress_not_on_a_terminal(tmp_path):
 def test_progress_on_a_terminal(tmp_path, monkeypatch):
   stream, clock = _terminal(monkeypatch), _Clock()
   with logging.RunLog(tmp_path, stream, clock) as log:
-    log.progress(1, 2, 20, 40, 1.5, 900, 8)
+    log.progress((1, 2, 20, 40), 1.5, 900, 8)
     line = stream.getvalue()
     bar = re.fullmatch(
         r'\r\x1b\[Ksegment 1/2  step 20/40  \[(#+\.+)\]  loss 1.5  '
         r'900 images/s  8.0s to evaluation', line)[1]
     assert 0 <= bar.count('.') - bar.count('#') <= 1  # half
     assert len(line) - 4 < 80
-    log.progress(1, 2, 21, 40, 1.5)  # too soon to be seen
+    log.progress((1, 2, 21, 40), 1.5)  # too soon to be seen
     assert stream.getvalue() == line
     log.say('hello')
     assert stream.getvalue() == line + '\r\x1b[Khello\n' + line[4:]
-    log.progress(1, 2, 40, 40, 1.5)
+    log.progress((1, 2, 40, 40), 1.5)
     assert stream.getvalue().endswith('loss 1.5\n')
     log.say('done')
     assert stream.getvalue().endswith('loss 1.5\ndone\n')
     clock.now += 1
-    log.progress(2, 2, 1, 40)
+    log.progress((2, 2, 1, 40))
   assert stream.getvalue().endswith(']\n')
   assert (tmp_path / 'log.txt').read_text() == 'hello\ndone\n'
 
@@ -90,7 +90,7 @@ def test_progress_on_a_terminal(tmp_path, monkeypatch):
 def test_progress_fits_the_terminal(tmp_path, monkeypatch, columns):
   stream = _terminal(monkeypatch, columns)
   with logging.RunLog(tmp_path, stream) as log:
-    log.progress(1, 2, 123456, 400000, 12.345678, 12345, 1e5)
+    log.progress((1, 2, 123456, 400000), 12.345678, 12345, 1e5)
   [line] = stream.getvalue().removeprefix('\r\x1b[K').splitlines() or ['']
   assert len(line) < columns
 
@@ -99,14 +99,14 @@ def test_a_dumb_terminal_gets_plain_lines(tmp_path, monkeypatch):
   stream = _terminal(monkeypatch)
   monkeypatch.setenv('TERM', 'dumb')
   with logging.RunLog(tmp_path, stream) as log:
-    log.progress(1, 1, 1, 2)
+    log.progress((1, 1, 1, 2))
   assert stream.getvalue() == 'segment 1/1  step 1/2\n'
 
 
 def test_a_line_that_is_taken_away(monkeypatch):
   stream = _terminal(monkeypatch)
   shown = logging.Terminal(stream)
-  shown.progress(1, 4, 2, 9, 1.5, what='row', unit='epoch')
+  shown.progress((1, 4, 2, 9), 1.5, what='row', unit='epoch')
   before = stream.getvalue()
   assert 'row 1/4  epoch 2/9' in before
   shown.wipe()
@@ -224,9 +224,9 @@ def test_numbers_as_text(function, value, text):
 
 def test_imports_are_light():
   out = subprocess.run(
-      [sys.executable, '-c', 'import sys; from dasm_jax import report, '
-       'pictures; print([name for name in ("jax", "matplotlib", "PIL", '
-       '"tensorboardX") if name in sys.modules])'],
+      [sys.executable, '-c', 'import sys; from dasm_jax.runtime import '
+       'logging; from dasm_jax.distill import figures; print([name for name in '
+       '("matplotlib", "PIL", "tensorboardX") if name in sys.modules])'],
       env=os.environ | {'PYTHONPATH': str(_ROOT)}, capture_output=True,
       text=True, check=True).stdout
   assert out == '[]\n'

@@ -32,8 +32,8 @@ def test_a_signal_is_noted_and_leaves_at_the_next_save(number, code):
 
 BUSY = '''
 import ctypes
-from dasm_jax import stop
-with stop.watch():
+from dasm_jax.runtime import preemption
+with preemption.catch_signals():
   print('busy', flush=True)
   # Long calls that no Python runs within, as a compilation is; but a signal
   # ends each of these.

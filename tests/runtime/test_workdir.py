@@ -14,7 +14,7 @@ from dasm_jax.runtime import workdir as workdirs
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 _HOLD = '''
 import sys, time
-from dasm_jax import workdir
+from dasm_jax.runtime import workdir
 with workdir.lock(sys.argv[1]):
   print('held', flush=True)
   time.sleep(60)
