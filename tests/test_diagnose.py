@@ -12,7 +12,7 @@ import toy
 from PIL import Image
 
 from dasm_jax import config, diagnose, losses
-from dasm_jax.distill import figures, setup
+from dasm_jax.distill import figures, results, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import saved_set
 from dasm_jax.pipeline import source as sources
@@ -31,10 +31,10 @@ def grown():
   network, data = toy.network(), toy.source()
   right = sources.take(data, jnp.arange(0, 36, 4))
   wrong = right._replace(labels=jnp.roll(right.labels, 1, axis=1))
-  place = devices.replicate(data), devices.replicate([right, wrong])
+  given = devices.replicate(data), devices.replicate([right, wrong])
   run = diagnose.norms_by_age(network, RECIPE)
   return network, right, {
-      ages: run(KEYS, *place, ages) for ages in ((0, 2, 40), (40,))}
+      ages: run(KEYS, *given, ages) for ages in ((0, 2, 40), (40,))}
 
 
 def test_norms_of_fresh_networks_against_a_loop(grown):
@@ -69,12 +69,13 @@ def save(path, ipc=2, space='pixels', seed=0, **entries):
   c.syn.factor, c.segments.number, c.method.batch = 2, 1, 8
   c.eval.recipe, c.eval.augment = 'dc', ''
   c.update_from_flattened_dict(entries)
-  job = setup.build(c)
+  experiment = setup.build(c)
   labels = np.broadcast_to(np.eye(10)[:, None], (10, ipc, 10))
   images = np.random.default_rng(seed).uniform(size=(10, ipc, 8, 8, 1))
   syn = Synthetic(jnp.asarray(images, jnp.float32), jnp.asarray(labels), .01)
   path.parent.mkdir(parents=True, exist_ok=True)
-  saved_set.save(job, syn, {'accuracy': {}}, path)
+  saved_set.save(path, syn, experiment.codec, experiment.dataset.class_names,
+                 results.card(experiment, syn, {}))
   return syn
 
 
@@ -141,12 +142,19 @@ def test_names():
     diagnose.names_of(['x/a', 'x/a'])
 
 
-def test_labels_are_short_while_they_differ():
+def test_labels_are_short_while_they_differ(tmp_path):
+  save(tmp_path / 'a.npz')
+  one = saved_set.load(tmp_path / 'a.npz')
+  def labels(*names):
+    values = {name: np.ones((2, 1)) for name in (*names, 'real')}
+    table = diagnose.write(
+        {name: one for name in names}, names, (0, 1), values, tmp_path)
+    return [row.split()[0] for row in table.split('\n')[2:]]
   long = 'digits-ipc=2-method.steps=100-network.width=8'
   want = 'digits-ipc=2-metho…work.width=8'
-  assert diagnose._labels(['a', long]) == ['a', want]
+  assert labels('a', long) == ['a', want, 'real']
   same = [long, long.replace('steps=100', 'steps=999')]
-  assert diagnose._labels(same) == same
+  assert labels(*same) == [*same, 'real']
 
 
 MISTAKES = {

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dasm_jax import config
-from dasm_jax.distill import setup
+from dasm_jax.distill import results, setup
 from dasm_jax.evaluate import saved_set
 from dasm_jax.types import Synthetic
 
@@ -35,8 +35,10 @@ def test_a_saved_set_is_trained_on(tmp_path, monkeypatch):
   labels = np.broadcast_to(np.eye(10)[:, None], (10, 2, 10))
   workdir = tmp_path / 'runs' / 'digits'
   workdir.mkdir(parents=True)
-  saved_set.save(setup.build(c), Synthetic(images, labels, 0), {'accuracy': {}},
-                 workdir / 'synthetic.npz')
+  experiment, syn = setup.build(c), Synthetic(images, labels, 0)
+  saved_set.save(workdir / 'synthetic.npz', syn, experiment.codec,
+                 experiment.dataset.class_names,
+                 results.card(experiment, syn, {}))
   monkeypatch.chdir(tmp_path)
   names = example('card.load')
   assert np.isfinite(names['loss'])
@@ -52,9 +54,11 @@ def test_the_python_example_runs():
 
 
 def test_every_file_it_names_exists():
+  # Of a link the target counts.
+  text = re.sub(r'\[[^\]]*\]\(([^)]*)\)', r'\1', PAGES)
   for name in set(re.findall(
-      r'(?:configs|launch|tests)/[\w/]+\.(?:py|sh|sbatch|yaml|md)|'
-      r'[A-Z]+\.md', PAGES)):
+      r'(?:configs|docs|launch|tests)/[\w/]+\.(?:py|sh|sbatch|yaml|md)|'
+      r'[A-Z]+\.md', text)):
     assert (ROOT / name).exists(), name
 
 

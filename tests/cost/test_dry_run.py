@@ -25,14 +25,14 @@ def test_dry_run_of_every_method(method, tmp_path, monkeypatch):
       method in toy.TRAJECTORY) else {}
   if method == 'sre2l':
     changes = {'method__teach': 1}
-  if METHODS[method]['match'] == 'none':
+  coreset = METHODS[method].settings['match'] == 'none'
+  if coreset:
     changes = {'method__steps': 0, 'segments__number': 1}
   found = dry_run.dry_run(small.tiny(method, **changes), 'runs/x', ONE,
                           lines.append)
   assert list(tmp_path.iterdir()) == []
   assert all(value > 0 for value in found['seconds'].values())
-  assert ('distillation' in found['seconds']) == (
-      METHODS[method]['match'] != 'none')
+  assert ('distillation' in found['seconds']) != coreset
   assert ('experts' in found['disk']) == (method in toy.TRAJECTORY)
   assert 'warning' not in lines[-1] and 'evaluation' in lines[-1]
 
@@ -60,9 +60,9 @@ def test_a_machine_that_is_not_here():
   assert found == ('gpu', 'gpu:4:80:400', 4, 400e12, 80 * 10 ** 9)
   lines = []
   c = small.tiny()
-  slow, fast = (dry_run.dry_run(c, 'x', machine.parse_machine(
-      f'tpu:1:16:{speed}'),
-                                lines.append)['seconds'] for speed in (1, 2))
+  slow, fast = (dry_run.dry_run(
+      c, 'x', machine.parse_machine(f'tpu:1:16:{speed}'), lines.append)[
+          'seconds'] for speed in (1, 2))
   assert sum(slow.values()) > sum(fast.values())
   assert any('1 tpu:1:16:1 (tpu)' in line for line in lines)
 

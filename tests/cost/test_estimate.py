@@ -1,5 +1,7 @@
 """Cost against hand counts, and against what the program really makes."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ import small
 from dasm_jax import models, synthetic
 from dasm_jax.cost import dry_run, estimate, workload
 from dasm_jax.cost.machine import Machine
-from dasm_jax.distill import initialise
+from dasm_jax.distill import initialise, setup
 from dasm_jax.models import flops
 from dasm_jax.pipeline import loading
 from dasm_jax.training import expert_store, experts, packing, train_step
@@ -19,14 +21,24 @@ ONE = Machine('cpu', 'a core', 1, 1e9, 10 ** 9)
 MANY = ONE._replace(devices=4)
 
 
-def job(method='dc', **changes):
+# A phase that takes hardly any memory.
+LITTLE = [packing.Work('forward', 1, 1, 1)]
+
+
+def outline(method='dc', **changes):
   return dry_run.outline(small.tiny(method, **changes))
 
 
-def passes(job_, machine=ONE, phase='distillation'):
+def passes(experiment, machine=ONE, phase='distillation'):
   """Forward passes of all images of a phase."""
   return sum(one.images * packing.PASS_KINDS[one.kind].passes
-             for one in estimate.phase_work(job_, machine).get(phase, []))
+             for one in estimate.phase_work(experiment, machine).get(phase, []))
+
+
+def memory(experiment, machine=ONE):
+  """`{what: bytes}` of a device."""
+  once = flops.forward_cost(experiment.network, experiment.shape)
+  return estimate.device_memory(experiment, LITTLE, once, machine)
 
 
 def test_one_layer_by_hand():
@@ -58,8 +70,8 @@ def test_loops_count_as_often_as_they_run():
 
 
 def test_seconds_by_hand():
-  once = flops.ForwardCost(flops=1000, values=10, maps=5, operations=3,
-                      parameters=1)
+  once = flops.ForwardCost(
+      flops=1000, values=10, maps=5, operations=3, parameters=1)
   effort = 1000 + estimate.RATES['cpu'].value * 10
   one = packing.Work('gradient', 8, 2, 4)
   assert estimate.work_seconds([one], once, ONE) == pytest.approx(
@@ -82,97 +94,96 @@ BY_HAND = {
 
 @pytest.mark.parametrize('method', BY_HAND)
 def test_a_sweep_by_hand(method):
-  assert passes(job(method, **STILL)) == BY_HAND[method]
-  harder = passes(job(method, sdc__ratio=0.1, **STILL))
+  assert passes(outline(method, **STILL)) == BY_HAND[method]
+  harder = passes(outline(method, sdc__ratio=0.1, **STILL))
   assert harder == BY_HAND[method] + 10 * 2 * 10
 
 
 def test_training_between_sweeps():
   # Two sweeps of a network of two, one training between them, of 2 passes.
   both = dict(segments__number=1, method__steps=2, method__inner=2)
-  still = passes(job(**both, method__net_steps=0))
-  assert passes(job(**both, method__net_steps=2)) == still + 2 * 20 * 3
+  still = passes(outline(**both, method__net_steps=0))
+  assert passes(outline(**both, method__net_steps=2)) == still + 2 * 20 * 3
   real = dict(both, method__train_on='real', method__net_batch=64)
-  assert passes(job(**real, method__net_steps=2)) == still + 2 * 64 * 3
+  assert passes(outline(**real, method__net_steps=2)) == still + 2 * 64 * 3
   warm = dict(both, method__net_steps=0, method__warmup=5,
               method__net_batch=16)
-  assert passes(job(**warm)) == still + 5 * 16 * 3
+  assert passes(outline(**warm)) == still + 5 * 16 * 3
 
 
 def test_students_by_hand():
   c = dict(segments__number=1, method__steps=3, method__student_steps=4,
            method__last_epoch=1, experts__epochs=3, experts__number=2)
-  assert passes(job('mtt', **c)) == pytest.approx(3 * 4 * 20 * 10.9)
-  assert passes(job('mtt', **c, method__batch_syn=5)) == pytest.approx(
+  assert passes(outline('mtt', **c)) == pytest.approx(3 * 4 * 20 * 10.9)
+  assert passes(outline('mtt', **c, method__batch_syn=5)) == pytest.approx(
       3 * 4 * 5 * 10.9)
-  assert passes(job('tesla', **c)) == 3 * 4 * 20 * 10
-  assert passes(job('mtt', **c), phase='experts') == 2 * 3 * 1438 * 3
-  assert passes(job('ftd', **c, experts__rho=0.1), phase='experts') == (
+  assert passes(outline('tesla', **c)) == 3 * 4 * 20 * 10
+  assert passes(outline('mtt', **c), phase='experts') == 2 * 3 * 1438 * 3
+  assert passes(outline('ftd', **c, experts__rho=0.1), phase='experts') == (
       2 * 2 * 3 * 1438 * 3)
   # Networks that others begin as: of dc's, 2 of 3 epochs, the last one kept.
-  first = job(method__pretrained=2, method__pretrained_epochs=3)
+  first = outline(method__pretrained=2, method__pretrained_epochs=3)
   assert passes(first, phase='experts') == 2 * 3 * 1438 * 3
   once = flops.forward_cost(first.network, first.shape)
   assert estimate.disk_bytes(first, once)['experts'] == 2 * once.parameters * 4
-  assert estimate.device_memory(first, [packing.Work('forward', 1, 1, 1)], once,
-                                ONE)[
-      'networks'] == 2 * once.parameters * 4
+  assert memory(first)['networks'] == 2 * once.parameters * 4
   four = dict(c, method__starts=4)
-  assert passes(job('mtt', **four)) == 4 * passes(job('mtt', **four), MANY)
+  one, many = (passes(outline('mtt', **four), x) for x in (ONE, MANY))
+  assert one == 4 * many
 
 
 def test_union_and_limit():
   plain = dict(STILL, segments__number=2, method__steps=2, syn__ipc=4)
-  assert passes(job(**plain)) == 2 * BY_HAND['dc']
+  assert passes(outline(**plain)) == 2 * BY_HAND['dc']
   union = dict(plain, segments__match='union')
-  assert passes(job(**union)) == 2 * BY_HAND['dc'] + 10 * 2 * 10
-  assert passes(job(**plain, method__limit=1)) == 2 * 10 * (8 * 3 + 10)
-  assert passes(job(**plain, syn__factor=2)) == 2 * 10 * (8 * 3 + 8 * 10)
+  assert passes(outline(**union)) == 2 * BY_HAND['dc'] + 10 * 2 * 10
+  assert passes(outline(**plain, method__limit=1)) == 2 * 10 * (8 * 3 + 10)
+  assert passes(outline(**plain, syn__factor=2)) == 2 * 10 * (8 * 3 + 8 * 10)
 
 
 def test_probes_and_evaluation_by_hand():
   c = dict(segments__probes=3, segments__probe_epochs=4, eval__recipe='idc')
   # Three networks on the first segment's 10 images; all real ones scored,
   # by their loss, and classified.
-  assert passes(job(**c), phase='segments') == 3 * (4 * 10 * 3 + 2 * 1438)
-  assert passes(job(**c, segments__score='gradient_norm'),
+  assert passes(outline(**c), phase='segments') == 3 * (4 * 10 * 3 + 2 * 1438)
+  assert passes(outline(**c, segments__score='gradient_norm'),
                 phase='segments') == 3 * (4 * 10 * 3 + 1438 + 1438 * 3)
-  assert passes(job(**c, segments__number=1), phase='segments') == 0
+  assert passes(outline(**c, segments__number=1), phase='segments') == 0
   # Two networks for two epochs on 20 images, then all tests, twice.
-  assert passes(job(**c), phase='evaluation') == 2 * 2 * (2 * 20 * 3 + 359)
+  assert passes(outline(**c), phase='evaluation') == 2 * 2 * (2 * 20 * 3 + 359)
 
 
 def test_devices_divide_what_they_divide():
   # Ten classes on four devices: three on the busiest.
-  assert passes(job(**STILL), MANY) == BY_HAND['dc'] * 3 / 10
+  assert passes(outline(**STILL), MANY) == BY_HAND['dc'] * 3 / 10
   trained = dict(segments__number=1, method__steps=2, method__inner=2,
                  method__net_steps=5)
   between = 5 * 20 * 3
-  assert passes(job(**trained), MANY) == 2 * BY_HAND['dc'] * .3 + between
+  assert passes(outline(**trained), MANY) == 2 * BY_HAND['dc'] * .3 + between
   real = dict(trained, method__train_on='real', method__net_batch=64)
-  assert passes(job(**real), MANY) == 2 * BY_HAND['dc'] * .3 + 5 * 16 * 3
+  assert passes(outline(**real), MANY) == 2 * BY_HAND['dc'] * .3 + 5 * 16 * 3
   odd = dict(real, method__net_batch=63)
-  assert passes(job(**odd), MANY) == 2 * BY_HAND['dc'] * .3 + 5 * 63 * 3
+  assert passes(outline(**odd), MANY) == 2 * BY_HAND['dc'] * .3 + 5 * 63 * 3
   # Networks while they are trained; 359 test images afterwards, twice.
-  one, four = (passes(job(eval__networks=8), machine, 'evaluation')
+  one, four = (passes(outline(eval__networks=8), machine, 'evaluation')
                for machine in (ONE, MANY))
   assert 4 * four == one + 2 * 8 * (4 * 90 - 359)
 
 
 def test_accelerators_take_all_classes_at_once():
   gpu = ONE._replace(backend='gpu')
-  one, all_ = (max(w.at_once for w in estimate.phase_work(job(**STILL), m)[
-      'distillation']) for m in (ONE, gpu))
+  one, all_ = (max(w.at_once for w in estimate.phase_work(
+      outline(**STILL), m)['distillation']) for m in (ONE, gpu))
   assert all_ == 10 * one
 
 
 @pytest.mark.parametrize('dtype', expert_store.DTYPES)
 def test_experts_on_disk(dtype, tmp_path):
-  job_ = job('mtt', experts__number=2, experts__epochs=3, experts__dtype=dtype,
-             method__last_epoch=1)
-  once = flops.forward_cost(job_.network, job_.shape)
-  row, = experts.flat_parameters(job_.network)[0](
-      job_.network.init(jax.random.key(0)))[None]
+  experiment = outline('mtt', experts__number=2, experts__epochs=3,
+                       experts__dtype=dtype, method__last_epoch=1)
+  once = flops.forward_cost(experiment.network, experiment.shape)
+  row, = experts.flat_parameters(experiment.network)[0](
+      experiment.network.init(jax.random.key(0)))[None]
   buffer = expert_store.claim_store(tmp_path, {}, 2, 3, len(row), dtype)
   for k in range(2):
     writer = expert_store.ExpertWriter(buffer, k)
@@ -180,7 +191,7 @@ def test_experts_on_disk(dtype, tmp_path):
       writer.add(row)
     writer.finish()
   written = sum(path.stat().st_size for path in tmp_path.glob('expert_*.bin'))
-  assert estimate.disk_bytes(job_, once)['experts'] == written
+  assert estimate.disk_bytes(experiment, once)['experts'] == written
 
 
 @pytest.mark.parametrize('method, changes, kind', [
@@ -188,28 +199,33 @@ def test_experts_on_disk(dtype, tmp_path):
     ('mtt', dict(last_epoch=1), 'hard'),
     ('tesla', dict(last_epoch=1, assign=True), 'soft')])
 def test_bytes_of_a_set(method, changes, kind):
-  job_ = job(method, **{f'method__{k}': v for k, v in changes.items()})
+  experiment = outline(
+      method, **{f'method__{k}': v for k, v in changes.items()})
   labels = np.full((10, 2, 10), 0.1) if kind == 'soft' else np.broadcast_to(
       np.eye(10)[:, None], (10, 2, 10))
   size = synthetic.set_bytes(Synthetic(np.zeros((10, 2, 8, 8, 1)), labels, 0))
-  found = estimate.disk_bytes(job_, flops.forward_cost(job_.network,
-                                                       job_.shape))
+  found = estimate.disk_bytes(experiment, flops.forward_cost(experiment.network,
+                                                       experiment.shape))
   found.pop('experts', None)
   assert found == {'set': size['images'], 'labels': size['labels']}
   assert found['labels'] == {'hard': 20, 'soft': 2 * 200}[kind]
 
 
+class Begun(NamedTuple):
+  """As much of a `setup.Run` as shapes ask for."""
+  experiment: setup.Experiment
+  key: jax.Array
+
+
 @pytest.mark.parametrize('method', ['dc', 'sre2l', 'mtt'])
 def test_state_is_what_is_checkpointed(method):
-  job_ = job(method, segments__number=1, method__teach=1,
-             **({'method__last_epoch': 1, 'experts__epochs': 3} if (
-                 method == 'mtt') else {}))
-  state = initialise.progress_shapes(job_, job_.plan[0],
-                                     jax.random.key(0)).state
+  experiment = outline(method, segments__number=1, method__teach=1, **(
+      {'method__last_epoch': 1, 'experts__epochs': 3} if method == 'mtt'
+      else {}))
+  state = initialise.progress_shapes(
+      Begun(experiment, jax.random.key(0)), experiment.plan[0]).state
   whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
-  once = flops.forward_cost(job_.network, job_.shape)
-  works = [packing.Work('forward', 1, 1, 1)]
-  assert estimate.device_memory(job_, works, once, ONE)['state'] == 2 * whole
+  assert memory(experiment)['state'] == 2 * whole
 
 
 def test_activations_are_those_of_the_program():
@@ -228,33 +244,30 @@ def test_activations_are_those_of_the_program():
 
 
 def test_memory_of_real_images():
-  job_ = job()
-  once = flops.forward_cost(job_.network, job_.shape)
-  works = [packing.Work('forward', 1, 1, 1)]
-  plain = estimate.device_memory(job_, works, once, ONE)['data']
+  plain = memory(outline())['data']
   assert plain > 1797 * 64
-  white = job(dataset__zca=0.1)
-  more = estimate.device_memory(white, works, once, ONE)['data'] - plain
+  more = memory(outline(dataset__zca=0.1))['data'] - plain
   assert more == 4 * (1797 * 64 + 64 ** 2) - 1797 * 64
 
 
 def test_sweeps_of_a_selection_are_none():
-  job_ = job('random', method__steps=0, segments__number=1)
-  assert workload.sweep_work(job_, job_.plan[0], packing.split_of(ONE)) == []
+  experiment = outline('random', method__steps=0, segments__number=1)
+  assert workload.sweep_work(
+      experiment, experiment.plan[0], packing.split_of(ONE)) == []
 
 
 def test_streamed_images_take_their_buffers_alone():
   def saved(method, devices=1, **changes):
-    never, always = (estimate._data_bytes(job(
+    never, always = (memory(outline(
         method, dataset__name='mnist', dataset__stream=stream,
-        run__buffer_mb=1, **changes), 10 ** 9, devices)
-        for stream in ('never', 'always'))
+        run__buffer_mb=1, **changes), ONE._replace(devices=devices))['data']
+                     for stream in ('never', 'always'))
     return never - always
   kept = 2 * (2 ** 20 // 784)  # images of two calls
   assert saved('dc') == (60_000 - kept) * (784 + 4)
   # Ten thousand test images are too many for a tenth of less memory.
-  assert loading.streams_tests(job(dataset__name='mnist').dataset, 78e6)
-  assert not loading.streams_tests(job(dataset__name='mnist').dataset, 79e6)
+  assert loading.streams_tests(outline(dataset__name='mnist').dataset, 78e6)
+  assert not loading.streams_tests(outline(dataset__name='mnist').dataset, 79e6)
   # Three devices with four experts each look at 12 batches at a time.
   assert saved('mtt', 3, experts__at_once=4, experts__batch=250) == (
       60_000 - 2 * 12 * 250) * (784 + 4)
@@ -264,9 +277,9 @@ def test_phases_hold_fewer_classes_and_train_a_network_each():
   given = dict(segments__number=1, method__steps=2, method__inner=2,
                method__net_steps=5, method__net_batch=64,
                method__train_on='real')
-  whole, parts = job(**given), job(**given, syn__phases=3)
+  whole, parts = outline(**given), outline(**given, syn__phases=3)
   assert passes(whole) == 2 * BY_HAND['dc'] + 5 * 64 * 3
   assert passes(parts) == 2 * BY_HAND['dc'] + 3 * 5 * 64 * 3
-  found = [estimate._state_bytes(x, 1) for x in (whole, parts)]
+  found = [memory(x)['state'] for x in (whole, parts)]
   # Of ten classes four at most: 2 images, their momenta and labels each.
   assert found[0] - found[1] == 2 * 6 * 2 * (64 * 2 + 10) * 4

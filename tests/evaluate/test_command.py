@@ -1,21 +1,21 @@
 """The evaluation command: its mistakes, its rows, and what it measures."""
 
+import contextlib
 import json
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
+import small
 import toy
 
 from dasm_jax.config import defaults
-from dasm_jax.distill import setup
-from dasm_jax.evaluate import __main__, comparison, saved_set, subjects
+from dasm_jax.distill import results, setup
+from dasm_jax.evaluate import __main__, saved_set, subjects
 from dasm_jax.pipeline import streaming
-from dasm_jax.runtime import preemption, timing
 from dasm_jax.runtime import workdir as workdirs
-from dasm_jax.training import ensemble, recipes
+from dasm_jax.training import recipes
 from dasm_jax.types import Synthetic
 
 RNG = np.random.default_rng(0)
@@ -29,24 +29,21 @@ def workdir(tmp_path_factory):
   c.dataset.name, c.network.depth, c.network.width, c.syn.ipc = (
       'digits', 2, 4, 2)
   c.eval.epochs = 6
-  root = tmp_path_factory.mktemp('assess')
+  root = tmp_path_factory.mktemp('evaluate')
   images = RNG.normal(size=(10, 2, 8, 8, 1)).astype(np.float32)
-  saved_set.save(setup.build(c), Synthetic(images, SOFT, np.float32(.1)),
-                 {'accuracy': {}}, root / 'synthetic.npz')
+  experiment, syn = setup.build(c), Synthetic(images, SOFT, np.float32(.1))
+  saved_set.save(root / 'synthetic.npz', syn, experiment.codec,
+                 experiment.dataset.class_names,
+                 results.card(experiment, syn, {}))
   return root
 
 
-@pytest.fixture
-def hollow(monkeypatch):
-  """No network is trained: accuracies count the calls."""
-  calls = []
-  def measures(subject, recipe, count, seed):
-    def measure(name, network, seen, start):
-      calls.append((name, recipe.epochs, seed))
-      return np.full(count, len(calls) / 100)
-    return measure
-  monkeypatch.setattr(subjects, 'measurer', measures)
-  return calls
+class Untrained(list):
+  """Measures without training: accuracies count the calls, which are kept."""
+
+  def __call__(self, compared, name, identity, keeper, report, save):
+    self.append((name, compared.recipe.epochs, compared.seed))
+    return save(np.full(compared.networks, len(self) / 100))
 
 
 def rows_of(path):
@@ -88,57 +85,53 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize('text', MISTAKES)
-def test_mistake_is_one_line(text, workdir, hollow, capsys):
+def test_mistake_is_one_line(text, workdir, capsys):
   assert __main__.main(text.replace('{}', str(workdir)).split()) == 2
   said = capsys.readouterr()
   assert said.err.startswith('error: ') and said.err.count('\n') == 1, said.err
   for word in MISTAKES[text]:
     assert word in said.err, said.err
-  assert not said.out and not hollow
+  assert not said.out
   assert not (workdir / 'evaluation.json').exists()
 
 
-def test_set_of_other_data(workdir, tmp_path, capsys, hollow):
+def test_set_of_other_data(workdir, tmp_path, capsys):
   with np.load(workdir / 'synthetic.npz') as file:
     arrays = dict(file)
   def refused(**changes):
     np.savez(tmp_path / 'other.npz', **{**arrays, **changes})
     assert __main__.main([f'--set={tmp_path / "other.npz"}']) == 2
-    return capsys.readouterr().err
+    said = capsys.readouterr()
+    assert not said.out
+    return said.err
   nine = refused(images=arrays['images'][:9], class_names=arrays[
       'class_names'][:9], labels=arrays['labels'][:9, :, :9])
   assert 'labels of 9 classes' in nine and "'digits' has 10" in nine
-  small = refused(images=arrays['images'][:, :, :6, :6])
-  assert 'images (6, 6, 1)' in small and 'has (8, 8, 1)' in small
+  cut = refused(images=arrays['images'][:, :, :6, :6])
+  assert 'images (6, 6, 1)' in cut and 'has (8, 8, 1)' in cut
   (tmp_path / 'evaluation.json').write_text('{"rows": [')
   broken = refused()
   assert 'is no evaluation.json' in broken and 'mend or move' in broken
-  assert not hollow
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compiler')
 def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
   """The networks go on where they stood, and end as they do alone."""
+  monkeypatch.setenv('TERM', 'xterm')  # how far they are is shown
   def command(out):
     return [f'--set={workdir}', f'--out={tmp_path / out}', '--networks=2',
             '--full', '--epochs=3']
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e-9)  # an epoch a call
   assert __main__.main(command('straight.json')) == 0
-  heard, times = preemption.StopFlag.hear, []
-  def hear(self, *values):
-    times.append(values)
-    if len(times) in (2, 6):
-      self.note(15)
-    return heard(self, *values)
-  with monkeypatch.context() as patch:
-    patch.setattr(preemption.StopFlag, 'hear', hear)
-    said = []
-    for _ in range(2):
+  capsys.readouterr()
+  # The first call is one epoch long, however fast that is.
+  for row, words in ((1, 'saved 0 rows of 3'), (2, 'saved 1 row of 3')):
+    terminal = small.Interrupting(f'row {row}/3  epoch 1/3')
+    with contextlib.redirect_stdout(terminal):
       assert __main__.main(command('rows.json')) == 75
-      said.append(capsys.readouterr())
-  assert 'saved 0 rows of 3, and the next at epoch 2;' in said[0].err
-  assert 'going on with 2 networks in training, at epoch 2' in said[1].out
-  assert 'saved 1 row of 3, and the next at epoch 2;' in said[1].err
+    assert f'{words}, and the next at epoch 1;' in capsys.readouterr().err
+  assert 'going on with 2 networks in training, at epoch 1' in (
+      terminal.getvalue())
   (kept,) = (tmp_path / 'rows.unfinished').iterdir()
   # Other commands write other rows to the same file meanwhile.
   assert __main__.main([*command('rows.json')[:2], '--networks=1']) == 0
@@ -151,7 +144,7 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
                 if len(row['networks']) == 1]}))
   capsys.readouterr()
   assert __main__.main(command('rows.json')) == 0
-  assert 'going on with 2 networks in training, at epoch 2' in (
+  assert 'going on with 2 networks in training, at epoch 1' in (
       capsys.readouterr().out)
   assert not (tmp_path / 'rows.unfinished').exists()
   one, other = (rows_of(tmp_path / f'{name}.json')
@@ -161,10 +154,10 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
       'dsa', 'random', 'full']
 
 
-def test_rows_are_kept_and_not_made_twice(workdir, hollow, tmp_path, capsys):
-  out = tmp_path / 'rows.json'
+def test_rows_are_kept_and_not_made_twice(workdir, tmp_path, capsys):
+  out, calls = tmp_path / 'rows.json', Untrained()
   command = [f'--set={workdir}', f'--out={out}', '--networks=3']
-  assert __main__.main(command) == 0
+  assert __main__.main(command, calls) == 0
   said = capsys.readouterr().out
   assert 'dsa on digits, 2 images a class, 1.7 kB with labels; 6 epochs' in said
   table = said.split('\n')[1:5]
@@ -173,19 +166,19 @@ def test_rows_are_kept_and_not_made_twice(workdir, hollow, tmp_path, capsys):
       ['convnet', 'random', '2', '2.00%', '±', '0.00%', '3']]
   assert len({line.rstrip().rfind('  ') for line in table[2:]}) == 1
   first = rows_of(out)
-  assert hollow == [('dsa', 6, 0), ('random', 6, 0)]
+  assert calls == [('dsa', 6, 0), ('random', 6, 0)]
   assert first[0]['networks'] == [.01] * 3
   assert first[0]['settings']['width'] == 4
   # The same again reads; anything else adds, and loses nothing.
-  assert __main__.main(command) == 0 and len(hollow) == 2
+  assert __main__.main(command, calls) == 0 and len(calls) == 2
   for more in (['--seed=1'], ['--models=mlp,convnet'], ['--epochs=4'],
                ['--networks=2'], ['--full']):
-    before = len(hollow)
-    assert __main__.main(command + more) == 0
-    assert len(hollow) == before + (1 if more == ['--full'] else 2)
-  assert hollow[-1] == ('full', 6, 0) and ('dsa', 4, 0) in hollow
+    before = len(calls)
+    assert __main__.main(command + more, calls) == 0
+    assert len(calls) == before + (1 if more == ['--full'] else 2)
+  assert calls[-1] == ('full', 6, 0) and ('dsa', 4, 0) in calls
   rows = rows_of(out)
-  assert rows[:2] == first and len(rows) == len(hollow) == 11
+  assert rows[:2] == first and len(rows) == len(calls) == 11
   assert rows[4]['model'] == 'mlp' and 'norm' not in rows[4]['settings']
   assert rows[-1]['set'] == 'full' and rows[-1]['ipc'] is None
   # Another set under the same name is another set.
@@ -193,19 +186,20 @@ def test_rows_are_kept_and_not_made_twice(workdir, hollow, tmp_path, capsys):
     arrays = dict(file)
   np.savez(tmp_path / 'synthetic.npz', **{
       **arrays, 'images': arrays['images'] + 1})
-  assert __main__.main([f'--set={tmp_path}', *command[1:]]) == 0
-  assert [name for name, *_ in hollow[11:]] == ['dsa']
+  assert __main__.main([f'--set={tmp_path}', *command[1:]], calls) == 0
+  assert [name for name, *_ in calls[11:]] == ['dsa']
 
 
-def test_real_subset(hollow, tmp_path, capsys, monkeypatch):
+def test_real_subset(tmp_path, capsys, monkeypatch):
   monkeypatch.chdir(tmp_path)
   command = ['--set=real:digits:random:3', '--epochs=5', '--recipe=dc']
-  assert __main__.main(command) == 0
-  assert hollow == [('random', 5, 0)]
+  calls = Untrained()
+  assert __main__.main(command, calls) == 0
+  assert calls == [('random', 5, 0)]
   said = capsys.readouterr().out
   assert 'evaluation.json' not in said and 'kept nowhere: --out=' in said
   assert not list(tmp_path.iterdir())  # nothing to keep it beside
-  assert __main__.main([*command, '--out=x.json']) == 0
+  assert __main__.main([*command, '--out=x.json'], calls) == 0
   assert rows_of(tmp_path / 'x.json')[0]['data']['name'] == 'digits'
 
 
@@ -239,32 +233,18 @@ def test_recipes_of_another_length(workdir):
   assert subjects.recipe_for(other, 40).mode == 'mtt'
 
 
-def test_measures_train_on_what_they_say(workdir, monkeypatch):
+def test_a_comparison_is_of_what_the_subject_says(workdir):
   found = subjects.saved_subject(workdir)
-  told, rates = [], []
-  def accuracies(network, recipe):
-    rates.append(recipe.lr)
-    return lambda keys, images, test, **_: told.append((keys, images, test))
-  monkeypatch.setattr(comparison, 'accuracies', accuracies)
-  monkeypatch.setattr(comparison, 'accuracies_of_subsets', accuracies)
-  monkeypatch.setattr(ensemble, 'train_on_all', lambda network, recipe: (
-      lambda keys, data, **_: (recipe.lr, keys, data)))
-  monkeypatch.setattr(comparison, 'trained_accuracies', lambda network: (
-      lambda variables, test: told.append((*variables, test))))
   learned = found.set.recipe._replace(lr=.7)
-  measure = subjects.measurer(found, learned, 3, 7)
-  for name in ('dsa', 'random', 'full'):
-    measure(name, None)
-  (keys, batch, test), (pair, data, _), (rate, same, whole, _) = told
+  network = toy.network(classes=10)
+  compared = subjects.comparison_of(found, learned, 3, 7)(network)
   # Real images do not have a learned rate.
-  assert [*rates, rate] == [.7, .01, .01]
-  assert len(test.labels) == 359 and len(data.labels) == 1438
-  assert streaming.fetch(whole, None) is data
+  assert compared.recipe == learned
+  assert compared.real_recipe == learned._replace(lr=.01)
+  assert (compared.networks, compared.seed, compared.ipc) == (3, 7, 2)
+  assert len(compared.test.labels) == 359 and len(compared.data.labels) == 1438
+  np.testing.assert_array_equal(
+      streaming.fetch(compared.data, None).images, found.dataset.train.images)
+  batch = compared.batch()
+  assert batch is compared.batch() and len(batch.images) == 20
   np.testing.assert_array_equal(batch.labels[:2], found.set.syn.labels[0])
-  assert pair[1].shape == (3, 20)
-  np.testing.assert_array_equal(pair[1], comparison.random_subsets(
-      found.dataset.train.labels, 10, 2, 3, [7, 2]))
-  for key in (keys, pair[0], same):
-    np.testing.assert_array_equal(
-        jax.random.key_data(key), jax.random.key_data(comparison.network_keys(7,
-                                                                              3)))

@@ -1,4 +1,4 @@
-"""Evaluation and probes, against networks that are trained one by one."""
+"""Comparisons, scores and probes: against networks trained one by one."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import difficulty
+from dasm_jax import difficulty, streams
 from dasm_jax.evaluate import comparison
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble, recipes, scoring, train_step
-from dasm_jax.types import Batch
 
 NETWORK = toy.network()
 RECIPE = recipes.recipe(2, lr=.05, batch=8)
@@ -27,24 +26,39 @@ def sets():
   return data, devices.replicate(data)
 
 
-def one_by_one(batch, data):
-  run = jax.jit(lambda key: ensemble.fit(NETWORK, RECIPE, key, batch)[0])
-  return [float(scoring.accuracy(NETWORK, run(key), data)) for key in KEYS]
+def one_by_one(network, recipe, batches, data):
+  """The accuracy of each network, trained by itself on its batch."""
+  run = jax.jit(lambda key, batch: ensemble.fit(network, recipe, key, batch)[0])
+  right = jax.jit(lambda v: scoring.accuracy(network, v, data))
+  keys = comparison.network_keys(7, len(batches))
+  return [float(right(run(key, batch)))
+          for key, batch in zip(keys, batches, strict=True)]
 
 
-def test_accuracies_are_those_of_networks_alone(sets):
+@pytest.mark.parametrize('name, real_rate', [
+    ('ours', .05), ('random', .05), ('full', .004)])
+def test_accuracies_are_those_of_networks_alone(sets, name, real_rate):
+  """Each by its own recipe: real images do not have a learned rate."""
   data, everywhere = sets
   batch = sources.take(data, jnp.arange(0, 36, 4))
-  want = one_by_one(batch, data)
+  compared = comparison.Comparison(
+      network=NETWORK, networks=3, seed=7,
+      batch=lambda: devices.replicate(batch), recipe=RECIPE._replace(lr=.2),
+      real_recipe=RECIPE._replace(lr=real_rate), ipc=3, data=everywhere,
+      test=everywhere)
+  subsets = comparison.random_subsets(
+      np.asarray(data.labels), 3, 3, 3,
+      streams.seed(7, streams.Stream.RANDOM_SUBSETS))
+  batches = {'ours': 3 * [batch], 'full': 3 * [data], 'random': [
+      sources.take(data, jnp.asarray(rows)) for rows in subsets]}[name]
+  recipe = RECIPE._replace(lr=.2 if name == 'ours' else real_rate)
+  want = one_by_one(NETWORK, recipe, batches, data)
   assert len(set(want)) > 1
-  got = comparison.accuracies(NETWORK, RECIPE)(
-      KEYS, devices.replicate(batch), everywhere)
+  got = compared.accuracies(name)
   np.testing.assert_allclose(got, want, atol=1.5 / 36)
-  # The same images as a subset of the real ones.
-  subsets = jnp.broadcast_to(jnp.arange(0, 36, 4), (3, 9))
-  again = comparison.accuracies_of_subsets(NETWORK, RECIPE)(
-      (KEYS, subsets), everywhere, everywhere)
-  np.testing.assert_allclose(again, got, atol=1.5 / 36)
+  # Some of the networks are the same networks.
+  np.testing.assert_array_equal(
+      compared.accuracies(name, slice(1, 3), room=2), got[1:])
 
 
 def test_scores_are_means_over_probes(sets):
@@ -64,18 +78,18 @@ def test_scores_are_means_over_probes(sets):
       accuracy, np.mean(hits, 0).reshape(3, 12).mean(1), atol=1e-6)
 
 
-def test_scores_of_more_images_than_a_block(sets, monkeypatch):
+def test_scores_of_more_images_than_a_block(sets):
   _, everywhere = sets
   variables = devices.replicate(jax.vmap(NETWORK.init)(KEYS[:1]))
   want, share = scoring.difficulty_scores(NETWORK, 'el2n')(variables,
                                                            everywhere)
-  monkeypatch.setattr(scoring, 'SCORING_BLOCK', 7)  # 36 is no multiple of it
-  got, again = scoring.difficulty_scores(NETWORK, 'el2n')(variables, everywhere)
+  got, again = scoring.difficulty_scores(NETWORK, 'el2n', block=7)(
+      variables, everywhere)  # 36 is no multiple of it
   np.testing.assert_allclose(got, want, rtol=1e-5)
   np.testing.assert_allclose(again, share)
 
 
-def test_influence_is_on_real_images(sets, monkeypatch):
+def test_influence_is_on_real_images(sets):
   data, everywhere = sets
   variables = jax.vmap(NETWORK.init)(KEYS)
   values, _ = scoring.difficulty_scores(NETWORK, 'influence')(
@@ -87,8 +101,7 @@ def test_influence_is_on_real_images(sets, monkeypatch):
     reference = jax.grad(loss)(one, whole)  # 36 are fewer than are asked
     each.append(difficulty.influence(loss, one, whole, reference))
   np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-3, atol=1e-4)
-  monkeypatch.setattr(scoring, 'REFERENCE_IMAGES', 5)
-  fewer, _ = scoring.difficulty_scores(NETWORK, 'influence')(
+  fewer, _ = scoring.difficulty_scores(NETWORK, 'influence', references=5)(
       devices.replicate(variables), everywhere)
   assert not np.allclose(fewer, values, rtol=.05)
 
@@ -140,5 +153,3 @@ def test_summary():
   assert comparison.summary(np.array([.5, .7], 'f')) == {
       'mean': pytest.approx(.6), 'std': pytest.approx(.1),
       'networks': [pytest.approx(.5), pytest.approx(.7)]}
-  got = comparison.as_batch([[1]], [[0, 1]])
-  assert isinstance(got, Batch) and got.labels.shape == (1, 2)

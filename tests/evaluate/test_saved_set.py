@@ -9,7 +9,7 @@ import pytest
 
 from dasm_jax import synthetic
 from dasm_jax.config import defaults
-from dasm_jax.distill import setup
+from dasm_jax.distill import results, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import saved_set
 from dasm_jax.types import Synthetic
@@ -20,7 +20,7 @@ HARD = np.broadcast_to(np.eye(10, dtype=np.float32)[:, None], (10, 2, 10))
 SOFT = RNG.dirichlet(np.ones(10), (10, 2)).astype(np.float32)
 
 
-def job_of(**entries):
+def built(**entries):
   c = defaults('idc')
   c.dataset.name, c.network.depth, c.syn.ipc = 'digits', 2, 2
   c.syn.factor, c.eval.epochs, c.dataset.holdout, c.seed = 2, 30, .25, 7
@@ -29,60 +29,63 @@ def job_of(**entries):
 
 
 @pytest.fixture(scope='module')
-def job():
-  return job_of()
+def experiment():
+  return built()
 
 
-def save(job, labels, path):
-  saved_set.save(job, Synthetic(IMAGES, labels, np.float32(.1)),
-                 {'accuracy': {}},
-                 path)
+def save(experiment, labels, path):
+  syn = Synthetic(IMAGES, labels, np.float32(.1))
+  saved_set.save(path, syn, experiment.codec, experiment.dataset.class_names,
+                 results.card(experiment, syn, {}))
   return path
 
 
 @pytest.fixture(scope='module')
-def saved(job, tmp_path_factory):
-  return save(job, HARD, tmp_path_factory.mktemp('set') / 'synthetic.npz')
+def saved(experiment, tmp_path_factory):
+  return save(experiment, HARD,
+              tmp_path_factory.mktemp('set') / 'synthetic.npz')
 
 
 @pytest.mark.parametrize('space', synthetic.SPACES)
 def test_what_is_saved_comes_back(space, tmp_path):
-  job = job_of(**{'syn.space': space})
-  save(job, HARD, tmp_path / 'synthetic.npz')
+  experiment = built(**{'syn.space': space})
+  save(experiment, HARD, tmp_path / 'synthetic.npz')
   got = saved_set.load(tmp_path)  # the workdir, as well as the file
   np.testing.assert_array_equal(got.syn.images, IMAGES)
   np.testing.assert_array_equal(got.syn.labels, HARD)
-  assert got.recipe == job.recipe
-  assert got.network == job.config.network.to_dict()
-  assert got.class_names == job.dataset.class_names
+  assert got.recipe == experiment.recipe
+  assert got.network == experiment.config.network.to_dict()
+  assert got.class_names == experiment.dataset.class_names
   assert (got.shape, got.ipc) == ((8, 8, 1), 2)
   assert got.card['method'] == got.recipe_name == 'idc'
   assert got.data == {
       'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7, 'classes': ''}
   syn = Synthetic(IMAGES, HARD, np.float32(.1))
-  for mine, its in zip(got.batch, synthetic.training_inputs(job.codec, syn),
-                       strict=True):
+  inputs = synthetic.training_inputs(experiment.codec, syn)
+  for mine, its in zip(got.batch, inputs, strict=True):
     assert len(mine) == 80
     np.testing.assert_array_equal(mine, its)
   # Real images are normalised, however the set is stored.
-  real = job.dataset.test.images[:3]
+  dataset = experiment.dataset
+  real = dataset.test.images[:3]
   np.testing.assert_allclose(
-      got.real(real), (real / 255 - job.dataset.mean) / job.dataset.std,
+      got.real(real), (real / 255 - dataset.mean) / dataset.std,
       rtol=1e-4, atol=1e-5)
 
 
 def test_classes_and_pixels_come_back(tmp_path):
-  job = job_of(**{'dataset.classes': '9+8+7+6+5+4+3+2+1+0',
+  experiment = built(**{'dataset.classes': '9+8+7+6+5+4+3+2+1+0',
                   'eval.augment': 'rrc_jitter3', 'eval.weight_decay': 1e-4})
-  got = saved_set.load(save(job, HARD, tmp_path / 'set.npz'))
-  assert got.recipe == job.recipe and got.recipe.weight_decay == 1e-4
-  assert got.recipe.statistics == (job.dataset.mean, job.dataset.std)
-  assert got.class_names == job.dataset.class_names == tuple('9876543210')
-  assert got.data['classes'] == job.config.dataset.classes
+  got = saved_set.load(save(experiment, HARD, tmp_path / 'set.npz'))
+  assert got.recipe == experiment.recipe and got.recipe.weight_decay == 1e-4
+  dataset = experiment.dataset
+  assert got.recipe.statistics == (dataset.mean, dataset.std)
+  assert got.class_names == dataset.class_names == tuple('9876543210')
+  assert got.data['classes'] == experiment.config.dataset.classes
 
 
-def test_soft_labels(job, tmp_path):
-  path = save(job, SOFT, tmp_path / 'soft.npz')
+def test_soft_labels(experiment, tmp_path):
+  path = save(experiment, SOFT, tmp_path / 'soft.npz')
   with np.load(path) as file:
     assert str(file['label_kind']) == 'soft'
     assert file['labels'].dtype == np.float16
