@@ -63,8 +63,8 @@ def batches(data, rows, replay, size=4):
       jnp.arange(3), jnp.ones(3), jax.tree.map(jnp.asarray, window),
       data.everything, Batch(jnp.zeros((3, 0)), jnp.zeros((3, 0))))
   def one(key):
-    return sources.class_batches(data, pool, jax.random.split(key, 3), size,
-                                 replay)
+    return sources.take(data, sources.class_indices(
+        pool, jax.random.split(key, 3), size, replay))
   return jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), 50))
 
 
