@@ -17,9 +17,7 @@ def check(config):
     UserError: one line that names the value, the choices and the way out.
   """
   c = config
-  data.check(c.dataset.name, data_dir=c.dataset.data_dir or None,
-             size=c.dataset.size, holdout=c.dataset.holdout,
-             classes=c.dataset.classes)
+  data.check(**loading.request_of(c))
   check_settings(c)
 
 
@@ -117,7 +115,7 @@ def plan_segments(c):
 def check_class_sizes(c, dataset):
   """Refuses a data set with a class smaller than what a step asks of it.
 
-  dataset: a `datasets.Dataset`.
+  dataset: a `data.Dataset`.
   """
   names, labels = dataset.class_names, dataset.train.labels
   counts = np.bincount(labels, minlength=len(names))

@@ -79,10 +79,7 @@ class _Lines:
 def outline(config):
   """The `Experiment` of a configuration, its images black, of no memory."""
   validate.check_settings(config)
-  d = config.dataset
-  dataset = data.outline(
-      d.name, data_dir=d.data_dir or None, size=d.size, holdout=d.holdout,
-      seed=config.seed, classes=d.classes)
+  dataset = data.outline(**loading.request_of(config))
   plain = config.copy_and_resolve_references()
   # Black images cannot be whitened; the memory of a whitening still counts.
   plain.dataset.zca = 0.0
@@ -96,12 +93,10 @@ def _lines(experiment, once, machine_, found):
   yield (f'sweeps    {" + ".join(map(str, steps))} of '
          f'{text.plural(len(experiment.plan), "segment")}; '
          f'{text.count(once.flops)} FLOP an image and forward pass')
-  if not data.here(c.dataset.name, c.dataset.data_dir or None):
-    way = ('a run will first ask TFDS to prepare it'
-           if data.in_tfds(c.dataset.name) else
-           'it has to be prepared first, as TFDS has none')
+  missing = data.describe(**loading.request_of(c)).missing
+  if missing:
     yield (f'note      {c.dataset.name} is not here: these are its known '
-           f'numbers, and {way}')
+           f'numbers, and {missing}')
   whole = sum(used.values())
   yield f'memory    {_sizes(used)}; {text.size(whole)} a device of ' + (
       text.size(machine_.memory))

@@ -1,34 +1,78 @@
-"""Data sets by name: host arrays of uint8 images. No JAX in here."""
+"""Data sets by name: host arrays of uint8 images. No JAX in here.
+
+`describe` says what is known of a set before its images are read, `open` reads
+them as they are asked for, `load` all of them at once. What a name means is
+for its kind alone to know, see `registry.KINDS`.
+"""
+
+import numpy as np
 
 from dasm_jax.data import dataset as datasets
-from dasm_jax.data import describe, digits, folder, tfds
-from dasm_jax.data.dataset import Dataset, Split, hold_out, statistics
-from dasm_jax.data.tfds_prepare import locate
+from dasm_jax.data import reader
+from dasm_jax.data.dataset import (
+  Dataset,
+  Description,
+  Request,
+  Split,
+  statistics,
+)
+from dasm_jax.data.reader import ReadOptions
+from dasm_jax.data.registry import DATASETS, kind_of
+from dasm_jax.errors import UserError
 
-__all__ = ['DATASETS', 'Dataset', 'Row', 'Split', 'check', 'here', 'load',
-           'outline']
+__all__ = ['DATASETS', 'Dataset', 'Description', 'ReadOptions', 'Request',
+           'Split', 'check', 'describe', 'here', 'load', 'open',
+           'open_described', 'outline', 'outline_described', 'statistics']
 
 
-def check(name, *, data_dir=None, size=0, holdout=0.0, classes=''):
+def describe(name, **given):
+  """The `Description` of a data set; no image is read.
+
+  Takes what `load` takes. Raises `UserError` for what can be told so early,
+  but for a set that is not here: see `Description.check`.
+  """
+  request = Request(name, **given)
+  datasets.check_request(request)
+  return kind_of(name).describe(request)._replace(request=request)
+
+
+def check(name, **given):
   """Refuses what `load` would refuse, as far as no image need be read.
 
   Takes what `load` takes; raises `UserError`. Give it `holdout` too: with it
   a data set needs no test split.
   """
-  datasets.check_options(name, size, holdout)
-  if name == 'digits':
-    digits.check()
-  elif name.startswith(folder.PREFIX):
-    layout = folder.check(name[len(folder.PREFIX):], holdout)
-    datasets.class_indices(layout.class_names, classes)
-  else:
-    names = tfds.check(name, data_dir, holdout).info.features['label'].names
-    if names:
-      datasets.class_indices(tuple(names), classes)
+  described = describe(name, **given)
+  described.check()
+  if described.class_names:
+    datasets.class_indices(described.class_names, described.request.classes)
+
+
+def open(name, *, options=None, **given):
+  """A `Dataset` whose images are read as they are asked for: `LazySplit`s.
+
+  The images are those of `load`. Broken images are still in it, and are
+  replaced when they are read. Mean and standard deviation are those that the
+  field normalises with, else of a sample of the train images, which is read
+  when they are asked for.
+
+  name, given: as of `load`; with size 0 the images must be of one size, that
+    of the first.
+  options: `ReadOptions`.
+  Raises `UserError`.
+  """
+  return open_described(describe(name, **given), options)
+
+
+def open_described(described, options=None):
+  """`open` of what `describe` returned, which is not looked for again."""
+  request, options = described.request, options or ReadOptions()
+  contents = kind_of(request.name).open(described, options)
+  return reader.lazy_dataset(request, contents, options)
 
 
 def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
-  """A `Dataset` in memory; `reader.open_lazy` is for one that is too large.
+  """A `Dataset` in memory; `open` is for one that is too large.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
     prepared TFDS directory (a path, or a name in the data directory), or
@@ -41,70 +85,41 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   classes: which of its classes, see `datasets.choose_classes`; '' takes all.
   Raises `UserError`.
   """
-  datasets.check_options(name, size, holdout)
-  row = None
-  if name == 'digits':
-    train, test, names = digits.load(size)
-  elif name.startswith(folder.PREFIX):
-    train, test, names = folder.load(
-        name[len(folder.PREFIX):], size, holdout, classes)
-  else:
-    train, test, names, row = tfds.load(
-        name, data_dir, size, holdout, classes)
-  train, test, names = _chosen(train, test, names, classes)
-  datasets.check_classes(name, train.labels, names)
-  if holdout:
-    train, test = hold_out(train, holdout, seed, names)
-  datasets.check_test_split(name, test.labels, names, train.images.shape[1:],
-                            test.images.shape[1:])
-  mean, std = (row.mean, row.std) if row else ((), ())
-  if len(mean) != train.images.shape[-1]:
-    mean, std = statistics(train.images)
-  return Dataset(name, train, test, names, mean, std)
+  return open(name, data_dir=data_dir, size=size, holdout=holdout, seed=seed,
+              classes=classes).in_memory()
 
 
-def _chosen(train, test, names, classes):
-  """Both splits and the names with the wanted classes only."""
-  if not classes:
-    return train, test, names
-  out = []
-  for split in (train, test):
-    if split is not None:
-      rows, labels, chosen = datasets.choose_classes(split.labels, names,
-                                                     classes)
-      # What was read for them alone need not be copied.
-      whole = len(rows) == len(split.labels)
-      # An outline's images are one that is repeated: indices would copy it.
-      alike = split.images.strides[0] == 0
-      which = slice(len(rows)) if whole or alike else rows
-      split = Split(split.images[which], labels)
-    out.append(split)
-  return *out, chosen
+def here(name, **given):
+  """Whether a data set lies here, ready to be read; takes what `load` takes."""
+  try:
+    return not describe(name, **given).missing
+  except UserError:
+    return False
 
 
-def here(name, data_dir=None):
-  """Whether a data set lies here, ready to be read."""
-  return name == 'digits' or name.startswith(folder.PREFIX) or (
-      locate(name, data_dir) is not None)
-
-
-def in_tfds(name):
-  """Whether TFDS knows a data set, so that it can prepare it."""
-  return describe.names_of(name) is not None
-
-
-def outline(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
+def outline(name, **given):
   """As `load`, with black images: only the description of a set is read.
 
-  Raises `UserError`, also where that does not say how many images there are.
+  Takes what `load` takes. Raises `UserError`, also where that does not say how
+  many images there are.
   """
-  datasets.check_options(name, size, holdout)
-  dataset = describe.outline(name, data_dir=data_dir, size=size,
-                             holdout=holdout, seed=seed)
-  train, test, names = _chosen(
-      dataset.train, dataset.test, dataset.class_names, classes)
-  dataset = dataset._replace(train=train, test=test, class_names=names)
-  datasets.check_classes(name, train.labels, dataset.class_names)
-  datasets.check_test_split(name, test.labels, dataset.class_names, train.shape,
-                            test.shape)
-  return dataset
+  return outline_described(describe(name, **given))
+
+
+def outline_described(described):
+  """`outline` of what `describe` returned: images of no memory."""
+  request = described.request
+  train, test, shape = described.content()
+  if request.size:
+    shape = (request.size, request.size, shape[-1])
+  if None in shape:
+    raise UserError(f'images of data set {request.name!r} differ in size; set '
+                    '--config.dataset.size=')
+  names, (_, train), (_, test) = datasets.select(
+      request, described.class_names, train, test)
+  datasets.check_test_split(request.name, test, names, shape, shape)
+  # One black pixel that is all of them.
+  splits = (Split(np.broadcast_to(np.uint8(0), (len(labels), *shape)), labels)
+            for labels in (train, test))
+  grey = (0.5,) * shape[-1]
+  return Dataset(request.name, *splits, names, (grey, grey))

@@ -90,17 +90,16 @@ class DecodedImages:
           error.strerror)
 
 
-def with_cache(folder, name, parts, shape, say):
-  """`(split, store, rows)` of a set, whose stores keep what they decode.
+def with_cache(folder, name, parts, say):
+  """The same parts, whose stores keep what they decode.
 
   Stores in memory stay as they are, and all where nothing can be kept.
 
   Args:
     folder: of `OPTION`, which is made if need be.
     name: of the set.
-    parts: such triples, rows: those of the store that are wanted.
-    shape: of an image.
-    say: is told how many are there, or why none are kept.
+    parts: `{split: reader.Part}`.
+    say: is told how many images are there, or why none are kept.
 
   Raises:
     UserError: a folder that is not of this machine.
@@ -108,39 +107,40 @@ def with_cache(folder, name, parts, shape, say):
   if paths.is_remote(folder):
     raise UserError(f'{OPTION}={folder} has to be a directory of this machine: '
                     'images are read one by one')
-  made, known = [], {}
-  for split, store, rows in parts:
+  made, known = {}, {}
+  for split, part in parts.items():
+    store = part.store
     if store.identity is not None:
       if store.identity not in known:  # of held-out images it is the same
         known[store.identity] = store.identity()
-      store = store._replace(kept=_cache_of(
-          folder, name, split, store, known[store.identity], rows, shape, say))
-    made.append((split, store, rows))
+      kept = _cache_of(folder, name, split, part, known[store.identity], say)
+      part = part._replace(store=store._replace(kept=kept))
+    made[split] = part
   return made
 
 
-def _cache_of(folder, name, split, store, identity, rows, shape, say):
-  """The `DecodedImages` of a store, or None where nothing can be written."""
+def _cache_of(folder, name, split, part, identity, say):
+  """The `DecodedImages` of a part, or None where nothing can be written."""
   from PIL import __version__ as pillow
   digest = hashlib.sha256(
-      f'{CACHE_VERSION} {pillow} {shape} {identity}'.encode()).hexdigest()
+      f'{CACHE_VERSION} {pillow} {part.shape} {identity}'.encode()).hexdigest()
   plain = ''.join(x if x.isalnum() else '_'
                   for x in name.split('/')[-1])[-60:]
   path = pathlib.Path(folder) / f'{plain}_{digest[:16]}.images'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = DecodedImages(path, len(store.labels), shape)
+    made = DecodedImages(path, len(part.store.labels), part.shape)
     free = shutil.disk_usage(folder).free
   except OSError as error:  # It is a help, and no more.
     say(f'note      no decoded images of {name} {split} are kept in '
         f'{OPTION}={folder}: {error.strerror}')
     return None
-  there = made.has(rows)
-  lacking = len(rows) - there
-  say(f'decoded images of {name} {split}: {there} of {len(rows)} are in '
-      f'{str(path)!r}' + (
-          f', which may take {text.size(lacking * math.prod(shape))} more; '
-          f'{text.size(free)} are free' if lacking else ''))
+  there, count = made.has(part.rows), len(part.rows)
+  more = text.size((count - there) * math.prod(part.shape))
+  say(f'decoded images of {name} {split}: {there} of {count} are in '
+      f'{str(path)!r}' + (f', which may take {more} more; '
+                          f'{text.size(free)} are free' if there < count
+                          else ''))
   return made
 
 

@@ -1,15 +1,46 @@
 """What a data set is here: its splits, classes, statistics, and refusals."""
 
 import difflib
-import logging
 import os
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from dasm_jax.data.registry import CLASS_LISTS, DATASETS
 from dasm_jax.errors import UserError
+
+
+class Request(NamedTuple):
+  """Which images of which data set are asked for; see `data.load`."""
+  name: str
+  data_dir: str | None = None
+  size: int = 0
+  holdout: float = 0.0
+  seed: int = 0
+  classes: str = ''
+
+
+class Description(NamedTuple):
+  """What is known of a data set before its images are read.
+
+  class_names: one per label; () where only the labels tell.
+  content: `() -> (train labels, test labels, shape)`, `[n]` ints each, and
+    (height, width, channels), None where they differ; of a set that tells only
+    how many images there are, classes count as equally large. Raises
+    `UserError` where nobody has counted.
+  source: what the kind's `open` goes on with.
+  check: `() -> None`, raises `UserError` if the set cannot be read or prepared.
+  missing: '' of a set that lies here; else how a run gets it, in words.
+  request: the `Request`; `data.describe` fills it in.
+  """
+  class_names: tuple
+  content: Callable
+  source: object = None
+  check: Callable = lambda: None
+  missing: str = ''
+  request: Request | None = None
 
 
 class Split(NamedTuple):
@@ -30,6 +61,17 @@ class Split(NamedTuple):
     """The images at `indices`, `[…, height, width, channels]`."""
     return self.images[indices]
 
+  def in_memory(self):
+    """Itself; see `reader.LazySplit.in_memory`."""
+    return self
+
+  def statistics(self):
+    """`(mean, std)` of all images, see `statistics`."""
+    return statistics(self.images)
+
+  def close(self):
+    """Nothing; see `reader.LazySplit.close`."""
+
 
 class Dataset(NamedTuple):
   """A data set, in memory or to be read as it is needed.
@@ -37,14 +79,33 @@ class Dataset(NamedTuple):
   name: as it was asked for.
   train, test: `Split`s, or `reader.LazySplit`s; no image is in both.
   class_names: one per label.
-  mean, std: per channel, on the [0, 1] scale, for normalising.
+  statistics: `(mean, std)`, or None: then the train split measures them.
   """
   name: str
   train: Split
   test: Split
   class_names: tuple
-  mean: tuple
-  std: tuple
+  statistics: tuple | None = None
+
+  @property
+  def mean(self):
+    """Per channel, on the [0, 1] scale, for normalising."""
+    return (self.statistics or self.train.statistics())[0]
+
+  @property
+  def std(self):
+    """Likewise."""
+    return (self.statistics or self.train.statistics())[1]
+
+  def in_memory(self):
+    """The same with all images in memory, and statistics of all of them.
+
+    Raises `UserError` for images of several sizes, and a class of broken ones.
+    """
+    train, test = self.train.in_memory(), self.test.in_memory()
+    self.train.close()
+    return self._replace(train=train, test=test,
+                         statistics=self.statistics or train.statistics())
 
 
 def empty_images(shape):
@@ -87,33 +148,6 @@ def stratify(labels, fraction, seed=None):
   return np.setdiff1d(np.arange(len(labels)), held), held
 
 
-def replace_broken(split, broken, where, class_names):
-  """Puts in each broken image's place the next of its class that can be read.
-
-  The first follows the last, as in `lazy`: both ways of reading see the same.
-
-  Args:
-    split: a `Split`, whose images are changed.
-    broken: `{row: name}` of images that cannot be read.
-    where: what they are of. class_names: of the labels.
-
-  Raises:
-    UserError: none of a class can be read.
-  """
-  for at in broken:
-    rows = same_class_from(split.labels, at)
-    good = next((row for row in rows if row not in broken), None)
-    if good is None:
-      raise none_readable(len(rows), class_names[split.labels[at]], where,
-                          broken[at])
-    split.images[at] = split.images[good]
-  if broken:
-    logging.getLogger('dasm_jax').warning(
-        '%d of %d images of %s cannot be read; the next of their class stand '
-        'in: %s', len(broken), len(split.labels), where,
-        shorten(broken.values()))
-
-
 def same_class_from(labels, at):
   """The images of a class from `at` on, the first following the last."""
   rows = np.flatnonzero(labels == labels[at])
@@ -124,11 +158,6 @@ def none_readable(count, name, where, one):
   """A `UserError`: no image of a class can be read, `one` is why or which."""
   return UserError(f'none of the {count} images of class {name!r} in {where} '
                    f'can be read, {one} for one')
-
-
-def take_rows(split, rows):
-  """The images of a split at `rows`."""
-  return Split(split.images[rows], split.labels[rows])
 
 
 def held_out_rows(labels, fraction, seed, class_names):
@@ -142,10 +171,29 @@ def held_out_rows(labels, fraction, seed, class_names):
   return stratify(labels, fraction, seed)
 
 
-def hold_out(train, fraction, seed, class_names):
-  """`(train, held)`, `Split`s, by `held_rows`."""
-  kept, held = held_out_rows(train.labels, fraction, seed, class_names)
-  return take_rows(train, kept), take_rows(train, held)
+def select(request, class_names, train, test):
+  """Which images a request is for, by their labels alone.
+
+  Args:
+    request: a `Request`.
+    class_names: of all labels.
+    train, test: `[n]` labels of both splits; with `holdout` test is not looked
+      at, and the test images are of train.
+
+  Returns:
+    `(names, (rows, labels), (rows, labels))`: of the wanted classes; of train
+    and test images the `[m]` rows, increasing, and the `[m]` int32 new labels.
+
+  Raises:
+    UserError: for the classes and for what `held_out_rows` refuses.
+  """
+  rows, labels, names = choose_classes(train, class_names, request.classes)
+  check_classes(request.name, labels, names)
+  if request.holdout:
+    kept, held = held_out_rows(labels, request.holdout, request.seed, names)
+    return names, (rows[kept], labels[kept]), (rows[held], labels[held])
+  return names, (rows, labels), choose_classes(
+      test, class_names, request.classes)[:2]
 
 
 def statistics(images):
@@ -212,6 +260,8 @@ def choose_classes(labels, names, wanted):
     UserError: an unknown class, one named twice, fewer than two, a list with
       classes that the data set has not, a part that is not there.
   """
+  if not wanted:
+    return np.arange(len(labels)), np.asarray(labels, np.int32), names
   at = class_indices(names, wanted)
   rows = np.flatnonzero(np.isin(labels, at))
   new = np.zeros(len(names), np.int32)
@@ -220,7 +270,7 @@ def choose_classes(labels, names, wanted):
 
 
 def class_indices(names, wanted):
-  """The wanted classes as indices into `names`, `[k]` int; see `choose`."""
+  """The wanted classes as indices into `names`, `[k]`; see `choose_classes`."""
   if not wanted:
     return np.arange(len(names))
   known = {name: index for index, name in enumerate(names)}
@@ -268,8 +318,9 @@ def _named_classes(part, known):
   return [known[name] for name in CLASS_LISTS[part]]
 
 
-def check_options(name, size, holdout):
+def check_request(request):
   """Refuses an empty name, a size that is none, a fraction that is none."""
+  name, size, holdout = request.name, request.size, request.holdout
   if not isinstance(name, str) or not name.strip():
     raise UserError(f'data set name {name!r} is empty; choose from digits, '
                     f'{", ".join(DATASETS)}, any of TFDS, or folder:PATH')

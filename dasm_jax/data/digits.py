@@ -4,30 +4,41 @@ import importlib.util
 
 import numpy as np
 
-from dasm_jax.data.dataset import Split, stratify, take_rows
+from dasm_jax.data.dataset import Description, stratify
+from dasm_jax.data.reader import Contents, array_part
 from dasm_jax.errors import UserError
 
+CLASS_NAMES = tuple(str(digit) for digit in range(10))
 
-def check():
-  """`UserError` if scikit-learn is not installed."""
+
+def describe(request):
+  """The `Description` of a request; `UserError` without scikit-learn."""
+  del request
   if importlib.util.find_spec('sklearn') is None:
     raise UserError("data set 'digits' comes with scikit-learn, which is not "
                     'installed: pip install scikit-learn')
 
+  def content():
+    images, labels = _arrays()
+    kept, held = stratify(labels, 0.2)
+    return labels[kept], labels[held], images.shape[1:]
 
-def load(size=0):
-  """`(train, test, class_names)`; a fifth of each class is test, always the
-  same; images `[n, 8, 8, 1]`, or of another size; raises `UserError` without
-  scikit-learn."""
-  check()
+  return Description(CLASS_NAMES, content)
+
+
+def open(described, options):
+  """The `Contents`; a fifth of each class is test, always the same."""
+  del options
+  images, labels = _arrays()
+  size = described.request.size
+  return Contents(*(array_part(images[rows], labels[rows], size)
+                    for rows in stratify(labels, 0.2)), CLASS_NAMES)
+
+
+def _arrays():
+  """`(images, labels)`: `[1797, 8, 8, 1]` uint8, `[1797]` int32."""
   from sklearn.datasets import load_digits
   bunch = load_digits()
   # Written with 17 levels, 0 to 16.
   images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-  if size:
-    from dasm_jax.data.images import fit_array
-    images = np.stack([fit_array(image, size) for image in images])
-  whole = Split(images, bunch.target.astype(np.int32))
-  kept, held = stratify(whole.labels, 0.2)
-  return (take_rows(whole, kept), take_rows(whole, held),
-          tuple(str(digit) for digit in range(10)))
+  return images, bunch.target.astype(np.int32)

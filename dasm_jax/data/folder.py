@@ -1,24 +1,32 @@
 """Folders of images, a folder a class."""
 
+import contextlib
+import functools
+import hashlib
 import os
-import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dasm_jax.data import images
 from dasm_jax.data.dataset import (
-  Split,
+  Description,
   brief,
   class_indices,
-  empty_images,
-  replace_broken,
   shorten,
   stratify,
-  take_rows,
 )
-from dasm_jax.data.images import SUFFIXES, decode
+from dasm_jax.data.images import SUFFIXES
+from dasm_jax.data.reader import (
+  Contents,
+  Store,
+  first_shape,
+  part_of,
+  put_images,
+)
 from dasm_jax.errors import UserError
+from dasm_jax.runtime import paths
 
 PREFIX = 'folder:'
 TESTS = 'test', 'val', 'validation', 'valid'
@@ -33,6 +41,108 @@ class Layout(NamedTuple):
   test: Path | None
   cut: bool
   class_names: tuple
+
+
+class Files(NamedTuple):
+  """The image files of a folder, those to train on first.
+
+  paths: texts. labels: `[n]` int32.
+  splits: indices of train and of test files, each increasing.
+  """
+  paths: list
+  labels: np.ndarray
+  splits: list
+
+
+def describe(request):
+  """The `Description` of a request; lists class folders, opens no image.
+
+  Raises `UserError` if there is no such folder, no class, a class without
+  images, a test class that is not trained, no test.
+  """
+  layout = _layout(request.name.removeprefix(PREFIX), request.holdout)
+  # A million files take their time to list: once for all who ask.
+  files = functools.cache(lambda: _list_files(layout))
+
+  def content():
+    found = files()
+    train, test = (found.labels[rows] for rows in found.splits)
+    store = _file_store(found, request.size)
+    return train, test, first_shape(store, found.splits[0])
+
+  return Description(layout.class_names, content, (layout, files))
+
+
+def open(described, options):
+  """The `Contents`: images turned upright, gray if all files are.
+
+  test: the folder's own, else a fifth of each class, always the same; without
+  either none. Raises `UserError` where no image can be read.
+  """
+  (layout, files), request = described.source, described.request
+  options.say(f'listing the images in {str(layout.train)!r}')
+  found = files()
+  # The images of other classes may have another size, or colours.
+  wanted = class_indices(layout.class_names, request.classes)
+  rows = np.flatnonzero(np.isin(found.labels, wanted))
+  size = request.size
+  height, width = (size, size) if size else first_shape(
+      _file_store(found, 0), rows)[:2]
+  channels = channels_of([found.paths[row] for row in rows])
+  store = _file_store(found, size)
+  return Contents(*(part_of(store, (height, width, channels), part)
+                    for part in found.splits), layout.class_names)
+
+
+def channels_of(names):
+  """3 if any readable image file has colours, else 1; looks at headers."""
+  from PIL import Image
+  images.quiet_pillow()
+  for path in names:
+    try:
+      with Image.open(path) as image:
+        if images.is_gray(image):
+          continue
+      return images.decode(path).shape[-1]
+    except MemoryError:
+      raise
+    except Exception:  # Broken: it has no colours either.
+      continue
+  return 1
+
+
+def _file_store(files, size):
+  """A `Store` of all `Files`; size: of a `Request`."""
+  names = files.paths
+  return Store(files.labels, lambda rows: [names[row] for row in rows],
+               functools.partial(_decode_files, size), lambda row: names[row],
+               lambda: f'{size} {_files_digest(names)}', _mean_bytes(names))
+
+
+def _mean_bytes(names, sample=20):
+  """Bytes of a file, of some of them that are evenly spaced."""
+  sizes = []
+  for name in names[::-(-len(names) // sample)]:
+    with contextlib.suppress(OSError):  # A broken one, whatever it is.
+      sizes.append(os.stat(name).st_size)
+  return float(np.mean(sizes)) if sizes else 0.0
+
+
+def _decode_files(size, items, out, places):
+  return put_images(items, out, places,
+                    lambda path: images.decode(path, size))
+
+
+def _files_digest(names):
+  """What tells some files from others that were in their places."""
+  digest = hashlib.sha256()
+  for name in names:
+    try:
+      text = paths.identity(name)
+    except OSError:  # A broken one, whatever it is.
+      text = name
+    digest.update(f'{text}\n'.encode())
+  return digest.hexdigest()
 
 
 def _folders(path):
@@ -56,12 +166,8 @@ def _files(path):
         yield Path(entry.path)
 
 
-def check(path, holdout=0.0):
-  """The `Layout` of a folder of images.
-
-  Lists files, opens none. Raises `UserError` if there is no such folder, no
-  class, a class without images, a test class that is not trained, no test.
-  """
+def _layout(path, holdout):
+  """The `Layout` of a folder; lists files, opens none; see `describe`."""
   root = Path(path).expanduser()
   if not path or not root.is_dir():
     raise UserError(f'folder:{path} is not a folder; give folder:PATH with '
@@ -108,7 +214,21 @@ def _test_folder(root, names):
   return None
 
 
-def labelled(path, names):
+def _list_files(layout):
+  """The `Files` of a `Layout`."""
+  names, labels, counts = [], [], []
+  for path in filter(None, (layout.train, layout.test)):
+    for file, label in _labelled(path, layout.class_names):
+      names.append(os.fspath(file))
+      labels.append(label)
+    counts.append(len(names))
+  labels = np.array(labels, np.int32)
+  splits = stratify(labels, 0.2) if layout.cut else (
+      np.split(np.arange(len(names)), counts[:1]))
+  return Files(names, labels, splits)
+
+
+def _labelled(path, names):
   """Each `(file, label)` below `path`, by class, then by file name."""
   known = {name: label for label, name in enumerate(names)}
   if (path / ANNOTATIONS).is_file():
@@ -121,89 +241,3 @@ def labelled(path, names):
     if (path / name).is_dir():
       for file in sorted(_files(path / name)):
         yield file, label
-
-
-def load(path, size=None, holdout=0.0, classes=''):
-  """`(train, test, class_names)` of a folder of images.
-
-  test: the folder's own, else a fifth of each class, always the same; None
-    if the folder has none and `holdout` makes it unneeded.
-  classes: only theirs are read, see `datasets.choose_classes`; labels stay the
-  folder's. A broken file is replaced by the next of its class, with a warning.
-  Raises `UserError` for what `check` refuses, a class of broken files, and
-  where images differ in size and `size` is not given.
-  """
-  layout = check(path, holdout)
-  wanted = set(class_indices(layout.class_names, classes))
-  def listed(where):
-    return [(file, label) for file, label in labelled(
-        where, layout.class_names) if label in wanted]
-  files = listed(layout.train)
-  count = len(files)
-  if layout.test is not None:
-    files += listed(layout.test)
-  whole, broken = _read(files, size)
-  if layout.cut:
-    rows, held = stratify(whole.labels, 0.2)
-    parts = (take_rows(whole, rows), rows), (take_rows(whole, held), held)
-  else:
-    parts = [(Split(whole.images[part], whole.labels[part]),
-              np.arange(len(files))[part])
-             for part in (slice(count), slice(count, None))]
-  for part, places in parts:
-    replace_broken(part, {at: broken[row] for at,
-                          row in enumerate(places.tolist())
-                          if row in broken}, f'folder {str(path)!r}',
-                          layout.class_names)
-  (train, _), (test, _) = parts
-  alone = layout.test is None and not layout.cut
-  return train, None if alone else test, layout.class_names
-
-
-def _read(files, size):
-  """`(split, broken)`: all images, those in `broken` (`{row: path}`) empty."""
-  images, broken = None, {}
-  # What Pillow warns of (odd EXIF, palettes, large images) it also reads.
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')
-    for index, (path, _) in enumerate(files):
-      try:
-        image = decode(path, size)
-      except MemoryError:
-        raise
-      except Exception:  # A broken file makes its decoder raise anything.
-        broken[index] = path
-        continue
-      if images is None:
-        images = empty_images((len(files), *image.shape))
-      if image.shape[:2] != images.shape[1:3]:
-        raise _several_sizes(files)
-      if image.shape[-1] > images.shape[-1]:
-        # All were gray so far; this one is not. Happens once at most.
-        images = np.repeat(images, 3, axis=-1)
-      images[index] = image  # A gray one fills all three channels.
-  if images is None:
-    raise UserError(f'none of {len(files)} image files can be read: '
-                    f'{shorten(path for path, _ in files)}')
-  return Split(images, np.array([label for _, label in files], np.int32)), (
-      broken)
-
-
-def _several_sizes(files):
-  from PIL import Image
-  sizes = set()
-  for path, _ in files:
-    try:
-      with Image.open(path) as image:
-        sizes.add(image.size)
-    except Exception:  # Broken: skipped, as in reading.
-      continue
-  return several_sizes(sizes)
-
-
-def several_sizes(sizes):
-  """`UserError` for images of more than one `(width, height)`."""
-  found = shorten(f'{width}x{height}' for width, height in sorted(sizes))
-  return UserError(
-      f'the images are of several sizes (width x height: {found}); set '
-      '--config.dataset.size=64 (say) to resize and crop all to 64x64')

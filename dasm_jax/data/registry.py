@@ -1,4 +1,4 @@
-"""The data sets that have a row, and lists of classes by name.
+"""The kinds of data sets, the sets that have a row, lists of classes by name.
 
 The lists are of WordNet ids, in the order of the papers' labels. Sources:
 imagenet100 is the list of CMC (1906.05849), which IDC (2205.14959) and RDED
@@ -8,37 +8,69 @@ which imagenette and imagewoof are fastai's.
 """
 
 import difflib
+import importlib
 from typing import NamedTuple
 
 from dasm_jax.errors import UserError
 
+# The module of each kind, and which names are of it; the first that takes a
+# name has it, and the last takes all. A module has two functions,
+#   describe(request) -> dataset.Description   and
+#   open(described, options) -> reader.Contents,
+# of a `dataset.Request`, of what `data.describe` made of that, and of a
+# `reader.ReadOptions`.
+KINDS = {
+    'dasm_jax.data.digits': lambda name: name == 'digits',
+    'dasm_jax.data.folder': lambda name: name.startswith('folder:'),
+    'dasm_jax.data.tfds': lambda name: True,
+}
+
+
+def kind_of(name):
+  """The module of a data set's kind, which is imported when it is needed."""
+  return importlib.import_module(
+      next(module for module, takes in KINDS.items() if takes(name)))
+
 
 class TfdsSet(NamedTuple):
-  """tfds: its name there; test: the split to test on; mean, std: the field's.
+  """A set of TFDS as the field uses it.
 
-  The statistics are those that papers normalise with, per channel on the
-  [0, 1] scale; for CIFAR-10 they are not quite what the images have.
+  tfds: its name there; test: the split to test on.
+  mean, std: those that papers normalise with, per channel on the [0, 1] scale;
+    for CIFAR-10 they are not quite what the images have.
+  counts: of train and test images; shape: of an image, None where they differ;
+    classes: how many. So much is known of a set that is not prepared.
   """
   tfds: str
   test: str
   mean: tuple
   std: tuple
+  counts: tuple
+  shape: tuple
+  classes: int
 
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 DATASETS = {
-    'mnist': TfdsSet('mnist', 'test', (0.1307,), (0.3081,)),
-    'fashion_mnist': TfdsSet('fashion_mnist', 'test', (0.2861,), (0.3530,)),
+    'mnist': TfdsSet('mnist', 'test', (0.1307,), (0.3081,),
+                     (60_000, 10_000), (28, 28, 1), 10),
+    'fashion_mnist': TfdsSet('fashion_mnist', 'test', (0.2861,), (0.3530,),
+                             (60_000, 10_000), (28, 28, 1), 10),
     'svhn': TfdsSet('svhn_cropped', 'test', (0.4377, 0.4438, 0.4728),
-                    (0.1980, 0.2010, 0.1970)),
+                    (0.1980, 0.2010, 0.1970),
+                    (73_257, 26_032), (32, 32, 3), 10),
     'cifar10': TfdsSet('cifar10', 'test', (0.4914, 0.4822, 0.4465),
-                       (0.2023, 0.1994, 0.2010)),
+                       (0.2023, 0.1994, 0.2010),
+                       (50_000, 10_000), (32, 32, 3), 10),
     'cifar100': TfdsSet('cifar100', 'test', (0.5071, 0.4866, 0.4409),
-                        (0.2673, 0.2564, 0.2762)),
+                        (0.2673, 0.2564, 0.2762),
+                        (50_000, 10_000), (32, 32, 3), 100),
     # The test labels of these two were never published.
-    'tiny_imagenet': TfdsSet('tiny_imagenet', 'validation', *_IMAGENET),
-    'imagenet2012': TfdsSet('imagenet2012', 'validation', *_IMAGENET),
+    'tiny_imagenet': TfdsSet('tiny_imagenet', 'validation', *_IMAGENET,
+                             (100_000, 10_000), (64, 64, 3), 200),
+    'imagenet2012': TfdsSet('imagenet2012', 'validation', *_IMAGENET,
+                            (1_281_167, 50_000), (None, None, 3), 1000),
 }
 
 

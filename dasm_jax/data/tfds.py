@@ -1,60 +1,209 @@
-"""TFDS sets to arrays, without TensorFlow; the labels of all records."""
+"""Sets of TFDS, without TensorFlow; the labels of all their records."""
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import os
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from dasm_jax.data import tfds_prepare
+from dasm_jax.data import images, tfds_prepare, workers
 from dasm_jax.data.dataset import (
-  Split,
+  Description,
   brief,
   class_indices,
-  empty_images,
-  replace_broken,
   shorten,
 )
-from dasm_jax.data.folder import several_sizes
-from dasm_jax.data.images import decode_bytes
-from dasm_jax.data.registry import row_of
+from dasm_jax.data.reader import (
+  Contents,
+  Store,
+  first_shape,
+  part_of,
+  put_images,
+)
+from dasm_jax.data.registry import DATASETS, row_of
 from dasm_jax.data.tfds_prepare import locate, tfds_name
-from dasm_jax.data.workers import map_ordered
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import paths, text
 
-# How many records to read at once: one at a time is several times slower.
-READ_BLOCK = 1000
 
+def describe(request):
+  """The `Description` of a request, its source TFDS's builder, None without.
 
-def check(name, data_dir=None, holdout=0.0):
-  """A TFDS builder that `read` can use once it is prepared.
-
-  Reads no images. Raises `UserError` for an unknown name, a set that is not
-  prepared and cannot be, no image and label, no split to train or test on.
+  Reads no record. Raises `UserError` for an unknown name, no image and label,
+  no split to train or test on; its `check` for a set that is not prepared and
+  cannot be.
   """
+  name = request.name
   if importlib.util.find_spec('tensorflow_datasets') is None:
     raise UserError(f'data set {name!r} needs tensorflow-datasets, which is '
                     'not installed: pip install tensorflow-datasets '
                     "array-record; 'digits' and folder:PATH do without")
-  directory = locate(name, data_dir)
+  directory = locate(name, request.data_dir)
   with tfds_prepare.quiet_tfds():
-    if directory is None:
-      builder = tfds_prepare.registered_builder(name, data_dir)
+    try:
+      builder = (tfds_prepare.registered_builder(name, request.data_dir)
+                 if directory is None else _builder_at(name, directory))
       _check_features(name, builder)
-      if not builder.info.splits:
-        tfds_prepare.check_possible(name, builder, data_dir)
-    else:
-      builder = _builder_at(name, directory)
-      _check_features(name, builder)
-    if builder.info.splits:
-      test_split(name, builder, holdout)
+      if builder.info.splits:
+        _test_split(request, builder)
+    except UserError as error:
+      # Tiny ImageNet is not in TFDS, and much is known of it all the same.
+      if directory is not None or name not in DATASETS:
+        raise
+      return _known(request, None, error)
+  if builder.info.splits:
+    names = _class_names(builder)
+    return Description(names, lambda: _content(request, builder, names),
+                       builder)
+  return _known(request, builder, None)
+
+
+def _content(request, builder, names):
+  """See `Description.content`; of a prepared set."""
+  if not names:
+    raise UserError(f'TFDS does not say how many classes data set '
+                    f'{request.name!r} has')
+  test, splits = _test_split(request, builder), builder.info.splits
+  train, test = (np.arange(splits[split].num_examples if split else 0)
+                 % len(names) for split in ('train', test))
+  return train, test, builder.info.features['image'].shape
+
+
+def _known(request, builder, refusal):
+  """The `Description` of a set that is not prepared.
+
+  builder: that TFDS has for it; None: it has none, `refusal` says so.
+  """
+  name, row = request.name, DATASETS.get(request.name)
+
+  def check():
+    if refusal is not None:
+      raise refusal
+    with tfds_prepare.quiet_tfds():
+      tfds_prepare.check_possible(name, builder, request.data_dir)
+
+  def content():
+    if row is None:
+      check()
+      raise UserError(f'data set {name!r} is not prepared, and TFDS does not '
+                      'say how many images and classes it has; prepare it '
+                      'first')
+    return *(np.arange(count) % row.classes for count in row.counts), row.shape
+
+  names = tuple(map(str, range(row.classes))) if row else ()
+  if builder is not None:
+    names = _class_names(builder) or names
+  return Description(
+      names, content, builder, check,
+      'it has to be prepared first, as TFDS has none' if builder is None else
+      'a run will first ask TFDS to prepare it')
+
+
+def open(described, options):
+  """The `Contents` of a set, which is prepared if need be.
+
+  test: None if a holdout makes it unneeded. Raises `UserError` for a set that
+  cannot be prepared or read, for missing labels, and where no image can be
+  read.
+  """
+  described.check()
+  request, builder = described.request, described.source
+  with tfds_prepare.quiet_tfds():
+    if not builder.info.splits:
+      builder = _prepared(request)
+    test = _test_split(request, builder)
+  splits = list(filter(None, ('train', test)))
+  _allow_open_files(sum(builder.info.splits[split].num_shards
+                        for split in splits))
+  train, *tests = (_part(request, builder, split, options) for split in splits)
+  names = _class_names(builder) or tuple(
+      map(str, range(int(train.labels.max()) + 1)))
+  row = row_of(builder.name)
+  return Contents(train, tests[0] if tests else None, names,
+                  (row.mean, row.std) if row else None)
+
+
+def _prepared(request):
+  """The builder of a set that is prepared here, by this process or another."""
+  name, data_dir = request.name, request.data_dir
+  with tfds_prepare.preparation_lock(data_dir):
+    builder = describe(request).source  # another may have been here
+    if not builder.info.splits:
+      tfds_prepare.prepare(name, builder, data_dir)
   return builder
+
+
+def _part(request, builder, split, options):
+  """The `Part` of all records of a split."""
+  labels = read_labels(request.name, builder, split, options)
+  feature, names = builder.info.features['image'], _class_names(builder)
+  with open_source(request.name, builder, split) as source:
+    store = Store(
+        labels, list,
+        functools.partial(_decode_records, source, feature.shape[-1],
+                          request.size),
+        lambda row: f'{split} record {row}',
+        lambda: f'{request.size} {split_identity(builder, split)}',
+        _record_bytes(builder, split))
+    rows = np.arange(len(labels))
+    # The images of other classes may have another size.
+    if request.classes and names:
+      rows = np.flatnonzero(np.isin(
+          labels, class_indices(names, request.classes)))
+    shape = first_shape(store, rows if len(rows) else np.arange(len(labels)))
+  # Where the set leaves it open, its first image tells the channels of all.
+  return part_of(store._replace(decode=functools.partial(
+      _decode_records, source, shape[-1], request.size)), shape)
+
+
+def _record_bytes(builder, split):
+  """Bytes of a record of a split, on average."""
+  found = builder.info.splits[split]
+  return found.num_bytes / max(1, found.num_examples)
+
+
+def _decode_records(source, channels, size, items, out, places):
+  def image_of(record):
+    data = _features(record)['image'].bytes_list.value[0]
+    return images.decode_bytes(data, channels, size)
+  rows = [int(row) for row in items]  # An array of indices is refused.
+  try:
+    # Many at once: one at a time is several times slower.
+    records = source.__getitems__(rows)
+  except MemoryError:
+    raise
+  except Exception:  # One broken record fails them all: ask for each.
+    return put_images(rows, out, places, lambda row: image_of(source[row]))
+  return put_images(records, out, places, image_of)
+
+
+def _features(record):
+  """The features of an encoded record, by name."""
+  from tensorflow_datasets.proto import tf_example_pb2
+  # TFDS's own way to them takes twenty times as long, twice what Pillow takes
+  # to decode a small image.
+  return tf_example_pb2.Example.FromString(record).features.feature
+
+
+def _allow_open_files(count):
+  """Lets the process hold `count` more files open, as far as it may.
+
+  A shard that was read stays open: ImageNet has 1024, as many as the usual
+  limit of all files of a process.
+  """
+  import resource
+  soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+  need = count + 512
+  if resource.RLIM_INFINITY in (soft, hard) and soft == hard:
+    return
+  limit = need if hard == resource.RLIM_INFINITY else min(need, hard)
+  if soft != resource.RLIM_INFINITY and soft < limit:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _builder_at(name, directory):
@@ -90,14 +239,14 @@ def _check_features(name, builder):
         f'{shorten(have) or type(features).__name__}')
 
 
-def test_split(name, builder, holdout):
-  """The split to test on, None if `holdout` replaces it; checks train too."""
-  splits = builder.info.splits
+def _test_split(request, builder):
+  """The split to test on, None if a holdout replaces it; checks train too."""
+  name, splits = request.name, builder.info.splits
   have = [key for key in splits if splits[key].num_examples]
   if 'train' not in have:
     raise UserError(f'data set {name!r} has no train split; it has '
                     f'{shorten(have) or "none"}')
-  if holdout:
+  if request.holdout:
     return None
   row = row_of(builder.name)
   for split in ([row.test] if row else []) + ['test', 'validation']:
@@ -108,56 +257,20 @@ def test_split(name, builder, holdout):
                   'out a part of train')
 
 
-def prepared_builder(name, data_dir=None, holdout=0.0):
-  """`(builder, test_name)` of a TFDS set, prepared if need be.
-
-  test_name: the split to test on, None if `holdout` makes it unneeded. Raises
-  `UserError` for what `check` refuses and for a set that cannot be prepared.
-  """
-  builder = check(name, data_dir, holdout)
-  with tfds_prepare.quiet_tfds():
-    if not builder.info.splits:
-      with tfds_prepare.preparation_lock(data_dir):
-        builder = check(name, data_dir, holdout)  # another may have been here
-        if not builder.info.splits:
-          tfds_prepare.prepare(name, builder, data_dir)
-    return builder, test_split(name, builder, holdout)
-
-
-def load(name, data_dir=None, size=None, holdout=0.0, classes=''):
-  """`(train, test, class_names, row)` of a TFDS set, prepared if need be.
-
-  test: None if `holdout` makes it unneeded; row: see `registry.row_of`.
-  classes: only theirs are decoded, see `datasets.choose_classes`; labels stay
-  the set's.
-  Raises `UserError` for what `prepared` refuses, for a set that cannot be
-  read, for images of several sizes and for missing labels.
-  """
-  builder, test_name = prepared_builder(name, data_dir, holdout)
-  names = builder.info.features['label'].names
-  wanted = class_indices(names, classes) if classes and names else None
-  train = _read_split(name, builder, 'train', size, wanted)
-  test = _read_split(name, builder, test_name, size,
-                     wanted) if test_name else None
-  return train, test, class_names(builder, train.labels), row_of(builder.name)
-
-
-def class_names(builder, labels):
-  """The names of the classes, numbers where the set has none."""
+def _class_names(builder):
+  """The names of the classes, numbers where the set has none; () if unknown."""
   label = builder.info.features['label']
-  count = label.num_classes or int(labels.max()) + 1
-  return tuple(label.names or map(str, range(count)))
+  return tuple(label.names or map(str, range(label.num_classes or 0)))
 
 
 @contextlib.contextmanager
 def open_source(name, builder, split):
-  """The data source of a split, its images encoded; one line if that fails."""
+  """The data source of a split's encoded records; one line if that fails."""
   import tensorflow_datasets as tfds
   try:
     with tfds_prepare.quiet_tfds():
-      # TFDS's own decoding takes three times as long as Pillow alone.
-      yield builder.as_data_source(
-          split=split, decoders={'image': tfds.decode.SkipDecoding()})
+      raw = tfds.decode.DeserializeMethod.RAW_BYTES
+      yield builder.as_data_source(split=split, deserialize_method=raw)
   except UserError:
     raise
   except Exception as error:  # A missing shard, a broken record or image.
@@ -175,63 +288,14 @@ def check_labelled(name, split, labels):
         '--config.dataset.holdout=0.1')
 
 
-def _read_split(name, builder, split, size, wanted):
-  with open_source(name, builder, split) as source:
-    found, broken = _read_arrays(
-        source, builder.info.features['image'].shape[-1], size, wanted)
-  check_labelled(name, split, found.labels)
-  replace_broken(found, broken, f'split {split!r} of {name!r}',
-                 class_names(builder, found.labels))
-  return found
-
-
-def _read_arrays(source, channels, size, wanted=None):
-  """All of a data source, or its images of the `wanted` labels.
-
-  Returns:
-    `(split, broken)`: a `Split`, and `{row: name}` of the images in it that
-    cannot be read.
-  """
-  count, images, labels, broken = len(source), None, [], {}
-  with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # Pillow's, of images it does read.
-    for start in range(0, count, READ_BLOCK):
-      # Python integers: an array of indices is refused.
-      rows = list(range(start, min(start + READ_BLOCK, count)))
-      block = [(row, example) for row, example in zip(
-          rows, source.__getitems__(rows), strict=True)
-               if wanted is None or example['label'] in wanted]
-      for row, example in block:
-        try:
-          image = decode_bytes(example['image'], channels, size)
-        except MemoryError:
-          raise
-        except Exception as error:  # A decoder raises anything.
-          broken[len(labels)] = f'record {row} ({brief(error, 60)})'
-          labels.append(example['label'])
-          continue
-        if images is None:
-          images = empty_images((count if wanted is None else 0, *image.shape))
-        if image.shape[:2] != images.shape[1:3]:
-          raise several_sizes({images.shape[2:0:-1], image.shape[1::-1]})
-        if len(labels) >= len(images):  # Only where a part is wanted.
-          more = empty_images((len(labels) // 2 + READ_BLOCK, *image.shape))
-          images = np.concatenate([images, more])
-        images[len(labels)] = image
-        labels.append(example['label'])
-  if images is None:
-    images = np.zeros((0, 1, 1, channels), np.uint8)
-  if len(labels) > len(images):  # the last ones are broken
-    images = np.concatenate([images, empty_images(
-        (len(labels) - len(images), *images.shape[1:]))])
-  return Split(images[:len(labels)], np.array(labels, np.int32)), broken
-
 LABELS_VERSION = 1  # of the file: a digest of 32 bytes, then the labels, int32
-LABELS_BLOCK = 200  # records read at once
 PROGRESS_SECONDS = 10  # between two lines of progress
+LABEL_BYTES = 20e6  # of records read at once
+ALONE_BYTES = 1e9  # of a split whose labels are not worth the start of threads
 
 
-def read_labels(name, builder, split, threads, say):
+def read_labels(name, builder, split, options, block=None,
+                progress=PROGRESS_SECONDS):
   """`[n]` int32 of a prepared TFDS split; decodes no image.
 
   ImageNet has 1.28 million records of 110 kB with a label somewhere in each,
@@ -239,8 +303,14 @@ def read_labels(name, builder, split, threads, say):
   read-only, under the digest of the shards' paths, sizes and times; a file
   that is damaged or of another set is as none.
 
-  threads: how many read. say: is told of progress, a line at a time. Raises
-  `UserError` for a split that cannot be read and for missing labels.
+  Args:
+    name: of the set. builder: of TFDS. split: a name.
+    options: `ReadOptions`, which tell how many threads read, and who is told.
+    block: records read at once; None: as many as make 20 MB.
+    progress: seconds between two lines of it.
+
+  Raises:
+    UserError: a split that cannot be read; missing labels.
   """
   with open_source(name, builder, split) as source:
     places = _label_files(builder, split)
@@ -248,35 +318,37 @@ def read_labels(name, builder, split, threads, say):
       found = _load_labels(path, len(source))
       if found is not None:
         return found
-    found = _scan_labels(source, f'{name} {split}', threads, say)
+    size, threads = _record_bytes(builder, split), options.threads
+    block = block or int(np.clip(LABEL_BYTES / max(1, size), 50, 1000))
+    if threads is None:
+      threads = workers.cores() if size * len(source) > ALONE_BYTES else 0
+    found = np.empty(len(source), np.int32)
+    said = start = time.monotonic()
+    for done, part in _scan_labels(source, block, threads):
+      found[done - len(part):done] = part
+      now = time.monotonic()
+      if now - said >= progress:
+        said = now
+        left = (now - start) * (len(source) / done - 1)
+        options.say(f'reading the labels of {name} {split}, once: {done} of '
+                    f'{len(source)}, about {text.duration(left)} left')
   check_labelled(name, split, found)
   if not any(_save_labels(path, found) for path in places):
-    say(f'cannot keep the labels of {name} {split}: nothing can be written to '
-        + ' or '.join(str(path.parent) for path in places))
+    options.say(f'cannot keep the labels of {name} {split}: nothing can be '
+                'written to ' + ' or '.join(str(path.parent)
+                                            for path in places))
   return found
 
 
-def _scan_labels(source, what, threads, say):
-  count = len(source)
-  blocks = [range(at, min(at + LABELS_BLOCK, count)) for at in range(0, count,
-                                                                     LABELS_BLOCK)]
-
-  def block(rows):
+def _scan_labels(source, block, threads):
+  """Yields `(records read so far, the labels of the last of them)`."""
+  def labels_of(rows):
     # Python integers: an array of indices is refused.
-    return [example['label'] for example in source.__getitems__(list(rows))]
-
-  found = np.empty(count, np.int32)
-  said = start = time.monotonic()
-  for rows, part in zip(blocks, map_ordered(block, blocks, threads),
-                        strict=True):
-    found[rows.start:rows.stop] = part
-    now = time.monotonic()
-    if now - said >= PROGRESS_SECONDS:
-      said = now
-      left = (now - start) * (count / rows.stop - 1)
-      say(f'reading the labels of {what}, once: {rows.stop} of {count}, about '
-          f'{text.duration(left)} left')
-  return found
+    return rows.stop, [_features(record)['label'].int64_list.value[0]
+                       for record in source.__getitems__(list(rows))]
+  blocks = [range(at, min(at + block, len(source)))
+            for at in range(0, len(source), block)]
+  return workers.map_ordered(labels_of, blocks, threads)
 
 
 def _label_files(builder, split):

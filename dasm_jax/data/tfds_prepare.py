@@ -17,7 +17,7 @@ from pathlib import Path
 from dasm_jax.data.dataset import brief, shorten
 from dasm_jax.data.registry import DATASETS, unknown_name
 from dasm_jax.errors import UserError
-from dasm_jax.runtime.paths import is_remote, to_path
+from dasm_jax.runtime import paths
 
 DEFAULT_DATA_DIR = '~/tensorflow_datasets'
 INFO = 'dataset_info.json'
@@ -30,7 +30,7 @@ def data_root(data_dir=None):
   Raises `UserError` if one was asked for and is not there.
   """
   told = data_dir or os.environ.get('TFDS_DATA_DIR')
-  root = to_path(told or DEFAULT_DATA_DIR)
+  root = paths.to_path(told or DEFAULT_DATA_DIR)
   try:
     missing = told and not root.is_dir()
   except Exception as error:  # Of a bucket: no rights, no network, no gcsfs.
@@ -45,7 +45,7 @@ def data_root(data_dir=None):
 
 def is_path(name):
   """Whether a name can only be meant as a path."""
-  return name.startswith(('/', '.', '~')) or is_remote(name)
+  return name.startswith(('/', '.', '~')) or paths.is_remote(name)
 
 
 def tfds_name(name):
@@ -62,7 +62,7 @@ def locate(name, data_dir=None):
   """
   try:
     if is_path(name):
-      found = _newest(to_path(name), name)
+      found = _newest(paths.to_path(name), name)
       if found is None:
         raise UserError(f'no prepared TFDS set at {name!r}: no {INFO} in it or '
                         'its version directories; for plain images use '

@@ -7,8 +7,6 @@ import math
 import numpy as np
 
 from dasm_jax import data
-from dasm_jax.data import dataset as datasets
-from dasm_jax.data import reader
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import devices, processes
 from dasm_jax.runtime.workdir import write_text
@@ -19,13 +17,18 @@ DIGEST_SAMPLE = 100  # images by which a data set is known again
 TEST_SHARE = 0.1  # and that test images may take where the others are streamed
 
 
+def request_of(config):
+  """What a configuration asks of `data.describe`, by its arguments' names."""
+  d = config.dataset
+  return dict(name=d.name, data_dir=d.data_dir or None, size=d.size,
+              holdout=d.holdout, seed=config.seed, classes=d.classes)
+
+
 def load_configured(config, memory=None):
   """The `Dataset` that a configuration names, see `load`."""
   d = config.dataset
-  return load(d.name, stream=d.stream, zca=d.zca, workers=d.workers,
-              cache=d.cache, data_dir=d.data_dir or None, size=d.size,
-              holdout=d.holdout, seed=config.seed, classes=d.classes,
-              memory=memory)
+  return load(**request_of(config), stream=d.stream, zca=d.zca,
+              workers=d.workers, cache=d.cache, memory=memory)
 
 
 def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,
@@ -39,26 +42,27 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,
     name, given: see `data.load`.
     stream: one of `STREAM_CHOICES`.
     zca: of a whitening, which asks for all images.
-    workers: processes that decode; cache: where decoded images are kept; see
-      `reader.open_lazy`.
+    workers: processes that decode; cache: where decoded images are kept; of
+      images that are streamed, see `data.ReadOptions`.
     memory: see `streams`.
 
   Raises:
-    UserError: what `data.load` and `reader.open_lazy` refuse.
+    UserError: what `data.open` refuses, and whitening of streamed images.
   """
+  described = data.describe(name, **given)
   if stream == 'never' or (
-      stream == 'auto' and fits_in_memory(name, zca, memory, **given)):
-    return data.load(name, **given)
+      stream == 'auto' and fits_in_memory(described, zca, memory)):
+    return data.open_described(described).in_memory()
   check_whitening(zca)
-  found = reader.open_lazy(
-      name, **given, workers=workers, cache=cache,
-      say=print if processes.is_leader() else lambda line: None)
+  found = data.open_described(described, data.ReadOptions(
+      workers=workers, cache=cache,
+      say=print if processes.is_leader() else lambda line: None))
+  if found.statistics is None:
+    found.train.statistics()  # What cannot be read is told of here already.
   # Where test images are few they are read once and stay in memory: every
   # network of the evaluation looks at them.
-  if streams_tests(found, memory):
-    return found
-  test = found.test.read(np.arange(len(found.test)))
-  return found._replace(test=datasets.Split(test, found.test.labels))
+  return found if streams_tests(found, memory) else found._replace(
+      test=found.test.in_memory())
 
 
 def streams_tests(dataset_, memory=None):
@@ -123,10 +127,13 @@ def check_whitening(zca):
                     f'--config.dataset.size=, {NEVER}')
 
 
-def fits_in_memory(name, zca=0.0, memory=None, **given):
-  """Whether the images take `RESIDENT_SHARE` of a device's memory at most."""
+def fits_in_memory(described, zca=0.0, memory=None):
+  """Whether the images take `RESIDENT_SHARE` of a device's memory at most.
+
+  described: a `data.Description`; memory: see `streams`.
+  """
   try:
-    outline = data.outline(name, **given)
+    outline = data.outline_described(described)
   except UserError:  # Nobody knows before it is prepared.
     return True
   return image_bytes(outline, zca) <= RESIDENT_SHARE * (

@@ -159,7 +159,10 @@ def test_says_that_a_set_is_not_there(tmp_path):
                   away.append)
   assert any('mnist is not here' in line and 'first ask TFDS' in line
              for line in away)
-  assert data.in_tfds('mnist') and not data.in_tfds('tiny_imagenet')
+  assert 'ask TFDS' in data.describe('mnist', data_dir=tmp_path).missing
+  found = data.describe('tiny_imagenet', data_dir=tmp_path)
+  assert 'TFDS has none' in found.missing
+  assert data.here('digits') and not data.here('mnist', data_dir=tmp_path)
   assert not any('not here' in line for line in there)
 
 

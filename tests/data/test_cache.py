@@ -8,19 +8,24 @@ import shutil
 import numpy as np
 import pytest
 import small
-from image_sets import mixed_folder, odd_folder, write
+from image_sets import hidden, mixed_folder, odd_folder, write
 
-from dasm_jax.data import cache, reader
+from dasm_jax import data
+from dasm_jax.data import cache
 from dasm_jax.distill import run
 from dasm_jax.errors import UserError
 
 SHAPE = (6, 6, 3)
 
 
-def opened(root, cache, said=None, **options):
-  say = (lambda line: None) if said is None else said.append
-  return reader.open_lazy(f'folder:{root}', cache=str(cache), say=say,
-                          **{'size': 6, 'threads': 0} | options)
+def opened(root, cache, said=None, size=6, how=None, **given):
+  """A folder with a cache, whose statistics were asked for."""
+  options = data.ReadOptions(cache=str(cache), **{'threads': 0} | (how or {}))
+  if said is not None:
+    options = options._replace(say=said.append)
+  found = data.open(f'folder:{root}', size=size, options=options, **given)
+  found.train.statistics()
+  return found
 
 
 def whole(found):
@@ -28,35 +33,27 @@ def whole(found):
       found.train, found.test)]
 
 
-def blind(found):
-  """From now on nothing of a `Dataset` is decoded."""
-  def decode(items, out, places):
-    raise AssertionError('decoded')
-  for split in found.train, found.test:
-    pool = split._pool
-    pool._stores = tuple(store._replace(decode=decode)
-                         for store in pool._stores)
-  return found
-
-
 @pytest.fixture
 def root(tmp_path):
   return odd_folder(tmp_path / 'images')
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'threads': 3}, {'workers': 2}, {'holdout': .3, 'seed': 1}])
-def test_the_same_and_decoded_once(root, tmp_path, options):
-  plain = whole(opened(root, '', **options))
+@pytest.mark.parametrize('given', [
+    {}, {'how': {'threads': 3}}, {'how': {'workers': 2}},
+    {'holdout': .3, 'seed': 1}])
+def test_the_same_and_decoded_once(root, tmp_path, given):
+  plain = whole(opened(root, '', **given))
   cache, said = tmp_path / 'cache', []
-  first = opened(root, cache, said, **options)
+  first = opened(root, cache, said, **given)
   assert all(': 0 of ' in line for line in said[-2:])
   np.testing.assert_equal(whole(first), plain)
-  np.testing.assert_equal(whole(blind(first)), plain)
+  with hidden(root):
+    np.testing.assert_equal(whole(first), plain)
   first.train.close()
   said.clear()
-  again = blind(opened(root, cache, said, **options))
-  np.testing.assert_equal(whole(again), plain)
+  again = opened(root, cache, said, **given)
+  with hidden(root):
+    np.testing.assert_equal(whole(again), plain)
   for split, line in zip(('train', 'test'), said[-2:], strict=True):
     count = len(getattr(again, split))
     assert f'decoded images of folder:{root} {split}: ' in line
@@ -74,7 +71,9 @@ def test_what_is_not_whole_is_decoded_again(root, tmp_path):
     for path in cache.glob('*.images'):
       path.write_bytes(spoil(path.read_bytes()))
     np.testing.assert_equal(whole(opened(root, cache)), want)
-    np.testing.assert_equal(whole(blind(opened(root, cache))), want)
+    found = opened(root, cache)
+    with hidden(root):
+      np.testing.assert_equal(whole(found), want)
   for path in cache.glob('*.sums'):
     path.write_bytes(b'\1' * path.stat().st_size)
   np.testing.assert_equal(whole(opened(root, cache)), want)
@@ -83,9 +82,9 @@ def test_what_is_not_whole_is_decoded_again(root, tmp_path):
 def test_of_other_images_nothing_is_taken(root, tmp_path):
   cache = tmp_path / 'cache'
   opened(root, cache).train.read([0, 1])
-  def there(**options):
+  def there(**given):
     said = []
-    opened(root, cache, said, **options)
+    opened(root, cache, said, **given)
     return int(said[-2].split(': ')[-1].split()[0])
   assert there() > 0
   assert there(size=5) == 0
@@ -151,7 +150,9 @@ def test_cut_while_it_is_open(root, tmp_path):
 def test_held_out_images_are_in_the_same_file(root, tmp_path):
   whole(opened(root, tmp_path / 'cache', holdout=.3, seed=1))
   assert len([*(tmp_path / 'cache').glob('*.images')]) == 1
-  whole(blind(opened(root, tmp_path / 'cache', holdout=.3, seed=2)))
+  found = opened(root, tmp_path / 'cache', holdout=.3, seed=2)
+  with hidden(root):
+    whole(found)
 
 
 def test_rows_that_are_not_read_take_no_room(tmp_path):
@@ -185,20 +186,20 @@ def test_a_part_of_the_classes_is_a_part_of_the_same(root, tmp_path):
 
 
 def test_digits_need_none(tmp_path):
-  found = reader.open_lazy('digits', cache=str(tmp_path / 'cache'))
+  found = data.open('digits', options=data.ReadOptions(
+      cache=str(tmp_path / 'cache')))
   assert found.train.read([3]).any()
   assert not (tmp_path / 'cache').exists()
 
 
 @pytest.mark.usefixtures('quick_compiler')
-def test_a_run_is_the_same(tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
+def test_a_run_is_the_same(tmp_path):
   root = mixed_folder(tmp_path / 'images', 60)
   sets = []
   for number, folder in enumerate(('', 'cache', 'cache')):
     c = small.tiny('dm', dataset__name=f'folder:{root}', dataset__size=8,
                    dataset__stream='always', method__batch=4, method__steps=4,
-                   segments__number=1,
+                   segments__number=1, eval__epochs=1, eval__networks=1,
                    dataset__cache=folder and str(tmp_path / folder))
     run.run(c, tmp_path / f'run_{number}')
     with np.load(tmp_path / f'run_{number}' / 'synthetic.npz') as file:

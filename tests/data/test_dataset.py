@@ -70,7 +70,7 @@ def test_stratify_keeps_and_holds_one_of_each_class(fraction):
 
 
 def test_host_code_does_not_import_the_slow():
-  code = ('import sys, dasm_jax.data as d, dasm_jax.data.lazy; '
+  code = ('import sys, dasm_jax.data as d, dasm_jax.data.tfds; '
           'd.check("digits"); print([m for m in ("jax", "PIL", "sklearn", '
           '"tensorflow_datasets", "grain") if m in sys.modules])')
   done = subprocess.run([sys.executable, '-c', code], text=True,

@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from image_sets import (
+  ALONE,
   mixed_folder,
   odd_folder,
   refused,
@@ -19,43 +21,63 @@ from image_sets import (
   whole,
   write,
 )
+from PIL import Image
 
 from dasm_jax import data
+from dasm_jax.data import dataset as datasets
 from dasm_jax.data import images, reader, workers
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('error')
 
 
-# ---- the same as in memory
+# ---- the same as in memory, and as by Pillow alone
 
 
 @pytest.mark.parametrize('options', [
     {}, {'size': 5}, {'holdout': 0.3, 'seed': 2}])
 def test_digits_as_in_memory(options):
-  same(reader.open_lazy('digits', threads=0, **options), 'digits', **options)
+  same(data.open('digits', **options), 'digits', **options)
 
 
 @pytest.mark.parametrize('options', [
     {'size': 6}, {'size': 6, 'holdout': 0.5, 'seed': 3}])
 def test_odd_images_as_in_memory(tmp_path, options):
   name = f'folder:{odd_folder(tmp_path)}'
-  same(reader.open_lazy(name, threads=0, **options), name, **options)
+  same(data.open(name, **options), name, **options)
+
+
+@pytest.mark.parametrize('size', [0, 6])
+def test_images_are_those_of_pillow(tmp_path, size):
+  """Of a class by their names, every fifth of them for testing."""
+  root = odd_folder(tmp_path) if size else small_folder(tmp_path)
+  paths = [path for folder in sorted(root.iterdir())
+           for path in sorted(folder.iterdir())]
+  labels = np.array([path.parent != paths[0].parent for path in paths], int)
+  each = [images.decode(path, size) for path in paths]
+  channels = max(image.shape[-1] for image in each)
+  want = np.stack([np.broadcast_to(image, (*image.shape[:2], channels))
+                   for image in each])
+  for rows, split in zip(datasets.stratify(labels, .2),
+                         data.load(f'folder:{root}', size=size)[1:3],
+                         strict=True):
+    np.testing.assert_array_equal(split.images, want[rows])
+    np.testing.assert_array_equal(split.labels, labels[rows])
 
 
 def test_folders_as_in_memory(tmp_path):
   gray = small_folder(tmp_path / 'gray', 5)
-  same(reader.open_lazy(f'folder:{gray}', threads=0), f'folder:{gray}')
+  same(data.open(f'folder:{gray}'), f'folder:{gray}')
   # One colour among the test images makes all of three channels.
   shutil.copytree(gray, tmp_path / 'set' / 'train')
   write(tmp_path / 'set' / 'val' / 'bee' / 'x.png', mode='RGB', value=9)
   name = f'folder:{tmp_path}/set'
-  found = reader.open_lazy(name, threads=0)
+  found = data.open(name)
   assert found.test.shape == (8, 8, 3)
   same(found, name)
   write(gray / 'ant' / 'wide.png', shape=(20, 10))
   with pytest.raises(UserError, match='several sizes.*20x10.*size='):
-    reader.open_lazy(f'folder:{gray}', threads=0)
+    data.open(f'folder:{gray}').train.statistics()
 
 
 def test_imagenet_sample_where_it_is(tmp_path):
@@ -64,20 +86,26 @@ def test_imagenet_sample_where_it_is(tmp_path):
     (tmp_path / 'train').symlink_to(sample / 'train')
     (tmp_path / 'val').symlink_to(sample / 'odd')
     name = f'folder:{tmp_path}'
-    found = reader.open_lazy(name, size=32, threads=0)
+    found = data.open(name, size=32)
     assert len(found.train) == 100 and len(found.test) == 3
     same(found, name, size=32)
 
 
-def test_statistics_of_a_sample(tmp_path, monkeypatch):
+def test_statistics_of_a_sample(tmp_path):
   name = f'folder:{mixed_folder(tmp_path)}'
-  monkeypatch.setattr(reader, 'STATISTICS_SAMPLE', 8)
   said = []
-  found = reader.open_lazy(name, size=6, threads=0, say=said.append)
-  assert any('8 of 32' in line for line in said)
+  found = data.open(name, size=6, options=data.ReadOptions(
+      sample=8, say=said.append))
+  assert not any('8 of 32' in line for line in said)
+  assert len(found.mean) == len(found.std) == 3
+  assert sum('8 of 32' in line for line in said) == 1  # measured once
   pixels = whole(found.train)[::4] / 255
   np.testing.assert_allclose(found.mean, pixels.mean((0, 1, 2)), rtol=1e-9)
   np.testing.assert_allclose(found.std, pixels.std((0, 1, 2)), rtol=1e-9)
+  # In memory they are of all images, whatever was asked for before.
+  found, want = found.in_memory(), data.load(name, size=6)
+  assert (found.mean, found.std) == (want.mean, want.std)
+  assert found.mean == datasets.statistics(want.train.images)[0]
 
 
 def test_errors_are_those_of_load(tmp_path):
@@ -86,24 +114,20 @@ def test_errors_are_those_of_load(tmp_path):
       ('digits', {'holdout': 1.0}, 'less than 1'),
       (f'folder:{tmp_path}', {'size': 4}, '0 class folders'),
       ('cifr10', {'data_dir': tmp_path}, 'did you mean cifar10')]:
-    refused(word, call=reader.open_lazy, name=name, **options)
+    refused(word, call=data.open, name=name, **options)
     refused(word, name=name, **options)
 
 
 # ---- reading
 
 
-def test_any_order_each_decoded_once(tmp_path, monkeypatch):
-  found = reader.open_lazy(f'folder:{mixed_folder(tmp_path)}', size=6,
-                           threads=0)
+def test_any_order_each_decoded_once(tmp_path, opened_images):
+  found = data.open(f'folder:{mixed_folder(tmp_path)}', size=6)
   images = whole(found.train)
-  read, decode = [], images.decode
-  monkeypatch.setattr(
-      images, 'decode', lambda path, size: read.append(path) or decode(
-          path, size))
+  opened_images.clear()
   indices = np.array([[5, 31, 5], [0, 5, 31]], np.int32)
   np.testing.assert_array_equal(found.train.read(indices), images[indices])
-  assert len(read) == len(set(read)) == 3
+  assert len(opened_images) == len(set(opened_images)) == 3
   assert found.train.read([]).shape == (0, 6, 6, 3)
   for wrong in [-1], [32], [0.5]:
     with pytest.raises(IndexError, match='0 to 31'):
@@ -114,9 +138,9 @@ def test_threads_and_processes_read_the_same(tmp_path):
   name = f'folder:{mixed_folder(tmp_path, 90)}'
   (tmp_path / 'a' / '000.png').write_text('broken')
   indices = np.random.RandomState(0).randint(0, 70, 150)
-  want = reader.open_lazy(name, size=16, threads=0).train.read(indices)
-  for options in {'threads': 3}, {'workers': 2}:
-    found = reader.open_lazy(name, size=16, **options)
+  want = data.open(name, size=16, options=ALONE).train.read(indices)
+  for options in {}, {'threads': 3}, {'workers': 2}:
+    found = data.open(name, size=16, options=data.ReadOptions(**options))
     for _ in range(2):
       np.testing.assert_array_equal(found.train.read(indices), want)
     assert found.train.replaced == {0: 1}
@@ -124,8 +148,8 @@ def test_threads_and_processes_read_the_same(tmp_path):
 
 
 def test_reading_holds_what_was_asked_for(tmp_path):
-  found = reader.open_lazy(f'folder:{mixed_folder(tmp_path)}', size=64,
-                           threads=2)
+  found = data.open(f'folder:{mixed_folder(tmp_path)}', size=64,
+                    options=data.ReadOptions(threads=2))
   indices = np.random.RandomState(0).randint(0, 32, 300)
   found.train.read(indices)
   tracemalloc.start()
@@ -137,21 +161,19 @@ def test_reading_holds_what_was_asked_for(tmp_path):
 
 
 def test_stop(tmp_path):
-  found = reader.open_lazy(f'folder:{mixed_folder(tmp_path, 90)}', size=4,
-                           threads=2)
+  found = data.open(f'folder:{mixed_folder(tmp_path, 90)}', size=4,
+                    options=data.ReadOptions(threads=2))
   asked = []
   with pytest.raises(workers.ReadCancelled):
     found.train.read(np.arange(70), lambda: asked.append(0) or len(asked) > 1)
   assert whole(found.train).shape == (72, 4, 4, 3)
 
 
-def test_broken_images_are_replaced(tmp_path, caplog, monkeypatch):
-  monkeypatch.setattr(reader, 'STATISTICS_SAMPLE',
-                      1)  # Statistics must not find them first.
+def test_broken_images_are_replaced(tmp_path, caplog):
   mixed_folder(tmp_path / 'train', 20)
   write(tmp_path / 'val' / 'a' / 'x.png')
   name = f'folder:{tmp_path}'
-  images = whole(reader.open_lazy(name, size=6, threads=0).train)
+  images = whole(data.open(name, size=6).train)
   a = tmp_path / 'train' / 'a'
   (a / '004.png').write_bytes((a / '004.png').read_bytes()[:-40])
   (a / '006.png').write_text('no image')
@@ -162,7 +184,7 @@ def test_broken_images_are_replaced(tmp_path, caplog, monkeypatch):
     order[order == old] = new
   for indices in np.arange(20), np.arange(20)[::-1], [9, 3, 3, 0, 9]:
     caplog.clear()
-    found = reader.open_lazy(name, size=6, threads=0).train
+    found = data.open(name, size=6).train
     for _ in range(2):
       np.testing.assert_array_equal(found.read(indices), images[order[indices]])
     assert found.replaced == {
@@ -185,28 +207,54 @@ def test_a_class_of_broken_images(tmp_path):
     path.write_text('broken')
   # Mean and standard deviation are of images of both classes.
   with pytest.raises(UserError, match=r"none of the 4 .* 'bee' .*\.png"):
-    reader.open_lazy(name, size=4, threads=0)
+    data.open(name, size=4).train.statistics()
   with pytest.raises(UserError, match=r"none of the 4 .* 'bee' .*\.png"):
     data.load(name, size=4)
 
 
 def test_a_second_look_is_enough(tmp_path, monkeypatch):
-  found = reader.open_lazy(f'folder:{small_folder(tmp_path, 5)}', size=4,
-                           threads=0)
-  want, decode, read = whole(found.train), images.decode, []
+  found = data.open(f'folder:{small_folder(tmp_path, 5)}', size=4)
+  want, opener, read = whole(found.train), Image.open, []
 
-  def busy(path, size):
+  def busy(path):
     read.append(path)
     if len(read) == 1:
       raise OSError('try again')
-    return decode(path, size)
+    return opener(path)
 
-  monkeypatch.setattr(images, 'decode', busy)
+  monkeypatch.setattr(Image, 'open', busy)
   np.testing.assert_array_equal(whole(found.train), want)
   assert not found.train.replaced and len(read) == len(want) + 1
 
 
-# ---- processes
+def test_held_out_images_stand_in_for_none_of_train(tmp_path):
+  """What stands in for a broken image is of the same split."""
+  root = small_folder(tmp_path, 20)
+  for path in sorted(root.glob('*/*'))[::4]:
+    path.write_text('broken')
+  found = data.load(f'folder:{root}', holdout=.5, seed=1)
+  values = [{*split.images[..., 0].ravel().tolist()} for split in (
+      found.train, found.test)]
+  assert all(values) and not values[0] & values[1]
+
+
+# ---- threads and processes
+
+
+@pytest.mark.parametrize('size, alone', [(100, True), (10 ** 6, False)])
+def test_threads_decode_large_images(size, alone):
+  seen = set()
+
+  def decode(items, out, places):
+    seen.add(threading.get_ident())
+    return []
+
+  store = reader.Store(np.zeros(999, np.int32), list, decode, str,
+                       identity=str, image_bytes=size)
+  pool = workers.DecoderPool([store], (2, 2, 1))
+  rows = np.arange(999)
+  assert pool.fill(0, rows, np.zeros((999, 2, 2, 1), np.uint8), rows) == []
+  assert (seen == {threading.get_ident()}) == alone
 
 
 def _spy(items, out, places):
@@ -228,7 +276,7 @@ def test_a_process_of_its_own(capfd):
   with pytest.raises(UserError, match='several sizes'):
     one.decode(0, ['refuse'])
   assert one.sound
-  os.kill(one._process.pid, signal.SIGTERM)
+  os.kill(one.pid, signal.SIGTERM)
   assert one.decode(0, ['x'])[1] == [(0, '')]
   with pytest.raises(RuntimeError, match='SIGKILL'):
     one.decode(0, ['die'])
@@ -237,15 +285,16 @@ def test_a_process_of_its_own(capfd):
 
 
 def test_processes_end_with_who_started_them(tmp_path):
-  code = (f'import os, signal; from dasm_jax.data import lazy; '
-          f'found = lazy.open({f"folder:{small_folder(tmp_path)}"!r}, '
-          'workers=1); print(found.train._pool._idle.get()._process.pid, '
-          'flush=True); os.kill(os.getpid(), signal.SIGKILL)')
+  code = ('import os, signal; from dasm_jax import data; '
+          f'found = data.open({f"folder:{small_folder(tmp_path)}"!r}, '
+          'options=data.ReadOptions(workers=1)); '
+          'print(len(found.train.read([0, 1])), flush=True); '
+          'os.kill(os.getpid(), signal.SIGKILL)')
   done = subprocess.run([sys.executable, '-c', code], text=True,
                         cwd=Path(__file__).parents[2], timeout=60,
                         capture_output=True)
   # Both pipes are at their end: nobody is left to write.
-  assert done.returncode == -signal.SIGKILL and done.stdout.strip().isdigit()
+  assert done.returncode == -signal.SIGKILL and done.stdout.strip() == '2'
   assert done.stderr == ''
 
 
@@ -257,6 +306,6 @@ def test_images_of_classes_that_are_not_wanted_do_not_count(tmp_path):
     write(tmp_path / 'c' / f'{index}.png', mode='RGB', value=index,
           shape=(12, 12))
   name = f'folder:{tmp_path}'
-  found = reader.open_lazy(name, threads=0, classes='a,b')
+  found = data.open(name, classes='a,b')
   assert found.train.shape == (9, 9, 1)
   same(found, name, classes='a,b')

@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 import sets
+import tensorflow_datasets
 from image_sets import refused, same, whole
 from PIL import Image
 
 from dasm_jax import data
-from dasm_jax.data import images, reader, registry, tfds
+from dasm_jax.data import images, registry, tfds
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -78,41 +79,71 @@ def kept(root):
 
 
 def open_set(root, **options):
-  return reader.open_lazy('lazy_set', data_dir=root, size=5, threads=0,
-                          **options)
+  """A `Dataset` of images of several sizes; `options` say how it is read."""
+  return data.open('lazy_set', data_dir=root, size=5,
+                   options=data.ReadOptions(**options))
+
+
+def labels_of(root, split='train', block=10, threads=0):
+  """`(labels, lines of progress)`: a line a block that had to be read."""
+  said = []
+  builder = data.describe('lazy_set', data_dir=root).source
+  found = tfds.read_labels(
+      'lazy_set', builder, split,
+      data.ReadOptions(threads=threads, say=said.append), block, progress=0)
+  return found, said
+
+
+def encoded_records(root, name, split):
+  """The examples of a split, as TFDS itself reads them."""
+  builder = tensorflow_datasets.builder_from_directory(
+      str(root / name / '1.0.0'))
+  return builder.as_data_source(split, decoders={
+      'image': tensorflow_datasets.decode.SkipDecoding()})
 
 
 @pytest.mark.parametrize('name, options', [
     ('lazy_set', {'size': 5}), ('lazy_set', {'size': 5, 'holdout': 0.2}),
     ('lazy_odd', {'size': 7}), ('lazy_gray', {}), ('lazy_gray', {'size': 4})])
 def test_records_as_in_memory(root, name, options):
-  found = reader.open_lazy(name, data_dir=root, threads=0, **options)
+  found = data.open(name, data_dir=root, **options)
   same(found, name, data_dir=root, **options)
+
+
+@pytest.mark.parametrize('name, size, tests', [
+    ('lazy_set', 5, 'validation'), ('lazy_odd', 7, 'test'),
+    ('lazy_gray', 0, 'test')])
+def test_records_are_those_of_tfds(root, name, size, tests):
+  found = data.load(name, data_dir=root, size=size)
+  for split, key in (found.train, 'train'), (found.test, tests):
+    records = encoded_records(root, name, key)
+    channels = split.images.shape[-1]
+    assert split.labels.tolist() == [record['label'] for record in records]
+    for image, record in zip(split.images, records, strict=True):
+      np.testing.assert_array_equal(
+          image, images.decode_bytes(record['image'], channels, size))
 
 
 def test_threads_and_processes_read_the_same_records(root):
   indices = np.random.RandomState(0).randint(0, 30, 99)
   want = open_set(root).train.read(indices)
   for options in {'threads': 2}, {'workers': 1}:
-    found = reader.open_lazy('lazy_set', data_dir=root, size=5, **options)
+    found = open_set(root, **options)
     np.testing.assert_array_equal(found.train.read(indices), want)
     found.test.close()
 
 
 def test_sixteen_bits_are_cut(root):
-  found = reader.open_lazy('lazy_odd', data_dir=root, size=7, threads=0)
+  found = data.open('lazy_odd', data_dir=root, size=7)
   assert np.all(whole(found.train) == 0xAB, (1, 2, 3)).sum() == 1
 
 
 def test_errors_of_records(root):
-  refused('dataset.size=', call=reader.open_lazy, name='lazy_set',
-          data_dir=root,
-          threads=0)
+  refused('dataset.size=', call=data.open, name='lazy_set', data_dir=root)
   for file in (root / 'lazy_gray' / '1.0.0').glob('*-train*'):
     file.unlink()
-  refused('cannot read', "split 'train'", call=reader.open_lazy,
-          name='lazy_gray',
-          data_dir=root, threads=0)
+  refused('cannot read', "split 'train'", call=data.open, name='lazy_gray',
+          data_dir=root)
 
 
 def test_rows_have_statistics(root):
@@ -121,13 +152,13 @@ def test_rows_have_statistics(root):
   info.write_text(info.read_text().replace('lazy_set', 'tiny_imagenet_9'))
   for file in info.parent.glob('lazy_set-*'):
     file.rename(info.parent / file.name.replace('lazy_set', 'tiny_imagenet_9'))
-  found = reader.open_lazy('tiny_imagenet_9', data_dir=root, size=5, threads=0)
+  found = data.open('tiny_imagenet_9', data_dir=root, size=5)
   assert found.mean == registry.DATASETS['tiny_imagenet'].mean
   same(found, 'tiny_imagenet_9', data_dir=root, size=5)
 
 
 def test_broken_records(root, caplog):
-  found = reader.open_lazy('lazy_broken', data_dir=root, threads=0)
+  found = data.open('lazy_broken', data_dir=root)
   images = whole(found.train)
   assert len(found.train.replaced) == 2
   for broken, other in found.train.replaced.items():
@@ -142,12 +173,12 @@ def test_broken_records(root, caplog):
   shard = next((root / 'lazy_broken' / '1.0.0').glob('lazy*-train*'))
   when = shard.stat().st_mtime_ns
   body = bytearray(shard.read_bytes())
-  source = found.train._store.decode.args[0]
-  body[body.index(source[0]['image'][150:170])] ^= 255
+  record = encoded_records(root, 'lazy_broken', 'train')[0]['image']
+  body[body.index(record[150:170])] ^= 255
   shard.write_bytes(body)
   os.utime(shard, ns=(when, when))
   caplog.clear()
-  again = reader.open_lazy('lazy_broken', data_dir=root, threads=0).train
+  again = data.open('lazy_broken', data_dir=root).train
   spoilt = whole(again)
   assert len(again.replaced) == 3
   assert 'train record' in caplog.text and 'Corrupted' in caplog.text
@@ -160,22 +191,28 @@ def test_broken_records(root, caplog):
 # ---- the labels on disk
 
 
-def test_labels_are_read_once_and_without_decoding(root, monkeypatch):
-  monkeypatch.setattr(tfds, 'PROGRESS_SECONDS', 0)
-  monkeypatch.setattr(tfds, 'LABELS_BLOCK', 10)
-  decoded, decode = [], images.decode_bytes
-  monkeypatch.setattr(images, 'decode_bytes', lambda *given: decoded.append(
-      given) or decode(*given))
-  said = []
-  found = open_set(root, say=said.append)
-  assert len(decoded) == 2 + 30  # Two shapes, and the statistics.
+def test_labels_are_read_once_and_without_decoding(root, opened_images):
+  found, said = labels_of(root)
   assert [line.split(': ')[1].split(',')[0] for line in said] == [
-      '10 of 30', '20 of 30', '30 of 30', '10 of 10']
-  assert len(kept(root)) == 2
-  monkeypatch.setattr(tfds, '_scan_labels', None)
-  again = open_set(root)
-  np.testing.assert_array_equal(again.train.labels, found.train.labels)
-  np.testing.assert_array_equal(again.test.labels, found.test.labels)
+      '10 of 30', '20 of 30', '30 of 30']
+  assert not opened_images and len(kept(root)) == 1
+  again, said = labels_of(root)
+  assert not said
+  np.testing.assert_array_equal(again, found)
+  for threads in 0, 3:
+    for path in kept(root):
+      path.unlink()
+    again, said = labels_of(root, block=7, threads=threads)
+    np.testing.assert_array_equal(again, found)
+    assert len(said) == 5
+
+
+def test_opening_decodes_an_image_a_split(root, opened_images):
+  found = open_set(root)
+  assert len(opened_images) == 2 and len(kept(root)) == 2
+  np.testing.assert_array_equal(found.train.labels, labels_of(root)[0])
+  found.train.statistics()
+  assert len(opened_images) == 2 + 30
 
 
 @pytest.mark.parametrize('damage', [
@@ -191,16 +228,13 @@ def test_damaged_labels_are_read_again(root, damage):
   assert len(kept(root)) == 2
 
 
-def test_labels_of_a_set_that_was_are_read_again(root, monkeypatch):
+def test_labels_of_a_set_that_was_are_read_again(root):
   open_set(root)
   old = kept(root)
   shard = next((root / 'lazy_set' / '1.0.0').glob('lazy*-train*'))
   os.utime(shard, ns=(1, 1))
-  read, count = tfds._scan_labels, []
-  monkeypatch.setattr(tfds, '_scan_labels', lambda *given: count.append(
-      given) or read(*given))
-  open_set(root)
-  assert len(count) == 1  # The test split is as it was.
+  assert len(labels_of(root)[1]) == 3
+  assert not labels_of(root, 'validation')[1]  # It is as it was.
   assert len(kept(root)) == 2 and kept(root) != old
 
 
@@ -212,12 +246,9 @@ def test_labels_of_a_read_only_set_are_in_the_cache(root, tmp_path,
     open_set(root)
     assert not kept(root)
     assert len(list((tmp_path / 'cache/dasm_jax/index').iterdir())) == 2
-    monkeypatch.setattr(tfds, '_scan_labels', None)
-    open_set(root)
-    monkeypatch.undo()
-    monkeypatch.setenv('XDG_CACHE_HOME', str(place))
+    assert not labels_of(root)[1]
+    monkeypatch.setenv('XDG_CACHE_HOME', '/dev/null')
     said = []
-    monkeypatch.setattr(tfds, '_save_labels', lambda *given: False)
     open_set(root, say=said.append)
     assert sum('cannot keep the labels' in line for line in said) == 2
   finally:
@@ -229,6 +260,6 @@ def test_missing_labels(root, tmp_path):
   sets.build(tmp_path, 'lazy_secret', {
       'train': [(encoded(random), at % 2) for at in range(4)],
       'test': [(encoded(random), -1)]}, (None, None, 3))
-  refused('no label', "'test'", call=reader.open_lazy, name='lazy_secret',
-          data_dir=tmp_path, size=5, threads=0)
+  refused('no label', "'test'", call=data.open, name='lazy_secret',
+          data_dir=tmp_path, size=5)
   assert not list((tmp_path / 'lazy_secret/1.0.0').glob('.*-test-*'))

@@ -2,17 +2,17 @@
 
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PosixPath
 
 import numpy as np
 import pytest
+from etils import epath
 from image_sets import refused, refused_early
 
 from dasm_jax import data
 from dasm_jax.data import dataset as datasets
 from dasm_jax.data import registry, tfds_prepare
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import paths
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -40,7 +40,10 @@ def test_tfds_gray_sizes_holdout_and_rows(store):
   root, _ = store
   gray = data.load('tiny_gray', data_dir=root, size=3)
   assert gray.train.images.shape == (4, 3, 3, 1)
-  refused('several sizes', '7x5', '4x5', name='tiny_sizes', data_dir=root)
+  refused('(5, 7, 3)', '(5, 3, 3)', 'dataset.size=', name='tiny_sizes',
+          data_dir=root)
+  refused('several sizes', '7x5', 'dataset.size=', name='tiny_sizes',
+          data_dir=root, holdout=.5)
   found = data.load('tiny_sizes', data_dir=root, size=4)
   assert found.train.images.shape == (4, 4, 4, 3)
   alone = data.load('tiny_alone', data_dir=root, holdout=0.5)
@@ -125,7 +128,7 @@ def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
   (batches / 'batches.meta.txt').write_text('\n'.join('abcdefghij'))
   monkeypatch.setattr(download_manager.DownloadManager, 'download_and_extract',
                       lambda self, url: str(source))
-  monkeypatch.setattr(tfds_prepare, '_unreachable', lambda builder: None)
+  monkeypatch.setattr('socket.getaddrinfo', lambda *where: [])
   root = tmp_path / 'root'
   root.mkdir()
   found = data.load('cifar10', data_dir=root)
@@ -138,7 +141,8 @@ def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
   assert capfd.readouterr() == ('', '')
 
 
-def test_mnist_where_it_is():
+def test_mnist_where_it_is(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   root = Path(os.environ.get('TFDS_DATA_DIR') or 'none')
   if (root / 'mnist').is_dir():
     data.check('mnist', data_dir=root)
@@ -163,18 +167,23 @@ def test_tfds_outline(store):
           call=data.outline)
 
 
-def test_data_directories_in_buckets(store, monkeypatch):
+def test_data_directories_in_buckets(store):
   """A stand-in for gs://: paths with the methods of this machine's."""
-  monkeypatch.setattr(paths, 'to_path', lambda text: Path(
-      text.replace('gs://bucket', str(store[0]))))
-  loaded = data.load('tiny_set', data_dir='gs://bucket', size=4)
+  @epath.register_path_cls('local://')
+  class Local(PosixPath):
+    def __new__(cls, path):
+      return Path(path.removeprefix('local:/'))
+
+  @epath.register_path_cls('lost://')
+  class Lost(PosixPath):
+    def is_dir(self):
+      raise ImportError('Please install gcsfs')
+
+  loaded = data.load('tiny_set', data_dir=f'local:/{store[0]}', size=4)
   whole = data.load('tiny_set', data_dir=str(store[0]), size=4)
   np.testing.assert_array_equal(loaded.train.images, whole.train.images)
-  def unreachable(text):
-    raise ImportError('Please install gcsfs')
-  monkeypatch.setattr(tfds_prepare.Path, 'is_dir', unreachable)
-  with pytest.raises(UserError, match=r"'gs://bucket'.*gcsfs.*\[gcs\]"):
-    tfds_prepare.data_root('gs://bucket')
+  with pytest.raises(UserError, match=r"'lost://bucket'.*gcsfs.*\[gcs\]"):
+    tfds_prepare.data_root('lost://bucket')
 
 
 def test_a_name_that_is_nearly_that_of_a_prepared_set(store):

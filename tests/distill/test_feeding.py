@@ -10,7 +10,7 @@ import small
 import toy
 
 from dasm_jax import config, diagnose
-from dasm_jax.data import reader
+from dasm_jax import data as datasets
 from dasm_jax.distill import feeding, initialise, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import subjects
@@ -207,7 +207,7 @@ def test_warm_ups_are_fed_in_pieces(stream, most):
 @pytest.fixture(scope='module')
 def stream():
   """`room -> (resident, streamed)` digits."""
-  dataset = reader.open_lazy('digits')
+  dataset = datasets.open('digits')
   rest = 10, dataset.mean, dataset.std
   whole = sources.make_source(toy.Split(
       dataset.train.read(np.arange(len(dataset.train))),
@@ -266,12 +266,13 @@ def test_pieces_fit_into_the_buffer():
 
 def test_what_fits_stays_in_memory():
   c = small.tiny('dc')
-  assert loading.fits_in_memory('digits', size=0)
+  assert loading.fits_in_memory(datasets.describe('digits'))
   assert loading.image_bytes(setup.build(c).dataset) == 1797 * 64
   enough = 2 * 1797 * 64
   for memory in (enough, enough - 1):
     fits = memory == enough
-    assert loading.fits_in_memory('digits', memory=memory, size=0) == fits
+    described = datasets.describe('digits')
+    assert loading.fits_in_memory(described, memory=memory) == fits
     made = setup.build(c, loading.load_configured(c, memory))
     assert made.streamed != fits
     made.close()

@@ -1,11 +1,15 @@
 """Folders of small images, and what reading them must give."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from dasm_jax import data
 from dasm_jax.errors import UserError
+
+ALONE = data.ReadOptions(threads=0)
 
 
 def write(path, array=None, mode='RGB', shape=(8, 8), value=0, **options):
@@ -47,7 +51,7 @@ def whole(split):
 
 
 def same(found, name, **options):
-  """A `Dataset` of `reader.open_lazy` is that of `data.load`."""
+  """A `Dataset` of `data.open` is that of `data.load`."""
   want = data.load(name, **options)
   assert found.class_names == want.class_names
   assert (found.mean, found.std) == (want.mean, want.std)
@@ -56,6 +60,17 @@ def same(found, name, **options):
     assert one.shape == other.images.shape[1:]
     np.testing.assert_array_equal(one.labels, other.labels)
     np.testing.assert_array_equal(whole(one), other.images)
+
+
+@contextlib.contextmanager
+def hidden(root):
+  """Within, a folder of images is elsewhere: none of them can be read."""
+  aside = root.with_name(f'{root.name}_aside')
+  root.rename(aside)
+  try:
+    yield
+  finally:
+    aside.rename(root)
 
 
 def odd_folder(root):

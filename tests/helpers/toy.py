@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 class Split(NamedTuple):
-  """As `data.splits.Split`."""
+  """As `data.Split`."""
   images: np.ndarray
   labels: np.ndarray
 

@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from dasm_jax.data import reader, workers
+from dasm_jax import data
+from dasm_jax.data import workers
 from dasm_jax.pipeline import prefetch
 
 pytestmark = pytest.mark.filterwarnings('error')
@@ -42,7 +43,7 @@ def idle():
 
 
 def test_ahead_is_reading():
-  split = reader.open_lazy('digits', threads=0).train
+  split = data.open('digits').train
   steps = [np.random.RandomState(step).randint(0, 99, (3, 4))
            for step in range(5)]
   with prefetch.Prefetcher(split, steps.__getitem__, range(2, 5)) as found:
@@ -105,7 +106,7 @@ def test_errors_come_where_they_belong():
 
 
 def test_a_wrong_index_comes_through():
-  split = reader.open_lazy('digits', threads=0).train
+  split = data.open('digits').train
   with (prefetch.Prefetcher(split, lambda step: [-1], range(2)) as found,
         pytest.raises(IndexError, match='integers from 0')):
     next(found)

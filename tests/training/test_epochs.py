@@ -6,7 +6,7 @@ import pytest
 import small
 import toy
 
-from dasm_jax.data import reader
+from dasm_jax import data as datasets
 from dasm_jax.distill import run, setup
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
@@ -22,7 +22,7 @@ KEYS = jax.random.split(jax.random.key(4), 3)
 @pytest.fixture(scope='module')
 def digits():
   """`(Source, ResidentImages, room -> StreamedImages)` of the same images."""
-  dataset = reader.open_lazy('digits')
+  dataset = datasets.open('digits')
   rest = 10, dataset.mean, dataset.std
   whole = devices.replicate(sources.make_source(toy.Split(
       dataset.train.read(np.arange(len(dataset.train))),

@@ -1,0 +1,90 @@
+"""A kind of data set is a module and its row; all that is done works for it."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets
+from image_sets import refused, refused_early, same, small_folder
+
+from dasm_jax import data
+from dasm_jax.data import dataset as datasets
+from dasm_jax.data import registry
+from dasm_jax.pipeline import loading
+
+
+@pytest.fixture
+def npz(tmp_path, monkeypatch):
+  """The name of a set of another kind."""
+  monkeypatch.setattr(registry, 'KINDS', {
+      'npz_kind': lambda name: name.endswith('.npz'), **registry.KINDS})
+  random = np.random.RandomState(0)
+  np.savez(tmp_path / 'set.npz', names=['cat', 'dog', 'eel'],
+           images=random.randint(0, 256, (30, 9, 9, 3), np.uint8),
+           labels=np.arange(30, dtype=np.int32) % 3)
+  return str(tmp_path / 'set.npz')
+
+
+def one_of_each(root, store):
+  """What `data.load` takes of a set of each kind."""
+  return [{'name': 'digits'}, {'name': f'folder:{small_folder(root, 10)}'},
+          {'name': 'tiny_set', 'data_dir': store[0]}]
+
+
+@pytest.mark.parametrize('given', [
+    {}, {'size': 5}, {'holdout': .3, 'seed': 2}, {'classes': 'eel+cat'},
+    {'classes': 'dog,eel', 'size': 4, 'holdout': .5}])
+def test_another_kind(npz, given):
+  found = data.load(npz, **given)
+  same(data.open(npz, **given), npz, **given)
+  seen = data.outline(npz, **given)
+  assert seen.class_names == found.class_names
+  for one, other in zip(seen[1:3], found[1:3], strict=True):
+    assert one.shape == other.shape
+    np.testing.assert_array_equal(np.bincount(one.labels),
+                                  np.bincount(other.labels))
+  assert found.mean == datasets.statistics(found.train.images)[0]
+  assert data.here(npz)
+  data.check(npz, **given)
+  for stream in 'always', 'never', 'auto':
+    loaded = loading.load(npz, stream=stream, **given)
+    np.testing.assert_array_equal(
+        loaded.train.read(np.arange(8)), found.train.images[:8])
+
+
+def test_another_kind_is_refused_alike(npz):
+  refused_early('unknown class', 'did you mean dog', name=npz,
+                classes='dgo+cat')
+  refused_early('size=-1', name=npz, size=-1)
+  refused('size=-1', name=npz, size=-1, call=data.outline)
+
+
+def test_what_is_described_is_opened(store, tmp_path):
+  for given in one_of_each(tmp_path, store):
+    described = data.describe(**given)
+    described.check()
+    assert described.missing == '' and data.here(**given)
+    found = data.open_described(described)
+    assert found.class_names == described.class_names
+    outline = data.outline_described(described)
+    for one, other in zip(outline[1:3], found[1:3], strict=True):
+      assert one.shape == other.shape and len(one.labels) == len(other.labels)
+      assert one.read([0]).shape == other.read([0]).shape
+    same(found, **given)
+
+
+def test_a_set_of_tfds_is_opened_once(store, monkeypatch):
+  opened, opener = [], tensorflow_datasets.builder_from_directory
+
+  def spy(path):
+    opened.append(path)
+    return opener(path)
+
+  monkeypatch.setattr(tensorflow_datasets, 'builder_from_directory', spy)
+  for stream in 'always', 'never', 'auto':
+    opened.clear()
+    loading.load('tiny_set', data_dir=str(store[0]), stream=stream)
+    assert len(opened) == 1
+
+
+def test_what_nobody_knows_is_not_here(tmp_path):
+  assert not data.here('folder:nowhere')
+  assert not data.here('cifr10', data_dir=tmp_path)
