@@ -1,6 +1,8 @@
 """Eight virtual CPU devices for every test; see toy for what they share."""
 
 import os
+import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,24 @@ import pytest  # noqa: E402
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
+
+
+# Of these directories all is slow: whole runs, launchers, published programs.
+SLOW = ('system', 'launch', 'golden')
+# But what says that a check can fail, and the quickest files of each kind.
+QUICK = re.compile(r'_(fails|passes)$|\[(' + '|'.join((
+    'selection_herding', 'zca', 'dc_match_loss', 'idc_dist', 'mtt_dsa',
+    'dm_step_bn', 'dsa_dc_siamese_all_M', 'losses_soft_labels')) + r')\S*-64\]')
+
+
+def pytest_collection_modifyitems(items):
+  """Marks what lies in slow directories."""
+  root = pathlib.Path(__file__).parent
+  for item in items:
+    folder = item.path.relative_to(root).parts[0]
+    if folder in SLOW and not (
+        folder == 'golden' and QUICK.search(item.name)):
+      item.add_marker(pytest.mark.slow)
 
 
 def pytest_unconfigure():

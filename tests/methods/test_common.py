@@ -8,6 +8,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 import toy
@@ -27,9 +28,7 @@ SLOW = ('dc', 'dsa', 'dsac', 'cafe', 'idc', 'sre2l', 'mtt', 'ftd', 'tesla',
 
 def each(names):
   """A test of each of these methods."""
-  return pytest.mark.parametrize('name', [
-      pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW))
-      for name in names])
+  return pytest.mark.parametrize('name', lanes.slow(SLOW, names))
 
 
 each_method = each(registry.METHODS)

@@ -61,6 +61,7 @@ def under_shard_map(made, state, pool):
   return step(state, jax.device_get(made.data), pool, made.key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, mapped', [
     ('dm', under_vmap), ('dc', under_shard_map), ('mtt', under_shard_map)])
 def test_a_step_is_a_step(name, mapped):

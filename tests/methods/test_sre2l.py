@@ -112,6 +112,7 @@ def two_steps():
   return made, jax.jit(toy.sweep(made.method))
 
 
+@pytest.mark.slow
 def test_labels_are_the_teachers():
   made, step = two_steps()
   state, _ = step(made.state, made.data, made.pool, made.key)
@@ -158,6 +159,7 @@ def test_labels_are_means_of_cells_and_views():
   assert abs(run() - plain).max() > .01  # drawn anew for each view
 
 
+@pytest.mark.slow
 def test_teacher_sees_its_window():
   made, step = two_steps()
   rows, counts = made.data.everything
@@ -174,6 +176,7 @@ def test_teacher_sees_its_window():
              - one.stats['Norm_0']['mean']).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_one_draw_for_all_classes():
   # With alike images and labels that say nothing, alike draws move them alike.
   made, step = two_steps()

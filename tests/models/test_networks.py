@@ -6,6 +6,7 @@ import math
 import golden_files
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 import toy
@@ -17,6 +18,9 @@ from dasm_jax.types import Batch
 
 KEY = jax.random.key(0)
 NAMES = sorted(models.MODELS)
+SLOW = ('alexnet', 'densenet', 'resnet', 'resnet18', 'resnet18_ap', 'resnet_ap',
+        'vgg11')
+each_network = pytest.mark.parametrize('name', lanes.slow(SLOW, NAMES))
 # Small ones, each with every kind of layer that it has; see `shallow`. Others
 # are tested as they are.
 SMALL = {
@@ -72,7 +76,7 @@ def struct(tree):
 
 
 @pytest.mark.parametrize('shape', [(32, 32, 3), (28, 28, 1)])
-@pytest.mark.parametrize('name', NAMES)
+@each_network
 def test_shapes(name, shape):
   fewer = {'blocks': (1, 1, 1, 1)} if name == 'densenet' else {}
   network = build(name, shape, 5, **fewer)
@@ -88,9 +92,8 @@ def test_shapes(name, shape):
 
 
 # Formats that no other test has, none of whose sides is a power of two.
-FORMATS = [(33, 47, 3), (65, 65, 1), *(
-    pytest.param(shape, marks=pytest.mark.slow) for shape in (
-        (37, 37, 1), (48, 60, 4), (112, 75, 1), (224, 160, 3)))]
+FORMATS = [(33, 47, 3), (37, 37, 1), (48, 60, 4), (65, 65, 3), (112, 75, 1),
+           (224, 160, 3)]
 
 
 def fitting(name, shape):
@@ -103,7 +106,7 @@ def fitting(name, shape):
 
 
 @pytest.mark.parametrize('shape', FORMATS)
-@pytest.mark.parametrize('name', NAMES)
+@each_network
 def test_odd_formats(name, shape):
   network = build(name, shape, 5, **fitting(name, shape))
   def all_of(images):
@@ -121,7 +124,7 @@ def test_odd_formats(name, shape):
 # One below 64 pixels, one above.
 @pytest.mark.parametrize('shape', [
     (37, 45, 1), pytest.param((67, 75, 3), marks=pytest.mark.slow)])
-@pytest.mark.parametrize('name', NAMES)
+@each_network
 def test_gradients_of_odd_formats(name, shape):
   more = fitting(name, shape) if name == 'vit' else {}
   network = shallow(name, shape, **more)
@@ -143,8 +146,8 @@ def test_counts(name, shape, settings, count):
   assert models.count(jax.eval_shape(network.init, KEY)) == count
 
 
-@pytest.mark.parametrize('name', [
-    name for name in NAMES if 'norm' in models.settings_of(name)])
+@pytest.mark.parametrize('name', lanes.slow(SLOW, [
+    name for name in NAMES if 'norm' in models.settings_of(name)]))
 def test_other_norms(name):
   for norm in ('group', 'layer', 'none'):
     network = shallow(name, norm=norm)
@@ -163,7 +166,7 @@ def slope(network):
   return jax.value_and_grad(total)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@each_network
 def test_second_derivatives_and_one_compilation(name):
   network = shallow(name)
   run, shapes = quick(slope(network)), jax.eval_shape(network.init, KEY)
@@ -181,7 +184,7 @@ def test_second_derivatives_and_one_compilation(name):
   assert np.isfinite(one).all() and one.any() and (one != other).any()
 
 
-@pytest.mark.parametrize('name', NAMES)
+@each_network
 def test_precision(name):
   network = shallow(name)
   variables = jax.eval_shape(network.init, KEY)
@@ -211,7 +214,7 @@ def starts(name, path, x, gains):
   return 1 / math.sqrt(3 * fan_in), 1 / math.sqrt(fan_in)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@each_network
 def test_starts_as_the_reference(name):
   network = shallow(name, **{key: value for key, value in {
       'width': 32, 'widen': .5, 'growth': 12}.items()

@@ -125,6 +125,7 @@ def normed():
   return made, jax.jit(toy.sweep(made.method))
 
 
+@pytest.mark.slow
 def test_batch_norm_sees_all_classes():
   # Eight devices: three hold a class, five only fill.
   single, step = normed()
@@ -145,6 +146,7 @@ def test_batch_norm_sees_all_classes():
   assert abs(moved - other)[1:].max() > 1e-4
 
 
+@pytest.mark.slow
 def test_batch_norm_takes_corrections():
   made, plain = normed()
   harder = jax.jit(toy.sweep(toy.toy('dm', correction=objectives.Correction(

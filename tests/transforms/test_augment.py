@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 
@@ -72,8 +73,9 @@ OPS = [op for op in augment.OPS
        if op not in photometric.PHOTOMETRIC]  # see test_photo
 
 
-@pytest.mark.parametrize('mode', augment.MODES)
-@pytest.mark.parametrize('strategy', [*OPS, ALL])
+@pytest.mark.parametrize('strategy, mode', lanes.slow_but(
+    [*((op, 'single') for op in OPS), (ALL, 'idc')],
+    [(op, mode) for op in (*OPS, ALL) for mode in augment.MODES]))
 def test_shared_treats_two_batches_alike(strategy, mode):
   apply = jax.jit(augment.build(strategy, mode), static_argnums=2)
   other = jnp.concatenate([IMAGES[2:4], IMAGES])
