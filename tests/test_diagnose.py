@@ -88,6 +88,7 @@ def test_a_set_is_read_as_it_was_saved(tmp_path):
   assert diagnose.origin(found)['name'] == 'digits'
 
 
+@pytest.mark.slow
 def test_command(tmp_path, capsys):
   save(tmp_path / 'a' / 'synthetic.npz')
   save(tmp_path / 'b' / 'other.npz', seed=1)

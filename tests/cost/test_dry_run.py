@@ -182,6 +182,7 @@ def test_refuses_what_a_run_would_refuse():
     dry_run.dry_run(small.tiny(method__batch=500), 'x', ONE)
 
 
+@pytest.mark.slow
 def test_command_writes_nothing(tmp_path):
   done = subprocess.run(
       [sys.executable, '-m', 'dasm_jax.main', '--dry_run',

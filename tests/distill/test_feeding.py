@@ -227,6 +227,7 @@ def test_fetch_takes_what_is_asked_for(stream):
   toy.leaves_equal(streamed.everything, resident.everything)
 
 
+@pytest.mark.slow
 def test_scores_and_probes_are_the_same(stream):
   net = toy.network(classes=10)
   recipe = toy.recipes.recipe(1, batch=16)
@@ -350,6 +351,7 @@ def test_defaults_have_the_entries():
   assert {'stream', 'workers'} <= set(config.defaults('dc').dataset)
 
 
+@pytest.mark.slow
 def test_networks_grow_up_alike(stream):
   """Of images that are read in pieces, the last of them a short one."""
   network, recipe = toy.network(classes=10), toy.recipes.recipe(1, batch=16)

@@ -15,6 +15,8 @@ from dasm_jax.training import ensemble, recipes, scoring, train_step
 NETWORK = toy.network()
 RECIPE = recipes.recipe(2, lr=.05, batch=8)
 KEYS = jax.random.split(jax.random.key(0), 3)
+OURS = np.arange(0, 36, 4)  # the images that stand for a distilled set
+INIT = jax.jit(jax.vmap(NETWORK.init))
 
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -35,44 +37,58 @@ def one_by_one(network, recipe, batches, data):
           for key, batch in zip(keys, batches, strict=True)]
 
 
+def comparison_of(sets, real_rate):
+  """Three networks; the set is some images, trained on at a higher rate."""
+  data, everywhere = sets
+  batch = devices.replicate(sources.take(data, jnp.asarray(OURS)))
+  return comparison.Comparison(
+      network=NETWORK, networks=3, seed=7, batch=lambda: batch,
+      recipe=RECIPE._replace(lr=.2), real_recipe=RECIPE._replace(lr=real_rate),
+      ipc=3, data=everywhere, test=everywhere)
+
+
 @pytest.mark.parametrize('name, real_rate', [
-    ('ours', .05), ('random', .05), ('full', .004)])
+    pytest.param('ours', .05, marks=pytest.mark.slow), ('random', .05),
+    pytest.param('full', .004, marks=pytest.mark.slow)])
 def test_accuracies_are_those_of_networks_alone(sets, name, real_rate):
   """Each by its own recipe: real images do not have a learned rate."""
-  data, everywhere = sets
-  batch = sources.take(data, jnp.arange(0, 36, 4))
-  compared = comparison.Comparison(
-      network=NETWORK, networks=3, seed=7,
-      batch=lambda: devices.replicate(batch), recipe=RECIPE._replace(lr=.2),
-      real_recipe=RECIPE._replace(lr=real_rate), ipc=3, data=everywhere,
-      test=everywhere)
+  data, compared = sets[0], comparison_of(sets, real_rate)
   subsets = comparison.random_subsets(
       np.asarray(data.labels), 3, 3, 3,
       streams.seed(7, streams.Stream.RANDOM_SUBSETS))
-  batches = {'ours': 3 * [batch], 'full': 3 * [data], 'random': [
-      sources.take(data, jnp.asarray(rows)) for rows in subsets]}[name]
+  rows = {'ours': 3 * [OURS], 'full': 3 * [np.arange(36)],
+          'random': subsets}[name]
+  batches = [sources.take(data, jnp.asarray(row)) for row in rows]
   recipe = RECIPE._replace(lr=.2 if name == 'ours' else real_rate)
   want = one_by_one(NETWORK, recipe, batches, data)
   assert len(set(want)) > 1
-  got = compared.accuracies(name)
-  np.testing.assert_allclose(got, want, atol=1.5 / 36)
-  # Some of the networks are the same networks.
+  np.testing.assert_allclose(compared.accuracies(name), want, atol=1.5 / 36)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['ours', 'random', 'full'])
+def test_some_of_the_networks_are_the_same_networks(sets, name):
+  compared = comparison_of(sets, .01)
   np.testing.assert_array_equal(
-      compared.accuracies(name, slice(1, 3), room=2), got[1:])
+      compared.accuracies(name, slice(1, 3), room=2),
+      compared.accuracies(name)[1:])
 
 
 def test_scores_are_means_over_probes(sets):
   data, everywhere = sets
-  variables = jax.vmap(NETWORK.init)(KEYS)
+  variables = INIT(KEYS)
   values, accuracy = scoring.difficulty_scores(NETWORK, 'loss')(
       devices.replicate(variables), everywhere)
   whole = sources.take(data, jnp.arange(36))
+  loss_of = jax.jit(lambda one: difficulty.sample_losses(
+      train_step.loss_fn(NETWORK), one, whole))
+  right = jax.jit(lambda one: train_step.is_correct(
+      NETWORK, one, data, jnp.arange(36)))
   each, hits = [], []
   for i in range(3):
     one = jax.tree.map(lambda x: x[i], variables)  # noqa: B023
-    each.append(difficulty.sample_losses(
-        train_step.loss_fn(NETWORK), one, whole))
-    hits.append(train_step.is_correct(NETWORK, one, data, jnp.arange(36)))
+    each.append(loss_of(one))
+    hits.append(right(one))
   np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-4)
   np.testing.assert_allclose(
       accuracy, np.mean(hits, 0).reshape(3, 12).mean(1), atol=1e-6)
@@ -80,7 +96,7 @@ def test_scores_are_means_over_probes(sets):
 
 def test_scores_of_more_images_than_a_block(sets):
   _, everywhere = sets
-  variables = devices.replicate(jax.vmap(NETWORK.init)(KEYS[:1]))
+  variables = devices.replicate(INIT(KEYS[:1]))
   want, share = scoring.difficulty_scores(NETWORK, 'el2n')(variables,
                                                            everywhere)
   got, again = scoring.difficulty_scores(NETWORK, 'el2n', block=7)(
@@ -89,9 +105,10 @@ def test_scores_of_more_images_than_a_block(sets):
   np.testing.assert_allclose(again, share)
 
 
+@pytest.mark.slow
 def test_influence_is_on_real_images(sets):
   data, everywhere = sets
-  variables = jax.vmap(NETWORK.init)(KEYS)
+  variables = INIT(KEYS)
   values, _ = scoring.difficulty_scores(NETWORK, 'influence')(
       devices.replicate(variables), everywhere)
   whole, loss = sources.take(data, jnp.arange(36)), train_step.loss_fn(NETWORK)
@@ -109,7 +126,7 @@ def test_influence_is_on_real_images(sets):
 def test_running_averages_are_no_parameters(sets):
   data, everywhere = sets
   network = toy.network(norm='batch')
-  variables = jax.vmap(network.init)(KEYS[:1])
+  variables = jax.jit(jax.vmap(network.init))(KEYS[:1])
   one = jax.tree.map(lambda x: x[0], variables)
   values, _ = scoring.difficulty_scores(network, 'fisher')(
       devices.replicate(variables), everywhere)
@@ -125,7 +142,7 @@ def test_probes_learn(sets):
   recipe = recipes.recipe(12, lr=.05, batch=12)
   batch = devices.replicate(sources.take(data, jnp.arange(36)))
   score = scoring.difficulty_scores(NETWORK, 'loss')
-  start = score(devices.replicate(jax.vmap(NETWORK.init)(KEYS)), everywhere)
+  start = score(devices.replicate(INIT(KEYS)), everywhere)
   for trained in (ensemble.train_on_set(NETWORK, recipe)(KEYS, batch),
                   scoring.train_probes(NETWORK, recipe, 36)(
                       KEYS, everywhere)):

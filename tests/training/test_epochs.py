@@ -36,6 +36,7 @@ def digits():
 
 
 # 1438 images: a short last batch, none, one batch of all.
+@pytest.mark.slow
 @pytest.mark.parametrize('batch, room', [(100, 900), (719, 1), (5000, 1)])
 def test_as_a_network_alone(digits, batch, room):
   source, resident, streamed = digits
@@ -60,6 +61,7 @@ def listener():
   return seen, told
 
 
+@pytest.mark.slow
 def test_each_piece_is_told_of(digits):
   *_, streamed = digits
   recipe, (seen, told) = recipes.recipe(1, batch=256), listener()
@@ -78,6 +80,7 @@ def test_each_piece_is_told_of(digits):
   assert first[3].shape == (3,) and (first[3] != last[3]).any()
 
 
+@pytest.mark.slow
 def test_from_the_middle_of_an_epoch(digits):
   """With a buffer of another size, too."""
   *_, streamed = digits
@@ -94,6 +97,7 @@ def test_from_the_middle_of_an_epoch(digits):
     toy.leaves_equal(train(state, plan, streamed(room)), end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('history', [True, False])
 def test_what_coresets_are_chosen_by(digits, history):
   _, resident, streamed = digits
@@ -123,6 +127,7 @@ def expert_settings(**changes):
 
 # What asks real images besides sweeps: experts, their labels, networks that
 # others begin as, a coreset to begin with, norms.
+@pytest.mark.slow
 @pytest.mark.parametrize('method, changes', [
     ('datm', expert_settings(network__norm='batch')),
     ('dm', dict(method__pretrained=2, method__pretrained_epochs=1,
@@ -146,6 +151,7 @@ def test_runs_are_the_same(tmp_path, method, changes):
     np.testing.assert_array_equal(value, found[1][key], key)
 
 
+@pytest.mark.slow
 def test_known_images_are_asked_in_pieces(digits, tmp_path):
   """Chunks of batch norm's statistics are the same."""
   _, resident, streamed = digits

@@ -110,6 +110,7 @@ def test_experts_learn_and_differ(trained, tmp_path):
   assert abs(first - other).max() > 0.01
 
 
+@pytest.mark.slow
 def test_experts_do_not_depend_on_who_trained_with_them(trained, tmp_path):
   experiment, data, store = trained
   copied(store, tmp_path, [0, None, 2])
@@ -137,6 +138,7 @@ class Impatient(preemption.StopFlag):
 
 
 # An epoch is one piece of whole batches, and one of the short batch.
+@pytest.mark.slow
 @pytest.mark.parametrize('norm, times, epoch, rest', [
     ('instance', 3, 1, [2, 2, 3, 3, 4]), ('batch', 4, 2, [2, 3, 3, 4])])
 def test_stopped_in_training_they_go_on_from_there(
@@ -162,6 +164,7 @@ def test_stopped_in_training_they_go_on_from_there(
   assert not [*other.folder.glob('*.part')]
 
 
+@pytest.mark.slow
 def test_what_was_kept_without_its_rows_is_begun_anew(tmp_path):
   made, log = built(), Log(tmp_path)
   with pytest.raises(preemption.Stopped):
@@ -258,6 +261,7 @@ def test_known_asks_until_there_are_enough(trained, tmp_path):
       experts.known_by_experts(experiment, few, data, each)
 
 
+@pytest.mark.slow
 def test_whole_run(tmp_path):
   # Two segments of expert epochs, whitened, with everything that is learned.
   c = tiny('datm', dataset__zca=0.1, sdc__ratio=0.1, method__lr_lr=1e-4,

@@ -53,7 +53,7 @@ def test_a_flat_place_is_left_alone():
 
 def setting(norm='instance', size=6):
   network = toy.network(norm=norm)
-  variables = network.init(KEY)
+  variables = jax.jit(network.init)(KEY)
   tx = train_step.sgd(.9, .01)
   batch = sources.take(toy.source(), jnp.arange(size) * 2)
   return network, tx, variables, tx.init(variables.params), batch
@@ -97,6 +97,7 @@ def test_decay_and_momentum_are_those_of_the_weights_themselves():
       lambda w, v: w - .1 * v, variables.params, v))
 
 
+@pytest.mark.slow
 def test_shared_step_is_the_whole_one():
   given = setting(size=16)
   want = jax.jit(lambda: STEP(*given, .1))()

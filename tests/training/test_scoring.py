@@ -26,6 +26,7 @@ KEYS = jax.random.split(jax.random.key(0), 2)
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
+@pytest.mark.slow
 def test_history_against_epochs_one_by_one():
   data = toy.source()
   variables, history = scoring.train_choosers(NETWORK, RECIPE, 3, history=True)(
@@ -51,7 +52,7 @@ def test_history_against_epochs_one_by_one():
 
 def test_features_side_by_side():
   data = toy.source()
-  variables = jax.vmap(NETWORK.init)(KEYS)
+  variables = jax.jit(jax.vmap(NETWORK.init))(KEYS)
   got = scoring.embeddings(NETWORK, block=7)(  # 36 is no multiple of it
       *devices.replicate((variables, data)))
   images = sources.take(data, jnp.arange(36)).images

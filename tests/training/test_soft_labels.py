@@ -30,6 +30,7 @@ def by_hand(made, state, factor):
   return np.stack(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('factor', [1, 2])
 def test_labels_are_the_experts(factor):
   made = toy.toy('tesla', assign=True, factor=factor)

@@ -50,6 +50,7 @@ def moved(network, variables, labelled, recipe=RECIPE):
       strict=True))
 
 
+@pytest.mark.slow
 def test_a_teacher_learns_nothing_from_its_own_labels(teacher):
   network, variables, batch = teacher
   labelled = soft_labels.teacher_labels(
@@ -75,16 +76,18 @@ def test_loss_is_that_of_the_temperature(teacher):
   given = jnp.asarray(np.random.default_rng(0).normal(size=(1, 12, 3)) * 4,
                       jnp.float16)
   labelled = SoftLabelled(*batch, given, jnp.uint32(0), jnp.float32(5))
-  after, _ = ensemble.fit(network, recipe, KEY, labelled, variables)
+  after, _ = jax.jit(lambda labelled: ensemble.fit(
+      network, recipe, KEY, labelled, variables))(labelled)
   def loss(params):
     logits = network.apply(variables._replace(params=params), batch.images)[0]
     p = jax.nn.softmax(given[0].astype('float32') / 5)
     return (p * (jnp.log(p) - jax.nn.log_softmax(logits / 5))).sum(-1).mean()
-  slope = jax.grad(loss)(variables.params)
+  slope = jax.jit(jax.grad(loss))(variables.params)
   want = jax.tree.map(lambda p, g: p - .1 * g, variables.params, slope)
   toy.leaves_close(after.params, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_teachers_give_their_mean(teacher):
   network, one, batch = teacher
   two = network.init(jax.random.key(1))

@@ -12,6 +12,7 @@ from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble, recipes, scoring, train_step
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEY = jax.random.key(0)
 
 
@@ -76,13 +77,14 @@ def test_fit_learns():
   network, variables, loss = fitted(
       recipes.recipe(30, lr=.05, batch=10), data)
   assert loss < .3
-  assert scoring.accuracy(network, variables, data, chunk=10) > .9
-  fresh = network.init(jax.random.key(3))
-  assert scoring.accuracy(network, fresh, data, chunk=10) < .8
+  accuracy = jax.jit(lambda variables, chunk: scoring.accuracy(
+      network, variables, data, chunk), static_argnums=1)
+  assert accuracy(variables, 10) > .9
+  fresh = jax.jit(network.init)(jax.random.key(3))
+  assert accuracy(fresh, 10) < .8
   by_hand = np.mean(np.asarray(network.apply(fresh, sources.take(
       data, jnp.arange(36)).images)[0].argmax(-1)) == np.asarray(data.labels))
-  np.testing.assert_allclose(
-      scoring.accuracy(network, fresh, data, chunk=7), by_hand)
+  np.testing.assert_allclose(accuracy(fresh, 7), by_hand)
 
 
 def test_restart_forgets_the_momentum():
@@ -99,7 +101,7 @@ def test_restart_forgets_the_momentum():
 def test_shared_step_is_the_whole_one(size, norm):
   network = toy.network(norm=norm)
   tx = train_step.sgd()
-  variables = network.init(KEY)
+  variables = jax.jit(network.init)(KEY)
   moments = tx.init(variables.params)
   batch = sources.take(toy.source(), jnp.arange(size) * 2)
   def step(axis_name):
@@ -120,7 +122,7 @@ def test_shared_step_is_the_whole_one(size, norm):
 
 def test_statistics_get_no_gradient():
   network = toy.network(norm='batch')
-  variables = network.init(KEY)
+  variables = jax.jit(network.init)(KEY)
   batch = sources.take(toy.source(), jnp.arange(6))
   slope = jax.jit(jax.grad(train_step.loss_fn(network)))(variables, batch)
   assert not any(x.any() for x in jax.tree.leaves(slope.stats))
