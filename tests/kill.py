@@ -54,7 +54,7 @@ def environment(cache, devices=1):
       XLA_FLAGS=os.environ.get('XLA_FLAGS', ''),
       JAX_COMPILATION_CACHE_DIR=str(cache),
       JAX_NUM_CPU_DEVICES=str(devices), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
-      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2')
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
 
 
 def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
