@@ -155,7 +155,7 @@ def _folders(path):
 
 
 def _files(path):
-  """The image files somewhere below `path`, in no order, lazily."""
+  """The image files somewhere below `path`, texts in no order, lazily."""
   # Of a million files none is asked what it is: its folder says so.
   with os.scandir(path) as entries:
     for entry in entries:
@@ -163,7 +163,7 @@ def _files(path):
         yield from _files(entry.path)
       elif (os.path.splitext(entry.name)[1].lower() in SUFFIXES
             and not entry.name.startswith('.') and entry.is_file()):
-        yield Path(entry.path)
+        yield entry.path
 
 
 def _layout(path, holdout):
@@ -218,8 +218,8 @@ def _list_files(layout):
   """The `Files` of a `Layout`."""
   names, labels, counts = [], [], []
   for path in filter(None, (layout.train, layout.test)):
-    for file, label in _labelled(path, layout.class_names):
-      names.append(os.fspath(file))
+    for name, label in _labelled(path, layout.class_names):
+      names.append(name)
       labels.append(label)
     counts.append(len(names))
   labels = np.array(labels, np.int32)
@@ -235,9 +235,10 @@ def _labelled(path, names):
     for line in (path / ANNOTATIONS).read_text('utf-8').splitlines():
       row = line.split()
       if len(row) > 1 and row[1] in known:
-        yield path / 'images' / row[0], known[row[1]]
+        yield str(path / 'images' / row[0]), known[row[1]]
     return
   for name, label in known.items():
     if (path / name).is_dir():
-      for file in sorted(_files(path / name)):
+      # As paths are ordered, folder by folder, and several times as fast.
+      for file in sorted(_files(path / name), key=lambda x: x.split(os.sep)):
         yield file, label

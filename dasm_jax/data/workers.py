@@ -151,8 +151,9 @@ BLOCK = 64  # images decoded between two looks at `stop`, at most
 # Images a thread alone decodes at once: small ones, and the reader of records
 # takes 8 microseconds each of a thousand, 56 of a block of 64.
 BLOCK_ALONE = 512
-# An encoded image from which on threads are of use: half a millisecond's work.
-THREAD_BYTES = 10_000
+# Threads are of use for encoded images of so many bytes, half a millisecond's
+# work, once so many of them were asked for, as they take a second to begin.
+THREAD_BYTES, BEGIN_BYTES = 10_000, 100e6
 
 
 class ReadCancelled(Exception):
@@ -198,19 +199,24 @@ class DecoderPool:
     self._stores = tuple(stores)
     self._shape = shape
     self._workers = workers
-    self._lanes = [self._lanes_of(store, threads) for store in self._stores]
+    self._threads = threads
+    self._asked = [0] * len(self._stores)  # bytes that were decoded, about
     # None stands for a process that is not started yet.
     self._idle = queue.SimpleQueue()
     for _ in range(workers):
       self._idle.put(None)
 
-  def _lanes_of(self, store, threads):
-    """How many decode at a time."""
+  def _lanes(self, which, count):
+    """How many decode at a time, `count` more images of a store."""
+    store = self._stores[which]
     if store.identity is None:  # in memory: there is nothing to decode
       return 0
-    if self._workers or threads is not None:
-      return self._workers or threads
-    return cores() if store.image_bytes > THREAD_BYTES else 0
+    if self._workers or self._threads is not None:
+      return self._workers or self._threads
+    self._asked[which] += count * store.image_bytes
+    worth = (store.image_bytes > THREAD_BYTES
+             and self._asked[which] > BEGIN_BYTES)
+    return cores() if worth else 0
 
   def fill(self, which, rows, out, places, stop=None):
     """Decodes rows of a store to places of `out`; lists what is broken.
@@ -230,6 +236,7 @@ class DecoderPool:
     """
     quiet_pillow()
     store, count = self._stores[which], len(rows)
+    lanes = self._lanes(which, count)
 
     def decode_rows(at):
       """Those of the slice `at`."""
@@ -238,25 +245,26 @@ class DecoderPool:
       mine, here = rows[at], places[at]
       lacking = np.arange(len(mine)) if store.kept is None else (
           np.flatnonzero(~store.kept.take(mine, out, here)))
-      broken = self._decode(which, mine[lacking], out, here[lacking])
+      broken = self._decode(which, mine[lacking], out, here[lacking], lanes)
       if store.kept is not None:
         good = np.delete(lacking, [j for j, _ in broken])
         store.kept.put(mine[good], out, here[good])
       return [(at.start + int(lacking[j]), error) for j, error in broken]
 
-    lanes = self._lanes[which]
-    block = BLOCK_ALONE if not lanes else max(1, min(
-        BLOCK, -(-count // (2 * lanes))))
+    if lanes:
+      block = max(1, min(BLOCK, -(-count // (2 * lanes))))
+    else:
+      block = BLOCK if store.image_bytes > THREAD_BYTES else BLOCK_ALONE
     blocks = [slice(at, at + block) for at in range(0, count, block)]
     return [pair for part in map_ordered(decode_rows, blocks, lanes)
             for pair in part]
 
-  def _decode(self, which, rows, out, places):
-    """`Store.decode`, here or in a process."""
+  def _decode(self, which, rows, out, places, lanes):
+    """`Store.decode`, here or in one of some processes."""
     if not len(rows):
       return []
     items, places = self._stores[which].items(rows.tolist()), places.tolist()
-    if self._workers and self._lanes[which]:
+    if self._workers and lanes:
       return self._far(which, items, out, places)
     return self._stores[which].decode(items, out, places)
 

@@ -241,20 +241,24 @@ def test_held_out_images_stand_in_for_none_of_train(tmp_path):
 # ---- threads and processes
 
 
-@pytest.mark.parametrize('size, alone', [(100, True), (10 ** 6, False)])
-def test_threads_decode_large_images(size, alone):
+@pytest.mark.parametrize('size, alone', [
+    (9_000, [True, True]), (200_000, [True, False]), (10 ** 6, [False, False])])
+def test_threads_decode_many_large_images(size, alone):
+  """Small images none, and large ones once they are more than 100 MB."""
   seen = set()
 
   def decode(items, out, places):
     seen.add(threading.get_ident())
     return []
 
-  store = reader.Store(np.zeros(999, np.int32), list, decode, str,
+  store = reader.Store(np.zeros(400, np.int32), list, decode, str,
                        identity=str, image_bytes=size)
   pool = workers.DecoderPool([store], (2, 2, 1))
-  rows = np.arange(999)
-  assert pool.fill(0, rows, np.zeros((999, 2, 2, 1), np.uint8), rows) == []
-  assert (seen == {threading.get_ident()}) == alone
+  part = np.arange(400)
+  for want in alone:
+    seen.clear()
+    assert pool.fill(0, part, np.zeros((400, 2, 2, 1), np.uint8), part) == []
+    assert (seen == {threading.get_ident()}) == want
 
 
 def _spy(items, out, places):
