@@ -1,6 +1,6 @@
 r"""Times reading: python tests/benchmarks/reading.py NAME [--size=224]
 
-NAME: what `data.lazy.open` takes: a TFDS set, a directory of one, folder:PATH.
+NAME: what `data.open` takes: a TFDS set, a directory of one, folder:PATH.
 Compares the reader that runs use with bare decoding on the same cores: the
 same files and the same decode in a plain loop, in one thread and in as many as
 the reader has. Prints images/s, rounds interleaved, medians, and their ratio.
@@ -24,7 +24,8 @@ import time
 import numpy as np
 import psutil
 
-from dasm_jax.data import reader, workers
+from dasm_jax import data
+from dasm_jax.data import workers
 from dasm_jax.pipeline import prefetch
 
 STEPS = 60  # of --step
@@ -32,12 +33,13 @@ STEPS = 60  # of --step
 
 def bare(split, rows, threads):
   """Decodes rows by a plain loop in each of some threads, block by block."""
-  store = split._store
+  store = split.part.store
 
   def loop(rows):
     out = np.empty((workers.BLOCK, *split.shape), np.uint8)
     for at in range(0, len(rows), workers.BLOCK):
-      items = store.items(split._rows[rows[at:at + workers.BLOCK]].tolist())
+      wanted = split.part.rows[rows[at:at + workers.BLOCK]]
+      items = store.items(wanted.tolist())
       store.decode(items, out, range(len(items)))
 
   if threads < 2:
@@ -147,10 +149,10 @@ def main():
   parser.add_argument('--minutes', type=float, default=0.0)
   parser.add_argument('--step', type=float, default=0.0)
   given = parser.parse_args()
-  split = reader.open_lazy(
+  split = data.open(
       given.name, data_dir=given.data_dir, size=given.size,
-      holdout=given.holdout, threads=given.threads, workers=given.workers,
-      cache=given.cache, say=print).train
+      holdout=given.holdout, options=data.ReadOptions(
+          given.threads, given.workers, given.cache, print)).train
   print(f'{given.name}: {len(split)} images at {split.shape}, '
         f'{workers.cores()} cores')
   (watch if given.minutes else wait if given.step else compare)(split, given)
