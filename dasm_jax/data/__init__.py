@@ -67,6 +67,7 @@ def open(name, *, options=None, **given):
 def open_described(described, options=None):
   """`open` of what `describe` returned, which is not looked for again."""
   request, options = described.request, options or ReadOptions()
+  # A set that has to be prepared first is prepared here.
   contents = kind_of(request.name).open(described, options)
   return reader.lazy_dataset(request, contents, options)
 

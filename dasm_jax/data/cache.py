@@ -65,6 +65,7 @@ class DecodedImages:
 
   def _read(self, row, image):
     """Whether an image could be read as it was written."""
+    # With an offset of its own: threads share the place in a file.
     try:
       read = os.preadv(self._images, [image], row * self._size)
     except OSError:  # It can be decoded all the same.
@@ -80,6 +81,7 @@ class DecodedImages:
       for row, place in zip(rows.tolist(), places.tolist(), strict=True):
         image = memoryview(out[place]).cast('B')
         total = _checksum(image)
+        # The checksum last: what a crash cuts short counts as not there.
         _write_all(self._images, image, row * self._size)
         _write_all(self._sums, np.array(total, '<u4').tobytes(), 4 * row)
         self._there[row] = total

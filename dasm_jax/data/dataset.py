@@ -103,7 +103,7 @@ class Dataset(NamedTuple):
     Raises `UserError` for images of several sizes, and a class of broken ones.
     """
     train, test = self.train.in_memory(), self.test.in_memory()
-    self.train.close()
+    self.train.close()  # Nothing is left to read for the processes.
     return self._replace(train=train, test=test,
                          statistics=self.statistics or train.statistics())
 
@@ -142,6 +142,7 @@ def stratify(labels, fraction, seed=None):
     if random is not None:
       rows = random.permutation(rows)
     if len(rows) > 1:
+      # The middles of as many equal parts of the class.
       count = min(max(1, int(len(rows) * fraction + 0.5)), len(rows) - 1)
       held.append(rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)])
   held = np.sort(np.concatenate(held)) if held else np.zeros(0, np.intp)
@@ -187,6 +188,8 @@ def select(request, class_names, train, test):
   Raises:
     UserError: for the classes and for what `held_out_rows` refuses.
   """
+  # A part of the classes is a data set of its own: what is held out of it does
+  # not depend on the others.
   rows, labels, names = choose_classes(train, class_names, request.classes)
   check_classes(request.name, labels, names)
   if request.holdout:

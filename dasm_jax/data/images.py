@@ -38,7 +38,7 @@ def fit_array(image, size):
   from PIL import Image
   if image.shape[:2] == (size, size):
     return image
-  channels = image.shape[-1]
+  channels = image.shape[-1]  # Pillow knows one channel as none.
   picture = Image.fromarray(image[..., 0] if channels == 1 else image)
   return np.asarray(fit(picture, size)).reshape(size, size, channels)
 
@@ -65,6 +65,7 @@ def decode(path, size=None):
   from PIL import Image, ImageOps
   with Image.open(path) as image:
     mode = 'L' if is_gray(image) else 'RGB'
+    # Before the crop, which would else cut the wrong sides.
     ImageOps.exif_transpose(image, in_place=True)
     image = _convert(image, mode)
     array = np.asarray(fit(image, size) if size else image)

@@ -236,6 +236,8 @@ class LazySplit:
     flat = self._instead[indices.ravel().astype(np.int64)]
     unique, first, inverse = np.unique(
         flat, return_index=True, return_inverse=True)
+    # Decoded to where it is wanted first, and copied from there to where else:
+    # a set that just fits into memory has no room for a second one.
     out = empty_images((len(flat), *self.shape))
     broken = self._pool.fill(
         self._which, self.part.rows[unique], out, first, stop)
@@ -269,6 +271,7 @@ class LazySplit:
   def _mend(self, broken, images):
     """Fills `images` with what stands in for the `broken`; warns once."""
     store, rows = self.part.store, self.part.rows
+    # Two reads may find the same image broken: it is told of once.
     with self._mending:
       new = []
       for (at, error), image in zip(broken, images, strict=True):
@@ -290,7 +293,7 @@ class LazySplit:
     # A second look at the image itself: storage may have been busy.
     for other in same:
       if self._instead[other] != other:
-        continue
+        continue  # Known to be broken.
       items = store.items([int(rows[other])])
       if not store.decode(items, image[None], [0]):
         return int(other)
@@ -312,17 +315,20 @@ def lazy_dataset(request, contents, options):
   class_names, first, second = datasets.select(
       request, contents.class_names, train.labels,
       test.labels if test else None)
+  # What is held out is read as train images are, from the same files.
   parts = {'train': _some(train, *first),
            'test': _some(train if request.holdout else test, *second)}
   datasets.check_test_split(name, parts['test'].labels, class_names,
                             train.shape, parts['test'].shape)
   if options.cache:
     parts = image_cache.with_cache(options.cache, name, parts, options.say)
+  # One pool: the processes of both splits are the same.
   pool = DecoderPool([part.store for part in parts.values()], train.shape,
                      options.threads, options.workers)
   splits = (LazySplit(f'{name} {split}', class_names, part, pool, which,
                       options)
             for which, (split, part) in enumerate(parts.items()))
+  # The field's are of colours; those of a gray copy are measured.
   known = contents.statistics
   return Dataset(name, *splits, class_names,
                  known if known and len(known[0]) == train.shape[-1] else None)
