@@ -50,7 +50,7 @@ jax.config.update('jax_num_cpu_devices', 8)
 SLOW = ('system', 'launch', 'golden')
 # But what says that a check can fail, and the quickest files of each kind.
 QUICK = re.compile(r'_(fails|passes)$|\[(' + '|'.join((
-    'selection_herding', 'zca', 'dc_match_loss', 'idc_dist', 'mtt_dsa',
+    'selection_herding', 'zca', 'dc_match_loss', 'idc_dist',
     'dm_step_bn', 'dsa_dc_siamese_all_M', 'losses_soft_labels')) + r')\S*-64\]')
 
 

@@ -114,5 +114,6 @@ def test_formulas_load_nothing_heavy(names):
   assert 'jax' in modules and not modules & set(HEAVY)
 
 
+@pytest.mark.slow
 def test_all_that_the_package_names_is_there():
   loaded('import dasm_jax; [getattr(dasm_jax, name) for name in dir(dasm_jax)]')

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 import toy
@@ -41,7 +42,8 @@ def sample_norm(one):
   return losses.tree_norm(jax.grad(loss_fn)(PARAMS, one))
 
 
-@pytest.mark.parametrize('n, chunk', [(1, 8), (7, 3), (8, 8), (9, 4), (5, 64)])
+@pytest.mark.parametrize('n, chunk', lanes.slow_but(
+    [(7, 3), (5, 64)], [(1, 8), (7, 3), (8, 8), (9, 4), (5, 64)]))
 def test_against_a_loop(n, chunk):
   got = jax.jit(lambda part: difficulty.gradient_norms(
       loss_fn, PARAMS, part, chunk))(batch(n))
@@ -70,7 +72,8 @@ def fisher_by_definition(one):
           PARAMS)) ** 2 for c in range(3))
 
 
-@pytest.mark.parametrize('n, chunk', [(1, 8), (7, 3), (8, 8)])
+@pytest.mark.parametrize('n, chunk', lanes.slow_but(
+    [(7, 3)], [(1, 8), (7, 3), (8, 8)]))
 def test_fisher_against_a_loop(n, chunk):
   got = jax.jit(lambda part: difficulty.fisher(
       logits_fn, PARAMS, part, chunk))(batch(n))
@@ -88,7 +91,8 @@ def test_fisher_of_a_linear_network():
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
-@pytest.mark.parametrize('n, chunk', [(1, 8), (7, 3), (8, 8)])
+@pytest.mark.parametrize('n, chunk', lanes.slow_but(
+    [(7, 3)], [(1, 8), (7, 3), (8, 8)]))
 def test_mean_gradient_is_that_of_the_whole_batch(n, chunk):
   got = jax.jit(lambda part: difficulty.mean_gradient(
       loss_fn, PARAMS, part, chunk))(batch(n))
@@ -186,6 +190,7 @@ def influence_on_itself(loss_fn, params, part, chunk):
   return difficulty.influence(loss_fn, params, part, mean, chunk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('score, function', [
     (difficulty.gradient_norms, loss_fn), (difficulty.fisher, logits_fn),
     (influence_on_itself, loss_fn)])

@@ -8,6 +8,7 @@ import pytest
 from dasm_jax import losses
 from dasm_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 LOG = np.log
 
 

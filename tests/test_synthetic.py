@@ -9,6 +9,7 @@ from dasm_jax import synthetic
 from dasm_jax.errors import UserError
 from dasm_jax.types import Synthetic
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
 IMAGES = np.random.default_rng(0).uniform(0, 1, (4, 6, 6, 3)).astype('f')
 
 

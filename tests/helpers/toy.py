@@ -121,6 +121,14 @@ def pairs(classes, norm, rows=24):
       start, ravel(variables))), jnp.int32(0))
 
 
+def windows(data, window=None, frozen=None):
+  """The `ClassWindows` of a `Source`; its whole classes unless given."""
+  classes = sources.class_count(data)
+  return sources.ClassWindows(
+      jnp.arange(classes), jnp.ones(classes), window or data.everything,
+      data.everything, frozen)
+
+
 OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name')
 
 
@@ -150,10 +158,7 @@ def toy(name, *, classes=3, ipc=2, frozen=0, seed=0, window=None, norm=None,
   labels = jnp.broadcast_to(jnp.eye(classes)[:, None],
                             (classes, frozen + ipc, classes))
   syn = Synthetic(images[:, frozen:], labels[:, frozen:], jnp.float32(0.01))
-  rows = window or data.everything
-  pool = sources.ClassWindows(jnp.arange(classes), jnp.ones(classes), rows,
-                              data.everything,
-                              Batch(images[:, :frozen], labels[:, :frozen]))
+  pool = windows(data, window, Batch(images[:, :frozen], labels[:, :frozen]))
   if name in TRAJECTORY:
     data = pairs(classes, norm)
   return Toy(method, jax.jit(method.init)(key, syn), data, pool, key)

@@ -26,13 +26,13 @@ SLOW = ('dc', 'dsa', 'dsac', 'cafe', 'idc', 'sre2l', 'mtt', 'ftd', 'tesla',
         'datm')
 
 
-def each(names):
-  """A test of each of these methods."""
-  return pytest.mark.parametrize('name', lanes.slow(SLOW, names))
+def each(slow, names):
+  """A test of each of these methods, some of which are slow."""
+  return pytest.mark.parametrize('name', lanes.slow(slow, names))
 
 
-each_method = each(registry.METHODS)
-each_that_learns = each(toy.METHODS)  # coresets have no loss
+each_method = each(SLOW, registry.METHODS)
+each_that_learns = each(SLOW, toy.METHODS)  # coresets have no loss
 
 
 def scattered(data, indices=None, seed=0):
@@ -79,7 +79,7 @@ def walk(name, steps):
   return state, jax.tree.map(lambda *x: sum(x) / steps, *seen)
 
 
-@each_method
+@each((*SLOW, 'dm'), registry.METHODS)
 def test_compiled_is_as_written(name):
   made, step = alone(name)
   once, metrics = step(made.state, made.data, made.pool, made.key)
@@ -178,7 +178,7 @@ def test_killed_is_as_straight(name, tmp_path):
   toy.leaves_equal(toy.gather(made, go(state, 2)), straight)
 
 
-@each(toy.BY_CLASS)
+@each((*SLOW, 'dm'), toy.BY_CLASS)
 def test_classes_at_once_are_as_in_turn(name):
   # CPU takes turns, accelerators do not: nothing else runs the other form.
   made = toy.toy(name, batched=True)
@@ -210,7 +210,8 @@ def check_draws(made, step, steps=3):
 
 
 # Those that match experts read what these were, and no images.
-@each([name for name in registry.METHODS if name not in toy.TRAJECTORY])
+@each(SLOW, [
+    name for name in registry.METHODS if name not in toy.TRAJECTORY])
 def test_draw_tells_all_that_a_step_reads(name):
   made, step = alone(name)
   if not made.method.foretold:

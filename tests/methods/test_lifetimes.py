@@ -98,7 +98,7 @@ def test_counted():
 def test_accuracy_is_that_of_all_images():
   # Twelve images a class, all of them asked for: chance plays no part.
   network, data = toy.network(), toy.source()
-  pool = toy.toy('dm').pool
+  pool = toy.windows(data)
   variables = network.init(KEY)
   got = jax.jit(inner_network.watched_accuracy(network, 12))(variables, data,
                                                              pool, KEY)

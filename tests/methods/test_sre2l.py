@@ -149,7 +149,7 @@ def test_labels_are_means_of_cells_and_views():
   syn = Synthetic(images, jnp.zeros((3, 2, 2)), jnp.float32(1))
   def run():
     return np.asarray(soft_labels.network_labels(Mean, Settings)(
-        1.0, syn, toy.toy('dm').pool, jax.random.key(0)))
+        1.0, syn, toy.windows(toy.source()), jax.random.key(0)))
   cells = np.asarray(images).reshape(3, 2, 2, 2, 2, 2, 1).mean((3, 5, 6))
   second = 1 / (1 + np.exp(-cells.reshape(3, 2, 4)))
   plain = run()

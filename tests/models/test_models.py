@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 
@@ -113,7 +114,9 @@ def test_impossible_settings(settings, words):
 POOLED = {'alexnet': 3, 'convnet': 3, 'lenet': 2, 'vgg11': 5}
 
 
-@pytest.mark.parametrize('name', models.MODELS)
+@pytest.mark.parametrize('name', lanes.slow(
+    ('densenet', 'resnet', 'resnet18', 'resnet18_ap', 'resnet_ap', 'vit'),
+    models.MODELS))
 def test_maps_are_features_before_pooling(name):
   fewer = {'blocks': (1, 1)} if name == 'densenet' else {}
   network = models.build(name, shape=(32, 32, 3), classes=3, **fewer)

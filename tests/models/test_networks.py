@@ -19,7 +19,7 @@ from dasm_jax.types import Batch
 KEY = jax.random.key(0)
 NAMES = sorted(models.MODELS)
 SLOW = ('alexnet', 'densenet', 'resnet', 'resnet18', 'resnet18_ap', 'resnet_ap',
-        'vgg11')
+        'vgg11', 'vit')
 each_network = pytest.mark.parametrize('name', lanes.slow(SLOW, NAMES))
 # Small ones, each with every kind of layer that it has; see `shallow`. Others
 # are tested as they are.

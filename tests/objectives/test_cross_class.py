@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 import toy
@@ -71,7 +72,8 @@ def found(matching, syn, real, step=0, weights=None):
   return value, metrics, slope
 
 
-@pytest.mark.parametrize('distance', [losses.layerwise_cosine, losses.mse])
+@pytest.mark.parametrize('distance', lanes.slow_but(
+    [losses.mse], [losses.layerwise_cosine, losses.mse]))
 def test_contrast_is_the_formula(distance):
   syn, real = sets()
   value, metrics, slope = found(

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
@@ -115,8 +116,8 @@ def class_major(classes=3, ipc=2):
 
 
 @pytest.mark.parametrize('batched, weights', [
-    (False, [1., 0., 2.]), (True, [1., 0., 2.]), (2, [1., 0., 2.]),
-    (9, None), (None, None)])
+    (False, [1., 0., 2.]), (True, [1., 0., 2.]), *lanes.slow_but((), [
+        (2, [1., 0., 2.]), (9, None), (None, None)])])
 def test_per_class_is_a_loop(batched, weights):
   syn, real = class_major()
   def noisy(syn, params, target, key):  # as if it drew something, and used lr
@@ -156,7 +157,8 @@ def test_per_class_takes_keys():
       got, sum(jax.random.normal(key) for key in keys), rtol=1e-6)
 
 
-@pytest.mark.parametrize('penalty', difficulty.PENALTIES)
+@pytest.mark.parametrize('penalty', lanes.slow(
+    ('sample_square', 'batch_square'), difficulty.PENALTIES))
 def test_sdc_adds_difficulty(penalty):
   syn, real = flat_syn(3), batch(4)
   hard = difficulty.penalty(loss_fn, penalty)(PARAMS, Batch(*syn[:2]))
@@ -177,13 +179,13 @@ def test_joined_is_the_mean_of_both():
         new._replace(images=images), PARAMS, (frozen, real), KEY)[0]
   both = Synthetic(jnp.concatenate([old.images, new.images]),
                    jnp.concatenate([old.labels, new.labels]), new.lr)
-  want, slope = jax.value_and_grad(
-      lambda images: MATCH(both._replace(images=images), PARAMS, real)[0])(
+  want, slope = jax.jit(jax.value_and_grad(
+      lambda images: MATCH(both._replace(images=images), PARAMS, real)[0]))(
           both.images)
-  got, there = jax.value_and_grad(value(old))(new.images)
+  got, there = jax.jit(jax.value_and_grad(value(old)))(new.images)
   np.testing.assert_allclose(got, want, rtol=1e-6)
   np.testing.assert_allclose(there, slope[3:], rtol=1e-4, atol=1e-6)
-  none = jax.grad(lambda frozen: value(frozen)(new.images))(old)
+  none = jax.jit(jax.grad(lambda frozen: value(frozen)(new.images)))(old)
   assert not any(x.any() for x in jax.tree.leaves(none))
 
 

@@ -9,6 +9,8 @@ import toy
 from dasm_jax.pipeline import source as sources
 from dasm_jax.types import Batch
 
+pytestmark = pytest.mark.usefixtures('quick_compiler')
+
 
 def draws(count, size, capacity=8, tries=200):
   row = jnp.arange(100, 100 + capacity, dtype=jnp.int32)

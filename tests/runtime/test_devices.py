@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 import toy
@@ -9,7 +10,7 @@ import toy
 from dasm_jax.runtime import devices
 
 
-@pytest.mark.parametrize('n', [1, 3, 8, 10, 17])
+@pytest.mark.parametrize('n', lanes.slow_but((3, 17), [1, 3, 8, 10, 17]))
 def test_shard_and_back(n):
   assert devices.count() == 8
   tree = {'split': jnp.arange(2. * n).reshape(n, 2), 'whole': jnp.ones(3),
@@ -35,7 +36,7 @@ def test_replicate():
 
 
 @pytest.mark.parametrize('together', [True, False, None])
-@pytest.mark.parametrize('n', [1, 5, 8, 11])
+@pytest.mark.parametrize('n', lanes.slow_but((5, 11), [1, 5, 8, 11]))
 def test_spread_takes_any_number(together, n):
   def function(item, scale, shift):
     x, y = item

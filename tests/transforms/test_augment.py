@@ -74,7 +74,7 @@ OPS = [op for op in augment.OPS
 
 
 @pytest.mark.parametrize('strategy, mode', lanes.slow_but(
-    [*((op, 'single') for op in OPS), (ALL, 'idc')],
+    [('crop', 'single'), ('color', 'mtt'), ('rotate', 'mtt'), (ALL, 'idc')],
     [(op, mode) for op in (*OPS, ALL) for mode in augment.MODES]))
 def test_shared_treats_two_batches_alike(strategy, mode):
   apply = jax.jit(augment.build(strategy, mode), static_argnums=2)
@@ -89,9 +89,9 @@ def test_shared_treats_two_batches_alike(strategy, mode):
   assert changed  # flip leaves one of two as it is
 
 
-@pytest.mark.parametrize('strategy', OPS)
+@pytest.mark.parametrize('strategy', lanes.slow_but(('crop', 'color'), OPS))
 def test_separate_draws_differ(strategy):
-  apply = augment.build(strategy)
+  apply = jax.jit(augment.build(strategy), static_argnames='shared')
   same = jnp.broadcast_to(IMAGES[:1], (8, 16, 16, 3))
   got = np.asarray(apply(KEY, same, shared=False))
   assert len({image.tobytes() for image in got}) > 1
@@ -156,7 +156,8 @@ def test_jitter_by_hand():
   half = jnp.full(4, .5)
   # Shifted by (2, -1); stretched by 1, so as it is; turned by nothing; and
   # shrunk to 0.8 of the height, whose outer rows are then 0.
-  got = np.asarray(augment.jitter(
+  jitter = jax.jit(augment.jitter)
+  got = np.asarray(jitter(
       x, jnp.array([0, 1, 2, 1]), jnp.full(4, 2), jnp.full(4, -1),
       half.at[3].set(0), half, half))
   want = np.zeros((9, 9, 2))
@@ -168,15 +169,16 @@ def test_jitter_by_hand():
   # By 45 degrees the centre stays, and (0, r) goes to (r, r) / sqrt 2.
   dot = jnp.zeros((1, 9, 9, 1)).at[0, 4, 4].set(9.).at[0, 4, 8].set(4.)
   one = jnp.zeros(1)
-  turned = np.asarray(augment.jitter(dot, one + 2, one, one, one, one, one + 1))
+  turned = np.asarray(jitter(dot, one + 2, one, one, one, one, one + 1))
   assert turned[0, 4, 4, 0] == pytest.approx(9)
   assert max(turned[0, 7, 7, 0], turned[0, 1, 7, 0]) > 1
   assert turned[0, 4, 8, 0] < .5
 
 
+@pytest.mark.slow
 def test_jitter_draws_for_each_image():
   images = jnp.broadcast_to(jnp.arange(64.).reshape(1, 8, 8, 1), (40, 8, 8, 1))
-  got = np.asarray(augment.build('jitter')(KEY, images))
+  got = np.asarray(jax.jit(augment.build('jitter'))(KEY, images))
   assert len(np.unique(got.reshape(40, -1), axis=0)) > 30
 
 
@@ -191,7 +193,7 @@ def batch(n=6, size=8):
 
 def test_mix_by_hand():
   # Sides 2 * (int(8 * sqrt(.25)) // 2) = 4 around (1, 6): clipped to 3 by 4.
-  got = augment.cutmix_at(batch(2), .75, 1, 6, jnp.array([1, 0]))
+  got = jax.jit(augment.cutmix_at)(batch(2), .75, 1, 6, jnp.array([1, 0]))
   want = np.ones((8, 8))
   want[:3, 4:] = 2
   np.testing.assert_array_equal(got.images[0, ..., 0], want)
@@ -199,6 +201,7 @@ def test_mix_by_hand():
                                           [12 / 64, 52 / 64]])
 
 
+@pytest.mark.slow
 def test_cutmix_shares():
   mixed = 0
   run = jax.jit(augment.cutmix, static_argnums=2)

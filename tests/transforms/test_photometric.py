@@ -29,13 +29,14 @@ def seen(images):
 
 def test_crop_is_pillow_s():
   box = top, left, height, width = 2, 3, 5, 7
-  got = photometric.resized_crop(IMAGES[:1], *(jnp.array([x]) for x in box))
+  crop = jax.jit(photometric.resized_crop)
+  got = crop(IMAGES[:1], *(jnp.array([x]) for x in box))
   for channel in range(3):
     image = Image.fromarray(np.asarray(IMAGES[0, ..., channel]))
     want = image.crop((left, top, left + width, top + height)).resize(
         (11, 9), Image.BILINEAR)
     np.testing.assert_allclose(got[0, ..., channel], want, atol=1e-5)
-  whole = photometric.resized_crop(IMAGES, *(
+  whole = crop(IMAGES, *(
       jnp.full(6, x) for x in (0, 0, 9, 11)))
   np.testing.assert_allclose(whole, IMAGES, atol=1e-6)
 
@@ -123,6 +124,7 @@ def test_lighting_by_hand():
 STRATEGY = 'rrc_flip_jitter3_lighting'
 
 
+@pytest.mark.slow
 def test_a_recipe_takes_the_pixels_of_its_statistics():
   statistics = photometric.pixel_statistics(STRATEGY, MEAN, STD)
   assert statistics == (tuple(MEAN), tuple(STD))

@@ -90,7 +90,7 @@ def test_operations_as_slow_numpy_has_them(op, align):
 def test_resized_crop_as_slow_numpy_has_it():
   for height, width in SIDES:
     x, box = images(height, width), (1, 2, height - 3, 4)
-    got = photometric.resized_crop(x, *(jnp.full(2, k) for k in box))
+    got = jax.jit(photometric.resized_crop)(x, *(jnp.full(2, k) for k in box))
     rows, columns = (
         start + np.clip((np.arange(out) + .5) * size / out - .5, 0, size - 1)
         for start, size, out in zip(box[:2], box[2:], (height, width),
@@ -108,8 +108,8 @@ def test_both_ways_to_sample_agree():
     columns = resample.upsampling(width, 5, x.dtype)[None]
     grid = jnp.broadcast_arrays(rows[:, :, None], columns[:, None])
     np.testing.assert_allclose(
-        resample.separable(x, rows, columns), resample.bilinear(x, *grid),
-        rtol=1e-12, atol=1e-12)
+        jax.jit(resample.separable)(x, rows, columns),
+        jax.jit(resample.bilinear)(x, *grid), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32', 'float64'])
