@@ -61,7 +61,7 @@ def test_penalties():
           'batch_norm': mean, 'batch_square': mean ** 2}
   assert set(want) == set(difficulty.PENALTIES)
   for name, value in want.items():
-    got = difficulty.penalty(loss_fn, name)(PARAMS, batch(n))
+    got = jax.jit(difficulty.penalty(loss_fn, name))(PARAMS, batch(n))
     np.testing.assert_allclose(got, value, rtol=1e-5)
 
 
@@ -144,7 +144,8 @@ def test_el2n_and_margin_by_hand():
   np.testing.assert_allclose(margin, [-.5, .7, -.1], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', difficulty.SCORES)
+@pytest.mark.parametrize('name', lanes.slow(
+    ('fisher', 'influence'), difficulty.SCORES))
 def test_harder_is_higher(name):
   # Sure and right, then less sure and wrong.
   easy = Batch(jnp.array([[9., 0, 0], [0., 2, 0]]), jnp.eye(3)[jnp.array(
@@ -160,7 +161,8 @@ def test_harder_is_higher(name):
   assert low < high
 
 
-@pytest.mark.parametrize('name', difficulty.PENALTIES)
+@pytest.mark.parametrize('name', lanes.slow(
+    ('sample_square', 'batch_norm', 'batch_square'), difficulty.PENALTIES))
 def test_derivative_is_finite_where_nothing_is_left_to_learn(name):
   # A loss without a gradient: its norm is 0, where a root has no slope.
   def flat(params, part):
@@ -177,7 +179,8 @@ def test_derivative_in_the_images():
   def of(images):
     return difficulty.gradient_norms(loss_fn, PARAMS, whole._replace(
         images=images), 2).mean()
-  slope = jax.grad(of)(whole.images)
+  of = jax.jit(of)
+  slope = jax.jit(jax.grad(of))(whole.images)
   step = 1e-2
   for i, j in ((0, 0), (4, 3)):
     up, down = (of(whole.images.at[i, j].add(s)) for s in (step, -step))

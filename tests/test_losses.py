@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import lanes
 import numpy as np
 import pytest
 
@@ -76,7 +77,8 @@ def test_distances_by_hand(name):
       same, 1 if name == 'layerwise_cosine' else 0, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', losses.DISTANCES)
+@pytest.mark.parametrize('name', lanes.slow(
+    ['layerwise_cosine'], losses.DISTANCES))
 def test_dead_filters_have_a_gradient(name):
   zero = jax.tree.map(jnp.zeros_like, A)
   for a, b in ((zero, B), (A, zero), (zero, zero), (A, A)):
@@ -109,7 +111,8 @@ def test_norms():
 
 
 @pytest.mark.parametrize('name', [*losses.DISTANCES, 'tree_norm'])
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float32'])
+@pytest.mark.parametrize('dtype', lanes.slow(['bfloat16'], [
+    'bfloat16', 'float32']))
 def test_types_are_kept(name, dtype):
   a, b = (jax.tree.map(lambda x: x.astype(dtype), x) for x in (A, B))
   got = (losses.tree_norm(a) if name == 'tree_norm'

@@ -115,7 +115,8 @@ POOLED = {'alexnet': 3, 'convnet': 3, 'lenet': 2, 'vgg11': 5}
 
 
 @pytest.mark.parametrize('name', lanes.slow(
-    ('densenet', 'resnet', 'resnet18', 'resnet18_ap', 'resnet_ap', 'vit'),
+    ('alexnet', 'densenet', 'resnet', 'resnet18', 'resnet18_ap', 'resnet_ap',
+     'vgg11', 'vit'),
     models.MODELS))
 def test_maps_are_features_before_pooling(name):
   fewer = {'blocks': (1, 1)} if name == 'densenet' else {}

@@ -18,9 +18,6 @@ from dasm_jax.types import Batch
 
 KEY = jax.random.key(0)
 NAMES = sorted(models.MODELS)
-SLOW = ('alexnet', 'densenet', 'resnet', 'resnet18', 'resnet18_ap', 'resnet_ap',
-        'vgg11', 'vit')
-each_network = pytest.mark.parametrize('name', lanes.slow(SLOW, NAMES))
 # Small ones, each with every kind of layer that it has; see `shallow`. Others
 # are tested as they are.
 SMALL = {
@@ -36,6 +33,8 @@ SMALL = {
     'vgg11': {'widen': 1 / 16},
     'vit': {'width': 4, 'depth': 1, 'heads': 2},
 }
+SLOW = [name for name in SMALL if name != 'convnet']
+each_network = pytest.mark.parametrize('name', lanes.slow(SLOW, NAMES))
 # Parameters of the references, for ten classes; of ViT by hand.
 COUNTS = [
     ('convnet', (32, 32, 3), {}, 320_010),

@@ -103,6 +103,7 @@ def test_contrast_leaves_out_what_only_fills():
   assert not slope[CLASSES:].any()
 
 
+@pytest.mark.slow
 def test_contrast_warms_up_class_by_class():
   syn, real = sets()
   match = objectives.contrastive_matching(loss_fn, losses.mse,

@@ -137,6 +137,7 @@ def test_hardness_is_the_mean_over_steps_at_constant_weights():
       rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_hardly_grows_with_the_steps():
   # Wide images: what a step keeps is large beside its weights.
   def bytes_of(steps):

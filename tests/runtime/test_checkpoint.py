@@ -197,6 +197,7 @@ with checkpoint.open_checkpoints(sys.argv[1], 'f') as checkpoints:
 '''
 
 
+@pytest.mark.slow
 def test_kill_in_a_save_loop(tmp_path):
   directory = tmp_path / 'c'
   process = _script(_LOOP, directory)
@@ -234,6 +235,7 @@ with checkpoint.open_checkpoints(sys.argv[1], 'f') as checkpoints:
 '''
 
 
+@pytest.mark.slow
 def test_no_room(tmp_path):
   out, err = _script(_FULL, tmp_path / 'c').communicate(timeout=60)
   message, before, after = out.splitlines()
