@@ -11,7 +11,7 @@ from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble, recipes
 from dasm_jax.types import SoftLabelled
 
-pytestmark = pytest.mark.usefixtures('quick_compiler')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_compiler')]
 
 NETWORK = toy.network()
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -39,9 +39,7 @@ def listener():
   return seen, found
 
 
-@pytest.mark.parametrize('name', [
-    pytest.param('dc', marks=pytest.mark.slow),
-    pytest.param('idc', marks=pytest.mark.slow), 'adamw'])
+@pytest.mark.parametrize('name', RECIPES)
 def test_as_alone_however_it_is_cut(name):
   recipe, data = RECIPES[name], batch()
   quick, run = (ensemble.train_on_set(NETWORK, recipe, **how)
@@ -67,7 +65,6 @@ def test_as_alone_however_it_is_cut(name):
     np.testing.assert_allclose(few[-1][2][number], loss, 1e-3, 1e-4)
 
 
-@pytest.mark.slow
 def test_each_has_its_subset():
   recipe, data = RECIPES['dc'], toy.source()
   subsets = np.array([[0, 12, 24, 1], [5, 13, 30, 6], [7, 20, 35, 8]])
@@ -81,7 +78,6 @@ def test_each_has_its_subset():
                      1e-3, 1e-4)
 
 
-@pytest.mark.slow
 def test_soft_labels_of_an_epoch_are_its_own():
   """Teachers' logits go by the epoch, wherever a call begins."""
   data, recipe = batch(), RECIPES['idc']
@@ -94,7 +90,6 @@ def test_soft_labels_of_an_epoch_are_its_own():
   toy.leaves_close(jax.tree.map(lambda x: x[1], got), alone, 1e-3, 1e-4)
 
 
-@pytest.mark.slow
 def test_shapes_of_a_state():
   network = toy.network(norm='batch')
   for recipe in RECIPES.values():
@@ -108,7 +103,6 @@ def test_shapes_of_a_state():
     assert shapes(want.opt_state) == shapes(got.opt_state)
 
 
-@pytest.mark.slow
 def test_nothing_is_compiled_twice():
   run = ensemble.train_on_set(NETWORK, RECIPES['dc'], **SLOW)
   data = devices.replicate(batch())

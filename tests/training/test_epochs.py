@@ -13,7 +13,7 @@ from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble, expert_store, experts, recipes, scoring
 
-pytestmark = pytest.mark.usefixtures('quick_compiler')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('quick_compiler')]
 
 NETWORK = toy.network(classes=10)
 KEYS = jax.random.split(jax.random.key(4), 3)
@@ -36,7 +36,6 @@ def digits():
 
 
 # 1438 images: a short last batch, none, one batch of all.
-@pytest.mark.slow
 @pytest.mark.parametrize('batch, room', [(100, 900), (719, 1), (5000, 1)])
 def test_as_a_network_alone(digits, batch, room):
   source, resident, streamed = digits
@@ -61,7 +60,6 @@ def listener():
   return seen, told
 
 
-@pytest.mark.slow
 def test_each_piece_is_told_of(digits):
   *_, streamed = digits
   recipe, (seen, told) = recipes.recipe(1, batch=256), listener()
@@ -80,7 +78,6 @@ def test_each_piece_is_told_of(digits):
   assert first[3].shape == (3,) and (first[3] != last[3]).any()
 
 
-@pytest.mark.slow
 def test_from_the_middle_of_an_epoch(digits):
   """With a buffer of another size, too."""
   *_, streamed = digits
@@ -97,7 +94,6 @@ def test_from_the_middle_of_an_epoch(digits):
     toy.leaves_equal(train(state, plan, streamed(room)), end)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('history', [True, False])
 def test_what_coresets_are_chosen_by(digits, history):
   _, resident, streamed = digits
@@ -127,7 +123,6 @@ def expert_settings(**changes):
 
 # What asks real images besides sweeps: experts, their labels, networks that
 # others begin as, a coreset to begin with, norms.
-@pytest.mark.slow
 @pytest.mark.parametrize('method, changes', [
     ('datm', expert_settings(network__norm='batch')),
     ('dm', dict(method__pretrained=2, method__pretrained_epochs=1,
@@ -151,7 +146,6 @@ def test_runs_are_the_same(tmp_path, method, changes):
     np.testing.assert_array_equal(value, found[1][key], key)
 
 
-@pytest.mark.slow
 def test_known_images_are_asked_in_pieces(digits, tmp_path):
   """Chunks of batch norm's statistics are the same."""
   _, resident, streamed = digits

@@ -75,6 +75,7 @@ def wanted():
               networks, data)[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', coresets.CORESETS)
 def test_each_gets_what_it_asks_for(name, wanted):
   heard = []
@@ -88,6 +89,7 @@ def test_each_gets_what_it_asks_for(name, wanted):
     assert len(heard) == 2  # a piece an epoch
 
 
+@pytest.mark.slow
 def test_what_coresets_ask_for_has_its_shape(wanted):
   assert wanted['features'].shape[0] == 36 and wanted['features'].ndim == 2
   assert wanted['scores'].shape == (36,)
