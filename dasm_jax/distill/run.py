@@ -39,24 +39,29 @@ MEANS_FILE = 'means.json'  # of a row of metrics.jsonl that is begun
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
-def run(config, workdir, profile=False):
+def run(config, workdir, profile=False, stopping=None):
   """Distils `config.dataset` into `workdir`; call it again after a stop.
 
-  profile: whether to leave a trace of the second chunk in `profile` there.
+  Args:
+    config: of `config.defaults`, or of a file in `configs`.
+    workdir: a path, or what else `workdir.find_workdir` takes.
+    profile: whether to leave a trace of the second chunk in `profile` there.
+    stopping: the `preemption.StopFlag` that says when to stop; None: one that
+      Ctrl-C and SIGTERM set.
 
   Returns:
     What is in results.json.
 
   Raises:
     UserError: whatever the user can mend.
-    preemption.Stopped: after a saved stop by Ctrl-C or SIGTERM.
+    preemption.Stopped: after a saved stop.
   """
   validate.check(config)
   settings = json.loads(config.to_json())
   with contextlib.ExitStack() as held:
     home = held.enter_context(workdirs.open_workdir(workdir))
     log = held.enter_context(logging.open_log(home.path))
-    stopping = held.enter_context(preemption.catch_signals())
+    stopping = stopping or held.enter_context(preemption.catch_signals())
     # Before data are read, which may take minutes.
     home.check(settings, FREE_ENTRIES)
     ready = processes.on_leader(lambda: results.finished_results(home.path))

@@ -232,6 +232,9 @@ class Workdir:
     self.path = self.home = pathlib.Path(path)
     self.experts = self.path.parent / 'experts'
 
+  def __str__(self):
+    return self.name
+
   def pull(self):
     """Nothing: the run works where its workdir is."""
 
@@ -279,13 +282,15 @@ class Workdir:
 class MirroredWorkdir(Workdir):
   """A workdir whose files are copied to and from a remote place."""
 
-  def __init__(self, remote, near):
-    """remote: an `epath.Path`, or any path. near: a directory here."""
+  def __init__(self, remote, near, waits=PUSH_WAITS):
+    """remote: an `epath.Path`, or any path. near: a directory here. waits:
+    seconds before each time that a push is tried again.
+    """
     super().__init__(near, remote)
     # The lock is outside of `path`, which `pull` removes.
     self.home = self.path.with_name(f'{self.path.name}.home')
     self.experts = self.path / 'experts'  # or they would not be copied
-    self._remote, self._sent = remote, {}
+    self._remote, self._sent, self._waits = remote, {}, waits
 
   def pull(self):
     """Makes `path` a copy of the remote place.
@@ -316,7 +321,7 @@ class MirroredWorkdir(Workdir):
     Raises:
       Unavailable: the remote place has not answered in half a minute.
     """
-    for wait in (*PUSH_WAITS, None):
+    for wait in (*self._waits, None):
       try:
         return self._push()
       except Exception as error:  # Whatever a remote place raises.
@@ -351,6 +356,8 @@ def open_workdir(name):
 
   A remote one is copied to this machine at first, and back in the end.
 
+  name: see `find_workdir`.
+
   Raises:
     UserError: it is in use, cannot be written to, or is of no known kind.
   """
@@ -360,21 +367,25 @@ def open_workdir(name):
     # leaves in the opposite order.
     def hold():
       found = find_workdir(name)
-      held.enter_context(lock(found.home, name=name))
+      held.enter_context(lock(found.home, name=found.name))
       found.pull()
       held.callback(found.push)
       opened.append(found)
     processes.on_leader(hold)
     # The other processes never touch theirs.
-    yield opened[0] if opened else Workdir(name)
+    yield opened[0] if opened else Workdir(str(name))
 
 
 def find_workdir(name):
   """The `Workdir` called `name`: its own directory, or that of its mirror.
 
+  name: a path, a remote place (`gs://…`), or a `Workdir` itself.
+
   Raises:
     UserError: a remote place of no known kind.
   """
+  if isinstance(name, Workdir):
+    return name
   name = str(name)
   if not paths.is_remote(name):
     return Workdir(name)

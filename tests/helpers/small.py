@@ -60,11 +60,30 @@ def tiny(method='dc', **changes):
   return c
 
 
+class AskedAt(preemption.StopFlag):
+  """A `StopFlag` that is set at the given one of the times that one hears.
+
+  after: `() -> bool`, whether times count already.
+  """
+
+  def __init__(self, times, after=lambda: True):
+    super().__init__()
+    self._left, self._after = times, after
+
+  def hear(self, *values):
+    """Asks, if it is time."""
+    self._left -= bool(self._after())
+    if not self._left:
+      self.note(signal.SIGTERM)
+    return super().hear(*values)
+
+
 @contextlib.contextmanager
-def started(c, workdir, images=None):
+def started(c, workdir, images=None, stopping=None):
   """Yields the `setup.Run` of a configuration, as `run.run` starts it.
 
   images: see `setup.start`; a function of the `Experiment` that gives them.
+  stopping: a `StopFlag`, if another than one that is never set.
   """
   settings = json.loads(c.to_json())
   with contextlib.ExitStack() as held:
@@ -74,7 +93,7 @@ def started(c, workdir, images=None):
     experiment = setup.build(c)
     held.callback(experiment.close)
     yield setup.start(
-        experiment, home, log, preemption.StopFlag(), meter,
+        experiment, home, log, stopping or preemption.StopFlag(), meter,
         workdirs.fingerprint(settings, run.FREE_ENTRIES),
         images and images(experiment))
 
