@@ -1,5 +1,6 @@
 """Whole runs on digits in this process, on eight devices."""
 
+import json
 
 import jax
 import jax.numpy as jnp
@@ -8,84 +9,76 @@ import pytest
 import small
 import toy
 
-from dasm_jax import methods, objectives, segments
-from dasm_jax.distill import run, setup
+from dasm_jax import segments, streams
+from dasm_jax.distill import initialise, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
-from dasm_jax.runtime import devices, preemption, timing
-from dasm_jax.training import ensemble, scoring
+from dasm_jax.runtime import checkpoint, devices, preemption
+from dasm_jax.streams import Stream
 from dasm_jax.types import Batch, Synthetic
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
+def tiny(method, **changes):
+  """A configuration whose network has one block."""
+  return small.tiny(method, network__depth=1, **changes)
+
+
+def images_of(workdir):
+  """The images of a run's set, and their factor."""
+  with np.load(workdir / 'synthetic.npz') as file:
+    return file['images'], int(file['factor'])
+
+
+def progress_of(c, workdir, index):
+  """The `Progress` that a run has left of a segment."""
+  with small.started(c, workdir) as made:
+    phase = made.experiment.plan[index]
+    folder = workdir / setup.folder_of(made.experiment, phase)
+    with checkpoint.open_checkpoints(folder, made.fingerprint) as saved:
+      return saved.latest(initialise.progress_shapes(made, phase))[1]
+
+
+@pytest.mark.slow
 def test_one_segment_is_the_base_method(tmp_path):
   """A loop over the method, with no window, probe or replay in sight."""
-  config = small.tiny('dc', segments__number=1, segments__window='aligned',
-                segments__replay=.25, method__steps=5)
-  run.run(config, tmp_path)
-  job = setup.build(config)
-  labels = job.dataset.train.labels
+  config = tiny('dc', segments__number=1, segments__window='aligned',
+                      segments__replay=.25, method__steps=5)
+  run.run(config, small.measured(tmp_path))
+  made = setup.build(config)
+  labels = made.dataset.train.labels
   members = [np.flatnonzero(labels == c) for c in range(10)]
-  first = segments.first_images(members, labels, np.zeros(len(labels), bool), 2,
-                                [config.seed, 1, 0])
-  images = jnp.asarray(job.dataset.train.images[first], 'float32') / 255
-  mean, std = (jnp.asarray(x) for x in (job.codec.mean, job.codec.std))
+  first = segments.first_images(
+      members, labels, np.zeros(len(labels), bool), 2,
+      streams.seed(config.seed, Stream.FIRST_IMAGES, 0))
+  images = jnp.asarray(made.dataset.train.images[first], 'float32') / 255
+  mean, std = (jnp.asarray(x) for x in (made.codec.mean, made.codec.std))
   syn = Synthetic(
       (images - mean) / std,
       jnp.broadcast_to(jnp.eye(10)[:, None], (10, 2, 10)), jnp.float32(.01))
-  method = methods.build(job.network, 10, job.codec, config.method,
-                         objectives.Correction(), images=2,
-                         axis_name=devices.AXIS)
-  data = streaming.fetch(setup.place_data(job)[0], None)
+  method = setup.build_method(made, made.plan[0])
+  data = streaming.fetch(
+      streaming.place_dataset(made.dataset, made.codec)[0], None)
   around = sources.ClassWindows(
       jnp.arange(10), jnp.ones(10), data.everything, data.everything,
       Batch(jnp.zeros((10, 0, 8, 8, 1)), jnp.zeros((10, 0, 10))))
-  key = jax.random.fold_in(jax.random.key(config.seed), 0)
-  made = toy.on_devices(toy.Toy(method, method.init(key, syn), data, around,
-                                key))
-  state, _ = devices.chunk(method)(made.state, data, made.pool, key, 5)
-  with np.load(tmp_path / 'synthetic.npz') as file:
-    np.testing.assert_array_equal(
-        file['images'], toy.gather(made, state).syn.images)
-
-
-@pytest.fixture
-def hollow(monkeypatch):
-  """Compiles nothing: steps that only count, probes that know the index."""
-  def chunk(method):
-    def call(state, data, pool, key, steps):
-      counts = np.asarray(pool.window.counts)
-      assert counts.min() >= 8  # never fewer than a real batch
-      return state._replace(step=state.step + steps), {
-          'match/loss': jnp.float32(1)}
-    return call
-  def scores(network, name):
-    def call(probes, data):
-      n = len(data.labels)
-      return np.arange(n, dtype='float32'), np.full(10, .5, 'float32')
-    return call
-  def trained(*_):
-    return lambda *_: {'kernel': jnp.zeros(1)}
-  monkeypatch.setattr(devices, 'chunk', chunk)
-  monkeypatch.setattr(scoring, 'difficulty_scores', scores)
-  monkeypatch.setattr(ensemble, 'train_on_set', trained)
-  monkeypatch.setattr(scoring, 'train_probes', trained)
-  small.unmeasured(monkeypatch)
+  key = jax.random.key(config.seed)
+  begun = method.init(streams.key(key, Stream.FIRST_STATE, 0), syn)
+  key = streams.key(key, Stream.SWEEPS, 0)
+  many = toy.on_devices(toy.Toy(method, begun, data, around, key))
+  state, _ = devices.chunk(method)(many.state, many.data, many.pool, key, 5)
+  np.testing.assert_array_equal(
+      images_of(tmp_path)[0], toy.gather(many, state).syn.images)
 
 
 @pytest.mark.parametrize('fall, ends', [(0., (.2, .2)), (1., (.2, 0.))])
 def test_correction_may_fall_over_segments(fall, ends):
-  job = setup.build(small.tiny('dc', sdc__ratio=.2, sdc__fall=fall))
-  found = [setup.correction_of(job.config, job, part) for part in job.plan]
+  made = setup.build(tiny('dc', sdc__ratio=.2, sdc__fall=fall))
+  found = [setup.correction_of(made.config, made, part) for part in made.plan]
   assert [(one.start, one.end) for one in found] == [(x, x) for x in ends]
   assert all(one.relative for one in found)
-  # Each segment's program has its own strength, resumed or not.
-  compiled = {}
-  for part in job.plan:
-    run._compiled_chunks(job, part, setup.build_method(job, part), compiled)
-  assert len(compiled) == len(set(ends))
 
 
 @pytest.mark.parametrize('change, want', [
@@ -93,101 +86,125 @@ def test_correction_may_fall_over_segments(fall, ends):
     ({'weight': .1, 'end_weight': 0.}, (.1, 0, False)),
     ({'end_weight': .1}, (0, .1, False))])
 def test_correction_may_rise_within_a_segment(change, want):
-  job = setup.build(small.tiny('dc', **{
+  made = setup.build(tiny('dc', **{
       f'sdc__{name}': value for name, value in change.items()}))
-  assert setup.correction_of(job.config, job, job.plan[0])[:2] == want[:2]
-  assert setup.correction_of(job.config, job, job.plan[0]).relative == want[2]
+  found = setup.correction_of(made.config, made, made.plan[0])
+  assert (found.start, found.end, found.relative) == want
 
 
-@pytest.mark.parametrize('window, match', [
-    *((name, 'new') for name in segments.WINDOWS), ('aligned', 'union')])
-def test_every_window(window, match, hollow, tmp_path):
-  config = small.tiny(segments__window=window, segments__match=match,
-                      syn__ipc=5)
-  found = run.run(config, tmp_path)
-  assert found['segments'] == 2 and found['window'] == window
+def coreset(**changes):
+  """Images of DASM's windows that no step moves."""
+  return tiny('aligned', method__steps=0, **changes)
+
+
+def ran(config, workdir):
+  """Asserts what a run of two segments leaves; `Progress` of the last one."""
+  found = run.run(config, small.measured(workdir))
+  assert found['segments'] == 2 and found['method'] == 'aligned'
+  assert found['window'] == config.segments.window
   for name in small.PICTURES:
-    assert (tmp_path / name).exists()
+    assert (workdir / name).exists()
+  ends = [progress_of(config, workdir, index) for index in range(2)]
+  for one in ends:  # never fewer than a real batch
+    assert np.asarray(one.window.counts).min() >= config.method.batch
+  return ends[1]
 
 
-def test_segments_start_from_different_images(hollow, tmp_path):
-  # Nothing moves here: what is left is what the segments started from.
-  run.run(small.tiny(syn__ipc=6, segments__number=3), tmp_path)
-  with np.load(tmp_path / 'synthetic.npz') as file:
-    images = file['images'].reshape(60, -1)
+@pytest.mark.parametrize('window', sorted({*segments.WINDOWS} - {'aligned'}))
+def test_every_window(window, tmp_path):
+  ran(coreset(segments__window=window, syn__ipc=5, method__batch=8), tmp_path)
+
+
+def test_segments_start_from_different_images(tmp_path):
+  # All may see all images, so that nothing but who had them tells them apart.
+  run.run(coreset(syn__ipc=6, segments__number=3,
+                  segments__window='everything'), small.measured(tmp_path))
+  images = images_of(tmp_path)[0].reshape(60, -1)
   assert len({image.tobytes() for image in images}) == 60
 
 
-def test_aligned_coreset(hollow, tmp_path):
+def test_aligned_coreset(tmp_path):
   """Real images of the segments' windows, at each factor, and no step."""
-  config = small.tiny('aligned', syn__ipc=4, syn__factor=2, method__steps=0,
-                      method__batch=1)
-  found = run.run(config, tmp_path)
-  assert (found['segments'], found['method']) == (2, 'aligned')
-  job = setup.build(config)
-  images = job.dataset.train.images
-  with np.load(tmp_path / 'synthetic.npz') as file:
-    saved, factor = np.rint(255 * file['images']), int(file['factor'])
+  config = coreset(syn__ipc=4, syn__factor=2, method__batch=1,
+                   segments__probe_epochs=40)
+  judged, dropped = ran(config, tmp_path), 0
+  train = setup.build(config).dataset.train
+  saved, factor = images_of(tmp_path)
+  saved = np.rint(255 * saved)
   assert saved.shape == (10, 4, 8, 8, 1) and factor == 2
   # Cells are every second pixel of a real image.
-  halved = images[:, ::2, ::2].reshape(len(images), -1)
+  halved = train.images[:, ::2, ::2].reshape(len(train.images), -1)
   cells = saved.reshape(10, 4, 2, 4, 2, 4).transpose(0, 1, 2, 4, 3, 5)
   for c in range(10):
-    members = np.flatnonzero(job.dataset.train.labels == c)
+    members = np.flatnonzero(train.labels == c)
+    members = members[np.argsort(np.asarray(judged.scores)[members])]
     hits = (cells[c].reshape(16, 1, -1) == halved[members]).all(-1)
     assert hits.any(1).all()
-    # Scores are indices, half are known: the second half of the set holds
-    # none of the easiest gamma / 2 images.
-    easy = int(config.segments.gamma / 2 * len(members))
+    # The second half of the set holds none of the easiest that its networks
+    # know.
+    easy = int(config.segments.gamma * judged.accuracy[c] * len(members))
     assert hits[8:, easy:].any(1).all() and not hits[8:, :easy].any()
+    dropped += easy
+  assert dropped > 50
   assert not (tmp_path / 'metrics.jsonl').read_text().count('match/loss')
 
 
-def test_real_steps_of_idc_with_union(tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
-  config = small.tiny(
-      'idc', segments__match='union', segments__window='everything',
-      syn__factor=2, sdc__ratio=.2, method__steps=4)
-  run.run(config, tmp_path)
+@pytest.mark.slow
+def test_real_steps_of_idc_with_union(tmp_path):
+  config = tiny(
+      'idc', segments__match='union', segments__window='aligned',
+      syn__factor=2, sdc__ratio=.2, method__steps=4, method__augment='',
+      method__net_augment='')
+  run.run(config, small.measured(tmp_path))
   rows = small.rows_of(tmp_path)
   assert [row['step'] for row in rows] == [2, 2, 4]
   assert all(row['sdc/difficulty'] > 0 for row in rows[:-1])
-  with np.load(tmp_path / 'synthetic.npz') as file:
-    assert 0 <= file['images'].min() and file['images'].max() <= 1
-    assert int(file['factor']) == 2
+  images, factor = images_of(tmp_path)
+  assert 0 <= images.min() and images.max() <= 1 and factor == 2
 
 
-def test_loss_that_is_no_number(hollow, tmp_path, monkeypatch):
-  def chunk(method):
-    return lambda state, *_: (state, {'match/loss': jnp.float32('nan')})
-  monkeypatch.setattr(devices, 'chunk', chunk)
+def simple(**changes):
+  """DM of sweeps that compile quickly."""
+  return tiny('dm', method__augment='', segments__window='everything',
+                    **changes)
+
+
+def test_loss_that_is_no_number(tmp_path):
   with pytest.raises(UserError, match='nan at segment 1, step 3.*method.lr'):
-    run.run(small.tiny(), tmp_path)
+    run.run(simple(method__lr=1e30), small.measured(tmp_path))
 
 
-def test_a_row_is_of_all_its_steps_whenever_it_was_stopped(
-    tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
-  c = small.tiny('dm', segments__number=1, method__steps=6, run__chunk=3)
-  run.run(c, tmp_path / 'straight')
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 0.)  # a step a call
-  heard, calls = preemption.StopFlag.hear, []
-  def hear(self, *values):
-    calls.append(values)
-    # The first call has three steps; those before it hear without values.
-    if sum(map(bool, calls)) == 2:
-      self.note(15)
-    return heard(self, *values)
-  with monkeypatch.context() as during:
-    during.setattr(preemption.StopFlag, 'hear', hear)
-    with pytest.raises(preemption.Stopped, match='segment 1, step 4'):
-      run.run(c, tmp_path / 'stopped')
-  assert [row['step'] for row in small.rows_of(tmp_path / 'stopped')] == [3]
-  run.run(c, tmp_path / 'stopped')
-  one, other = (small.rows_of(tmp_path / name) for name in (
-      'straight', 'stopped'))
-  assert [row['step'] for row in one[:2]] == [3, 6]
-  for a, b in zip(one, other, strict=True):
-    assert a['step'] == b['step']
-    for name in set(a) - {'segment', 'step', 'time', 'seconds'}:
+@pytest.mark.slow
+def test_a_stopped_run_has_the_rows_and_the_set_of_another(tmp_path):
+  """A row is of all its steps, and a segment corrected as it should be."""
+  def leave(name, stops):
+    path = small.measured(tmp_path / name)
+    for index, times in stops:
+      def begun(path=path, index=index):
+        return (path / f'segment_{index}').exists()
+      with small.started(c, path, calls_of_a_step, small.AskedAt(
+          times, begun)) as made, pytest.raises(
+              preemption.Stopped, match=f'segment {index}, step {times - 1};'):
+        run.distill(made)
+    with small.started(c, path, calls_of_a_step) as made:
+      run.distill(made)
+    return small.rows_of(path), images_of(path)[0]
+
+  def calls_of_a_step(made):  # there is room for the images of one
+    return streaming.place_dataset(
+        made.dataset, made.codec, small.buffer_mb(10 * c.method.batch))
+  # The last segment is not corrected: its program is another one.
+  c = simple(method__steps=12, run__chunk=3, sdc__ratio=.2, sdc__fall=1.,
+             dataset__stream='always')
+  straight, images = leave('straight', [])
+  # Heard once before the first sweep, then after each.
+  stopped, others = leave('stopped', [(1, 5), (2, 2)])
+  assert [(row['segment'], row['step']) for row in straight] == [
+      (1, 3), (1, 6), (2, 3), (2, 6), (None, 12)]
+  for a, b in zip(straight, stopped, strict=True):
+    assert a.keys() == b.keys()
+    for name in a.keys() - {'segment', 'time', 'seconds'}:
       np.testing.assert_allclose(a[name], b[name], 1e-6)
+  np.testing.assert_array_equal(images, others)
+  assert json.loads((tmp_path / 'stopped/results.json').read_text())[
+      'method'] == 'dm'
