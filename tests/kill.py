@@ -37,6 +37,11 @@ TINY = {
     'run.save_seconds': 0.0}
 
 
+# Nothing that takes long to compile, and nobody judges the images.
+QUICK = {
+    'config': 'configs/digits.py:ipc=2,method=dm,segments=2',
+    'network__depth': 1, 'method__augment': '', 'method__net_steps': 0,
+    'eval__augment': '', 'segments__window': 'everything'}
 # Trajectories on streamed images, half of whose time the experts take.
 EXPERTS = {
     'config': 'configs/digits.py:ipc=2,method=mtt,segments=2',
@@ -48,20 +53,23 @@ EXPERTS = {
     'segments__probe_real_steps': None, 'eval__epochs': 300}
 
 
-def environment(cache, devices=1):
-  """Of a process that compiles quickly, and only what is not in `cache`."""
+def environment(cache, devices=1, keep=True):
+  """Of a process that compiles quickly, and only what is not in `cache`.
+
+  keep: whether it adds to that; one that is killed would leave half a file.
+  """
   return toy.environment(
       XLA_FLAGS=os.environ.get('XLA_FLAGS', ''),
       JAX_COMPILATION_CACHE_DIR=str(cache),
       JAX_NUM_CPU_DEVICES=str(devices), JAX_DISABLE_MOST_OPTIMIZATIONS='1',
-      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0')
+      JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0' if keep else '3600')
 
 
 def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
-          flags=None, devices=1, **changes):
+          flags=None, devices=1, keep=True, **changes):
   """The process of such a run; `changes` as in `TINY`, `__` for a dot.
 
-  None leaves an entry out.
+  None leaves an entry out. devices, keep: see `environment`.
   """
   entries = TINY | {k.replace('__', '.'): v for k, v in changes.items()}
   return subprocess.Popen(
@@ -71,7 +79,7 @@ def start(workdir, cache, config='configs/digits.py:ipc=2,method=dc,segments=2',
        *(f'--config.{name}={value}' for name, value in entries.items()
          if value is not None)],
       cwd=toy.ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env=environment(cache, devices))
+      env=environment(cache, devices, keep))
 
 
 def finish(process):
@@ -109,7 +117,7 @@ def killed(workdir, cache, seconds, rng, most=2, **changes):
   seconds: that a run takes which nobody kills.
   """
   for kills in range(most):
-    process = start(workdir, cache, **changes)
+    process = start(workdir, cache, keep=False, **changes)
     try:
       process.communicate(timeout=rng.uniform(0.3, 1) * seconds)
     except subprocess.TimeoutExpired:
@@ -121,7 +129,7 @@ def killed(workdir, cache, seconds, rng, most=2, **changes):
     if process.returncode:
       raise RuntimeError(f'status {process.returncode} after {kills} kills')
     return kills
-  finish(start(workdir, cache, **changes))
+  finish(start(workdir, cache, keep=False, **changes))
   return most
 
 

@@ -60,8 +60,8 @@ def ran(environment, *arguments):
 
 COPY = '''
 import pathlib, sys
-from dasm_jax.paths import path_of
-source, target = map(path_of, sys.argv[1:])
+from dasm_jax.runtime.paths import to_path
+source, target = map(to_path, sys.argv[1:])
 def copy(source, target):
   if source.is_dir():
     for entry in source.iterdir():
@@ -73,6 +73,7 @@ copy(source, target)
 '''
 
 
+@pytest.mark.slow
 def test_a_run_lives_in_a_bucket(bucket, tmp_path, monkeypatch):
   """Data and workdir in it; the machine is lost, another one goes on."""
   rng = np.random.default_rng(0)
@@ -87,8 +88,9 @@ def test_a_run_lives_in_a_bucket(bucket, tmp_path, monkeypatch):
   environment = kill.environment(tmp_path / 'xla') | {
       'XDG_CACHE_HOME': str(cache)}
   ran(environment, '-c', COPY, tmp_path / 'tfds', 'gs://bucket/tfds')
-  changes = dict(dataset__name='pairs', dataset__stream='always',
-                 dataset__workers=1, eval__networks=1)
+  changes = kill.QUICK | dict(
+      dataset__name='pairs', dataset__stream='always', dataset__workers=1,
+      eval__networks=1)
 
   def start(workdir, where):
     monkeypatch.setenv('XDG_CACHE_HOME', str(cache))
@@ -97,7 +99,7 @@ def test_a_run_lives_in_a_bucket(bucket, tmp_path, monkeypatch):
   kill.finish(start(tmp_path / 'straight', tmp_path / 'tfds'))
   process = start('gs://bucket/runs/one', 'gs://bucket/tfds')
   for line in process.stdout:
-    if line.startswith('segment 2: '):
+    if line.startswith('segment 1/2  step 5/5'):
       process.send_signal(signal.SIGTERM)
       break
   _, errors = process.communicate(timeout=300)

@@ -4,6 +4,7 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import runpy
 import subprocess
 import sys
 
@@ -81,11 +82,10 @@ FILES = {
 }
 
 
-def call(arguments, **more):
+def call(arguments, cwd=toy.ROOT, module='dasm_jax.main', **more):
   return subprocess.run(
-      [sys.executable, '-m', 'dasm_jax.main', *arguments], text=True,
-      cwd=toy.ROOT, timeout=120, capture_output=True,
-      env=toy.environment(**more))
+      [sys.executable, '-m', module, *arguments], text=True, cwd=cwd,
+      timeout=120, capture_output=True, env=toy.environment(**more))
 
 
 @pytest.fixture(scope='module')
@@ -134,9 +134,13 @@ def test_mistake_does_not_claim_the_workdir(tmp_path):
 
 
 def test_workdir_that_cannot_be(tmp_path):
-  (tmp_path / 'file').touch()
-  done = call([DIGITS, f'--workdir={tmp_path / "file"}'])
+  # The one that is not named; what may change in it does not choose it.
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'digits-seed=1').touch()
+  done = call([f'--config={toy.ROOT / "configs" / "digits.py"}',
+               '--config.run.chunk=5', '--config.seed=1'], tmp_path)
   assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert "'runs/digits-seed=1'" in done.stderr
   assert 'choose one that you may write to' in done.stderr
 
 
@@ -172,9 +176,6 @@ def test_default_workdir_names_what_was_set():
   long = main.default_workdir('digits.py', ['dataset.name=' + 200 * 'x'])
   assert len(long) < 130 and long != main.default_workdir(
       'digits.py', ['dataset.name=' + 199 * 'x' + 'y'])
-  # What may change in a workdir does not choose it.
-  assert main._entries(['--config.run.chunk=5', '--config.seed=1', '--x']) == [
-      'seed=1']
 
 
 @pytest.mark.parametrize('arguments', [
@@ -194,20 +195,22 @@ def test_default_workdir():
   assert name('x.py:a=../..').count('/') == 1
 
 
-@pytest.mark.parametrize('call, code, text', [
-    (['-m', 'dasm_jax'], 1, 'dasm_jax.evaluate'),
-    (['-m', 'dasm_jax.main', '--config=configs/digits.py', '--dry_run',
-      '--config.eval.epochs=3', '--workdir={}'], 2,
-     'eval.epochs (400 there, 3 here); choose another --workdir or delete this '
-     'one, or measure its set by dasm_jax.evaluate --set=')])
-def test_more_mistakes(call, code, text, tmp_path):
-  tree = main._tree('configs/digits.py').to_dict()
+def test_a_dry_run_refuses_a_workdir_of_another_configuration(tmp_path):
+  tree = runpy.run_path(str(toy.ROOT / 'configs' / 'digits.py'))['get_config'](
+      '').to_dict()
   (tmp_path / 'config.json').write_text(json.dumps(tree))
-  done = subprocess.run(
-      [sys.executable, *(part.format(tmp_path) for part in call)], text=True,
-      cwd=toy.ROOT, env=toy.environment(), capture_output=True)
-  assert done.returncode == code and text in done.stderr
-  assert done.stderr.count('\n') == 1
+  done = call([DIGITS, '--dry_run', '--config.eval.epochs=3',
+               f'--workdir={tmp_path}'])
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert ('eval.epochs (400 there, 3 here); choose another --workdir or delete '
+          'this one, or measure its set by dasm_jax.evaluate --set='
+          ) in done.stderr
+
+
+def test_the_package_is_the_command():
+  done = call([], module='dasm_jax')
+  assert done.returncode == 2
+  assert done.stderr.startswith('error: --config is missing')
 
 
 def test_help_may_be_read_in_part():

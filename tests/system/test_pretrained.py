@@ -1,9 +1,10 @@
 """Matching networks that were trained before: kept, drawn, never twice."""
 
-import functools
+import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 import small
 import toy
@@ -12,9 +13,8 @@ from dasm_jax import config
 from dasm_jax.distill import feeding, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.methods import inner_network
-from dasm_jax.runtime import devices, logging, preemption
-from dasm_jax.runtime import workdir as workdirs
-from dasm_jax.training import expert_store, experts, resumable
+from dasm_jax.runtime import devices, preemption
+from dasm_jax.training import expert_store, experts
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
@@ -38,8 +38,8 @@ def rows_of(made, variables):
 
 
 def test_a_network_begins_as_one_of_them():
-  made = with_starts('dc', net_steps=0, inner=2)
-  step, state, seen = jax.jit(made.method.step), made.state, []
+  made = with_starts('dm', net_steps=0, inner=2, augment='')
+  step, state, seen = jax.jit(toy.sweep(made.method)), made.state, []
   assert not rows_of(made, state.variables)
   for _ in range(12):
     state, _ = step(state, made.data, made.pool, made.key)
@@ -47,13 +47,14 @@ def test_a_network_begins_as_one_of_them():
   assert len(seen) == 12 and seen[::2] == seen[1::2]  # each lives two sweeps
   assert len(set(seen)) > 1
   # What it had learned of its old momentum goes with the old network.
-  assert not any(x.any() for x in jax.tree.leaves(state.net_moments))
+  assert not any(x.any() for x in jax.tree.leaves(state.net_opt_state))
 
 
 def test_all_are_drawn_about_as_often():
-  made = with_starts('dc')
-  draw = jax.jit(jax.vmap(functools.partial(
-      inner_network.new_network, toy.network(), made.data)))
+  made, network, tx = with_starts('dc'), toy.network(), optax.sgd(.1)
+  old = network.init(jax.random.key(0))
+  draw = jax.jit(jax.vmap(lambda key: inner_network.beginner(network, tx)(
+      True, (old, tx.init(old.params)), made.data, key)[0]))
   drawn = draw(jax.random.split(jax.random.key(0), 200))
   ravel = jax.vmap(experts.flat_parameters(toy.network())[0])
   same = (ravel(drawn)[:, None] == made.data.starts).all(-1)
@@ -63,11 +64,12 @@ def test_all_are_drawn_about_as_often():
 def test_many_devices_do_as_one():
   kept = {}
   for axis_name in (None, devices.AXIS):
-    made = with_starts('dm', axis_name=axis_name, warmup=1)
+    made = with_starts('dm', axis_name=axis_name, warmup=1, augment='',
+                       net_augment='')
     if axis_name is None:
       state = made.state
       for _ in range(3):
-        state, _ = jax.jit(made.method.step)(
+        state, _ = jax.jit(toy.sweep(made.method))(
             state, made.data, made.pool, made.key)
     else:
       many = toy.on_devices(made)
@@ -78,85 +80,86 @@ def test_many_devices_do_as_one():
   toy.leaves_close(kept[None], kept[devices.AXIS], rtol=1e-4, atol=1e-5)
 
 
-# ---- a job
+# ---- a run
 
 
 def tiny(method='dc', **changes):
   """A configuration of seconds, with three networks of two epochs."""
   return small.tiny(method, **{**dict(
       method__pretrained=3, method__pretrained_epochs=2, method__net_lr=0.1,
-      method__net_batch=128, method__net_augment=''), **changes})
+      method__net_batch=128, method__net_augment='', network__depth=1),
+      **changes})
 
 
-def opened(folder, c, watch=None):
-  """A job, its data on the devices, and its `ExpertStore`."""
-  made = setup.build(c)
-  data = setup.place_data(made)[0]
-  with logging.RunLog(folder) as log:
-    return made, data, experts.open_experts(
-        made, workdirs.Workdir(folder / 'run'), data, log, resumable.Keeper(
-            folder, '', 1e9, watch or preemption.StopFlag(), lambda: None))
+def opened(workdir, c, stopping=None):
+  """The `ExpertStore` of a run that starts there."""
+  with small.started(c, workdir, stopping=stopping) as made:
+    return made.experts
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('trained')
-  return folder, *opened(folder, tiny())
+  """The workdir of a run whose networks are trained, and the run."""
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  with small.started(tiny(), workdir) as made:
+    return workdir, made
 
 
 def test_they_are_what_experts_end_as(trained, tmp_path):
-  _, made, data, buffer = trained
-  _, _, whole = opened(tmp_path, small.tiny(
+  made = trained[1]
+  whole = opened(tmp_path / 'run', small.tiny(
       'mtt', experts__number=3, experts__epochs=2, experts__lr=0.1,
-      experts__batch=128, experts__augment='', method__last_epoch=0))
+      experts__batch=128, experts__augment='', method__last_epoch=0,
+      network__depth=1))
   want = expert_store.read_rows(whole, range(3), [2] * 3)
-  np.testing.assert_array_equal(feeding.network_starts(buffer), want)
+  np.testing.assert_array_equal(feeding.network_starts(made.experts), want)
   assert not (want == expert_store.read_rows(whole, range(3), [1] * 3)).all(
       1).any()
-  assert buffer.path(0).stat().st_size == 4 * want.shape[1]  # no other epoch
-  with feeding.open_feed(made, made.plan[0], None, None, None, data, buffer,
-                         None, None, None, None) as feed:
+  # No other epoch is kept.
+  assert made.experts.path(0).stat().st_size == 4 * want.shape[1]
+  with feeding.open_feed(
+      made, made.experiment.plan[0], None, None, None) as feed:
     given, steps = feed(feeding.Position(0), 4)
   assert steps == 4
   np.testing.assert_array_equal(given.starts, want)
 
 
 def test_they_are_trained_as_between_sweeps():
-  c = config.expert_settings(tiny('idc', method__net_augment='flip'))
-  recipe = experts.expert_recipe(c, setup.build(tiny('idc')).codec)
+  c = tiny('idc', method__net_augment='flip')
+  recipe = experts.expert_recipe(config.expert_settings(c),
+                                 setup.build(c).codec)
   assert (recipe.lr, recipe.momentum, recipe.weight_decay, recipe.batch,
           recipe.strategy, recipe.mode, recipe.cutmix) == (
               .1, .9, 5e-4, 128, 'flip', 'idc', .5)
 
 
 def test_only_missing_ones_are_trained_again(trained):
-  folder, _, _, buffer = trained
-  before = feeding.network_starts(buffer)
-  times = [buffer.path(k).stat().st_mtime_ns for k in range(3)]
-  buffer.path(1).unlink()
-  soon = preemption.StopFlag()
-  soon.note(15)
+  workdir, store = trained[0], trained[1].experts
+  before = feeding.network_starts(store)
+  times = [store.path(k).stat().st_mtime_ns for k in range(3)]
+  store.path(1).unlink()
   with pytest.raises(preemption.Stopped, match='saved 2 experts'):
-    opened(folder, tiny(), soon)
-  assert list(buffer.folder.glob('*.part')) == [buffer.part(1)]
+    opened(workdir, tiny(), small.AskedAt(1))
+  assert list(store.folder.glob('*.part')) == [store.part(1)]
   # Runs of another seed and rate of images share them.
-  _, _, again = opened(folder, tiny(seed=3, method__lr=0.5))
-  assert again == buffer
+  again = opened(workdir, tiny(seed=3, method__lr=0.5))
+  assert again == store
   np.testing.assert_array_equal(feeding.network_starts(again), before)
   assert [a == b for a, b in zip(times, [
       again.path(k).stat().st_mtime_ns for k in range(3)],
       strict=True)] == [True, False, True]
   # Those of another rate are others.
-  assert experts._identity(
-      setup.build(tiny(method__net_lr=0.2))) != experts._identity(
-      setup.build(tiny()))
+  assert len([*store.folder.parent.iterdir()]) == 1
+  with pytest.raises(preemption.Stopped, match='saved 0 experts'):
+    opened(workdir, tiny(method__net_lr=0.2), small.AskedAt(1))
+  assert len([*store.folder.parent.iterdir()]) == 2
 
 
-def test_whole_run(tmp_path, monkeypatch):
-  small.unmeasured(monkeypatch)
-  c = tiny(method__pretrained=2, method__pretrained_epochs=1,
-           network__norm='batch', segments__number=1)
-  results = run.run(c, tmp_path / 'run')
+@pytest.mark.slow
+def test_whole_run(tmp_path):
+  c = tiny('dm', method__pretrained=2, method__pretrained_epochs=1,
+           method__augment='', network__norm='batch', segments__number=1)
+  results = run.run(c, small.measured(tmp_path / 'run'))
   assert results['segments'] == 1
   folder, = (tmp_path / 'experts').iterdir()
   assert len(list(folder.glob('expert_*.bin'))) == 2
@@ -168,7 +171,7 @@ def test_without_them_nothing_is_kept(tmp_path):
   for method in ('dc', 'dm', 'sre2l'):
     c = small.tiny(method)
     assert config.expert_settings(c) is None and not c.method.get('pretrained')
-  assert opened(tmp_path, small.tiny())[2] is None
+  assert opened(tmp_path / 'run', small.tiny()) is None
   assert not (tmp_path / 'experts').exists()
   assert feeding.network_starts(None) is None
 
@@ -181,8 +184,9 @@ def test_what_cannot_work_says_so(tmp_path, changes, text):
     run.run(tiny(**changes), tmp_path / 'run')
 
 
-def test_room_is_checked_before(tmp_path, monkeypatch):
-  monkeypatch.setattr(expert_store, 'DISK_MARGIN', 2 ** 62)
+def test_room_is_checked_before(tmp_path):
+  number = shutil.disk_usage(tmp_path).free // 9_000_000 + 1  # bytes each
   with pytest.raises(UserError, match='use --workdir on a larger disk, or '
                      'fewer --config.method.pretrained'):
-    opened(tmp_path, tiny())
+    opened(tmp_path / 'run', tiny(
+        method__pretrained=number, network__depth=2, network__width=512))

@@ -1,5 +1,6 @@
 """Workdirs in far places: what is there after a push, what comes back."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -10,7 +11,7 @@ import small
 
 from dasm_jax.distill import run
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import preemption, timing
+from dasm_jax.runtime import preemption
 from dasm_jax.runtime import workdir as workdirs
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -49,27 +50,39 @@ def test_brings_back_what_is_there_and_nothing_else(tmp_path):
   assert tree(near) == {'x/both': 'far'}
 
 
-def test_results_come_last(tmp_path, monkeypatch):
-  near = tmp_path / 'near'
-  near.mkdir()
+class Far(type(pathlib.Path())):
+  """A path of a far place, which notes what is written, and may be lost."""
+  wrote, failures = [], []
+
+  def write_bytes(self, data):
+    """Writes, if the place is there."""
+    if self.failures:
+      raise OSError(f'lost {self.failures.pop()}')
+    self.wrote.append(self.name)
+    return super().write_bytes(data)
+
+
+@pytest.fixture
+def far(tmp_path):
+  """The far place."""
+  Far.wrote, Far.failures = [], []
+  return Far(tmp_path / 'far')
+
+
+def test_results_come_last(far, tmp_path):
+  place = workdirs.MirroredWorkdir(far, tmp_path / 'near')
+  place.pull()
   for name in ('results.json', 'synthetic.npz', 'a', 'z'):
-    (near / name).write_text(name)
-  place, sent = workdirs.MirroredWorkdir(tmp_path / 'far', tmp_path
-                                         / 'empty'), []
-  place.path = near
-  write = pathlib.Path.write_bytes
-  monkeypatch.setattr(pathlib.Path, 'write_bytes', lambda path, data: (
-      sent.append(path.name), write(path, data)))
+    (place.path / name).write_text(name)
   place.push()
-  assert sent[-1] == 'results.json' and len(sent) == 4
+  assert far.wrote[-1] == 'results.json' and len(far.wrote) == 4
 
 
-def test_failures_are_one_line(tmp_path, monkeypatch):
-  monkeypatch.setattr(workdirs, 'PUSH_WAITS', (0, 0))
+def test_failures_are_one_line(tmp_path):
   (tmp_path / 'file').write_text('')
   near = tmp_path / 'near'
   near.mkdir()
-  place = workdirs.MirroredWorkdir(tmp_path / 'file' / 'below', near)
+  place = workdirs.MirroredWorkdir(tmp_path / 'file' / 'below', near, (0, 0))
   (near / 'a').write_text('')
   with pytest.raises(UserError, match='cannot use --workdir') as error:
     place.push()
@@ -78,40 +91,29 @@ def test_failures_are_one_line(tmp_path, monkeypatch):
     place.pull()
   assert error.value.code == 2 and (near / 'a').exists()
   with pytest.raises(UserError, match=r"--workdir 'nosuch://x/y'"):
-    workdirs.open_workdir('nosuch://x/y').pull()
+    workdirs.find_workdir('nosuch://x/y')
 
 
-def test_a_push_is_tried_again(tmp_path, monkeypatch):
-  monkeypatch.setattr(workdirs, 'PUSH_WAITS', (0, 0))
-  place, failures = workdirs.MirroredWorkdir(tmp_path / 'far', tmp_path
-                                             / 'near'), [1, 1]
+def test_a_push_is_tried_again(far, tmp_path):
+  place = workdirs.MirroredWorkdir(far, tmp_path / 'near', (0, 0))
   place.pull()
   (tmp_path / 'near' / 'a').write_text('one')
-  write = pathlib.Path.write_bytes
-  def flaky(path, data):
-    if failures:
-      raise OSError(f'lost {failures.pop()}')
-    return write(path, data)
-  monkeypatch.setattr(pathlib.Path, 'write_bytes', flaky)
+  far.failures += [1, 1]
   place.push()
-  assert tree(tmp_path / 'far') == {'a': 'one'} and not failures
+  assert tree(far) == {'a': 'one'} and not far.failures
 
 
-def test_a_second_run_leaves_the_first_alone(tmp_path, monkeypatch):
-  far, near = tmp_path / 'far', tmp_path / 'near'
-  monkeypatch.setattr(workdirs, 'open_workdir',
-                      lambda name: workdirs.MirroredWorkdir(far, near))
-  first = workdirs.MirroredWorkdir(far, near)
-  with workdirs.lock(first.home):
-    first.pull()
-    (near / 'mine').write_text('')
-    with pytest.raises(UserError, match="'gs://bucket/run' is in use by"):
-      run.run(small.tiny('dm'), 'gs://bucket/run')
-    assert (near / 'mine').exists()
+def test_a_second_run_leaves_the_first_alone(tmp_path):
+  place = workdirs.MirroredWorkdir(tmp_path / 'far', tmp_path / 'near')
+  with workdirs.open_workdir(place):
+    (place.path / 'mine').write_text('')
+    with pytest.raises(UserError, match='far.* is in use by'):
+      run.run(small.tiny('dm'), place)
+    assert (place.path / 'mine').exists()
 
 
 def test_own_directories_are_themselves(tmp_path):
-  place = workdirs.open_workdir(tmp_path / 'runs' / 'one')
+  place = workdirs.find_workdir(tmp_path / 'runs' / 'one')
   place.pull()
   place.push()
   assert place.home == place.path
@@ -120,46 +122,43 @@ def test_own_directories_are_themselves(tmp_path):
   assert not (tmp_path / 'runs').exists()
 
 
+def tiny():
+  """Nine networks for eight devices, after sweeps that compile quickly."""
+  return small.tiny('dm', eval__networks=9, eval__epochs=6, eval__augment='',
+                    segments__number=1, method__augment='',
+                    method__net_steps=0, network__depth=1)
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory):
+  """The accuracies of a run that nobody stops."""
+  return run.run(tiny(), tmp_path_factory.mktemp('straight'))['accuracy']
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize('times, said', [
     (1, '8 of 9 networks trained on the synthetic set'),
-    (4, '8 of 9 networks trained on the synthetic set, and 1 at epoch 3/6')])
+    (2, '8 of 9 networks trained on the synthetic set, and 1 at epoch 1/6')])
 def test_a_lost_machine_goes_on_from_the_far_place(
-    times, said, tmp_path, monkeypatch):
+    times, said, straight, tmp_path):
   """Stopped in the evaluation, the machine gone, another one ends it."""
   far, near = tmp_path / 'far', tmp_path / 'near'
-
-  def place(name):
-    assert name == 'gs://bucket/run'
-    return workdirs.MirroredWorkdir(far, near)
-  config = small.tiny('dm', eval__networks=9, eval__epochs=6,
-                      segments__number=1)
-  monkeypatch.setattr(workdirs, 'open_workdir', place)
-  monkeypatch.setattr(timing, 'CALL_SECONDS', 1e-9)  # an epoch a call
-  heard, after = preemption.StopFlag.hear, []
-  def hear(self, *values):
-    if (near / 'accuracies.json').exists():
-      after.append(values)
-    if len(after) == times:
-      self.note(15)
-    return heard(self, *values)
-  with monkeypatch.context() as patch:
-    patch.setattr(preemption.StopFlag, 'hear', hear)
-    with pytest.raises(preemption.Stopped, match=f'saved {said}; ') as stopped:
-      run.run(config, 'gs://bucket/run')
+  place = functools.partial(workdirs.MirroredWorkdir, far, near)
+  with pytest.raises(preemption.Stopped, match=f'saved {said}; ') as stopped:
+    run.run(tiny(), place(), stopping=small.AskedAt(
+        times, (near / run.ACCURACIES).exists))
   assert stopped.value.code == 75
-  kept = json.loads((far / 'accuracies.json').read_text())
+  kept = json.loads((far / run.ACCURACIES).read_text())
   assert len(kept['synthetic']) == 8
   assert bool([*far.glob('unfinished/*/*')]) == (times > 1)
   shutil.rmtree(near)
-  results = run.run(config, 'gs://bucket/run')
+  results = run.run(tiny(), place())
   found = results['accuracy']['synthetic']['networks']
   assert len(found) == 9 and found[:8] == kept['synthetic']
   assert json.loads((far / 'results.json').read_text()) == results
   with np.load(far / 'synthetic.npz') as one:
     assert one['images'].shape == (10, 2, 8, 8, 1)
-  assert 'see gs://bucket/run/report.html' in (far / 'log.txt').read_text()
+  assert f'see {far}/report.html' in (far / 'log.txt').read_text()
   assert not [*near.glob('unfinished/*')]
   assert not [path for path in far.glob('unfinished/**/*') if path.is_file()]
-  monkeypatch.undo()
-  straight = run.run(config, tmp_path / 'straight')
-  assert straight['accuracy'] == results['accuracy']
+  assert straight == results['accuracy']

@@ -11,29 +11,23 @@ from dasm_jax.runtime import preemption
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
-def begun(tmp_path, monkeypatch, **changes):
+def begun(tmp_path, **changes):
   """A configuration on a folder, and the folder; its run was stopped."""
-  small.unmeasured(monkeypatch)
   root = mixed_folder(tmp_path / 'images', 40)
   config = small.tiny(
       'dm', dataset__name=f'folder:{root}', dataset__size=8,
-      method__batch=4, method__steps=6, run__chunk=1, **changes)
-  heard, times = preemption.StopFlag.hear, []
-  def hear(self, *values):
-    times.append(values)
-    if len(times) == 2:
-      self.note(15)
-    return heard(self, *values)
-  with monkeypatch.context() as patch:
-    patch.setattr(preemption.StopFlag, 'hear', hear)
-    with pytest.raises(preemption.Stopped):
-      run.run(config, tmp_path / 'run')
+      network__depth=1, segments__number=1, method__augment='',
+      method__net_steps=0, method__batch=4, method__steps=6, run__chunk=1,
+      **changes)
+  with pytest.raises(preemption.Stopped):  # after the first sweep
+    run.run(config, small.measured(tmp_path / 'run'),
+            stopping=small.AskedAt(2))
   return config, root
 
 
 @pytest.mark.parametrize('stream', ['always', 'never'])
-def test_other_pixels_are_told_of(stream, tmp_path, monkeypatch, capsys):
-  config, root = begun(tmp_path, monkeypatch, dataset__stream=stream)
+def test_other_pixels_are_told_of(stream, tmp_path, capsys):
+  config, root = begun(tmp_path, dataset__stream=stream)
   for path in root.glob('a/*.png'):  # some of them are for testing
     write(path, value=99, mode='RGB')
   capsys.readouterr()
@@ -42,8 +36,8 @@ def test_other_pixels_are_told_of(stream, tmp_path, monkeypatch, capsys):
   assert 'have changed since this run began' in said
 
 
-def test_other_labels_are_refused(tmp_path, monkeypatch, capsys):
-  config, root = begun(tmp_path, monkeypatch)
+def test_other_labels_are_refused(tmp_path, capsys):
+  config, root = begun(tmp_path)
   write(root / 'a' / 'one_more.png', value=99, mode='RGB')
   with pytest.raises(UserError, match=r'are not those that this run began with '
                      r'\(\d\d, or in other classes\).* another --workdir'):
@@ -54,16 +48,14 @@ def test_other_labels_are_refused(tmp_path, monkeypatch, capsys):
   assert 'have changed' not in capsys.readouterr().out
 
 
-def test_whitened_images_are_known_by_their_labels(
-    tmp_path, monkeypatch, capsys):
-  config, _ = begun(tmp_path, monkeypatch, dataset__zca=.1)
+def test_whitened_images_are_known_by_their_labels(tmp_path, capsys):
+  config, _ = begun(tmp_path, dataset__zca=.1)
   run.run(config, tmp_path / 'run')
   assert 'have changed' not in capsys.readouterr().out
 
 
-def test_the_log_tells_of_stops_and_the_clock_of_all_calls(
-    tmp_path, monkeypatch):
-  config, _ = begun(tmp_path, monkeypatch)
+def test_the_log_tells_of_stops_and_the_clock_of_all_calls(tmp_path):
+  config, _ = begun(tmp_path)
   log = (tmp_path / 'run' / 'log.txt').read_text()
   assert 'SIGTERM: saved segment 1, step 1; the same command' in log
   first = small.clock(tmp_path / 'run')
