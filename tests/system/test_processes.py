@@ -65,13 +65,12 @@ def test_two_processes_are_one(tmp_path):
 
 def _start(workdir, cache, count, devices, steps):
   """A run of several processes; of one with as many devices in all."""
-  return [kill.start(
-      workdir, cache, 'configs/digits.py:ipc=2,method=dm,segments=2',
-      flags=given, devices=devices // count, dataset__stream='always',
-      method__steps=steps, method__augment='', eval__augment='',
-      method__pretrained=3, method__pretrained_epochs=1, run__buffer_mb=1,
-      network__width=2, eval__networks=1, eval__epochs=3000)
-      for given in _flags(count)]
+  changes = kill.QUICK | dict(
+      dataset__stream='always', method__steps=steps, method__pretrained=3,
+      method__pretrained_epochs=1, run__buffer_mb=1, network__width=2,
+      eval__networks=1, eval__epochs=1000)
+  return [kill.start(workdir, cache, flags=given, devices=devices // count,
+                     **changes) for given in _flags(count)]
 
 
 def _wait_for_rows(workdir, more, running):
