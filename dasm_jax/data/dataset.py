@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dasm_jax.data.registry import CLASS_LISTS, DATASETS
+from dasm_jax.data.registry import CLASS_LISTS, choices
 from dasm_jax.errors import UserError
 
 
@@ -25,7 +25,8 @@ class Request(NamedTuple):
 class Description(NamedTuple):
   """What is known of a data set before its images are read.
 
-  class_names: one per label; () where only the labels tell.
+  class_names: one per label; () where none is known before the labels are
+    read, and `content` raises.
   content: `() -> (train labels, test labels, shape)`, `[n]` ints each, and
     (height, width, channels), None where they differ; of a set that tells only
     how many images there are, classes count as equally large. Raises
@@ -241,6 +242,7 @@ def brief(error, limit=200):
   text = f'{type(error).__name__}: {text}'
   return text if len(text) <= limit else text[:limit - 3] + '...'
 
+
 CLASSES_ENTRY = '--config.dataset.classes'
 
 
@@ -305,8 +307,7 @@ def _named_classes(part, known):
                       f'{len(at)} at most')
     return at[k * len(at) // parts:(k + 1) * len(at) // parts]
   if part not in CLASS_LISTS:
-    choices = [*known, *CLASS_LISTS]
-    close = difflib.get_close_matches(part, choices, 3)
+    close = difflib.get_close_matches(part, [*known, *CLASS_LISTS], 3)
     hint = f'did you mean {" or ".join(close)}? ' if close else ''
     raise UserError(
         f'unknown class {part!r} in {CLASSES_ENTRY}; {hint}choose from '
@@ -325,8 +326,8 @@ def check_request(request):
   """Refuses an empty name, a size that is none, a fraction that is none."""
   name, size, holdout = request.name, request.size, request.holdout
   if not isinstance(name, str) or not name.strip():
-    raise UserError(f'data set name {name!r} is empty; choose from digits, '
-                    f'{", ".join(DATASETS)}, any of TFDS, or folder:PATH')
+    raise UserError(
+        f'data set name {name!r} is empty; choose from {choices()}')
   whole = isinstance(size, (int, np.integer)) and not isinstance(size, bool)
   if not (whole and size >= 0):
     raise UserError(f'--config.dataset.size={size!r} must be a positive number '
@@ -353,8 +354,9 @@ def check_classes(name, labels, names):
 def check_test_split(name, labels, names, train_shape, test_shape):
   """Refuses an empty test split, strange labels, images of another shape."""
   if not len(labels):
-    raise UserError(f'data set {name!r} has nothing to test on: no class has '
-                    'two images, or none of its test images can be read')
+    raise UserError(f'data set {name!r} has nothing to test on: it has no test '
+                    'images of these classes that can be read, and no class '
+                    'has two images, of which one could be held out')
   if int(labels.max()) >= len(names):
     raise UserError(f'data set {name!r} has test labels up to '
                     f'{int(labels.max())} for {len(names)} classes')

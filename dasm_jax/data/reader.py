@@ -57,8 +57,8 @@ class Store(NamedTuple):
   decode: `(items, out, places)`, writes item j to `out[places[j]]` and returns
     `[(j, error)]` of the broken ones; picklable.
   named: row to what a warning calls it.
-  identity: `() -> text` that tells the images from others; None where they are
-    in memory.
+  identity: `() -> text` that tells the images from others, for what is kept of
+    them on disk; None where they are in memory, and nothing is kept.
   image_bytes: of an encoded image, about.
   kept: a `cache.DecodedImages` of the rows, or None.
   """

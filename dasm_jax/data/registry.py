@@ -9,27 +9,48 @@ which imagenette and imagewoof are fastai's.
 
 import difflib
 import importlib
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dasm_jax.errors import UserError
 
-# The module of each kind, and which names are of it; the first that takes a
-# name has it, and the last takes all. A module has two functions,
-#   describe(request) -> dataset.Description   and
-#   open(described, options) -> reader.Contents,
-# of a `dataset.Request`, of what `data.describe` made of that, and of a
-# `reader.ReadOptions`.
-KINDS = {
-    'dasm_jax.data.digits': lambda name: name == 'digits',
-    'dasm_jax.data.folder': lambda name: name.startswith('folder:'),
-    'dasm_jax.data.tfds': lambda name: True,
-}
+
+class Kind(NamedTuple):
+  """A kind of data set.
+
+  module: its name. It has two functions,
+      describe(request) -> dataset.Description   and
+      open(described, options) -> reader.Contents,
+    of a `dataset.Request`, of what `data.describe` made of that, and of a
+    `reader.ReadOptions`. `open` makes the images as large as `size` says;
+    classes and held-out images are chosen of what it returns.
+  takes: of a name, whether it is of this kind.
+  names: how its names look, in words.
+  """
+  module: str
+  takes: Callable
+  names: str
+
+
+# The first that takes a name has it, and the last takes all.
+KINDS = (
+    Kind('dasm_jax.data.digits', lambda name: name == 'digits', 'digits'),
+    Kind('dasm_jax.data.folder', lambda name: name.startswith('folder:'),
+         'folder:PATH'),
+    Kind('dasm_jax.data.tfds', lambda name: True,
+         'any image classification set of TFDS, a prepared TFDS directory'),
+)
 
 
 def kind_of(name):
   """The module of a data set's kind, which is imported when it is needed."""
   return importlib.import_module(
-      next(module for module, takes in KINDS.items() if takes(name)))
+      next(kind.module for kind in KINDS if kind.takes(name)))
+
+
+def choices():
+  """What a data set may be called, in words."""
+  return ', '.join((*sorted(DATASETS), *(kind.names for kind in KINDS)))
 
 
 class TfdsSet(NamedTuple):
@@ -98,8 +119,8 @@ def unknown_name(name, looked, here=()):
             'and use folder:PATH; ')
   return UserError(
       f'unknown data set {name!r}, looked in {looked}; {hint}choose from '
-      f'{", ".join(sorted(known))}, any image classification set of TFDS, a '
-      'prepared TFDS directory or folder:PATH')
+      f'{", ".join((*sorted(set(here) - {*DATASETS, name}), choices()))}')
+
 
 IMAGENET100 = tuple('''
 n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890

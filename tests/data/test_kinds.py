@@ -14,8 +14,9 @@ from dasm_jax.pipeline import loading
 @pytest.fixture
 def npz(tmp_path, monkeypatch):
   """The name of a set of another kind."""
-  monkeypatch.setattr(registry, 'KINDS', {
-      'npz_kind': lambda name: name.endswith('.npz'), **registry.KINDS})
+  monkeypatch.setattr(registry, 'KINDS', (
+      registry.Kind('npz_kind', lambda name: name.endswith('.npz'), 'X.npz'),
+      *registry.KINDS))
   random = np.random.RandomState(0)
   np.savez(tmp_path / 'set.npz', names=['cat', 'dog', 'eel'],
            images=random.randint(0, 256, (30, 9, 9, 3), np.uint8),
@@ -55,6 +56,7 @@ def test_another_kind_is_refused_alike(npz):
                 classes='dgo+cat')
   refused_early('size=-1', name=npz, size=-1)
   refused('size=-1', name=npz, size=-1, call=data.outline)
+  refused('choose from', 'X.npz, digits, folder:PATH', name=' ')
 
 
 def test_what_is_described_is_opened(store, tmp_path):
