@@ -50,7 +50,7 @@ def check_settings(c):
     # Networks and methods say themselves what they cannot be.
     if name in schema.ENTRIES and not name.startswith(('network.', 'method.')):
       check_entry(name, value, schema.ENTRIES[name])
-  _check_phases(c)
+  check_phases(c)
   _check_experts(c)
   _check_correction(c.sdc)
   plan = plan_segments(c)
@@ -59,12 +59,18 @@ def check_settings(c):
                     f'{len(plan)} segments; give each at least one')
 
 
-def _check_phases(c):
-  """Classes may be distilled in parts only where they learn apart."""
-  if c.syn.phases == 1 or registry.classes_apart(c.method):
+def check_phases(c, network=None):
+  """Classes may be distilled in parts only where they learn apart.
+
+  network: that is matched, once it is built. Raises `UserError`.
+  """
+  if c.syn.phases == 1 or registry.classes_apart(c.method, network):
     return
   reason, way = 'looks at all of them at once', 'idc or dm'
-  if registry.match_of(c.method).alone:
+  if registry.classes_apart(c.method):
+    reason, way = 'with batch norm looks at all of them at once', (
+        'a network without')
+  elif registry.match_of(c.method).alone:
     reason, way = 'trains its networks on them', (
         f'{way}, --config.method.train_on=real')
   raise UserError(

@@ -96,6 +96,7 @@ def build(c, dataset=None):
   shape = dataset.train.shape
   network = models.build(shape=shape, classes=len(dataset.class_names),
                          **c.network)
+  validate.check_phases(c, network)
   codec = synthetic.codec(
       dataset.mean, dataset.std, space=c.syn.space, factor=c.syn.factor,
       kind=c.syn.formation, bound=c.syn.bound, shape=shape, whitening=(
@@ -311,8 +312,8 @@ def class_bytes(experiment, segment):
 def decoded_count(experiment, n, training=False):
   """Images a class that n stored ones decode to, in matching or training."""
   codec = experiment.codec
-  if training and codec.kind == 'bound':
-    codec = codec._replace(kind='single')
+  if training:
+    codec = synthetic.training_codec(codec)
   return len(synthetic.decoded_from(codec, n)) if n else 0
 
 

@@ -288,13 +288,17 @@ def describe(c):
   return family_of(c).describe(c)
 
 
-def classes_apart(c):
+def classes_apart(c, network=None):
   """Whether each class is learned by itself, so that others may wait.
 
   So it is where each is matched alone, by networks that no synthetic image
-  trains.
+  trains. Features that are normalised by the batch see every class in it.
+  network: that is matched, if it is built; None: one without batch norm.
   """
-  return match_of(c).alone and (c.train_on == 'real' or not c.net_steps)
+  match = match_of(c)
+  return (match.alone and (c.train_on == 'real' or not c.net_steps)
+          and not (match.objective is _feature and network is not None
+                   and models.normalises_batches(network)))
 
 
 # ---- What settings cannot be

@@ -122,13 +122,13 @@ class MetricMeans:
     return found
 
   def keep(self, number):
-    """Keeps in the file what was added since the last row, if anything.
+    """Keeps in the file, if there is one, what was added since the last row.
 
     number: of the checkpoint that is about to be saved. The sums of the one
     before stay: it is the last if this one cannot be saved.
     """
     # The last entry is of the checkpoint before.
-    if self._steps:
+    if self._steps and self._path is not None:
       before = [*self._kept().items()][-1:]
       write_text(self._path, json.dumps(dict(before) | {
           f'{self._of} {number}': (self._sums, self._steps)}))

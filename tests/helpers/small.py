@@ -17,12 +17,6 @@ PICTURES = ('images.png', 'windows.png', 'images_1.png', 'images_2.png',
             'window_1.png', 'window_2.png', 'report.html')
 
 
-def unmeasured(monkeypatch):
-  """From now on no network is trained on the sets of runs."""
-  monkeypatch.setattr(run, 'evaluate', lambda *_: {
-      'synthetic': [1.] * 2, 'random': [0.] * 2})
-
-
 def measured(workdir, networks=2):
   """A workdir that holds accuracies already: no network is trained for them.
 

@@ -6,7 +6,7 @@ import small
 from ml_collections import ConfigDict
 
 from dasm_jax import segments
-from dasm_jax.distill import run
+from dasm_jax.distill import run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.methods.registry import METHODS, classes_apart, settings_of
 from dasm_jax.runtime import preemption
@@ -91,6 +91,15 @@ def test_methods_that_need_all_classes_say_so(method, tmp_path):
   with pytest.raises(
       UserError, match=f'phases=2 .* method {method} (looks|trains)'):
     run.run(small.tiny(method, syn__phases=2), tmp_path)
+
+
+def test_batch_norm_sees_all_classes(tmp_path):
+  """Features are normalised by a batch that must hold every class."""
+  with pytest.raises(UserError, match='method dm with batch norm looks .* '
+                     'choose a network without, or set 1'):
+    run.run(config(network__norm='batch', syn__phases=2), tmp_path)
+  made = setup.build(config(network__norm='instance', syn__phases=2))
+  assert len(made.phases(made.plan[0])) == 2
 
 
 def test_which_methods_take_classes_apart():
