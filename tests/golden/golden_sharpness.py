@@ -21,6 +21,7 @@ def check_step(golden):
                 golden.onehot(golden['in/labels'], meta['nclass']))
   tx = train_step.sgd(meta['mom'], meta['l2'])
   rho, alpha, adaptive = (meta[name] for name in ('rho', 'alpha', 'adaptive'))
+  step = sam.sam_step(rho, alpha, adaptive)
 
   @golden.jit
   def inside(variables, batch):
@@ -41,9 +42,7 @@ def check_step(golden):
     def one(carry, batch):
       variables, _ = carry
       logits, _ = net.network.apply(variables, batch.images, train=True)
-      *carry, loss = sam.sam_step(
-          net.network, tx, *carry, batch, meta['lr'], rho=rho, alpha=alpha,
-          adaptive=adaptive)
+      *carry, loss = step(net.network, tx, *carry, batch, meta['lr'])
       return tuple(carry), (carry[0], loss, logits)
     return jax.lax.scan(one, (variables, tx.init(variables.params)), whole)[1]
 
