@@ -43,8 +43,9 @@ def reads(config, workdir):
 
 
 # One sweep a call, so that hardly any is looked at twice in one.
-SWEEPS = {'dataset__stream': 'always', 'run__chunk': 1, 'run__buffer_mb': 1,
-          'method__batch': 3, 'method__steps': 7, 'eval__epochs': 1}
+SWEEPS = small.PLAIN | dict(
+    dataset__stream='always', run__chunk=1, run__buffer_mb=1,
+    method__batch=3, method__steps=7, eval__epochs=1)
 
 
 @pytest.mark.slow
@@ -54,7 +55,7 @@ SWEEPS = {'dataset__stream': 'always', 'run__chunk': 1, 'run__buffer_mb': 1,
                           method__net_batch=20, segments__window='static')),
     ('dc', SWEEPS | dict(syn__init='forgetting', coreset__epochs=2,
                          segments__window='everything')),
-    ('mtt', dict(
+    ('mtt', small.PLAIN | dict(
         dataset__stream='always', experts__number=3, experts__epochs=4,
         experts__lr=.1, method__student_steps=1, method__last_epoch=2,
         method__expert_epochs=1, method__steps=2, eval__epochs=1))])

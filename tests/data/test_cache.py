@@ -192,6 +192,7 @@ def test_digits_need_none(tmp_path):
   assert not (tmp_path / 'cache').exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_compiler')
 def test_a_run_is_the_same(tmp_path):
   root = mixed_folder(tmp_path / 'images', 60)
@@ -199,9 +200,9 @@ def test_a_run_is_the_same(tmp_path):
   for number, folder in enumerate(('', 'cache', 'cache')):
     c = small.tiny('dm', dataset__name=f'folder:{root}', dataset__size=8,
                    dataset__stream='always', method__batch=4, method__steps=4,
-                   segments__number=1, eval__epochs=1, eval__networks=1,
+                   segments__number=1, **small.PLAIN,
                    dataset__cache=folder and str(tmp_path / folder))
-    run.run(c, tmp_path / f'run_{number}')
+    run.run(c, small.measured(tmp_path / f'run_{number}'))
     with np.load(tmp_path / f'run_{number}' / 'synthetic.npz') as file:
       sets.append(file['images'])
   np.testing.assert_array_equal(sets[0], sets[1])

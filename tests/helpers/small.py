@@ -13,6 +13,8 @@ from dasm_jax.distill import run, setup
 from dasm_jax.runtime import logging, preemption, timing
 from dasm_jax.runtime import workdir as workdirs
 
+# Networks and images that compile quickly, where it is the walk that is tested.
+PLAIN = dict(network__depth=1, method__augment='', eval__augment='')
 PICTURES = ('images.png', 'windows.png', 'images_1.png', 'images_2.png',
             'window_1.png', 'window_2.png', 'report.html')
 

@@ -113,9 +113,9 @@ def test_what_coresets_are_chosen_by(digits, history):
 
 
 def expert_settings(**changes):
-  return dict(
+  return small.PLAIN | dict(
       experts__number=2, experts__epochs=2, experts__lr=.1, experts__batch=32,
-      experts__augment='', method__augment='', method__student_steps=2,
+      experts__augment='', method__student_steps=2,
       method__last_epoch=1, method__expert_epochs=1, method__steps=2,
       method__lr=10.0, segments__probe_epochs=1, eval__epochs=1,
       syn__ipc=1, segments__number=1) | changes
@@ -125,7 +125,8 @@ def expert_settings(**changes):
 # others begin as, a coreset to begin with, norms.
 @pytest.mark.parametrize('method, changes', [
     ('datm', expert_settings(network__norm='batch')),
-    ('dm', dict(method__pretrained=2, method__pretrained_epochs=1,
+    ('dm', small.PLAIN | dict(
+                method__pretrained=2, method__pretrained_epochs=1,
                 method__net_batch=128, method__steps=2, eval__epochs=1,
                 syn__init='forgetting', coreset__epochs=2,
                 segments__number=1))])
