@@ -27,7 +27,7 @@ def workdir(tmp_path_factory):
   """A saved set of digits that nobody distilled, with soft labels."""
   c = defaults('dsa')
   c.dataset.name, c.network.depth, c.network.width, c.syn.ipc = (
-      'digits', 2, 4, 2)
+      'digits', 1, 4, 2)
   c.eval.epochs = 6
   root = tmp_path_factory.mktemp('evaluate')
   images = RNG.normal(size=(10, 2, 8, 8, 1)).astype(np.float32)

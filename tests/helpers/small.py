@@ -46,7 +46,7 @@ def tiny(method='dc', **changes):
   """A configuration of seconds; `changes` with `__` for a dot."""
   c = config.defaults(method)
   c.dataset.name = 'digits'
-  c.network.depth, c.syn.ipc, c.segments.number = 2, 2, 2
+  c.network.depth, c.syn.ipc, c.segments.number = 1, 2, 2
   entries = kill.TINY | {'run.chunk': 3, 'run.save_seconds': 1e9} | {
       name.replace('__', '.'): value for name, value in changes.items()}
   known = dict(config.entries(c))  # a method has its own entries only
