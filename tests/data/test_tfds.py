@@ -141,6 +141,7 @@ def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
   assert capfd.readouterr() == ('', '')
 
 
+@pytest.mark.slow
 def test_mnist_where_it_is(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   root = Path(os.environ.get('TFDS_DATA_DIR') or 'none')

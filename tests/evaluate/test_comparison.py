@@ -47,9 +47,9 @@ def comparison_of(sets, real_rate):
       ipc=3, data=everywhere, test=everywhere)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, real_rate', [
-    pytest.param('ours', .05, marks=pytest.mark.slow), ('random', .05),
-    pytest.param('full', .004, marks=pytest.mark.slow)])
+    ('ours', .05), ('random', .05), ('full', .004)])
 def test_accuracies_are_those_of_networks_alone(sets, name, real_rate):
   """Each by its own recipe: real images do not have a learned rate."""
   data, compared = sets[0], comparison_of(sets, real_rate)
@@ -137,6 +137,7 @@ def test_running_averages_are_no_parameters(sets):
       logits, one.params, batch))(whole), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_probes_learn(sets):
   data, everywhere = sets
   recipe = recipes.recipe(12, lr=.05, batch=12)

@@ -88,6 +88,7 @@ def known(experiment, data, store, tmp_path, expert):
       experiment, alone._replace(number=1), data, 10 ** 9)
 
 
+@pytest.mark.slow
 def test_augmentations_of_a_family_align_corners_everywhere(trained):
   """Experts, students and the evaluation, as published."""
   made, _, store = trained

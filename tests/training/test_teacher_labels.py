@@ -120,9 +120,10 @@ def test_adamw_and_cosine():
     recipes.recipe(1, optimizer='lion')
 
 
-CHANGES = small.PLAIN | dict(method__steps=4, method__teach=2, method__net_steps=2,
-               method__net_batch=32, network__width=8, eval__epochs=3,
-               eval__networks=2, eval__batch=7)
+CHANGES = small.PLAIN | dict(
+    method__steps=4, method__teach=2, method__net_steps=2,
+    method__net_batch=32, network__width=8, eval__epochs=3, eval__networks=2,
+    eval__batch=7)
 
 
 @pytest.mark.slow
