@@ -45,7 +45,7 @@ def programs(network, variables, shape):
   syn = Synthetic(*_set(shape, 10), jnp.float32(0))
   real, key = Batch(*_set(shape, 64)), jax.random.key(3)
   def matched(objective):
-    return steps._in_images(objectives.per_class(objective), syn)
+    return steps.in_images(objectives.per_class(objective), syn)
   gradient = matched(objectives.gradient_matching(train_step.loss_fn(network)))
   feature = matched(objectives.feature_matching(
       network.features, losses.mse, first=-1))

@@ -45,7 +45,7 @@ def _set(classes, ipc, seed):
   return images, labels
 
 
-def _in_images(match, syn):
+def in_images(match, syn):
   """Loss and image gradient of a class-major objective."""
   def step(images, real, variables, key):
     def value(images):
@@ -62,7 +62,7 @@ def dc_step():
   syn = Synthetic(*_set(CLASSES, 10, 1), jnp.float32(0))
   real = Batch(*_set(CLASSES, 64, 2))
   work = CLASSES * (64 * GRADIENT + 10 * (GRADIENT + SECOND))
-  step = _in_images(match, syn)
+  step = in_images(match, syn)
   return step, (syn.images, real, variables, jax.random.key(3)), 740, work
 
 
@@ -76,7 +76,7 @@ def _idc(flat, work):
   images, labels = _set(1, 10, 1)
   syn = Synthetic(jax.nn.sigmoid(images), labels, jnp.float32(0))
   real = Batch(*_set(1, 64, 2))
-  step = _in_images(match, syn)
+  step = in_images(match, syn)
   return step, (syn.images, real, variables, jax.random.key(3)), 104, work
 
 
@@ -112,7 +112,7 @@ def dm_step():
   syn = Synthetic(*_set(CLASSES, 10, 1), jnp.float32(0))
   real = Batch(*_set(CLASSES, 64, 2))
   work = CLASSES * (64 * FORWARD + 10 * 2 * FORWARD)
-  step = _in_images(match, syn)
+  step = in_images(match, syn)
   return step, (syn.images, real, variables, jax.random.key(3)), 740, work
 
 
