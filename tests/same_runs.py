@@ -93,7 +93,8 @@ def call(sources, devices, cache, *words):
 
 def run(sources, folder, cache, method, streamed, devices):
   """`{what: value}` that a run leaves, and an evaluation of its set."""
-  workdir = folder / f'{method}_{streamed}_{devices}'
+  # A folder for each: experts, which stand beside a workdir, are not shared.
+  workdir = folder / f'{method}_{streamed}_{devices}' / 'run'
   call(sources, devices, cache, 'dasm_jax.main', '--config=configs/digits.py:'
        f'ipc=2,method={method}' + ',segments=2' * (method != 'herding'),
        f'--workdir={workdir}', *(
