@@ -26,7 +26,7 @@ from dasm_jax.transforms import augment
 from dasm_jax.types import Batch, Synthetic
 
 CLASSES, SHAPE = 10, (32, 32, 3)
-# GFLOP an image: forward, and the multiples of it in `dasm_jax.work`.
+# GFLOP an image: forward, and the multiples of it in `training.packing`.
 FORWARD = 0.10
 GRADIENT, SECOND, BACK = (
     FORWARD * x for x in (packing.GRADIENT, packing.SECOND, packing.BACK))
