@@ -47,7 +47,9 @@ def tiny(method='dc', **changes):
   c = config.defaults(method)
   c.dataset.name = 'digits'
   c.network.depth, c.syn.ipc, c.segments.number = 1, 2, 2
-  entries = kill.TINY | {'run.chunk': 3, 'run.save_seconds': 1e9} | {
+  # Probes take the recipe of the evaluation: its augmentation compiles long.
+  entries = kill.TINY | {'run.chunk': 3, 'run.save_seconds': 1e9,
+                         'eval.augment': ''} | {
       name.replace('__', '.'): value for name, value in changes.items()}
   known = dict(config.entries(c))  # a method has its own entries only
   c.update_from_flattened_dict({

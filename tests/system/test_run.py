@@ -25,8 +25,8 @@ def whole(tmp_path_factory):
 
 
 def start(workdir, root, **changes):
-  """The process of a run whose network has one block."""
-  return kill.start(workdir, root / 'cache', network__depth=1, **changes)
+  """The process of a run that compiles quickly."""
+  return kill.start(workdir, root / 'cache', **small.PLAIN, **changes)
 
 
 def test_runs_repeat_bit_for_bit_and_streamed_ones_end_as_others(whole):
@@ -42,7 +42,7 @@ def test_killed_runs_end_as_others(whole):
   # A seed that changes finds more; a failure shows it. What has been compiled
   # before takes less time.
   assert not kill.killed_runs(root, one, .7 * seconds, 1, int(time.time()),
-                              network__depth=1)
+                              **small.PLAIN)
 
 
 def test_results(whole):
