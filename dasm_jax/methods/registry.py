@@ -63,11 +63,13 @@ class Match(NamedTuple):
   work: `(c, decoded) -> [(kind, images)]`, of one class in one sweep that
     matches so many decoded images; kinds are those of `packing.PASS_KINDS`.
   alone: whether a class is matched without a look at the others.
+  together: whether batch norm, where there is some, sees all classes at once.
   """
   family: Family
   objective: Callable | None = None
   work: Callable | None = None
   alone: bool = False
+  together: bool = False
 
 
 def _ndims(network, c):
@@ -133,7 +135,7 @@ MATCHES = {
     'contrast': Match(MATCHING, _contrast, lambda c, n: [
         ('gradient', c.batch), ('gradient', n), ('second', n)]),
     'feature': Match(MATCHING, _feature, lambda c, n: [
-        ('forward', c.batch), ('inward', n)], alone=True),
+        ('forward', c.batch), ('inward', n)], alone=True, together=True),
     # Two stages look at the real and one at the synthetic images.
     'discriminate': Match(MATCHING, _discriminate, lambda c, n: [
         ('forward', 2 * c.batch), ('forward', n), ('inward', n)]),
@@ -296,9 +298,9 @@ def classes_apart(c, network=None):
   network: that is matched, if it is built; None: one without batch norm.
   """
   match = match_of(c)
-  return (match.alone and (c.train_on == 'real' or not c.net_steps)
-          and not (match.objective is _feature and network is not None
-                   and models.normalises_batches(network)))
+  if match.together and network and models.normalises_batches(network):
+    return False
+  return match.alone and (c.train_on == 'real' or not c.net_steps)
 
 
 # ---- What settings cannot be
