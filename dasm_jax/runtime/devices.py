@@ -114,20 +114,31 @@ def shard(tree, axes, n):
   def split(axis, part):
     if axis is None:
       return _put(part)
-    return _put(jax.tree.map(lambda x: jnp.asarray(x)[mine], part), AXIS)
+    return _put(_rows(part, mine), AXIS)
   return jax.tree.map(split, axes, tree, is_leaf=lambda x: x is None)
 
 
 def unshard(tree, axes, n):
   """The inverse of `shard`: `[local, k, …] -> [n, …]`, in every process."""
-  def whole(x):
-    # One at a time: collectives in flight lock up virtual CPU devices.
-    x = processes.all_gather(x)
-    return jax.block_until_ready(x.reshape(padded(n), *x.shape[2:])[:n])
-
   def join(axis, part):
-    return part if axis is None else jax.tree.map(whole, part)
+    if axis is None:
+      return part
+    # One at a time: collectives in flight lock up virtual CPU devices.
+    part = jax.tree.map(lambda x: jax.block_until_ready(
+        processes.all_gather(x)), part)
+    return jax.block_until_ready(_items(part, padded(n), n))
   return jax.tree.map(join, axes, tree, is_leaf=lambda x: x is None)
+
+
+# All leaves in one program: a run begins with a hundred small ones to compile.
+@jax.jit
+def _rows(tree, rows):
+  return jax.tree.map(lambda x: x[rows], tree)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _items(tree, filled, n):
+  return jax.tree.map(lambda x: x.reshape(filled, *x.shape[2:])[:n], tree)
 
 
 def present(n):
