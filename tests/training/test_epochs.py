@@ -36,11 +36,12 @@ def digits():
 
 
 # 1438 images: a short last batch, none, one batch of all.
-@pytest.mark.parametrize('batch, room', [(100, 900), (719, 1), (5000, 1)])
-def test_as_a_network_alone(digits, batch, room):
+@pytest.mark.parametrize('batch, room, changes', [
+    (100, 900, dict(strategy='crop', cutmix=.5)), (719, 1, {}), (5000, 1, {})])
+def test_as_a_network_alone(digits, batch, room, changes):
   source, resident, streamed = digits
   recipe = recipes.recipe(2, lr=.05, batch=batch, drops=(1,), extra=1,
-                          restart=True, strategy='crop', cutmix=.5)
+                          restart=True, **changes)
   train, (seen, pieces) = ensemble.train_on_all(NETWORK, recipe), listener()
   ours = train(KEYS, resident)
   toy.leaves_equal(train(KEYS, streamed(room), seen), ours)
