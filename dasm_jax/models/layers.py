@@ -1,5 +1,6 @@
 """Layers with PyTorch's initialisation and formulas, in flax linen."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -242,6 +243,21 @@ def pool(x, kind):
   # there is none (gradient 0 or NaN). Of equal entries the first one counts.
   x = _larger(x[:, :, :, :, 0], x[:, :, :, :, 1])
   return _larger(x[:, :, 0], x[:, :, 1])
+
+
+def overlapping_max_pool(x):
+  """3x3 max pooling of stride 2, padded by one: sides are halved, rounded up.
+
+  x: `[n, height, width, channels]`.
+  """
+  x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+  # By `_larger` for the reason that `pool` has, and one axis after the other:
+  # of equal entries the first counts, row by row, as in PyTorch.
+  height, width = ((side - 1) // 2 for side in x.shape[1:3])
+  x = functools.reduce(_larger, (
+      x[:, :, k:k + 2 * width - 1:2] for k in range(3)))
+  return functools.reduce(_larger, (
+      x[:, k:k + 2 * height - 1:2] for k in range(3)))
 
 
 def _larger(a, b):

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,8 +10,23 @@ import jax
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.models import layers
 
-# Kernel of the first convolution, and how often its output is halved.
-STEMS = {'small': (3, 0), 'mid': (3, 1), 'large': (7, 2)}
+_average = functools.partial(layers.pool, kind='avg')
+_most = layers.overlapping_max_pool
+
+
+class Stem(NamedTuple):
+  """The first layers: a convolution of a kernel and stride, then poolings."""
+  kernel: int = 3
+  stride: int = 1
+  pools: tuple = ()
+
+
+STEMS = {
+    'resnet': {'small': Stem(), 'mid': Stem(3, 1, (_most,)),
+               'large': Stem(7, 2, (_most,))},
+    'resnet_ap': {'small': Stem(), 'mid': Stem(3, 1, (_average,)),
+                  'large': Stem(7, 1, (_average, _average))},
+}
 # Of the stem and the four stages.
 WIDTHS = {'cifar': (32, 32, 64, 128, 256), 'imagenet': (64, 64, 128, 256, 512)}
 BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
@@ -19,7 +35,7 @@ BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 class ResNet(nn.Module):
   """A stem, and four stages of basic blocks; the last three halve the sides.
 
-  Stem: convolution, norm, ReLU, `stem_pools` 2x2 average poolings.
+  Stem: convolution, norm, ReLU, poolings; see `Stem`.
   Block: `relu(norm(conv(h(relu(norm(conv(x)))))) + s(x))`, convolutions 3x3
   without bias; `s(x)` is x, or `norm(conv1x1(h(x)))` where the shape changes.
   The first block of a stage halves: by 2x2 average pooling `h` if `pooled`
@@ -36,17 +52,16 @@ class ResNet(nn.Module):
   blocks: tuple
   norm: str
   pooled: bool
-  stem: int = 3
-  stem_pools: int = 0
+  stem: Stem = Stem()
   flat: bool = False
   kernel_init: Callable | None = None
 
   @nn.compact
   def __call__(self, x, train=False):
-    x = self._conv(self.widths[0], self.stem)(x)
+    x = self._conv(self.widths[0], self.stem.kernel, self.stem.stride)(x)
     x = jax.nn.relu(layers.Norm(self.norm)(x, train))
-    for _ in range(self.stem_pools):
-      x = layers.pool(x, 'avg')
+    for pool in self.stem.pools:
+      x = pool(x)
     features = [x]
     for stage, blocks in enumerate(self.blocks):
       for block in range(blocks):
@@ -89,8 +104,9 @@ def resnet(shape, classes, *, depth=10, widen=1.0, norm='batch', variant=None,
     norm: of `layers.NORMS`.
     variant: `cifar` (widths 32 to 256) or `imagenet` (64 to 512); None is
       cifar for images of at most 32x32.
-    stem: `small` (3x3), `mid` (3x3, halved) or `large` (7x7, halved twice);
-      None is small for cifar and by size (at most 64, at most 128) otherwise.
+    stem: `small` (3x3), `mid` (3x3, then 3x3 max pooling of stride 2) or
+      `large` (7x7 of stride 2, then the same pooling); None is small for cifar
+      and by size (at most 64, at most 128) otherwise.
 
   Convolutions start as `layers.fan_out`, the classifier as in PyTorch.
 
@@ -103,7 +119,10 @@ def resnet(shape, classes, *, depth=10, widen=1.0, norm='batch', variant=None,
 
 def resnet_ap(shape, classes, *, depth=10, widen=1.0, norm='instance',
               variant=None, stem=None):
-  """IDC's checked ResNet-AP: `resnet` that halves by average pooling.
+  """IDC's checked ResNet-AP: `resnet` that halves by 2x2 average pooling.
+
+  Its stem, too: once after the 3x3 of `mid`, twice after the 7x7 of `large`,
+  whose strides are 1.
 
   Raises:
     UserError: as `resnet`.
@@ -121,8 +140,8 @@ def _idc(name, shape, classes, depth, widen, norm, variant, stem):
   if stem is None:
     small = variant == 'cifar' or side <= 64
     stem = 'small' if small else 'mid' if side <= 128 else 'large'
-  if stem not in STEMS:
-    raise unknown('stem', stem, STEMS)
+  if stem not in STEMS[name]:
+    raise unknown('stem', stem, STEMS[name])
   if variant == 'cifar':
     if depth < 8:
       raise UserError(f'depth {depth} of {name} leaves no block in a stage; '
@@ -132,13 +151,13 @@ def _idc(name, shape, classes, depth, widen, norm, variant, stem):
     raise unknown('depth', depth, BLOCKS)
   else:
     blocks = BLOCKS[depth]
-  kernel, pools = STEMS[stem]
   widths = layers.widened(WIDTHS[variant], widen)
   layers.check_norm(norm, widths)
-  # Pooling drops an odd last row and may leave nothing; strides round up.
-  pooled = name == 'resnet_ap'
-  layers.check_side(name, shape, (8 if pooled else 1) << pools)
-  return ResNet(classes, widths, blocks, norm, pooled, kernel, pools,
+  # Average pooling drops an odd last row and may leave nothing; strides and
+  # the max pooling round up.
+  pooled, stem = name == 'resnet_ap', STEMS[name][stem]
+  layers.check_side(name, shape, 8 << len(stem.pools) if pooled else 1)
+  return ResNet(classes, widths, blocks, norm, pooled, stem,
                 kernel_init=layers.fan_out)
 
 
