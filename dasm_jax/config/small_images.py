@@ -10,9 +10,11 @@ from dasm_jax.config.trajectories import apply_row, nearest_row, shortened
 from dasm_jax.errors import unknown
 
 # DC, DSA, DSAC: image updates a network lives, and epochs between them, by ipc.
-LOOPED = ('dc', 'dsa', 'dsac')
 LOOPS_BY_IPC = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20),
                 40: (40, 15), 50: (50, 10)}
+# DCC's program, DSAC's, lets a network live as long at ipc 1 as it warms up.
+LOOPS = {'dc': LOOPS_BY_IPC, 'dsa': LOOPS_BY_IPC,
+         'dsac': LOOPS_BY_IPC | {1: (10, 5)}}
 
 
 # Methods whose loops do not depend on ipc.
@@ -80,10 +82,10 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     if a.method == 'sre2l':
       m.steps = recoveries
       c.update_from_flattened_dict(dict(sre2l))
-  elif a.method in LOOPED:
+  elif a.method in LOOPS:
     # DC's program knows no other ipc; here the nearest.
-    known = min(LOOPS_BY_IPC, key=lambda ipc: abs(ipc - a.ipc))
-    m.inner, m.net_steps = LOOPS_BY_IPC[known]
+    loops = LOOPS[a.method]
+    m.inner, m.net_steps = loops[min(loops, key=lambda ipc: abs(ipc - a.ipc))]
     m.steps, m.batch = 1000 * m.inner, 256
     c.eval.epochs = 300 if a.method == 'dc' else 1000
   if name in config.UNFLIPPED:

@@ -204,6 +204,8 @@ def method_options(experiment, segment, axis_name=devices.AXIS):
       replay=c.segments.replay if len(experiment.plan) > 1 else 0.0,
       union=union and segment.slots.start > 0,
       steps=segment_steps(experiment, segment),
+      before=sum(segments.steps(c.method.steps, len(experiment.plan), index)
+                 for index in range(segment.index)),
       batched=_classes_together(experiment, segment), axis_name=axis_name)
 
 

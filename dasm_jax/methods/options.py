@@ -17,6 +17,7 @@ class Options(NamedTuple):
   replay: share of a real batch that is from the whole class.
   union: finished and new images are matched together, not the new alone.
   steps: sweeps of the segment; None is those of the settings.
+  before: sweeps of the segments before this one.
   batched: classes at once or in turn, see `objectives.per_class`.
   axis_name: mapped axis over which classes (or expert starts) are split.
   """
@@ -27,6 +28,7 @@ class Options(NamedTuple):
   replay: float = 0.0
   union: bool = False
   steps: int | None = None
+  before: int = 0
   batched: bool | int | None = None
   axis_name: str | None = None
 

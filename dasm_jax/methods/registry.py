@@ -58,8 +58,8 @@ class Match(NamedTuple):
   """What a method matches.
 
   family: a `Family`.
-  objective: `(network, c) -> objectives.Matching`, or None where the family
-    has its own.
+  objective: `(network, c, before) -> objectives.Matching`, or None where the
+    family has its own; before: sweeps of the segments before this.
   work: `(c, decoded) -> [(kind, images)]`, of one class in one sweep that
     matches so many decoded images; kinds are those of `packing.PASS_KINDS`.
   alone: whether a class is matched without a look at the others.
@@ -89,23 +89,27 @@ def _ndims(network, c):
   return ndims
 
 
-def _gradient(network, c):
+def _gradient(network, c, before):
+  del before
   return objectives.class_by_class(objectives.gradient_matching(
       train_step.loss_fn(network), losses.distance(c.distance),
       ndims=_ndims(network, c)))
 
 
-def _contrast(network, c):
+def _contrast(network, c, before):
   # As DCC's program begins: the first networks match each class alone at first.
+  # They are the first of the run, whose last segments have none of them.
   def plain(step):
-    return (step // c.inner < c.alone_networks) & (
-        step % c.inner < c.alone_sweeps)
+    swept = step % c.inner
+    return (before + step - swept < c.alone_share * c.steps) & (
+        swept < c.alone_sweeps)
   return objectives.contrastive_matching(
       train_step.loss_fn(network), losses.distance(c.distance),
       ndims=_ndims(network, c), warm=plain)
 
 
-def _feature(network, c):
+def _feature(network, c, before):
+  del before
   distance = losses.distance(c.distance)
   blocks = dict(first=c.first_block, last=c.last_block)
   # DM's program leaves its networks in training, so that batch norm normalises
@@ -117,13 +121,15 @@ def _feature(network, c):
       network.features, distance, **blocks))
 
 
-def _discriminate(network, c):
+def _discriminate(network, c, before):
+  del before
   # `maps` are those before a block's pooling, at which CAFE looks.
   return objectives.discriminative_matching(
       network.maps, c.weights, c.discrimination)
 
 
-def _statistics(network, c):
+def _statistics(network, c, before):
+  del before
   return objectives.statistics_matching(network, c.statistics, c.first_layer)
 
 
@@ -161,7 +167,7 @@ class Spec(NamedTuple):
 
 # Entries that methods of a kind share.
 _SWEEPS = defaults(
-    'first_block', 'last_block', 'alone_networks', 'alone_sweeps', 'batch',
+    'first_block', 'last_block', 'alone_share', 'alone_sweeps', 'batch',
     'limit', 'lr', 'lr_per_image', 'momentum', 'steps', 'inner', 'warmup',
     'per_class_steps', 'augment', 'augment_mode', 'train_on', 'net_steps',
     'net_lr', 'net_momentum', 'net_weight_decay', 'net_batch', 'net_augment',
@@ -204,7 +210,7 @@ METHODS = {
     'dsa': _matching('gradient', distance='layerwise_cosine', augment=DSA,
                      net_augment=DSA),
     'dsac': _matching('contrast', distance='layerwise_cosine', augment=DSA,
-                      net_augment=DSA, alone_networks=250, alone_sweeps=10),
+                      net_augment=DSA, alone_share=.25, alone_sweeps=10),
     # A fresh network for each sweep, which nothing trains.
     'dm': _matching('feature', distance='mse', first_block=-1, last_block=-1,
                     augment=DSA, inner=1, net_steps=0, lr=1.0),
@@ -281,7 +287,8 @@ def build(c, network, options):
     UserError: a name that is in no table, or an impossible value.
   """
   match = match_of(c)
-  found = match.objective(network, c) if match.objective else None
+  found = (match.objective(network, c, options.before)
+           if match.objective else None)
   return match.family.build(network, c, found, options)
 
 

@@ -12,6 +12,7 @@ from dasm_jax.runtime.entries import (
   below_one,
   not_empty,
   positive,
+  share,
   shares,
 )
 from dasm_jax.transforms import augment
@@ -39,8 +40,9 @@ ENTRIES = {
     'first_block': Entry(0, 'first block whose features are matched'),
     'last_block': Entry(
         0, 'last block whose features are matched; -1: the last'),
-    'alone_networks': Entry(
-        0, 'networks that begin with plain sweeps (DSAC)', at_least(0)),
+    'alone_share': Entry(
+        0.0, 'share of the networks, the first, that begin with plain sweeps '
+        '(DSAC)', share),
     'alone_sweeps': Entry(0, 'plain sweeps of these networks', at_least(0)),
     'batch': Entry(64, 'real images a class in a sweep', at_least(1)),
     'limit': Entry(0, 'decoded images a class in a sweep; 0: all', at_least(0)),

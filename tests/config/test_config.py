@@ -236,6 +236,10 @@ def test_published_loops():
     assert (c.method.steps, c.method.inner, c.eval.epochs) == (
         steps, inner, epochs), method
     assert c.method.batch == 256
+  # At ipc 1 a network of DSAC lives for all of its warm-up.
+  for method, loops in (('dc', (1, 1)), ('dsa', (1, 1)), ('dsac', (10, 5))):
+    m = load('cifar10', f'method={method},ipc=1').method
+    assert (m.inner, m.net_steps, m.steps) == (*loops, 1000 * loops[0])
   cafe = load('cifar10', 'method=cafe')
   assert cafe.syn.init == 'noise' and cafe.method.decay == .5
   assert cafe.method.drops == (.6, .8, .9)  # 1200, 1600, 1800 of 2000

@@ -90,7 +90,7 @@ def settings(name, **changes):
   """The settings of a method, small."""
   c = config.defaults(name).method
   small = dict(batch=4, inner=2, net_steps=2, net_batch=8, lr=0.05, limit=0,
-               lr_per_image=False, alone_networks=1, alone_sweeps=1)
+               lr_per_image=False, alone_share=1e-6, alone_sweeps=1)
   if name in TRAJECTORY:
     small = dict(student_steps=3, batch_syn=3, starts=3, lr=30.0, lr_lr=1e-3,
                  lr_label=c.lr_label and 5.0, average=c.average and 0.5,
@@ -129,7 +129,7 @@ def windows(data, window=None, frozen=None):
       data.everything, frozen)
 
 
-OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name')
+OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name', 'before')
 
 
 def toy(name, *, classes=3, ipc=2, frozen=0, seed=0, window=None, norm=None,

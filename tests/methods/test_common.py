@@ -287,6 +287,29 @@ def test_correction_grows():
   assert objectives.Correction(1.0, 3.0, 1).at(0) == 1
 
 
+# ---- DSAC's warm-up
+
+
+@pytest.mark.slow
+def test_plain_sweeps_are_of_the_first_networks_of_a_run():
+  # Two sweeps a network, the first of them plain, for a quarter of ten.
+  def images(step, before=0, alone_share=.25):
+    made = toy.toy('dsac', steps=20, before=before, alone_share=alone_share)
+    state, _ = jax.jit(toy.sweep(made.method))(
+        made.state._replace(step=jnp.int32(step)), made.data, made.pool,
+        made.key)
+    return np.asarray(state.syn.images)
+  never, always = (
+      {step: images(step, alone_share=x) for step in (0, 5, 6)} for x in (0, 1))
+  assert abs(never[0] - always[0]).max() > 1e-4
+  np.testing.assert_array_equal(never[5], always[5])
+  np.testing.assert_array_equal(images(0), always[0])
+  np.testing.assert_array_equal(images(6), never[6])  # the fourth network's
+  # In a later segment the first networks are not those of the run.
+  np.testing.assert_array_equal(images(0, before=4), always[0])
+  np.testing.assert_array_equal(images(0, before=10), never[0])
+
+
 # ---- IDC's steps, settings
 
 

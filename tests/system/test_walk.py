@@ -92,6 +92,15 @@ def test_correction_may_rise_within_a_segment(change, want):
   assert (found.start, found.end, found.relative) == want
 
 
+def test_methods_know_how_far_the_run_is():
+  made = setup.build(tiny('dsac', segments__number=3, syn__ipc=3,
+                          method__steps=10))
+  found = [setup.method_options(made, part) for part in made.plan]
+  ends = np.cumsum([one.steps for one in found])
+  assert ends[-1] == 10
+  assert [one.before for one in found] == [0, *ends[:-1]]
+
+
 def coreset(**changes):
   """Images of DASM's windows that no step moves."""
   return tiny('aligned', method__steps=0, **changes)
