@@ -204,8 +204,7 @@ def method_options(experiment, segment, axis_name=devices.AXIS):
       replay=c.segments.replay if len(experiment.plan) > 1 else 0.0,
       union=union and segment.slots.start > 0,
       steps=segment_steps(experiment, segment),
-      before=sum(segments.steps(c.method.steps, len(experiment.plan), index)
-                 for index in range(segment.index)),
+      before=steps_before(experiment, segment),
       batched=_classes_together(experiment, segment), axis_name=axis_name)
 
 
@@ -250,6 +249,12 @@ def segment_steps(experiment, segment):
                         segment.index)
 
 
+def steps_before(experiment, segment):
+  """Sweeps of the segments before one, over the classes that it fills."""
+  return sum(segment_steps(experiment, one)
+             for one in experiment.plan[:segment.index])
+
+
 def total_steps(experiment):
   """Sweeps over all segments and phases."""
   return experiment.config.method.steps * experiment.config.syn.phases
@@ -263,8 +268,7 @@ def progress_of(experiment, segment, step):
     phases, and how many it takes.
   """
   number = experiment.config.syn.phases
-  before = sum(segment_steps(experiment, one)
-               for one in experiment.plan[:segment.index])
+  before = steps_before(experiment, segment)
   here = segment_steps(experiment, segment)
   return before * number, segment.phase * here + step, here * number
 

@@ -34,6 +34,13 @@ ORDERS = ({'xla_backend_optimization_level': 0,
           {'xla_cpu_use_fusion_emitters': True}) if EMITTERS else (
               {'xla_backend_optimization_level': 0}, {})
 
+
+
+def quick(function):
+  """Jitted for programs that run once."""
+  return jax.jit(function, compiler_options=ORDERS[0])
+
+
 # A way to round: compiler options, and a seed by which every image entry moves
 # one float32 step up or down (None: none moves).
 ROUNDINGS = ((ORDERS[0], None), (ORDERS[0], 0), (ORDERS[0], 1),

@@ -3,13 +3,13 @@
 import functools
 import math
 
-import golden_files
 import jax
 import jax.numpy as jnp
 import lanes
 import numpy as np
 import pytest
 import toy
+from golden_files import quick
 
 from dasm_jax import difficulty, losses, models
 from dasm_jax.errors import UserError
@@ -63,11 +63,6 @@ def shallow(name, shape=(16, 16, 3), **settings):
     module = module.clone(
         widths=module.widths[:2], kernels=(module.kernels[0], 3))
   return models.pure(module, shape)
-
-
-def quick(function):
-  """Jitted for programs that run once."""
-  return jax.jit(function, compiler_options=golden_files.ORDERS[0])
 
 
 def struct(tree):
