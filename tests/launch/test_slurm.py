@@ -27,8 +27,9 @@ def test_slurm_makes_one_jax_of_its_tasks(project):
   write(project, 'program', 'import jax', 'jax.distributed.initialize()',
         'from jax.experimental import multihost_utils as m',
         'import sys', 'n = m.process_allgather(jax.numpy.ones(()))',
+        # Both tasks write to one pipe: the line and its end in one write.
         'print(f"{jax.process_index()} of {jax.process_count()}: {n.sum()}, "',
-        '      f"{sys.argv[-1]}")')
+        '      f"{sys.argv[-1]}\\n", end="", flush=True)')
   process = slurm(project, 'configs/digits.py', ODD[0], JAX_PLATFORMS='cpu')
   out, err = finish(process)
   assert process.returncode == 0, err
