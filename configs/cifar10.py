@@ -58,7 +58,7 @@ def get_config(text=''):
   a = small_images.arguments(text)
   c = small_images.settings(a, name='cifar10', size=32, idc=dict(
       distance='mse', lr=5e-3, base_size=32, net_steps=32, short_lr=5e-2),
-      trajectories=TRAJECTORIES)
+      trajectories=TRAJECTORIES, sre2l=small_images.SRE2L_CIFAR)
   # DM's rate is 1, and 10 from ipc 100 on: here by what a segment has.
   if a.method == 'dm' and a.ipc >= 100 * config.segment_count(c):
     c.method.lr = 10.0

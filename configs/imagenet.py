@@ -23,7 +23,9 @@ DSA: 21.8 / 30.7; herding: 22.6 / 31.1; random: 20.7 / 29.7; all: 82.0.
 ImageNet-1K: SRe2L, ResNet-18, soft labels, ipc 10 / 50: 21.3 / 46.8; TESLA,
 ConvNet-4, 64x64, ipc 1 / 10 / 50: 7.7 / 17.8 / 27.9. IDC has no row for 1K, and
 DC, DSA, DM none with settings: they have CIFAR-10's. SRe2L's teacher is trained
-by the run itself, for 40,000 batches of 128.
+by the run itself, for 40,000 batches of 128; the published figures need one
+that was trained for 90 epochs, such as torchvision's:
+--config.method.teacher=FILE.npz, see `training/weights_file.py`.
 
 Time of the authors: IDC, ImageNet-10: about 8 hours to its best on one RTX 3090
 (24 GB), before all of these sweeps; linear in classes. ImageNet-100: more than
@@ -33,7 +35,7 @@ not measured. IDC's networks: 500 of 100 sweeps, each trained before for 10
 epochs on real images. ImageNet-100's, as in its program, are drawn from ten
 that were trained for 5 epochs once (method.pretrained; they are kept beside the
 workdir; --config.method.pretrained=0 --config.method.warmup=5075 trains each
-anew instead). ImageNet-100 and 1K compute in bfloat16
+anew instead), and so are ImageNet-1K's. ImageNet-100 and 1K compute in bfloat16
 (--config.network.dtype=float32 is IDC's).
 """
 

@@ -1,9 +1,9 @@
-r"""ImageNette (ten classes, easy to tell): DASM on IDC, trajectory methods.
+r"""ImageNette (ten classes, easy to tell): MTT, and the other methods.
 
   python -m dasm_jax.main --config=configs/imagenette.py:method=mtt,ipc=1
 
-Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
-datm, or a coreset), segments (0: by ipc, 1: the plain method), factor (IDC's
+Arguments: ipc (1), method (mtt; ftd, tesla, datm, idc, dc, dsa, dsac, dm, cafe,
+sre2l, or a coreset), segments (0: by ipc, 1: the plain method), factor (IDC's
 multi-formation; 3 is published), size (0: 128 with ConvNet-5 for trajectory
 methods, 224 with ResNet-AP-10 for the others; 128: ConvNet-5 for all), schedule
 (published, or short: to see that it runs), network (another than the

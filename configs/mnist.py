@@ -32,8 +32,8 @@ def get_config(text=''):
   c = small_images.settings(a, name='mnist', size=28, idc=dict(
       distance='l1', lr=1e-4, base_size=28, net_steps=8, short_lr=3e-3),
       trajectories=TRAJECTORIES)
-  if a.method == 'dc':
-    # The reference's own augmentation, for MNIST alone.
+  if a.method in ('dc', 'cafe'):
+    # Their programs' own augmentation, for MNIST alone, and its epochs.
     c.eval.augment = 'jitter'
     if a.schedule == 'published':
       c.eval.epochs = 1000

@@ -35,6 +35,7 @@ def get_config(text=''):
       distance='mse', lr=5e-3, base_size=32, net_steps=8, short_lr=5e-2),
       trajectories=TRAJECTORIES)
   if a.method == 'idc' and c.syn.factor == 1 and a.ipc == 1:
-    # As IDC's program evaluates its smallest set.
+    # As IDC's program evaluates its smallest set: a box is cut out instead.
     c.eval.cutmix = 0.0
+    c.eval.augment = 'color_crop_cutout_scale_rotate'
   return c

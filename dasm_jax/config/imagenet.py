@@ -20,7 +20,7 @@ TRAJECTORIES = {
 THOUSAND = trajectories.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100,
                               number=50)
 AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
-CROP = 'rrc08_flip'  # SRe2L's, of recovery and teacher
+CROP = 'rrc08_flip'  # SRe2L's, of the teacher; of recovery, rolled besides
 # The teacher's 40,000 batches in steps that hold few images, where streamed.
 SHORT_TEACHING = {'method.teach': 2000, 'method.net_steps': 20}
 PER_CLASS = 1300  # real images, at most
@@ -80,7 +80,7 @@ def settings(a, classes):
     return c
   if a.method == 'sre2l':
     m, e = c.method, c.eval
-    m.augment = m.net_augment = CROP
+    m.augment, m.net_augment = f'{CROP}_roll32', CROP
     e.networks, e.batch = 3, 1024 if count > 100 else 128
     return c
   if a.method == 'idc':
@@ -90,8 +90,12 @@ def settings(a, classes):
 
 
 def subset(text, classes):
-  """`settings` of one list of classes, for a config file's argument string."""
-  return settings(small_images.arguments(text, size=0), classes)
+  """`settings` of one list of classes, for a config file's argument string.
+
+  MTT's one row is what was published of them.
+  """
+  return settings(small_images.arguments(
+      text, method='mtt', ipc=1, size=0), classes)
 
 
 def _network(c, size, short):
@@ -108,7 +112,8 @@ def _network(c, size, short):
 def _idc(m, count, short):
   """CutMix always; each network begins with some epochs on real images.
 
-  Of 100 classes it is one of ten that had them once, in the published program.
+  Of 100 classes it is one of ten that had them once, in the published program;
+  so here of 1000, where 500 networks would each have 50,780 batches.
   """
   m.net_cutmix = 1.0
   if count >= 100:
@@ -117,11 +122,10 @@ def _idc(m, count, short):
     m.warmup = 50
     return
   m.steps = 50_000
-  if count == 100:
+  if count >= 100:
     m.pretrained, m.pretrained_epochs = 10, 5
   else:
-    before = 5 if count > 100 else 10
-    m.warmup = before * (count * PER_CLASS // m.net_batch)
+    m.warmup = 10 * (count * PER_CLASS // m.net_batch)
 
 
 def _evaluation(c, count, short):

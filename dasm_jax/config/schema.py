@@ -69,8 +69,9 @@ SYN = {
     'ipc': Entry(10, 'images a class', at_least(1)),
     'init': Entry('real', 'what images begin as', None,
                   ('real', 'noise', 'known', *coresets.CORESETS)),
-    'labels': Entry('hard', 'class numbers, or soft ones from experts', None,
-                    ('hard', 'experts')),
+    'labels': Entry('hard', 'class numbers; or soft ones, from all experts '
+                    'that know an image, or from the first expert', None,
+                    ('hard', 'experts', 'expert')),
     'space': Entry('normalised', 'what is stored: inputs of networks, or '
                    'pixels from 0 to 1', None, synthetic.SPACES),
     'factor': Entry(

@@ -22,11 +22,27 @@ SINGLE = {
     'dm': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 1.0},
     'cafe': {'method.steps': 20_000, 'method.batch': 256, 'method.lr': 0.1,
              'eval.epochs': 600},
-    # CIFAR-100's. The teacher: 200 steps of 200 batches, 100 epochs of 50,000
-    # images.
+    # Two hundred steps that teach, of 200 batches.
     'sre2l': {'method.lr': 0.25, 'method.teach': 200, 'method.net_steps': 200,
               'eval.epochs': 300},
 }
+# SRe2L's program for CIFAR-100: a step that teaches is an epoch of 50,000
+# images in batches of 128.
+SRE2L_CIFAR = {
+    'method.augment': 'roll4', 'method.net_lr': 0.1, 'method.net_steps': 391,
+    'method.temperature': 30.0, 'eval.recipe': 'sre2l_cifar', 'eval.batch': 0,
+    'eval.epochs': 400}
+# That for Tiny ImageNet: of 100,000 in batches of 256; its teacher has 50.
+SRE2L_TINY = {
+    'method.lr': 0.1, 'method.statistics': 1.0,
+    'method.augment': 'rrc08_flip_roll4both', 'method.teach': 50,
+    'method.net_warm': 5, 'method.net_lr': 0.2,
+    'method.net_weight_decay': 1e-4, 'method.net_batch': 256,
+    'method.net_steps': 391, 'method.net_augment': 'rrc08_flip',
+    'eval.recipe': 'sre2l_tiny', 'eval.batch': 0, 'eval.epochs': 100}
+# Their network; its stem is 3x3, and no pooling follows.
+RESNET18 = {'name': 'resnet', 'depth': 18, 'norm': 'batch',
+            'variant': 'imagenet', 'stem': 'small'}
 
 
 def arguments(text, **more):
@@ -35,8 +51,8 @@ def arguments(text, **more):
   more: further keys with their defaults, see `config.arguments`.
   """
   return config.arguments(
-      text, ipc=10, method='idc', segments=0, factor=0, network='',
-      schedule='published', seed=0, **more)
+      text, **{'ipc': 10, 'method': 'idc', 'segments': 0, 'factor': 0,
+               'network': '', 'schedule': 'published', 'seed': 0, **more})
 
 
 def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
@@ -45,7 +61,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
   DC, DSA, DSAC: 1000 networks of T updates, batch 256, evaluation of 300 epochs
   (DC) or 1000 with augmentation (DSA). DM: 20,000 networks of one update. CAFE:
   2000 networks of 10 updates at least; here 20,000 updates, which end more
-  networks or fewer. SRe2L: 1000 updates, and a teacher a segment. IDC: 2000
+  networks or fewer. SRe2L: 1000 updates, and a teacher a segment; ResNet-18
+  where `sre2l` has settings of its own. IDC: 2000
   networks of 100 sweeps, rate `lr * (ipc / 10) * (size / base_size)^2`, factor
   2. Trajectory methods: the row of the nearest ipc. `schedule=short` has
   narrower and fewer networks, for two CPU cores. A method that is not named
@@ -57,7 +74,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     idc: IDC's distance, lr, base_size and net_steps for it, and the rate of
       the short schedule, whose few sweeps must go further.
     trajectories: `{method: {ipc: trajectories.TrajectoryRow}}`.
-    sre2l: entries of SRe2L that are not CIFAR-100's; recoveries: its updates.
+    sre2l: entries of SRe2L, of a data set that it published one for.
+    recoveries: its updates.
 
   Raises:
     UserError: an unknown schedule or method.
@@ -82,6 +100,9 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     if a.method == 'sre2l':
       m.steps = recoveries
       c.update_from_flattened_dict(dict(sre2l))
+      if sre2l and not a.network:
+        config.set_network(c, 'resnet')
+        c.network.update(RESNET18)
   elif a.method in LOOPS:
     # DC's program knows no other ipc; here the nearest.
     loops = LOOPS[a.method]

@@ -105,12 +105,12 @@ def _check_experts(c):
                       'directory here, whose files are read in parts; without '
                       'it those of a gs:// workdir are kept there')
     return
-  for path, value, other in (('syn.init', 'known', 'real'),
-                             ('syn.labels', 'experts', 'hard')):
+  for path, values, other in (('syn.init', ('known',), 'real'),
+                              ('syn.labels', ('experts', 'expert'), 'hard')):
     group, name = path.split('.')
-    if c[group][name] == value:
-      raise UserError(f'--config.{path}={value} asks experts, which method '
-                      f'{c.method.name} has none of; use {other}')
+    if c[group][name] in values:
+      raise UserError(f'--config.{path}={c[group][name]} asks experts, which '
+                      f'method {c.method.name} has none of; use {other}')
 
 
 def plan_segments(c):

@@ -207,7 +207,7 @@ def disk_bytes(experiment, once):
         None, trained.number, trained.epochs, once.parameters, trained.dtype,
         'last' in trained).bytes
   soft = (registry.family_of(c.method) is registry.SRE2L
-          or c.syn.labels == 'experts'
+          or c.syn.labels != 'hard'
           or c.method.get('lr_label', 0) > 0 or c.method.get('assign', False))
   kind, told = 'soft' if soft else 'hard', ()
   if c.method.get('relabel'):

@@ -16,7 +16,7 @@ import math
 from dasm_jax import config, coresets, difficulty, models, segments
 from dasm_jax.distill import setup
 from dasm_jax.distill.setup import decoded_count
-from dasm_jax.methods import inner_network, registry
+from dasm_jax.methods import inner_network, registry, sre2l
 from dasm_jax.pipeline import loading
 from dasm_jax.training import packing, scoring, train_step
 from dasm_jax.training.experts import LABEL_BLOCK
@@ -72,11 +72,17 @@ def segment_start_work(experiment, segment, split_):
     works += _choosing_work(experiment, split_)
   if c.syn.init == 'known':  # by one expert at least
     works.append(Work('forward', real, LABEL_BLOCK, all_ * real / LABEL_BLOCK))
-  if c.syn.labels == 'experts':
+  if many := _labelling_experts(c):
     asked = experiment.classes * decoded_count(experiment, segment.width)
-    works.append(Work('forward', c.experts.number * asked,
-                      min(LABEL_BLOCK, asked), c.experts.number))
+    works.append(Work('forward', many * asked, min(LABEL_BLOCK, asked), many))
   return works
+
+
+def _labelling_experts(c):
+  """How many experts are asked for the labels of the first images."""
+  if c.syn.labels == 'experts':
+    return c.experts.number
+  return {'hard': 0, 'expert': 1}[c.syn.labels]
 
 
 def training_work(experiment, count, epochs, every, size, split_):
@@ -242,10 +248,12 @@ def _sre2l_work(experiment, segment, n, split_):
   size, classes = c.net_batch, split_.share(experiment.classes)
   around = setup.classes_together(experiment, segment, classes, split_)
   # The last step that trains the teacher moves the images too.
-  sweeps, labelled = n - c.teach + 1, decoded_count(experiment, segment.width)
+  taught = sre2l.teaching_steps(c)
+  sweeps, labelled = n - max(taught - 1, 0), decoded_count(
+      experiment, segment.width)
   return [
-      Work('gradient', c.teach * c.net_steps * size, size,
-           c.teach * c.net_steps),
+      Work('gradient', taught * c.net_steps * size, size,
+           taught * c.net_steps),
       Work('forward', sweeps * classes * matched, around * matched,
            sweeps * classes / around),
       Work('inward', sweeps * classes * matched, around * matched,
@@ -314,10 +322,8 @@ def _read_by_start(experiment, segment):
     found += (c.coreset.networks * c.coreset.epochs + looks) * n
   if c.syn.init == 'known':  # by one expert at least
     found += n
-  if c.syn.labels == 'experts':
-    found += c.experts.number * experiment.classes * decoded_count(
-        experiment, segment.width)
-  return found
+  return found + _labelling_experts(c) * experiment.classes * decoded_count(
+      experiment, segment.width)
 
 
 def _read_by_sweeps(experiment, phase):
@@ -353,5 +359,6 @@ def _read_by_evaluation(experiment, split_):
 SWEEP_WORK = {'matching': _matching_work, 'sre2l': _sre2l_work,
               'trajectory': _student_work, 'coreset': _no_work}
 SWEEP_READS = {'matching': _matching_reads,
-               'sre2l': lambda m, *_: m.teach * m.net_steps * m.net_batch,
+               'sre2l': lambda m, *_: (
+                   sre2l.teaching_steps(m) * m.net_steps * m.net_batch),
                'trajectory': lambda *_: 0, 'coreset': lambda *_: 0}

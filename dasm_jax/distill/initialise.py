@@ -98,8 +98,12 @@ def _first_state(made, phase, images, labels, lr=None):
   if lr is None:
     lr = experiment.config.method.get('lr_start', experiment.recipe.lr)
   syn = Synthetic(images, labels, jnp.float32(lr))
-  return jax.jit(setup.build_method(experiment, phase).init)(
+  state = jax.jit(setup.build_method(experiment, phase).init)(
       streams.key(made.key, Stream.FIRST_STATE, phase.index), syn)
+  # Not by `init`, in whose program its weights would be constants.
+  if experiment.teacher is not None:
+    state = state._replace(variables=experiment.teacher)
+  return state
 
 
 # ---- The beginning
@@ -231,9 +235,10 @@ def first_images(made, phase, rows, used):
   used = used.copy()
   used[chosen] = True
   chosen = chosen[which]
-  if c.syn.labels == 'experts':
+  if c.syn.labels != 'hard':
     soft = expert_training.soft_labels(
-        experiment, made.experts, made.data, chosen)
+        experiment, made.experts, made.data, chosen,
+        one=c.syn.labels == 'expert')
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
         len(which), -1, phase.width, experiment.classes).mean(1))

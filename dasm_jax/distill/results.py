@@ -21,7 +21,7 @@ from dasm_jax.pipeline import loading
 from dasm_jax.runtime import devices, processes, text, timing
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.text import plural
-from dasm_jax.training import soft_labels
+from dasm_jax.training import soft_labels, weights_file
 from dasm_jax.types import Batch
 
 # ---- The set as it is evaluated
@@ -287,6 +287,11 @@ def write_results(made, syn, batch, done, accuracy):
   saved_set.save(
       folder / 'synthetic.npz', syn, experiment.codec,
       experiment.dataset.class_names, card(experiment, syn, summary), batch)
+  for number, progress in enumerate(done, 1):
+    # Another run may take it: --config.method.teacher.
+    if progress.state.teacher is not None:
+      weights_file.save(folder / f'teacher_{number}.npz',
+                        progress.state.teacher)
   table = closing_table(results, made.home.name)
   _write_pictures(experiment, syn, done, folder)
   _write_page(experiment, results, table, folder)

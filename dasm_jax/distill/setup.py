@@ -27,9 +27,16 @@ from dasm_jax.pipeline import loading, streaming
 from dasm_jax.runtime import devices, logging, preemption, timing
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.streams import Stream
-from dasm_jax.training import expert_store, packing, recipes, resumable
+from dasm_jax.training import (
+  expert_store,
+  packing,
+  recipes,
+  resumable,
+  weights_file,
+)
 from dasm_jax.training import experts as expert_training
 from dasm_jax.transforms import zca
+from dasm_jax.types import Variables
 
 # ---- The experiment
 
@@ -41,6 +48,7 @@ class Experiment(NamedTuple):
   network, codec, choice, plan: of the matching.
   recipe: of the evaluation; probe: the same, shortened, for the probes and
     for the networks that choose coresets.
+  teacher: `Variables` of one that was trained before (SRe2L), or None.
   """
   config: object
   dataset: datasets.Dataset
@@ -50,6 +58,7 @@ class Experiment(NamedTuple):
   plan: list
   recipe: recipes.Recipe
   probe: recipes.Recipe
+  teacher: Variables | None = None
 
   @property
   def classes(self):
@@ -108,8 +117,10 @@ def build(c, dataset=None):
   recipe, probe = (
       evaluation_recipe(c, epochs, dataset.mean, dataset.std)
       for epochs in (c.eval.epochs, c.segments.probe_epochs))
-  experiment = Experiment(c, dataset, network, codec, choice,
-                          validate.plan_segments(c), recipe, probe)
+  teacher = c.method.get('teacher')
+  experiment = Experiment(
+      c, dataset, network, codec, choice, validate.plan_segments(c), recipe,
+      probe, weights_file.load(teacher, network, shape) if teacher else None)
   # What the parts refuse comes out here, before a workdir is claimed: so the
   # phases and the method are built once and dropped.
   validate.check_class_sizes(c, dataset)

@@ -206,14 +206,17 @@ def _coreset(name, presets=None):
 
 
 METHODS = {
-    'dc': _matching('gradient', distance='layerwise_cosine'),
+    'dc': _matching('gradient', {'syn.init': 'noise'}, augment_mode='dsa',
+                    distance='layerwise_cosine'),
     'dsa': _matching('gradient', distance='layerwise_cosine', augment=DSA,
-                     net_augment=DSA),
+                     augment_mode='dsa', net_augment=DSA),
     'dsac': _matching('contrast', distance='layerwise_cosine', augment=DSA,
-                      net_augment=DSA, alone_share=.25, alone_sweeps=10),
+                      augment_mode='dsa', net_augment=DSA, alone_share=.25,
+                      alone_sweeps=10),
     # A fresh network for each sweep, which nothing trains.
     'dm': _matching('feature', distance='mse', first_block=-1, last_block=-1,
-                    augment=DSA, inner=1, net_steps=0, lr=1.0),
+                    augment=DSA, augment_mode='dsa', inner=1, net_steps=0,
+                    lr=1.0),
     'cafe': _matching(
         'discriminate', {'syn.init': 'noise'}, renewed=False, distance='mse',
         **defaults('weights', 'discrimination', 'drops', 'decay',
@@ -226,8 +229,9 @@ METHODS = {
         net_augment='color_crop', net_cutmix=0.5, net_momentum=0.9,
         net_weight_decay=5e-4, net_batch=64),
     'sre2l': Spec(
-        {**_SWEEPS, **defaults('statistics', 'first_layer', 'teach', 'relabel',
-                               'temperature', 'label_views'),
+        {**_SWEEPS, **defaults('statistics', 'first_layer', 'teach', 'net_warm',
+                               'teacher', 'relabel', 'temperature',
+                               'label_views'),
          'match': 'statistics', 'augment': 'flip_crop', 'augment_mode': 'idc',
          'train_on': 'real', 'net_lr': 0.05, 'net_momentum': 0.9,
          'net_weight_decay': 5e-4, 'net_steps': 100, 'net_batch': 128,

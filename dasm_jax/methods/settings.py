@@ -101,6 +101,11 @@ ENTRIES = {
         0.03, 'training pauses once accuracies span more'),
     'teach': Entry(20, 'of the steps those that train the teacher',
                    at_least(1)),
+    'net_warm': Entry(
+        0, 'of them those in which its rate grows from a hundredth',
+        at_least(0)),
+    'teacher': Entry(
+        '', 'file of a trained teacher; empty: each segment trains its own'),
     'relabel': Entry(True, 'the teachers label every view of the evaluation'),
     'temperature': Entry(20.0, 'at which such labels are matched', positive),
     'label_views': Entry(0, 'views that one soft label is the mean of; 0: the '

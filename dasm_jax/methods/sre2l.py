@@ -12,7 +12,6 @@ Sections: what a run carries, the method (`init`, `draw`, `step`), the teacher,
 the recovery of the images.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -42,7 +41,9 @@ class Settings(NamedTuple):
   correction: an `objectives.Correction`; codec: a `synthetic.Codec`.
   limit: decoded images a class that take part in one step; None is all.
   lr, momentum: of Adam on the stored images; the rate falls to 0 as a cosine.
-  teach: steps that train the teacher, the last of which also moves the images.
+  teach: steps that train the teacher, the last of which also moves the images;
+    0: the state is given a trained one.
+  warm: of them those in which its rate grows, see `recipes.cosine`.
   steps: of the whole segment, after the last of which the labels are set.
   net_steps: batches of real images in each step that trains the teacher.
   net: `Recipe` of the teacher, whose rate falls to 0 as a cosine.
@@ -59,6 +60,7 @@ class Settings(NamedTuple):
   lr: float
   momentum: float
   teach: int
+  warm: int
   steps: int
   net_steps: int
   net: recipes.Recipe
@@ -102,7 +104,8 @@ def build(network, c, matching, options):
   return method(network, Settings(
       matching=matching, augment=asked.augmentation(c, o.codec),
       correction=o.correction, codec=o.codec, limit=c.limit or None, lr=c.lr,
-      momentum=c.momentum, teach=c.teach, steps=o.steps or c.steps,
+      momentum=c.momentum, teach=teaching_steps(c), warm=c.net_warm,
+      steps=o.steps or c.steps,
       net_steps=c.net_steps, net=asked.network_recipe(c, o.codec),
       replay=o.replay, views=c.label_views, relabel=c.relabel,
       batched=o.batched), o.axis_name)
@@ -160,7 +163,7 @@ def method(network, settings, axis_name=None):
     keys = step_keys(key, state.step)
     # Each segment has a teacher of its own, which sees its window.
     carry = jax.lax.cond(
-        state.step == 0, renew, lambda carry, _: carry,
+        (state.step == 0) & (settings.teach > 0), renew, lambda carry, _: carry,
         (state.variables, state.net_opt_state), keys.network)
     (variables, net_opt_state), taught = jax.lax.cond(
         state.step < settings.teach, teach,
@@ -214,16 +217,11 @@ def _check(network, settings):
   if not models.normalises_batches(network):
     raise UserError('method sre2l matches the averages of batch norm, of which '
                     'this network has none; set --config.network.norm=batch')
-  if not 1 <= settings.teach <= settings.steps:
+  if settings.teach > settings.steps:
     raise UserError(
         f'--config.method.teach={settings.teach} does not fit the '
         f'{settings.steps} steps of a segment; choose from 1 to that, or more '
         '--config.method.steps')
-
-
-def _cosine(lr, done):
-  """A cosine from `lr` to 0; `done` from 0 to 1."""
-  return lr * (1 + jnp.cos(math.pi * done)) / 2
 
 
 def _teacher(network, tx, settings, axis_name):
@@ -231,7 +229,8 @@ def _teacher(network, tx, settings, axis_name):
   change = train_step.augmentation(settings.net)
 
   def run(carry, data, batches, key, step):
-    lr = _cosine(settings.net.lr, step / settings.teach)
+    lr = settings.net.lr * recipes.cosine(
+        step, max(settings.teach, 1), settings.warm)
     def one(carry, given):
       indices, key = given
       batch = change(jax.random.split(key)[1],
@@ -261,7 +260,7 @@ def _recovery(network, tx, settings, axis_name):
   gradient = objectives.image_gradient(
       train_step.loss_fn(network), settings.matching, settings.correction, wrap,
       batched=settings.batched, axis_name=axis_name)
-  begin = settings.teach - 1
+  begin = max(settings.teach - 1, 0)
 
   def run(state, windows, key):
     # The same key for all classes: slot j is treated alike in each of them.
@@ -270,7 +269,8 @@ def _recovery(network, tx, settings, axis_name):
         state.syn, state.variables, None, keys, windows.present,
         state.strength, state.step)
     change, adam = tx.update(direction, state.opt_state)
-    lr = _cosine(settings.lr, (state.step - begin) / (settings.steps - begin))
+    lr = settings.lr * recipes.cosine(
+        state.step - begin, settings.steps - begin)
     # After every step, as published: pixels stay between black and white.
     images = synthetic.clip_to_pixels(
         settings.codec, state.syn.images - lr * change)
@@ -280,13 +280,21 @@ def _recovery(network, tx, settings, axis_name):
   return run
 
 
+def teaching_steps(c):
+  """Steps of a segment that train its teacher, of the method's settings."""
+  return 0 if c.teacher else c.teach
+
+
 def describe(c):
   """What it does, in one line."""
-  return (f'{plural(c.steps, "step")} over all segments, of which {c.teach} '
-          'teach')
+  steps = f'{plural(c.steps, "step")} over all segments'
+  if c.teacher:
+    return f'{steps}, with the teacher of {c.teacher}'
+  return f'{steps}, in each of which {c.teach} teach'
 
 
 def images_per_step(c, classes, decoded, steps):
   """Images that pass through networks in one step of `steps`, on average."""
   images = min(decoded, c.limit or decoded)
-  return classes * images + c.teach * c.net_steps * c.net_batch / steps
+  taught = teaching_steps(c) * c.net_steps * c.net_batch
+  return classes * images + taught / steps

@@ -87,7 +87,7 @@ def fit_epochs(network, recipe, key, batch, state, last):
   change = train_step.augmentation(recipe)
   labels = _by_teacher if isinstance(batch, SoftLabelled) else _as_given
   network, order, shown, label = labels(
-      network, batch, jax.random.split(key)[1])
+      network, batch, jax.random.split(key)[1], recipe.squared)
   # Rates of the images' dtype: float64 images are trained on in float64.
   dtype = jax.eval_shape(sources.take_any, batch, jnp.arange(1)).images.dtype
   lrs, restarts = recipes.rates(recipe)
@@ -116,18 +116,18 @@ def fit_epochs(network, recipe, key, batch, state, last):
   return TrainState(last, variables, opt_state), loss
 
 
-def _as_given(network, batch, order):
+def _as_given(network, batch, order, squared):
   """What `fit` trains, the key of what it shows, and how it labels that.
 
   Returns:
     `(network, order, epoch -> epoch shown, (Batch, epoch, indices) -> Batch)`.
   """
-  del batch
+  del batch, squared
   return network, order, lambda epoch: epoch, lambda some, *_: some
 
 
-def _by_teacher(network, batch, order):
-  """The same for a `SoftLabelled`."""
+def _by_teacher(network, batch, order, squared):
+  """The same for a `SoftLabelled`; squared: see `recipes.Recipe`."""
   # The key of the set takes the place of the network's: its teachers labelled
   # the images as this key shows them, and all networks see the same.
   del order
@@ -137,9 +137,12 @@ def _by_teacher(network, batch, order):
     logits, stats = network.apply(*given, **named)
     return logits / temperature, stats
 
+  # Cross-entropy is linear in its labels: so they carry the factor T^2.
+  factor = temperature ** 2 if squared else 1.0
+
   def label(some, epoch, indices):
     logits = batch.logits[epoch, indices].astype(some.labels.dtype)
-    return some._replace(labels=jax.nn.softmax(logits / temperature))
+    return some._replace(labels=factor * jax.nn.softmax(logits / temperature))
 
   return (network._replace(apply=cooled), train_step.soft_label_key(batch.seed),
           lambda epoch: epoch % len(batch.logits), label)

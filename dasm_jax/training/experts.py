@@ -101,7 +101,7 @@ def known_by_experts(experiment, store, data, each):
   return right
 
 
-def soft_labels(experiment, store, data, chosen):
+def soft_labels(experiment, store, data, chosen, one=False):
   """Probabilities of each image from all experts that know it.
 
   The softmax of the mean logits of the experts that classify it correctly; of
@@ -109,11 +109,12 @@ def soft_labels(experiment, store, data, chosen):
 
   Args:
     chosen: int of any shape, into the real images.
+    one: ask the first expert alone, which may be wrong.
 
   Returns:
     `[*chosen.shape, classes]` float32.
 
-  Source: DATM (2310.05773), section 3.3.
+  Source: DATM (2310.05773), section 3.3; `one`: its program's `real` start.
   """
   # Two means in one pass over the experts: of those that classify an image
   # correctly, and of all.
@@ -121,7 +122,8 @@ def soft_labels(experiment, store, data, chosen):
   truth = experiment.dataset.train.labels[flat]
   sums = np.zeros((2, len(flat), experiment.classes))
   counts = np.zeros((2, len(flat), 1))
-  for out in _final_logits(experiment, store, data, flat):
+  asked = store._replace(number=1) if one else store
+  for out in _final_logits(experiment, asked, data, flat):
     right = (out.argmax(-1) == truth)[:, None]
     for k, use in enumerate((right, np.ones_like(right))):
       sums[k] += use * out

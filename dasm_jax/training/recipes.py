@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from dasm_jax.errors import UserError, unknown
@@ -18,6 +19,10 @@ class Recipe(NamedTuple):
   statistics: (mean, std) of the images, if the strategy asks for them.
   optimizer: `sgd` or `adamw`, whose first average has the momentum.
   cosine: whether the rate falls to 0 as a cosine of the epoch besides.
+  warmup: first epochs, in which it grows from a hundredth, as a line.
+  matrices: only tensors of several dimensions decay, not biases and norms.
+  mixup: both parameters of the Beta distribution of Mixup's share; 0: none.
+  squared: soft labels' loss is T^2 times as large, for temperature T.
   """
   epochs: int
   lr: float = 0.01
@@ -34,6 +39,10 @@ class Recipe(NamedTuple):
   statistics: tuple = ()
   optimizer: str = 'sgd'
   cosine: bool = False
+  warmup: int = 0
+  matrices: bool = False
+  mixup: float = 0.0
+  squared: bool = False
 
 
 def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
@@ -63,15 +72,38 @@ def sre2l_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=1024,
   """The SRe2L validation: AdamW, a cosine to 0, CutMix in every batch.
 
   Source: 2306.13092, which trains on a teacher's soft labels of every view
-  (`soft_labels`).
+  (`soft_labels`); its program for ImageNet, where biases and norms do not
+  decay.
   """
   return recipe(epochs, lr=lr, weight_decay=weight_decay, batch=batch,
                 mode='idc', cutmix=cutmix, optimizer='adamw', cosine=True,
+                **{'matrices': True, **more})
+
+
+def sre2l_cifar_recipe(epochs, *, batch=128, cutmix=0.0, **more):
+  """The same on CIFAR: Mixup in place of CutMix, and all weights decay.
+
+  Source: its program for CIFAR-100.
+  """
+  return sre2l_recipe(epochs, batch=batch, cutmix=cutmix, matrices=False,
+                      mixup=0.8, **more)
+
+
+def sre2l_tiny_recipe(epochs, *, lr=0.2, weight_decay=1e-4, batch=256,
+                      cutmix=0.0, **more):
+  """The same on Tiny ImageNet: SGD, a warm-up of 5 epochs, KL times T^2.
+
+  Source: the program for Tiny ImageNet that its README names.
+  """
+  return recipe(epochs, lr=lr, weight_decay=weight_decay, batch=batch,
+                mode='idc', cutmix=cutmix, cosine=True, warmup=5, squared=True,
                 **more)
 
 
-RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe}
+RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe,
+           'sre2l_cifar': sre2l_cifar_recipe, 'sre2l_tiny': sre2l_tiny_recipe}
 OPTIMIZERS = 'sgd', 'adamw'
+WARM = 0.01  # of the rate, at the first epoch of a warm-up
 
 
 def recipe(epochs, **settings):
@@ -90,6 +122,9 @@ def recipe(epochs, **settings):
     raise UserError(f'lr={r.lr} of a training recipe must be positive')
   if not 0 <= r.cutmix <= 1:
     raise UserError(f'cutmix={r.cutmix} is a probability, from 0 to 1')
+  if r.mixup < 0 or r.warmup < 0:
+    raise UserError(f'mixup={r.mixup} and warmup={r.warmup} of a training '
+                    'recipe must not be negative')
   if r.optimizer not in OPTIMIZERS:
     raise unknown('optimizer', r.optimizer, OPTIMIZERS)
   # Built for its checks: what it makes is not needed here.
@@ -109,5 +144,18 @@ def rates(recipe_):
   restart = np.isin(epoch, recipe_.drops) & recipe_.restart
   lrs = recipe_.lr * recipe_.decay ** passed.astype(float)
   if recipe_.cosine:
-    lrs = lrs * (1 + np.cos(np.pi * epoch / len(epoch))) / 2
+    lrs = lrs * cosine(epoch, len(epoch), recipe_.warmup)
   return lrs, restart
+
+
+def cosine(done, whole, warmup=0):
+  """Share of a rate that falls to 0 as a cosine, of `done` of `whole` epochs.
+
+  In the first `warmup` of them it grows as a line, from `WARM` to 1, and the
+  cosine is of the others. Numbers or arrays, of NumPy or JAX.
+  """
+  np_ = jax.numpy if isinstance(done, jax.Array) else np
+  down = (1 + np_.cos(np.pi * (done - warmup) / max(whole - warmup, 1))) / 2
+  if not warmup:
+    return down
+  return np_.where(done < warmup, WARM + (1 - WARM) * done / warmup, down)

@@ -119,18 +119,26 @@ def block_count(n, positions, block=BLOCK_POSITIONS):
 # ---- Optimizers, losses, a step
 
 
-def sgd(momentum=0.9, weight_decay=5e-4):
-  """SGD as in PyTorch, before the rate: decay enters the momentum."""
-  return optax.chain(optax.add_decayed_weights(weight_decay),
+def sgd(momentum=0.9, weight_decay=5e-4, mask=None):
+  """SGD as in PyTorch, before the rate: decay enters the momentum.
+
+  mask: of the parameters, which decay; None: all.
+  """
+  return optax.chain(optax.add_decayed_weights(weight_decay, mask),
                      optax.trace(momentum))
 
 
 def recipe_optimizer(recipe_):
   """A recipe's optimizer, before the rate; AdamW's decay enters no average."""
+  mask = _matrices if recipe_.matrices else None
   if recipe_.optimizer == 'sgd':
-    return sgd(recipe_.momentum, recipe_.weight_decay)
+    return sgd(recipe_.momentum, recipe_.weight_decay, mask)
   return optax.chain(optax.scale_by_adam(recipe_.momentum),
-                     optax.add_decayed_weights(recipe_.weight_decay))
+                     optax.add_decayed_weights(recipe_.weight_decay, mask))
+
+
+def _matrices(params):
+  return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
 def soft_label_key(seed):
@@ -215,14 +223,15 @@ def batch_key(key, index):
 
 
 def augmentation(recipe_):
-  """`(key, batch) -> batch`: a recipe's augmentation, then CutMix."""
+  """`(key, batch) -> batch`: a recipe's augmentation, CutMix, Mixup."""
   change = augment.build(recipe_.strategy, recipe_.mode,
                          statistics=recipe_.statistics)
 
   def apply(key, batch):
     first, second = jax.random.split(key)
     batch = batch._replace(images=change(first, batch.images, shared=False))
-    return augment.cutmix(second, batch, recipe_.cutmix)
+    batch = augment.cutmix(second, batch, recipe_.cutmix)
+    return augment.mixup(second, batch, recipe_.mixup)
   return apply
 
 

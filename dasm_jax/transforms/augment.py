@@ -4,8 +4,9 @@ Every operation is a pure function of images `[n, height, width, channels]`
 (normalised: a filled 0 is the data's mean) and of its draws, arrays `[n]`
 (one draw an image) or `[1]` (one for all). Uniform draws lie in [0, 1).
 
-Sections: CutMix (1905.04899), the operations (DSA, 2102.08259, its table as
-released), their draws, and strategies (`build`), which put them together.
+Sections: CutMix (1905.04899) and Mixup, the operations (DSA, 2102.08259, its
+table as released), their draws, and strategies (`build`), which put them
+together.
 """
 
 import functools
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import photometric, resample
 
-# ---- CutMix
+# ---- CutMix and Mixup
 
 
 def cutmix(key, batch, probability=0.5):
@@ -57,6 +58,26 @@ def cutmix_at(batch, lam, row, column, partner):
   return batch._replace(images=images, labels=labels)
 
 
+def mixup(key, batch, alpha=0.8):
+  """Mixes every image with a partner, one share for the batch (1710.09412).
+
+  `lambda x + (1 - lambda) x[partner]` and labels alike, lambda of
+  Beta(alpha, alpha).
+
+  Args:
+    key: a key.
+    batch: `Batch` of `[n, h, w, c]` images and `[n, classes]` labels.
+    alpha: 0 leaves the batch as it is.
+  """
+  if not alpha:
+    return batch
+  k_lam, k_partner = jax.random.split(key)
+  lam = jax.random.beta(k_lam, alpha, alpha)
+  partner = jax.random.permutation(k_partner, len(batch.images))
+  return jax.tree.map(lambda x: (lam * x + (1 - lam) * x[partner]).astype(
+      x.dtype), batch)
+
+
 def box_span(size, lam, centre):
   """Where a box lies along one axis: `([size] bool, its length)`."""
   half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
@@ -75,6 +96,9 @@ SCALE = 1.2
 DEGREES = 15.0
 # DC's own, of `jitter`: pixels, share, degrees.
 SHIFT, STRETCH, TURN = 4, 0.2, 45.0
+# SRe2L's, of what it moves: pixels in each axis, on CIFAR, Tiny ImageNet and
+# ImageNet.
+ROLLS = {'roll4': (0, 4), 'roll4both': (-4, 4), 'roll32': (0, 32)}
 
 
 def _precise(u, x):
@@ -117,6 +141,18 @@ def crop(x, rows, columns):
   return resample.separable(
       x, jnp.arange(height, dtype=rows.dtype) + rows[:, None],
       jnp.arange(width, dtype=columns.dtype) + columns[:, None])
+
+
+def roll(x, rows, columns):
+  """Shifts by whole pixels; what leaves on one side comes in on the other.
+
+  `y[i, j] = x[i - rows, j - columns]`, counted around.
+  """
+  _, height, width, _ = x.shape
+  def around(moved, size):
+    at = (jnp.arange(size) - moved[:, None].astype(jnp.int32)) % size
+    return at.astype(resample.precision(x))
+  return resample.separable(x, around(rows, height), around(columns, width))
 
 
 def cutout(x, row, column):
@@ -218,6 +254,9 @@ def draws(op, key, n, height, width):
   if op in photometric.PHOTOMETRIC:
     return photometric.draws(op, key, n, height, width)
   keys = jax.random.split(key, 3)
+  if op in ROLLS:
+    low, high = ROLLS[op]
+    return tuple(jax.random.randint(k, (n,), low, high + 1) for k in keys[:2])
   if op == 'crop':
     return (_random_shift(keys[0], (n,), height),
             _random_shift(keys[1], (n,), width))
@@ -237,7 +276,7 @@ def draws(op, key, n, height, width):
 
 OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
        'scale': scale, 'rotate': rotate, 'jitter': jitter,
-       **photometric.PHOTOMETRIC}
+       **dict.fromkeys(ROLLS, roll), **photometric.PHOTOMETRIC}
 GEOMETRIC = ('scale', 'rotate')
 WARPS = ('crop', 'scale', 'rotate', 'jitter')
 
@@ -262,11 +301,12 @@ def build(strategy, mode='single', *, statistics=()):
 
   Args:
     strategy: operations joined by `_`, of `OPS`; '' or 'none' changes nothing.
-    mode: `single` applies one operation drawn for the whole batch (DC, DSA),
-      `mtt` the same, resampled with `align_corners` as MTT's family does;
-      `idc` resizes, flips and colours when named, then one drawn of crop,
-      scale, rotate and jitter, then cuts out; `all` applies all in the order
-      named.
+    mode: `single` applies one operation drawn for the whole batch. `dsa`: the
+      same, resampled with `align_corners`, as torch 1.2 did, for which the
+      programs of DC, DSA and DM were written; `mtt`: `dsa` by another name, of
+      programs that ask for it. `idc` resizes, flips, rolls and colours when
+      named, then one drawn of crop, scale, rotate and jitter, then cuts out.
+      `all` applies all in the order named.
     statistics: (mean, std) that the images are normalised with, which jitter3
       and lighting ask for; (): they are on [0, 1].
 
@@ -305,8 +345,8 @@ def build(strategy, mode='single', *, statistics=()):
   return apply
 
 
-ALWAYS = ('rrc', 'rrc08', 'flip', 'color', 'jitter3', 'lighting')
-ALIGNED = ('mtt',)  # modes that resample with `align_corners`
+ALWAYS = ('rrc', 'rrc08', 'flip', *ROLLS, 'color', 'jitter3', 'lighting')
+ALIGNED = ('dsa', 'mtt')  # modes that resample with `align_corners`
 
 
 def _one_group(ops):
@@ -316,6 +356,7 @@ def _one_group(ops):
 # Each mode is a sequence of groups; one operation of every group is applied.
 MODES = {
     'single': _one_group,
+    'dsa': _one_group,
     'mtt': _one_group,
     'all': lambda ops: [(op,) for op in ops],
     'idc': lambda ops: [

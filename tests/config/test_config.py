@@ -9,6 +9,7 @@ import toy
 from dasm_jax import config, models
 from dasm_jax.config import imagenet, validate
 from dasm_jax.errors import UserError
+from dasm_jax.transforms import augment
 
 FILES = sorted(path.stem for path in (toy.ROOT / 'configs').glob('*.py'))
 
@@ -95,7 +96,7 @@ SETS = {
 @pytest.mark.parametrize('name', FILES)
 def test_network_is_the_published_one(name):
   shape, classes, parameters = SETS[name]
-  c = load(name)
+  c = load(name, 'method=idc')
   assert c.dataset.name == (
       'imagenet2012' if name.startswith('image') else name)
   network = models.build(shape=shape, classes=classes, **c.network)
@@ -140,10 +141,14 @@ def test_imagenet_is_as_published():
   assert (m.pretrained, m.pretrained_epochs, m.warmup) == (10, 5, 0)
   short = load('imagenet', 'classes=100,schedule=short').method
   assert (short.pretrained, short.warmup) == (0, 50)
-  assert load('imagenet', 'classes=1000').method.pretrained == 0
+  # As of 100 classes: five epochs of 1000 for each of 500 networks are weeks.
+  m = load('imagenet', 'classes=1000').method
+  assert (m.pretrained, m.pretrained_epochs, m.warmup) == (10, 5, 0)
   c = load('imagenet', 'classes=1000,method=sre2l')
   assert c.dataset.classes == '' and c.network.norm == 'batch'
-  assert c.method.augment == 'rrc08_flip'
+  assert (c.method.augment, c.method.net_augment) == (
+      'rrc08_flip_roll32', 'rrc08_flip')
+  assert c.eval.recipe == 'sre2l' and c.eval.batch == 1024
   assert c.method.steps - 2 * (c.method.teach - 1) == 4000
   assert c.method.teach * c.method.net_steps == 40_000
   c = load('imagenet', 'classes=1000,method=tesla,ipc=1')
@@ -154,7 +159,10 @@ def test_imagenet_is_as_published():
   c = load('imagewoof', 'method=mtt,ipc=1')
   assert (c.dataset.size, c.dataset.classes, c.network.depth) == (
       128, 'imagewoof', 5)
-  assert load('imagenette', 'size=128').network.name == 'convnet'
+  assert load('imagenette', 'method=idc,size=128').network.name == 'convnet'
+  for name in ('imagenette', 'imagewoof'):  # what their rows quote
+    c = load(name)
+    assert (c.method.name, c.syn.ipc) == ('mtt', 1)
   with pytest.raises(UserError, match='number of classes 50; choose from 10'):
     load('imagenet', 'classes=50')
 
@@ -175,8 +183,38 @@ def test_dm_is_as_published():
 
 
 def test_evaluation_of_svhn_without_factor():
-  assert load('svhn', 'ipc=1,factor=1').eval.cutmix == 0.
-  assert load('svhn', 'ipc=1').eval.cutmix == -1.
+  e = load('svhn', 'ipc=1,factor=1').eval
+  assert (e.cutmix, e.augment) == (0., 'color_crop_cutout_scale_rotate')
+  e = load('svhn', 'ipc=1').eval
+  assert (e.cutmix, e.augment) == (-1., 'auto')
+
+
+def test_what_methods_start_from():
+  for method, init in (('dc', 'noise'), ('dsa', 'real'), ('dm', 'real'),
+                       ('cafe', 'noise'), ('mtt', 'real'), ('datm', 'known')):
+    assert load('cifar10', f'method={method}').syn.init == init
+  # DATM's own command for CIFAR-100 at ipc 50 differs from the others.
+  for ipc, want in ((10, ('known', 'experts')), (50, ('real', 'expert')),
+                    (100, ('known', 'experts'))):
+    syn = load('cifar100', f'method=datm,ipc={ipc}').syn
+    assert (syn.init, syn.labels) == want
+
+
+def test_corners_are_aligned_where_torch_did():
+  # Gradient dossier, 2: DC and DSA for torch 1.2, which aligns; IDC for 1.11.
+  for method in ('dc', 'dsa', 'dsac', 'dm', 'mtt', 'datm'):
+    c = load('cifar10', f'method={method}')
+    assert c.method.augment_mode in augment.ALIGNED
+    assert config.evaluation_recipe(c, 1, (0,), (1,)).mode in augment.ALIGNED
+  c = load('cifar10', 'method=idc')
+  assert c.method.augment_mode not in augment.ALIGNED
+
+
+def test_mnist_has_dc_s_own_augmentation():
+  for method in ('dc', 'cafe'):
+    e = load('mnist', f'method={method}').eval
+    assert (e.augment, e.epochs) == ('jitter', 1000)
+  assert load('cifar10', 'method=cafe').eval.epochs == 600
 
 
 @pytest.mark.parametrize('name', ['fashion_mnist', 'svhn', 'cifar100',
@@ -191,9 +229,11 @@ def test_data_that_are_not_there(name, tmp_path, monkeypatch):
   way = 'folder:PATH' if 'tiny' in name else 'where there is network, run'
   with pytest.raises(UserError, match=f"{name}'.*{way}"):
     validate.check(c)
+
+
 def test_sre2l_is_as_published():
   rows = {'cifar100': (.25, .01, 1000, 30., 400),
-          'tiny_imagenet': (.1, 1., 4000, 20., 300),
+          'tiny_imagenet': (.1, 1., 4000, 20., 100),
           'imagenette': (.25, .01, 4000, 20., 300)}
   for name, (lr, weight, moves, temperature, epochs) in rows.items():
     for segments in (1, 5):
@@ -202,6 +242,45 @@ def test_sre2l_is_as_published():
       assert (m.lr, m.statistics, m.temperature, c.eval.epochs) == (
           lr, weight, temperature, epochs)
       assert m.steps - segments * (m.teach - 1) == moves
+  c = load('cifar100', 'method=sre2l')
+  m = c.method
+  # 200 epochs of 50,000 images, its program's own; what moves is rolled alone.
+  assert (m.net_lr, m.net_batch, m.teach * m.net_steps) == (.1, 128, 200 * 391)
+  assert (m.augment, m.net_augment) == ('roll4', 'flip_crop')
+  recipe = config.evaluation_recipe(c, c.eval.epochs, (0,), (1,))
+  assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.matrices,
+          recipe.batch, recipe.mixup, recipe.cutmix, recipe.squared) == (
+              'adamw', 1e-3, .01, False, 128, .8, 0., False)
+  c = load('tiny_imagenet', 'method=sre2l')
+  m = c.method
+  assert (m.net_lr, m.net_weight_decay, m.net_batch, m.net_warm, m.teach,
+          m.net_steps) == (.2, 1e-4, 256, 5, 50, 391)
+  assert m.augment == 'rrc08_flip_roll4both'
+  recipe = config.evaluation_recipe(c, c.eval.epochs, (0,), (1,))
+  assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch,
+          recipe.mixup, recipe.cutmix, recipe.squared, recipe.warmup) == (
+              'sgd', .2, 1e-4, 256, 0., 0., True, 5)
+  recipe = config.evaluation_recipe(
+      load('imagenette', 'method=sre2l'), 300, (0,), (1,))
+  assert (recipe.optimizer, recipe.matrices, recipe.cutmix) == (
+      'adamw', True, 1.)
+
+
+def test_sre2l_s_network_is_the_published_one():
+  # torchvision's ResNet-18 with a 3x3 stem and without its pooling.
+  for name, classes, parameters in (('cifar100', 100, 11_220_132),
+                                    ('tiny_imagenet', 200, 11_271_432)):
+    c = load(name, 'method=sre2l')
+    side = SETS[name][0]
+    network = models.build(shape=side, classes=classes, **c.network)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    assert models.count(shapes) == parameters
+    assert shapes.params['Conv_0']['kernel'].shape == (3, 3, 3, 64)
+    maps = jax.eval_shape(network.features, shapes,
+                          jax.ShapeDtypeStruct((1, *side), 'float32'))
+    assert maps[0].shape == (1, *side[:2], 64)
+    assert load(name, 'method=sre2l,schedule=short').network.widen == .25
+    assert load(name, 'method=sre2l,network=convnet').network.norm == 'batch'
 
 
 def test_images_that_are_matched_at_a_time():

@@ -10,7 +10,7 @@ import toy
 
 from dasm_jax import objectives, synthetic
 from dasm_jax.errors import UserError
-from dasm_jax.methods import registry
+from dasm_jax.methods import registry, sre2l
 from dasm_jax.training import soft_labels
 from dasm_jax.transforms import zca
 from dasm_jax.types import Synthetic, Window
@@ -174,6 +174,23 @@ def test_teacher_sees_its_window():
   three = step(made.state, seen, pool, made.key)[0].variables
   assert abs(three.stats['Norm_0']['mean']
              - one.stats['Norm_0']['mean']).max() > 1e-4
+
+
+def test_a_teacher_that_is_given_stays():
+  made = toy.toy('sre2l', steps=2, teacher='there.npz', teach=7)
+  step = jax.jit(toy.sweep(made.method))
+  given = made.state.variables
+  after, metrics = step(made.state, made.data, made.pool, made.key)
+  toy.leaves_equal(after.variables, given)
+  assert metrics['teacher/loss'] == 0
+  assert abs(after.syn.images - made.state.syn.images).max() > 1e-3
+  # Whoever is given moves them, and the first step at the full rate.
+  other = made.state._replace(variables=jax.tree.map(
+      lambda x: x * 1.5, given))
+  assert abs(step(other, made.data, made.pool, made.key)[0].syn.images
+             - after.syn.images).max() > 1e-3
+  said = sre2l.describe(toy.settings('sre2l', teacher='x.npz', steps=9))
+  assert said == '9 steps over all segments, with the teacher of x.npz'
 
 
 @pytest.mark.slow

@@ -97,7 +97,7 @@ def test_augmentations_of_a_family_align_corners_everywhere(trained):
   about = json.loads((store.folder / 'buffer.json').read_text())
   assert about['experts.mode'] == 'mtt'
   assert setup.build(tiny(eval__recipe='idc')).recipe.mode == 'idc'
-  assert setup.build(small.tiny('dm')).recipe.mode == 'single'
+  assert setup.build(small.tiny('dm')).recipe.mode == 'dsa'
 
 
 def test_experts_learn_and_differ(trained, tmp_path):
@@ -238,6 +238,10 @@ def test_soft_labels_are_those_of_who_knows(trained, tmp_path):
   odds = np.exp([logits[:2].mean(0), logits.mean(0)])
   np.testing.assert_allclose(
       soft[0], odds / odds.sum(-1, keepdims=True), rtol=1e-6)
+  # The first alone, who is wrong about the second image.
+  soft = experts.soft_labels(experiment, told, data, chosen, one=True)
+  odds = np.exp(logits[0]) / np.exp(logits[0]).sum()
+  np.testing.assert_allclose(soft[0], [odds, odds], rtol=1e-6)
 
 
 def test_known_asks_until_there_are_enough(trained, tmp_path):

@@ -33,6 +33,29 @@ def test_rates_of_idc():
   assert len(recipes.rates(recipes.recipe(3))[0]) == 3
 
 
+def test_rates_of_a_warm_up():
+  # torch's: LinearLR from a hundredth over 2 epochs, then a cosine over 4.
+  rate, restart = recipes.rates(recipes.recipe(6, lr=2., cosine=True, warmup=2))
+  np.testing.assert_allclose(rate, [
+      .02, 1.01, 2., 1 + .5 ** .5, 1., 1 - .5 ** .5])
+  assert not restart.any()
+  # What a step of a program asks is the same.
+  traced = jax.jit(lambda at: recipes.cosine(at, 6, 2))(jnp.arange(6))
+  np.testing.assert_allclose(2 * traced, rate, rtol=1e-6)
+
+
+@pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
+def test_what_decays(optimizer):
+  params = {'kernel': jnp.ones((2, 2)), 'scale': jnp.ones(2)}
+  still = jax.tree.map(jnp.zeros_like, params)
+  for matrices in (False, True):
+    tx = train_step.recipe_optimizer(recipes.recipe(
+        1, optimizer=optimizer, weight_decay=.1, matrices=matrices))
+    change, _ = tx.update(still, tx.init(params), params)
+    assert change['kernel'].any()
+    assert change['scale'].any() != matrices
+
+
 @pytest.mark.parametrize('n, batch', [(10, 4), (8, 4), (3, 5), (7, 1)])
 def test_epoch_covers_everything_once(n, batch):
   def do(carry, indices, key):
@@ -136,6 +159,7 @@ def test_statistics_get_no_gradient():
 @pytest.mark.parametrize('options, words', [
     ({'epochs': 0}, 'epochs=0'), ({'batch': 0}, 'batch=0'),
     ({'lr': 0.}, 'lr=0.0'), ({'cutmix': 1.5}, 'cutmix=1.5.*from 0 to 1'),
+    ({'mixup': -1.}, 'mixup=-1.0'), ({'warmup': -1}, 'warmup=-1'),
     ({'strategy': 'blur'}, "'blur'"), ({'mode': 'x'}, "mode 'x'")])
 def test_impossible_recipes(options, words):
   with pytest.raises(UserError, match=words):

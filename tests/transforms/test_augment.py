@@ -42,6 +42,41 @@ def test_crop_by_hand():
       got, [[0, 0, 5, 6], [0, 0, 9, 10], [0, 0, 13, 14], [0] * 4])
 
 
+def test_roll_by_hand():
+  x = jnp.arange(1., 13).reshape(1, 3, 4, 1)
+  got = augment.roll(x, jnp.array([1]), jnp.array([-2]))
+  np.testing.assert_array_equal(got, jnp.roll(x, (1, -2), (1, 2)))
+  two = jnp.concatenate([x, x])
+  got = augment.roll(two, jnp.array([0, 4]), jnp.array([5, 0]))
+  np.testing.assert_array_equal(got[0], jnp.roll(x[0], 1, 1))
+  np.testing.assert_array_equal(got[1], jnp.roll(x[0], 1, 0))
+  for op, (low, high) in (('roll4', (0, 4)), ('roll4both', (-4, 4)),
+                          ('roll32', (0, 32))):
+    for u in draws(op):
+      assert set(u) == set(range(low, high + 1))
+
+
+def test_mixup_by_hand():
+  batch = Batch(IMAGES, jnp.eye(5))
+  mixed = augment.mixup(KEY, batch, .8)
+  # Labels tell the share and the partner of each image.
+  lam = float(np.sort(np.unique(np.asarray(mixed.labels).round(6)))[-1])
+  for image, label in zip(mixed.images, mixed.labels, strict=True):
+    np.testing.assert_allclose(label.sum(), 1, rtol=1e-6)
+    want = (np.asarray(label)[:, None, None, None] * IMAGES).sum(0)
+    np.testing.assert_allclose(image, want, rtol=1e-4, atol=1e-5)
+  assert 0 < lam <= 1
+  assert augment.mixup(KEY, batch, 0.) is batch
+  shares = jax.vmap(lambda key: augment.mixup(key, Batch(
+      jnp.zeros((2, 1, 1, 1)), jnp.eye(2)), .8).labels[0].max())(
+          jax.random.split(KEY, 3000))
+  # Where the partner is another: the larger of Beta(.8, .8) and 1 minus it.
+  other = np.asarray(shares)[np.asarray(shares) < 1]
+  drawn = np.random.default_rng(0).beta(.8, .8, 9000)
+  np.testing.assert_allclose(
+      other.mean(), np.maximum(drawn, 1 - drawn).mean(), atol=.01)
+
+
 def test_cutout_flip_and_color_by_hand():
   x = jnp.arange(1., 17).reshape(1, 4, 4, 1)
   got = augment.cutout(x, jnp.array([0]), jnp.array([2]))[0, ..., 0]
@@ -112,11 +147,12 @@ def test_modes_apply_what_they_say():
     assert augment.build('', mode)(KEY, IMAGES) is IMAGES
 
 
-def test_mtt_aligns_corners_and_else_is_single():
+def test_dsa_aligns_corners_and_else_is_single():
   for op, aligned in (('scale', True), ('rotate', True), ('crop', False)):
-    (one,), (other,) = ({np.asarray(augment.build(op, mode)(KEY, IMAGES, True)
-                                    ).tobytes()} for mode in ('single', 'mtt'))
-    assert (one != other) == aligned
+    one, other, same = (
+        np.asarray(augment.build(op, mode)(KEY, IMAGES, True)).tobytes()
+        for mode in ('single', 'dsa', 'mtt'))
+    assert (one != other) == aligned and same == other
   key = jax.random.split(jax.random.fold_in(KEY, 0))[1]
   values = augment.draws('rotate', key, 1, 16, 16)
   np.testing.assert_allclose(
@@ -147,7 +183,7 @@ def test_impossible_strategies():
     augment.build('color_blur')
   with pytest.raises(UserError, match='twice'):
     augment.build('flip_crop_flip')
-  with pytest.raises(UserError, match="'x'; choose from all, idc, mtt, single"):
+  with pytest.raises(UserError, match="'x'; choose from all, dsa, idc, mtt, "):
     augment.build('flip', 'x')
 
 
