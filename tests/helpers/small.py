@@ -47,6 +47,8 @@ def tiny(method='dc', **changes):
   c = config.defaults(method)
   c.dataset.name = 'digits'
   c.network.depth, c.syn.ipc, c.segments.number = 1, 2, 2
+  if method == 'dc':  # what is walked are windows and the images they give
+    c.syn.init = 'real'
   # Probes take the recipe of the evaluation: its augmentation compiles long.
   entries = kill.TINY | {'run.chunk': 3, 'run.save_seconds': 1e9,
                          'eval.augment': ''} | {
