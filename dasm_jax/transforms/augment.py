@@ -53,7 +53,8 @@ def cutmix_at(batch, lam, row, column, partner):
   inside = (inside_rows[:, None] & inside_columns[None])[..., None]
   images = jnp.where(inside, batch.images[partner], batch.images)
   # Of the box as it is clipped, not lambda: IDC's program mixes losses by it.
-  share = (1 - rows * columns / (height * width)).astype(batch.labels.dtype)
+  area = (rows * columns).astype(resample.precision(batch.labels))
+  share = (1 - area / (height * width)).astype(batch.labels.dtype)
   labels = share * batch.labels + (1 - share) * batch.labels[partner]
   return batch._replace(images=images, labels=labels)
 
@@ -217,14 +218,15 @@ def jitter(x, choice, row, column, height_u, width_u, angle_u):
   _, height, width, _ = x.shape
   # One sampling for all three, two of which change nothing: each image has its
   # own choice.
+  dtype = resample.precision(x, angle_u)
   is_crop, is_scale, is_rotate = (
-      (choice == k)[:, None, None].astype(x.dtype) for k in range(3))
-  draws_ = [v[:, None, None].astype(x.dtype)
+      (choice == k)[:, None, None].astype(dtype) for k in range(3))
+  draws_ = [v[:, None, None].astype(dtype)
             for v in (row, column, height_u, width_u, angle_u)]
   angle = is_rotate * jnp.deg2rad(TURN) * (2 * draws_[4] - 1)
   tall, wide = (1 + is_scale * STRETCH * (2 * u - 1) for u in draws_[2:4])
-  rows = (jnp.arange(height, dtype=x.dtype) - (height - 1) / 2)[:, None]
-  columns = (jnp.arange(width, dtype=x.dtype) - (width - 1) / 2)[None]
+  rows = (jnp.arange(height, dtype=dtype) - (height - 1) / 2)[:, None]
+  columns = (jnp.arange(width, dtype=dtype) - (width - 1) / 2)[None]
   cos, sin = jnp.cos(angle), jnp.sin(angle)
   return resample.bilinear(
       x,

@@ -32,13 +32,14 @@ ORDERS = (0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)
 
 def resized_crop(x, top, left, height, width):
   """The box, whole pixels, enlarged bilinearly to the size of the image."""
+  dtype = resample.precision(x)
   def positions(start, size, out):
     # Half-pixel centres; the edges of the box are repeated.
-    at = (jnp.arange(out, dtype=x.dtype) + 0.5) * size[:, None] / out - 0.5
+    at = (jnp.arange(out, dtype=dtype) + 0.5) * size[:, None] / out - 0.5
     return start[:, None] + jnp.clip(at, 0, size[:, None] - 1)
   return resample.separable(
-      x, positions(top, height.astype(x.dtype), x.shape[1]),
-      positions(left, width.astype(x.dtype), x.shape[2]))
+      x, positions(top, height.astype(dtype), x.shape[1]),
+      positions(left, width.astype(dtype), x.shape[2]))
 
 
 def boxes(key, n, height, width, least):

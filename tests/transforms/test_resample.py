@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dasm_jax.transforms import augment, photometric, resample
+from dasm_jax.types import Batch
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 KEY = jax.random.key(0)
@@ -60,6 +61,16 @@ def positions(op, draws, height, width, align):
     return rows + draws[0], columns + draws[1]
   if op == 'flip':
     return rows, width - 1 - columns if draws[0] < .5 else columns
+  if op == 'jitter':
+    choice, row, column, tall, wide, angle = draws
+    turn = (choice == 2) * np.deg2rad(45) * (2 * angle - 1)
+    tall, wide = (1 + (choice == 1) * .2 * (2 * u - 1) for u in (tall, wide))
+    middle = (height - 1) / 2, (width - 1) / 2
+    rows, columns = rows - middle[0], columns - middle[1]
+    return ((np.cos(turn) * rows + np.sin(turn) * columns) / tall + middle[0]
+            + (choice == 0) * row,
+            (np.cos(turn) * columns - np.sin(turn) * rows) / wide + middle[1]
+            + (choice == 0) * column)
   if op == 'scale':
     wide, tall = (u * (1.2 - 1 / 1.2) + 1 / 1.2 for u in draws)
     return (pixels(tall * normalised(height, align), height, align)[:, None],
@@ -70,15 +81,18 @@ def positions(op, draws, height, width, align):
           pixels(np.cos(angle) * x - np.sin(angle) * y, width, align))
 
 
-@pytest.mark.parametrize('align', [False, True])
-@pytest.mark.parametrize('op', ['crop', 'flip', 'scale', 'rotate'])
+@pytest.mark.parametrize('op, align', [
+    *((op, align) for op in augment.GEOMETRIC for align in (False, True)),
+    ('crop', False), ('flip', False), ('jitter', False)])
 def test_operations_as_slow_numpy_has_them(op, align):
   settings = {'align_corners': align} if op in augment.GEOMETRIC else {}
   for height, width in SIDES:
     x = images(height, width)
-    draws = augment.draws(op, KEY, 2, height, width)
-    if jnp.issubdtype(draws[0].dtype, jnp.floating):
-      draws = [u.astype(jnp.float32) for u in draws]  # as programs draw them
+    draws = [u.astype(jnp.float32) if jnp.issubdtype(u.dtype, jnp.floating)
+             else u  # as programs draw them
+             for u in augment.draws(op, KEY, 2, height, width)]
+    if op == 'jitter':
+      draws[0] = jnp.array([height % 3, 2])
     got = jax.jit(lambda x, *u: augment.OPS[op](x, *u, **settings))(x, *draws)
     assert got.dtype == jnp.float64
     for k in range(2):
@@ -110,6 +124,26 @@ def test_both_ways_to_sample_agree():
     np.testing.assert_allclose(
         jax.jit(resample.separable)(x, rows, columns),
         jax.jit(resample.bilinear)(x, *grid), rtol=1e-12, atol=1e-12)
+
+
+def test_half_precision_looks_where_float32_does():
+  # Positions in bfloat16 would be whole pixels above 128.
+  x, box = images(3, 300), (1, 40, 2, 251)
+  crop = jax.jit(photometric.resized_crop)
+  whole, half = (crop(jnp.asarray(x, dtype), *(jnp.full(2, k) for k in box))
+                 for dtype in (jnp.float32, jnp.bfloat16))
+  np.testing.assert_allclose(half.astype(jnp.float32), whole, atol=.06)
+
+
+def test_cutmix_mixes_labels_by_the_exact_area():
+  x = images(7, 31, 3)
+  batch = Batch(jnp.asarray(x), jnp.eye(3))
+  mixed = jax.jit(augment.cutmix_at)(
+      batch, jnp.float32(.4), 3, 11, jnp.array([1, 2, 0]))
+  share = (np.asarray(mixed.images) == x).mean((1, 2, 3))
+  np.testing.assert_allclose(
+      mixed.labels, share[:, None] * np.eye(3) + (
+          1 - share[:, None]) * np.roll(np.eye(3), -1, 0), rtol=1e-15)
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float32', 'float64'])
