@@ -15,8 +15,8 @@ KEY = jax.random.key(0)
 # From the pooled last block back to the first one.
 WEIGHTS = {name: float for name in (
     'first_weight', 'second_weight', 'third_weight', 'fourth_weight')}
-CAFE = {'batch_real': int, 'ipc': int, 'net_depth': int, 'net_width': int,
-        'num_classes': int, 'pool': ('avgpooling',), 'weights': dict}
+CAFE = {**SETTINGS, 'batch_real': int, 'ipc': int, 'num_classes': int,
+        'weights': dict}
 MIDDLE = ('third_block_pool', 'third_block_relu', 'second_block_relu',
           'first_block_relu')
 
@@ -56,8 +56,7 @@ def check_cafe(golden):
   weights = golden.settings({**WEIGHTS, 'inner_weight': float},
                             meta['weights'])
   net = Net(golden, golden['in/images_syn'].shape[1:], meta['num_classes'],
-            {'depth': meta['net_depth'], 'width': meta['net_width'],
-             'norm': 'instancenorm', 'pooling': meta['pool']})
+            meta)
   network = net.network
   syn, (target, _) = golden_matching.sides(golden, meta)
   matching = objectives.discriminative_matching(

@@ -6,15 +6,13 @@ import jax
 import layout
 import numpy as np
 from golden_files import GoldenError
-from golden_nets import ACTIVATIONS, NORMS, POOLINGS, Net, Stored
+from golden_nets import NORMS, SETTINGS, Net, Stored
 
 from dasm_jax import losses
 
 META = {'config': dict, 'modes': list, 'num_classes': int,
         'params': ('stored', 'recipe')}
-CONVNET = {'channel': int, 'im_size': list, 'net_act': ACTIVATIONS,
-           'net_depth': int, 'net_norm': NORMS, 'net_pooling': POOLINGS,
-           'net_width': int, 'num_classes': int}
+CONVNET = {**SETTINGS, 'channel': int, 'im_size': list, 'num_classes': int}
 DC = {'channel': int, 'num_classes': int}
 RESNET = {'dataset': ('cifar10', 'imagenet'), 'depth': int, 'norm_type': NORMS,
           'num_classes': int, 'size': int, 'width': (int, float)}
@@ -49,10 +47,8 @@ def check(golden):
   """`models_*_convnet*`: a ConvNet."""
   meta = golden.settings(META)
   config = golden.settings(CONVNET, meta['config'])
-  settings = {key[4:]: value for key, value in config.items()
-              if key.startswith('net_')}
   net = Net(golden, (config['channel'], *config['im_size']),
-            config['num_classes'], settings)
+            config['num_classes'], config)
   _check_modes(golden, net, meta, SMALL)
 
 

@@ -3,7 +3,7 @@
 import jax
 import layout
 import numpy as np
-from golden_files import GoldenError
+from golden_files import GoldenError, Settings
 
 from dasm_jax import models
 from dasm_jax.models import layers
@@ -11,11 +11,14 @@ from dasm_jax.models import layers
 NORMS = {'instancenorm': 'instance', 'batchnorm': 'batch', 'none': 'none',
          'groupnorm': 'group', 'layernorm': 'layer', 'instance': 'instance',
          'batch': 'batch', 'group': 'group', 'layer': 'layer'}
-POOLINGS = {'avgpooling': 'avg', 'maxpooling': 'max', 'none': 'none'}
+POOLINGS = {'avgpooling': 'avg', 'maxpooling': 'max', 'none': 'none',
+            'avg': 'avg', 'max': 'max'}
 ACTIVATIONS = ('relu', 'leakyrelu', 'sigmoid', 'swish')
-# How files describe a ConvNet; some leave out what is the default.
+# How files describe a ConvNet, also as `net_depth`, …; some leave out what is
+# the default.
 SETTINGS = {'depth': int, 'width': int, 'norm': NORMS, 'act': ACTIVATIONS,
-            'pooling': POOLINGS}
+            'pooling': POOLINGS, 'pool': POOLINGS}
+SETTINGS |= {f'net_{key}': known for key, known in SETTINGS.items()}
 
 
 class Stored:
@@ -70,14 +73,17 @@ class Net(Stored):
   """The same for a ConvNet, with `settings` of `SETTINGS`."""
 
   def __init__(self, golden, shape, classes, settings, weights='param/'):
+    settings = Settings({key.removeprefix('net_'): value
+                         for key, value in settings.items()})
     self.norm = _norm(settings, *_stored(golden, weights))
     self.depth, self.width = settings['depth'], settings['width']
+    pooling = settings.get('pooling', settings.get('pool', 'avgpooling'))
     # The references pad the first convolution by 3 for one channel.
     super().__init__(
         golden, shape, classes, 'convnet', weights, depth=self.depth,
         width=self.width, norm=self.norm,
         activation=settings.get('act', 'relu'),
-        pooling=POOLINGS[settings.get('pooling', 'avgpooling')],
+        pooling=POOLINGS[pooling],
         first_padding=3 if shape[0] == 1 else 1)
 
   def zero(self, name, train=True):
