@@ -167,7 +167,7 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
   Args:
     network: a `Network`.
     recipe: a `recipes.Recipe`, of which the rate, batches and augmentation
-      count; the rate stays, the momentum starts anew with each epoch.
+      count; the rate stays, and the momentum from epoch to epoch.
     epochs: passes over the data.
     history: whether to look after each of them, without augmentation.
     together: how many a device trains at once, see `packing.spread_networks`.
@@ -185,7 +185,7 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
   def call(keys, data, heard=lambda: None):
     start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, epochs))(rest)
-    # Every epoch has the keys of a `fit` of one epoch.
+    # Every epoch has the keys of a `fit` of one epoch, see `fit_epochs`.
     def of(key):
       return jax.random.fold_in(jax.random.split(key)[1], 0)
     rest, seen = jax.vmap(jax.vmap(of))(rest), []
@@ -196,7 +196,7 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
       heard()
     begun = ensemble.states_from(recipe, begin(start))
     variables = run(begun, [ensemble.EpochPlan(
-        rest[:, epoch], lr, True) for epoch in range(epochs)], data, look)
+        rest[:, epoch], lr) for epoch in range(epochs)], data, look)
     return variables, np.stack(seen, 1) if history else None
   return call
 

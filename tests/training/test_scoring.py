@@ -28,24 +28,26 @@ pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 @pytest.mark.slow
 def test_history_against_epochs_one_by_one():
+  """Each goes on from the weights and the momentum of the one before."""
   data = toy.source()
   variables, history = scoring.train_choosers(NETWORK, RECIPE, 3, history=True)(
       KEYS, devices.replicate(data))
   assert history.shape == (2, 3, 36) and history.dtype == bool
   recipe = recipes.recipe(1, lr=.05, batch=12)
   whole = jnp.arange(36)
-  step = jax.jit(lambda key, v: ensemble.fit(
-      NETWORK, recipe, key, sources.take(data, whole), v)[0])
+  step = jax.jit(lambda key, state: ensemble.fit_epochs(
+      NETWORK, recipe, key, sources.take(data, whole), state, 1)[0])
   right = jax.jit(lambda v: train_step.is_correct(NETWORK, v, data, whole))
   for number, key in enumerate(KEYS):
     start, rest = jax.random.split(key)
-    mine = NETWORK.init(start)
+    mine = ensemble.state_from(recipe, NETWORK.init(start))
     for epoch, key in enumerate(jax.random.split(rest, 3)):
-      mine = step(key, mine)
-      differing = (right(mine) > .5) != history[number, epoch]
+      mine = step(key, mine._replace(done=0))
+      differing = (right(mine.variables) > .5) != history[number, epoch]
       assert differing.sum() <= 1  # rounding may flip one
     toy.leaves_close(
-        mine, jax.tree.map(lambda x: x[number], variables),  # noqa: B023
+        mine.variables,
+        jax.tree.map(lambda x: x[number], variables),  # noqa: B023
         1e-3, 1e-4)
   assert history.any() and not history.all()
 
