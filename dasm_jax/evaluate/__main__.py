@@ -16,12 +16,14 @@ import jax
 import dasm_jax
 from dasm_jax import coresets, models, synthetic
 from dasm_jax.errors import UserError
-from dasm_jax.evaluate import comparison, saved_set, subjects
+from dasm_jax.evaluate import comparison, dd_ranking, saved_set, subjects
 from dasm_jax.runtime import cli, paths, text
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.logging import Terminal
 from dasm_jax.training import recipes, resumable
 
+IDENTITY = ('model', 'set', 'ipc', 'seed', 'settings', 'recipe', 'data',
+            'digest')
 HEADER = ('model', 'set', 'ipc', 'test accuracy', 'std', 'networks')
 
 
@@ -40,8 +42,9 @@ def _parser():
       help='how long; 0, as the set says (default). Rates drop accordingly')
   add('--seed', type=int, default=0, metavar='N',
       help='of weights, order and random subsets (default 0)')
-  add('--full', action='store_true',
-      help='train on all real images too, by the same recipe')
+  add('--full', action='store_true', help='train on all real images too, by '
+      'the same recipe, and say the scores of DD-Ranking (LRS, ARS): they take '
+      'up to three more rows of as many images as the set has')
   add('--out', default='', metavar='FILE.json', help='where rows are kept; '
       'evaluation.json beside the set if not given')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
@@ -86,31 +89,38 @@ def run(options, measure=comparison.measure_row):
              f'{text.size(size["images"] + size["labels"])} with labels; '
              f'{text.plural(recipe.epochs, "epoch")} of recipe '
              f'{set_.recipe_name}, seed {options.seed}')
-  # A subject may be `random` itself: each name once.
-  names = [*dict.fromkeys([subject.name, 'random', *['full'] * options.full])]
+  kinds = subjects.rows_of(subject, recipe, options.full)
+  wanted = {row.name: row for row in kinds.values()}
+  if options.full:
+    screen.say(_cost_of_full(subject, len(wanted)))
   compared = subjects.comparison_of(
       subject, recipe, options.networks, options.seed)
-  head, line = _lines([*networks], names)
+  head, line = _lines([*networks], [*wanted])
   if path is None:
     screen.say('the rows are kept nowhere: --out=FILE.json keeps them')
   screen.say(head)
-  rows, many = [], len(networks) * len(names)
+  rows, many = [], len(networks) * len(wanted)
   with comparison.keeper_beside(path, screen) as keeper:
     for model, (settings, network) in networks.items():
-      for name in names:
-        what = _identity(subject, name, model, settings, recipe, options)
-        row = _find(_read(path), what, options.networks)
+      found = {}
+      for name, of in wanted.items():
+        what = _identity(subject, of, model, settings, options)
+        row = _find(_read(path)['rows'], what, options.networks)
         if row is None:
           done = f'{text.plural(len(rows), "row")} of {many}'
           row = measure(
-              compared(network), name, what, keeper, comparison.row_reporter(
+              of.compared(compared(network)), of.of, what, keeper,
+              comparison.row_reporter(
                   screen, len(rows) + 1, many, recipe, done),
               functools.partial(_save, path, what))
         rows.append(row)
+        found[name] = row
         screen.wipe()
         screen.say(line(row))
         resumable.stop_if_asked(
             keeper, f'{text.plural(len(rows), "row")} of {many}')
+      if options.full:
+        screen.say(_rank(path, kinds, found, subject.set.logits is not None))
   if path:
     screen.say(f'see {path}')
   return rows
@@ -150,16 +160,52 @@ def _subject(options, say):
   return subjects.saved_subject(options.set, options.data_dir)
 
 
-def _identity(subject, name, model, settings, recipe, options):
+def _cost_of_full(subject, rows):
+  """What all real images take beside the set, in words."""
+  n, set_ = len(subject.dataset.train.labels), subject.set
+  return (f'--full: all {n} real images for each network, '
+          f'{n / (set_.ipc * len(set_.class_names)):.3g} times those of the '
+          f'set; {rows} rows, of which DD-Ranking alone asks '
+          f'{rows - len({subject.name, "random", "full"})}')
+
+
+def _rank(path, kinds, rows, told):
+  """Keeps DD-Ranking's scores of a network's rows; returns them in words."""
+  accuracies = {
+      kind: rows[row.name]['networks'] for kind, row in kinds.items()}
+  found = {name: comparison.summary(x)
+           for name, x in dd_ranking.scores(accuracies).items()}
+  mine = rows[kinds['set'].name]
+  what = {name: mine[name] for name in IDENTITY}
+  if path:
+    with _file_lock(path):
+      kept = _read(path)
+      # Of the same networks they are the same: none is there twice.
+      others = [x for x in kept.get('scores', []) if not (
+          what.items() <= x.items() and len(x['lrs']['networks']) == len(
+              mine['networks']))]
+      _write(path, kept | {'scores': [*others, {
+          **what, **found, 'version': dasm_jax.__version__}]})
+  shown = ', '.join(f'{name.upper()} {found[name]["mean"]:.2%} ± '
+                    f'{found[name]["std"]:.2%}'
+                    for name in ('lrs', 'ars', 'hlr', 'ior') if name in found)
+  why = '' if 'ars' in found else '; no ARS, as ' + (
+      'its labels are told for augmented views' if told else
+      'its recipe has no augmentation')
+  return (f'{mine["model"]}: {shown}{why} (DD-Ranking; a set that is worth '
+          f'what real images are has {dd_ranking.normalised(0):.2%})')
+
+
+def _identity(subject, row, model, settings, options):
   """What makes a row the same as another, as JSON gives it back."""
   # The digest is that of the set alone: rows of random images and of all images
   # are those of every set of the same data, recipe and seed.
   return json.loads(json.dumps({
-      'model': model, 'set': name,
-      'ipc': None if name == 'full' else subject.set.ipc,
-      'seed': options.seed, 'settings': settings, 'recipe': recipe._asdict(),
-      'data': subject.set.data,
-      'digest': subject.digest if name == subject.name else None}))
+      'model': model, 'set': row.name,
+      'ipc': None if row.of == 'full' else subject.set.ipc,
+      'seed': options.seed, 'settings': settings,
+      'recipe': row.recipe._asdict(), 'data': subject.set.data,
+      'digest': subject.digest if row.of == subject.name else None}))
 
 
 def _find(rows, what, networks):
@@ -172,12 +218,13 @@ def _find(rows, what, networks):
 
 
 def _read(path):
-  """The rows of an evaluation.json; none if there is no such file yet."""
+  """What an evaluation.json holds; no rows if there is no such file yet."""
   try:
     with paths.remote_access(path, '--out'):
       text = path.read_text() if path and path.exists() else '{"rows": []}'
-    rows = json.loads(text)['rows']
-    return [row for row in rows if len(row['networks'])]
+    kept = json.loads(text)
+    return {**kept, 'rows': [
+        row for row in kept['rows'] if len(row['networks'])]}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{str(path)!r} is no evaluation.json: '
                     f'{type(error).__name__}; mend or move it, or give another '
@@ -193,11 +240,14 @@ def _save(path, what, found):
     # Read again under the lock: other commands may have added rows meanwhile,
     # perhaps this one.
     with _file_lock(path):
-      rows = _read(path)
-      if _find(rows, what, len(row['networks'])) is None:
-        text = json.dumps({'rows': [*rows, row]}, indent=2)
-        workdirs.write_text(path, text + '\n')
+      kept = _read(path)
+      if _find(kept['rows'], what, len(row['networks'])) is None:
+        _write(path, kept | {'rows': [*kept['rows'], row]})
   return row
+
+
+def _write(path, kept):
+  workdirs.write_text(path, json.dumps(kept, indent=2) + '\n')
 
 
 @contextlib.contextmanager

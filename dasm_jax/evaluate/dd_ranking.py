@@ -4,8 +4,23 @@ Accuracies are fractions from 0 to 1, floats or arrays of equal shape (one
 entry a network, say), computed with as float64 in NumPy. Means over networks
 are left to the caller: DD-Ranking averages the scores, not the accuracies.
 
-Source: DD-Ranking (NUS-HPC-AI-Lab) as documented, with fractions. The code of
-its release 0.2.0 feeds percentages into the exponential; that is not followed.
+Source: DD-Ranking (2505.13300), its definitions. Where the program that was
+released with it (NUS-HPC-AI-Lab, 0.2.0) and `dasm_jax.evaluate --full` differ:
+
+- It puts percentages into the exponential, so that its scores explode: `scores`
+  tells what it would say as `lrs_released`, `ars_released`. Here fractions.
+- It searches the rate of random images, and of the set where none is given,
+  among five by accuracy on the test split, and so for hard labels. Here the set
+  keeps its own rate, real images that of its recipe.
+- It takes the best of several looks at the test split. Here the last epoch.
+- Its real images are trained on by a recipe of their own, or stand in a table
+  (ImageNet, Tiny ImageNet). Here by the set's recipe.
+- Hard labels of a set with soft ones are trained on without augmentation
+  unless asked. Here by the set's recipe.
+- Random images have labels of the teacher where the set has. A saved set has no
+  teacher: here they have hard ones, which favours sets with soft labels.
+- Its five rounds are five seeds, each with another random subset. Here as many
+  as networks, the k-th of each kind with the same key.
 """
 
 import numpy as np
@@ -67,6 +82,35 @@ def ars(gain_augmented, gain_plain, weight=0.5):
   """
   weight, augmented, plain = _checked(weight, gain_augmented, gain_plain)
   return normalised(weight * augmented + (1 - weight) * plain)
+
+
+def scores(accuracies, weight=0.5):
+  """All scores of a set, from accuracies of k networks of each kind.
+
+  Args:
+    accuracies: `{kind: [k]}`: `set`; `random`, as many real images; `full`, all
+      of them; `hard`, the set with hard labels. Where there is to be an ARS
+      `set_plain` and `random_plain` too, both without augmentation.
+    weight: see `lrs` and `ars`.
+
+  Returns:
+    `{name: [k]}`: hlr, ior, lrs, ars (the last only with those kinds), and what
+    the released program makes of the latter two, `lrs_released`, …
+
+  Raises:
+    UserError: percentages, a weight outside 0 to 1.
+  """
+  found = {kind: np.asarray(x, np.float64) for kind, x in accuracies.items()}
+  lag = hlr(found['full'], found['hard'])
+  gain = ior(found['set'], found['random'])
+  out = {'hlr': lag, 'ior': gain, 'lrs': lrs(lag, gain, weight),
+         'lrs_released': normalised(
+             100 * (weight * gain - (1 - weight) * lag))}
+  if 'set_plain' in found:
+    plain = ior(found['set_plain'], found['random_plain'])
+    out |= {'ars': ars(gain, plain, weight), 'ars_released': normalised(
+        100 * (weight * gain + (1 - weight) * plain))}
+  return out
 
 
 def normalised(alpha):

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -212,3 +213,60 @@ def comparison_of(subject, recipe, count, seed):
         recipe=recipe, real_recipe=recipe._replace(lr=set_.real_lr),
         ipc=set_.ipc, data=data, test=test)
   return compared
+
+
+# ---- Rows
+
+
+class Row(NamedTuple):
+  """What networks of a row are trained on, and by which recipe.
+
+  name: as the row is called.
+  of: that of `comparison.Comparison.accuracies`.
+  recipe: a `recipes.Recipe`.
+  batch: `() -> Batch` in the place of the set's own, or None.
+  """
+  name: str
+  of: str
+  recipe: recipes.Recipe
+  batch: Callable | None = None
+
+  def compared(self, whole):
+    """A `comparison.Comparison` of the set as this row asks."""
+    return whole._replace(
+        recipe=self.recipe, batch=self.batch or whole.batch,
+        real_recipe=self.recipe._replace(lr=whole.real_recipe.lr))
+
+
+def rows_of(subject, recipe, full=False):
+  """The rows of a subject by kind, those of `dd_ranking.scores`.
+
+  Args:
+    subject: a `Subject`; recipe: a `recipes.Recipe`.
+    full: whether all real images are asked for, and with them what the scores
+      of DD-Ranking need: of a kind that is another row already, that row.
+
+  Returns:
+    `{kind: Row}`, in the order in which they are measured.
+  """
+  # A subject may be `random` itself: its rows are those of random images.
+  kinds = {'set': Row(subject.name, subject.name, recipe),
+           'random': Row('random', 'random', recipe)}
+  if not full:
+    return kinds
+  set_, syn = subject.set, subject.set.syn
+  kinds |= {'full': Row('full', 'full', recipe), 'hard': kinds['set']}
+  if synthetic.label_kind(syn.labels, set_.logits) != 'hard':
+    classes = len(set_.class_names)
+    one_hot = jnp.broadcast_to(jnp.eye(classes)[:, None], syn.labels.shape)
+    hard = set_._replace(syn=syn._replace(labels=one_hot), logits=None)
+    kinds['hard'] = kinds['set']._replace(
+        name=f'{subject.name}, hard labels',
+        batch=functools.cache(lambda: devices.replicate(hard.batch)))
+  # Labels told for each epoch are of its views: they fit no others.
+  if (recipe.strategy or recipe.cutmix) and set_.logits is None:
+    bare = recipe._replace(strategy='', cutmix=0.0, statistics=())
+    kinds |= {f'{kind}_plain': kinds[kind]._replace(
+        name=f'{kinds[kind].name}, plain', recipe=bare)
+        for kind in ('set', 'random')}
+  return kinds

@@ -12,7 +12,7 @@ import toy
 
 from dasm_jax.config import defaults
 from dasm_jax.distill import results, setup
-from dasm_jax.evaluate import __main__, saved_set, subjects
+from dasm_jax.evaluate import __main__, dd_ranking, saved_set, subjects
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.training import recipes
@@ -121,12 +121,12 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('TERM', 'xterm')  # how far they are is shown
   def command(out):
     return [f'--set={workdir}', f'--out={tmp_path / out}', '--networks=2',
-            '--full', '--epochs=3']
+            '--epochs=3']
   assert __main__.main(command('straight.json')) == 0
   capsys.readouterr()
   # The first call is one epoch long, however fast that is.
-  for row, words in ((1, 'saved 0 rows of 3'), (2, 'saved 1 row of 3')):
-    terminal = small.Interrupting(f'row {row}/3  epoch 1/3')
+  for row, words in ((1, 'saved 0 rows of 2'), (2, 'saved 1 row of 2')):
+    terminal = small.Interrupting(f'row {row}/2  epoch 1/3')
     with contextlib.redirect_stdout(terminal):
       assert __main__.main(command('rows.json')) == 75
     assert f'{words}, and the next at epoch 1;' in capsys.readouterr().err
@@ -149,9 +149,8 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
   assert not (tmp_path / 'rows.unfinished').exists()
   one, other = (rows_of(tmp_path / f'{name}.json')
                 for name in ('straight', 'rows'))
-  assert len(other) == 5 and len(one) == 3
-  assert one == other[2:] and [row['set'] for row in one] == [
-      'dsa', 'random', 'full']
+  assert len(other) == 4 and len(one) == 2
+  assert one == other[2:] and [row['set'] for row in one] == ['dsa', 'random']
 
 
 def test_rows_are_kept_and_not_made_twice(workdir, tmp_path, capsys):
@@ -172,22 +171,86 @@ def test_rows_are_kept_and_not_made_twice(workdir, tmp_path, capsys):
   # The same again reads; anything else adds, and loses nothing.
   assert __main__.main(command, calls) == 0 and len(calls) == 2
   for more in (['--seed=1'], ['--models=mlp,convnet'], ['--epochs=4'],
-               ['--networks=2'], ['--full']):
+               ['--networks=2']):
     before = len(calls)
     assert __main__.main(command + more, calls) == 0
-    assert len(calls) == before + (1 if more == ['--full'] else 2)
-  assert calls[-1] == ('full', 6, 0) and ('dsa', 4, 0) in calls
+    assert len(calls) == before + 2
+  assert ('dsa', 4, 0) in calls
   rows = rows_of(out)
-  assert rows[:2] == first and len(rows) == len(calls) == 11
+  assert rows[:2] == first and len(rows) == len(calls) == 10
   assert rows[4]['model'] == 'mlp' and 'norm' not in rows[4]['settings']
-  assert rows[-1]['set'] == 'full' and rows[-1]['ipc'] is None
   # Another set under the same name is another set.
   with np.load(workdir / 'synthetic.npz') as file:
     arrays = dict(file)
   np.savez(tmp_path / 'synthetic.npz', **{
       **arrays, 'images': arrays['images'] + 1})
   assert __main__.main([f'--set={tmp_path}', *command[1:]], calls) == 0
-  assert [name for name, *_ in calls[11:]] == ['dsa']
+  assert [name for name, *_ in calls[10:]] == ['dsa']
+
+
+def test_all_images_bring_the_scores_of_dd_ranking(workdir, tmp_path, capsys):
+  out, calls = tmp_path / 'rows.json', Untrained()
+  command = [f'--set={workdir}', f'--out={out}', '--networks=3']
+  assert __main__.main([*command, '--full'], calls) == 0
+  said = capsys.readouterr().out
+  assert ('--full: all 1438 real images for each network, 71.9 times those of '
+          'the set; 6 rows, of which DD-Ranking alone asks 3') in said
+  # In this order: the set's accuracy is .01, that of random images .02, ….
+  assert [(row['set'], row['ipc']) for row in rows_of(out)] == [
+      ('dsa', 2), ('random', 2), ('full', None), ('dsa, hard labels', 2),
+      ('dsa, plain', 2), ('random, plain', 2)]
+  bare = [row['recipe']['strategy'] == '' for row in rows_of(out)]
+  assert bare == [False] * 4 + [True] * 2
+  assert [row['digest'] is None for row in rows_of(out)] == [
+      False, True, True, False, False, True]
+  (scores,) = json.loads(out.read_text())['scores']
+  want = dd_ranking.scores(dict(zip(
+      ('set', 'random', 'full', 'hard', 'set_plain', 'random_plain'),
+      np.arange(1, 7)[:, None] / 100, strict=True)))
+  for name, (value,) in want.items():
+    assert scores[name]['networks'] == pytest.approx([value] * 3), name
+  assert scores['model'] == 'convnet' and scores['digest']
+  line = f'convnet: LRS {want["lrs"][0]:.2%} ± 0.00%, ARS {want["ars"][0]:.2%}'
+  assert line in said and 'has 26.89%' in said
+  # Nothing is trained again, more rows leave the scores, and none is twice.
+  assert __main__.main([*command, '--full'], calls) == 0 and len(calls) == 6
+  assert __main__.main([*command, '--seed=1'], calls) == 0
+  assert json.loads(out.read_text())['scores'] == [scores]
+
+
+def test_what_dd_ranking_asks_is_trained_so(workdir):
+  found = subjects.saved_subject(workdir)
+  recipe = subjects.recipe_for(found.set)
+  whole = subjects.comparison_of(found, recipe, 2, 0)(toy.network(classes=10))
+  rows = subjects.rows_of(found, recipe, full=True)
+  compared = {kind: row.compared(whole) for kind, row in rows.items()}
+  for kind in ('set', 'random', 'full', 'hard'):
+    assert compared[kind].recipe == whole.recipe
+    assert compared[kind].real_recipe == whole.real_recipe
+  for kind in ('set_plain', 'random_plain'):
+    for given, bare in zip(whole[4:6], compared[kind][4:6], strict=True):
+      assert given.strategy and not bare.strategy and not bare.cutmix
+      assert given == bare._replace(strategy=given.strategy)
+  soft, hard = whole.batch(), compared['hard'].batch()
+  np.testing.assert_array_equal(hard.images, soft.images)
+  np.testing.assert_array_equal(hard.labels, np.repeat(np.eye(10), 2, 0))
+  assert compared['set'].batch() is compared['set_plain'].batch() is soft
+
+
+def test_scores_that_a_set_cannot_have(workdir):
+  found = subjects.saved_subject(workdir)
+  recipe = subjects.recipe_for(found.set)
+  def names(subject, recipe=recipe):
+    rows = subjects.rows_of(subject, recipe, full=True)
+    return [*dict.fromkeys(row.name for row in rows.values())]
+  assert names(found, recipe._replace(strategy='')) == [
+      'dsa', 'random', 'full', 'dsa, hard labels']
+  assert 'dsa, plain' in names(found, recipe._replace(strategy='', cutmix=.5))
+  # Labels told for each epoch fit no other views; hard ones are there already.
+  told = found._replace(set=found.set._replace(logits=np.zeros((1, 20, 10))))
+  assert names(told) == ['dsa', 'random', 'full', 'dsa, hard labels']
+  real = subjects.real_subject('real:digits:random:3')
+  assert names(real) == ['random', 'full', 'random, plain']
 
 
 def test_real_subset(tmp_path, capsys, monkeypatch):

@@ -38,6 +38,26 @@ def test_arrays_are_taken_one_by_one():
   assert isinstance(dd_ranking.lrs(.1, .2), float)
 
 
+def test_scores_of_kinds():
+  kinds = {'set': [.6, .7], 'random': [.5, .5], 'full': [.9, .8],
+           'hard': [.4, .6], 'set_plain': [.5, .4], 'random_plain': [.3, .45]}
+  found = dd_ranking.scores(kinds)
+  np.testing.assert_allclose(found['hlr'], [.5, .2])
+  np.testing.assert_allclose(found['ior'], [.1, .2])
+  np.testing.assert_allclose(found['lrs'], dd_ranking.normalised([-.2, 0]))
+  np.testing.assert_allclose(found['ars'], dd_ranking.normalised([.15, .075]))
+  # As the released program has it, from percentages.
+  np.testing.assert_allclose(
+      found['lrs_released'], dd_ranking.normalised([-20, 0]))
+  np.testing.assert_allclose(
+      found['ars_released'], dd_ranking.normalised([15, 7.5]))
+  plain = dd_ranking.scores({kind: kinds[kind] for kind in (
+      'set', 'random', 'full', 'hard')})
+  assert set(found) - set(plain) == {'ars', 'ars_released'}
+  with pytest.raises(UserError, match='not percentages'):
+    dd_ranking.scores({kind: 100 * np.array(x) for kind, x in kinds.items()})
+
+
 def test_percentages_are_refused():
   with pytest.raises(UserError, match='of 20 is outside -1 to 1; give fracti'):
     dd_ranking.lrs(dd_ranking.hlr(85, 65), .1)

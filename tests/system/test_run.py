@@ -118,7 +118,7 @@ def test_evaluating_a_finished_run_finds_what_it_found(whole):
   rows = json.loads((root / 'one/run' / 'evaluation.json').read_text())['rows']
   accuracy = json.loads(
       (root / 'one/run' / 'results.json').read_text())['accuracy']
-  assert [row['set'] for row in rows] == ['dc', 'random', 'full']
+  assert [row['set'] for row in rows][:3] == ['dc', 'random', 'full']
   for row, name in zip(rows, ('synthetic', 'random'), strict=False):
     assert {k: row[k] for k in ('mean', 'std', 'networks')} == accuracy[name]
   assert rows[2]['ipc'] is None and len(rows[2]['networks']) == 2
