@@ -54,6 +54,9 @@ def densenet(shape, classes, *, blocks=(6, 12, 24, 16), growth=12,
              reduction=0.5, norm='batch'):
   """A checked `DenseNet`; the defaults are IDC's `densenet_cifar`.
 
+  The released one averages the first 4x4 of the last map, which is the whole of
+  it at 32 pixels, and takes at most 63. Here the mean is over all of it.
+
   Args:
     shape: (height, width, channels) of the images.
     classes: number of outputs.

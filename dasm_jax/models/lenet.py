@@ -62,7 +62,8 @@ def _perceptron(x, widths, classes, features):
 def lenet(shape, classes, *, first_padding=None):
   """A checked `LeNet`.
 
-  `first_padding` None is 2 for one-channel images of 28x28, else 0.
+  `first_padding` None is 2 for one-channel images of 28x28, else 0. The
+  released network fits 32 to 35 pixels; here the map may have any size.
 
   Raises:
     UserError: images smaller than 16x16, less twice the padding.
@@ -75,6 +76,8 @@ def lenet(shape, classes, *, first_padding=None):
 
 def mlp(shape, classes, *, depth=2, width=128):
   """A checked `MLP` of `depth` hidden layers of `width` units.
+
+  The released one reads 28x28x1 or 32x32x3, this one any images.
 
   Raises:
     UserError: a depth or width under 1.

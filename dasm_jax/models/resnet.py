@@ -164,7 +164,10 @@ def _idc(name, shape, classes, depth, widen, norm, variant, stem):
 def resnet18(shape, classes, *, norm='instance', widen=1.0):
   """DC's checked ResNet-18: `ResNet` of 3x3 stem, widths 64 to 512.
 
-  PyTorch's default initialisation.
+  PyTorch's default initialisation. The released one averages the first 4x4 of
+  the last map, which is all of it at 32 pixels, and takes at most 56; here the
+  mean is over all. MTT's for ImageNet is `resnet` of depth 18, variant
+  imagenet, stem large, norm instance, but for how its convolutions start.
 
   Raises:
     UserError: an unknown norm or widths that it cannot group.
@@ -175,6 +178,9 @@ def resnet18(shape, classes, *, norm='instance', widen=1.0):
 
 def resnet18_ap(shape, classes, *, norm='instance', widen=1.0):
   """DC's checked ResNet-18-AP: halves by pooling, reads the flattened map.
+
+  The released classifier fits 32 to 39 pixels (24 to 31 of gray images); here
+  it reads the map of any size.
 
   Raises:
     UserError: as `resnet18`; images smaller than 8x8.

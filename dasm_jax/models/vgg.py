@@ -48,7 +48,8 @@ class Stages(nn.Module):
 def vgg11(shape, classes, *, norm='instance', widen=1.0, first_padding=None):
   """A checked VGG-11: 3x3, `widen` times 64, 128, 256 256, 512 512, 512 512.
 
-  `first_padding` None is 3 for one-channel images of 28x28, else 1.
+  `first_padding` None is 3 for one-channel images of 28x28, else 1. The
+  released classifier fits 32 to 63 pixels; here it reads the map of any size.
 
   Raises:
     UserError: an unknown norm or widths that it cannot group; images smaller
@@ -61,7 +62,8 @@ def vgg11(shape, classes, *, norm='instance', widen=1.0, first_padding=None):
 def alexnet(shape, classes, *, norm='none', widen=1.0, first_padding=None):
   """A checked AlexNet: 5x5 128, 5x5 192, 3x3 256 192 192, times `widen`.
 
-  `first_padding` None is 4 for one-channel images of 28x28, else 2.
+  `first_padding` None is 4 for one-channel images of 28x28, else 2. The
+  released classifier fits 32 to 39 pixels; here it reads the map of any size.
 
   Raises:
     UserError: an unknown norm or widths that it cannot group; images smaller
