@@ -181,7 +181,7 @@ def _rank(path, kinds, rows, told):
     with _file_lock(path):
       kept = _read(path)
       # Of the same networks they are the same: none is there twice.
-      others = [x for x in kept.get('scores', []) if not (
+      others = [x for x in kept['scores'] if not (
           what.items() <= x.items() and len(x['lrs']['networks']) == len(
               mine['networks']))]
       _write(path, kept | {'scores': [*others, {
@@ -222,9 +222,11 @@ def _read(path):
   try:
     with paths.remote_access(path, '--out'):
       text = path.read_text() if path and path.exists() else '{"rows": []}'
+    # Looked into here, so that what is no row is found out before the work.
     kept = json.loads(text)
-    return {**kept, 'rows': [
-        row for row in kept['rows'] if len(row['networks'])]}
+    return {'rows': [row for row in kept['rows'] if len(row['networks'])],
+            'scores': [x for x in kept.get('scores', [])
+                       if len(x['lrs']['networks'])]}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise UserError(f'{str(path)!r} is no evaluation.json: '
                     f'{type(error).__name__}; mend or move it, or give another '

@@ -109,9 +109,10 @@ def test_set_of_other_data(workdir, tmp_path, capsys):
   assert 'labels of 9 classes' in nine and "'digits' has 10" in nine
   cut = refused(images=arrays['images'][:, :, :6, :6])
   assert 'images (6, 6, 1)' in cut and 'has (8, 8, 1)' in cut
-  (tmp_path / 'evaluation.json').write_text('{"rows": [')
-  broken = refused()
-  assert 'is no evaluation.json' in broken and 'mend or move' in broken
+  for text in '{"rows": [', '{"rows": [], "scores": [{"lrs": 1}]}':
+    (tmp_path / 'evaluation.json').write_text(text)
+    broken = refused()
+    assert 'is no evaluation.json' in broken and 'mend or move' in broken
 
 
 @pytest.mark.slow
