@@ -264,8 +264,9 @@ def rows_of(subject, recipe, full=False):
         name=f'{subject.name}, hard labels',
         batch=functools.cache(lambda: devices.replicate(hard.batch)))
   # Labels told for each epoch are of its views: they fit no others.
-  if (recipe.strategy or recipe.cutmix) and set_.logits is None:
-    bare = recipe._replace(strategy='', cutmix=0.0, statistics=())
+  if (recipe.strategy or recipe.cutmix or recipe.mixup) and (
+      set_.logits is None):
+    bare = recipe._replace(strategy='', cutmix=0.0, mixup=0.0, statistics=())
     kinds |= {f'{kind}_plain': kinds[kind]._replace(
         name=f'{kinds[kind].name}, plain', recipe=bare)
         for kind in ('set', 'random')}

@@ -75,8 +75,10 @@ def mixup(key, batch, alpha=0.8):
   k_lam, k_partner = jax.random.split(key)
   lam = jax.random.beta(k_lam, alpha, alpha)
   partner = jax.random.permutation(k_partner, len(batch.images))
-  return jax.tree.map(lambda x: (lam * x + (1 - lam) * x[partner]).astype(
-      x.dtype), batch)
+  def mix(x):
+    share = _precise(lam, x)
+    return (share * x + (1 - share) * x[partner]).astype(x.dtype)
+  return jax.tree.map(mix, batch)
 
 
 def box_span(size, lam, centre):
