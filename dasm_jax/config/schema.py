@@ -6,6 +6,7 @@ the help reads these tables.
 """
 
 from dasm_jax import coresets, difficulty, models, segments, synthetic
+from dasm_jax.data import images
 from dasm_jax.errors import UserError
 from dasm_jax.methods import settings
 from dasm_jax.methods.settings import OPS
@@ -31,6 +32,8 @@ DATASET = {
     'name': Entry('', 'a data set, a directory, or folder:PATH'),
     'data_dir': Entry('', 'where TFDS has its data; TFDS_DATA_DIR if empty'),
     'size': Entry(0, 'side that images are resized to; 0: as they are'),
+    'background': Entry('white', 'what is put behind transparent image files',
+                        None, images.BACKGROUNDS),
     'holdout': Entry(
         0.0, 'share of train that takes the place of the test split'),
     'zca': Entry(0.0, 'whitening, regularised by this; 0: none'),

@@ -33,7 +33,8 @@ def describe(name, **given):
   """
   request = Request(name, **given)
   datasets.check_request(request)
-  return kind_of(name).describe(request)._replace(request=request)
+  found = kind_of(name).describe(request)
+  return found if found.request else found._replace(request=request)
 
 
 def check(name, **given):
@@ -72,7 +73,8 @@ def open_described(described, options=None):
   return reader.lazy_dataset(request, contents, options)
 
 
-def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
+def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
+         resize='crop', background='white'):
   """A `Dataset` in memory; `open` is for one that is too large.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
@@ -82,12 +84,15 @@ def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes=''):
   size: images become squares of this many pixels; 0 leaves them.
   holdout: if positive, `test` is this fraction of each class of train, which
     loses it, and the real test split is not touched.
-  seed: which images are held out.
+  seed: which images are held out; None: evenly spaced ones.
   classes: which of its classes, see `datasets.choose_classes`; '' takes all.
+  resize, background: how an image becomes a square, and what is put behind one
+    that is transparent; see `images.Shaping`.
   Raises `UserError`.
   """
   return open(name, data_dir=data_dir, size=size, holdout=holdout, seed=seed,
-              classes=classes).in_memory()
+              classes=classes, resize=resize, background=background
+              ).in_memory()
 
 
 def here(name, **given):

@@ -19,7 +19,7 @@ import numpy as np
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import paths, text
 
-CACHE_VERSION = 1  # of the files, and of what decoding makes
+CACHE_VERSION = 2  # of the files, and of what decoding makes
 OPTION = '--config.dataset.cache'
 
 

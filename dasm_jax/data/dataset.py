@@ -3,23 +3,42 @@
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from dasm_jax.data.images import BACKGROUNDS, RESIZES, Shaping
 from dasm_jax.data.registry import CLASS_LISTS, choices
-from dasm_jax.errors import UserError
+from dasm_jax.errors import UserError, unknown
 
 
 class Request(NamedTuple):
-  """Which images of which data set are asked for; see `data.load`."""
+  """Which images of which data set are asked for; see `data.load`.
+
+  cut: what a kind holds out of each class where neither it nor the request has
+    test images.
+  """
   name: str
   data_dir: str | None = None
   size: int = 0
   holdout: float = 0.0
-  seed: int = 0
+  seed: int | None = 0
   classes: str = ''
+  resize: str = 'crop'
+  background: str = 'white'
+  cut: float = 0.0
+
+  @property
+  def held(self):
+    """The share of each class of train that is the test split, or 0."""
+    return self.holdout or self.cut
+
+  @property
+  def shaping(self):
+    """What decoding makes of each image, a `Shaping`."""
+    return Shaping(self.size, self.resize, self.background)
 
 
 class Description(NamedTuple):
@@ -34,7 +53,8 @@ class Description(NamedTuple):
   source: what the kind's `open` goes on with.
   check: `() -> None`, raises `UserError` if the set cannot be read or prepared.
   missing: '' of a set that lies here; else how a run gets it, in words.
-  request: the `Request`; `data.describe` fills it in.
+  request: the `Request`; `data.describe` fills it in where a kind does not
+    change it.
   """
   class_names: tuple
   content: Callable
@@ -81,12 +101,14 @@ class Dataset(NamedTuple):
   train, test: `Split`s, or `reader.LazySplit`s; no image is in both.
   class_names: one per label.
   statistics: `(mean, std)`, or None: then the train split measures them.
+  cut: see `Request`.
   """
   name: str
   train: Split
   test: Split
   class_names: tuple
   statistics: tuple | None = None
+  cut: float = 0.0
 
   @property
   def mean(self):
@@ -162,15 +184,18 @@ def none_readable(count, name, where, one):
                    f'can be read, {one} for one')
 
 
-def held_out_rows(labels, fraction, seed, class_names):
-  """`(kept, held)`, `fraction` of each class held; else `UserError`."""
+def held_out_rows(labels, request, class_names):
+  """`(kept, held)`, the request's share of each class held out.
+
+  Raises `UserError` if a holdout that was asked for leaves a class untested.
+  """
   counts = np.bincount(labels, minlength=len(class_names))
   few = [class_names[i] for i in np.flatnonzero(counts == 1)]
-  if few:
+  if few and request.holdout:
     raise UserError(
-        f'--config.dataset.holdout={fraction} needs two train images of every '
-        f'class; there is one of {shorten(few)}')
-  return stratify(labels, fraction, seed)
+        f'--config.dataset.holdout={request.holdout} needs two train images of '
+        f'every class; there is one of {shorten(few)}')
+  return stratify(labels, request.held, request.seed)
 
 
 def select(request, class_names, train, test):
@@ -179,8 +204,8 @@ def select(request, class_names, train, test):
   Args:
     request: a `Request`.
     class_names: of all labels.
-    train, test: `[n]` labels of both splits; with `holdout` test is not looked
-      at, and the test images are of train.
+    train, test: `[n]` labels of both splits; where something is held out, test
+      is not looked at, and the test images are of train.
 
   Returns:
     `(names, (rows, labels), (rows, labels))`: of the wanted classes; of train
@@ -193,8 +218,8 @@ def select(request, class_names, train, test):
   # not depend on the others.
   rows, labels, names = choose_classes(train, class_names, request.classes)
   check_classes(request.name, labels, names)
-  if request.holdout:
-    kept, held = held_out_rows(labels, request.holdout, request.seed, names)
+  if request.held:
+    kept, held = held_out_rows(labels, request, names)
     return names, (rows[kept], labels[kept]), (rows[held], labels[held])
   return names, (rows, labels), choose_classes(
       test, class_names, request.classes)[:2]
@@ -253,7 +278,8 @@ def choose_classes(labels, names, wanted):
     labels: `[n]` int, an index into `names`.
     names: of all classes.
     wanted: '' (all classes), or names joined by `+` or `,`: of classes, or of
-      lists in `CLASS_LISTS`. Label k is the k-th class that is named.
+      lists in `CLASS_LISTS`. Label k is the k-th class that is named. A `+`
+      or `,` of a name is written `\\+`, `\\,`.
       `NAME:p/P` is part p, from 0, of P parts of a list, `:p/P` of all classes:
       a data set of its own, whose networks know no other class.
 
@@ -278,10 +304,13 @@ def class_indices(names, wanted):
   """The wanted classes as indices into `names`, `[k]`; see `choose_classes`."""
   if not wanted:
     return np.arange(len(names))
-  known = {name: index for index, name in enumerate(names)}
+  # An accent is one sign where it is typed, and two as macOS writes a folder.
+  known = {_composed(name): index for index, name in enumerate(names)}
   found = []
-  for part in filter(None, map(str.strip, re.split('[+,]', wanted))):
-    found += _named_classes(part, known)
+  for text in re.findall(r'(?:\\[+,\\]|[^+,])+', wanted):
+    part = _composed(re.sub(r'\\([+,\\])', r'\1', text))
+    part = part if part in known else part.strip()
+    found += _named_classes(part, known) if part else []
   twice = {index for index in found if found.count(index) > 1}
   if twice:
     raise UserError(f'{CLASSES_ENTRY}={wanted} names '
@@ -291,6 +320,10 @@ def class_indices(names, wanted):
         f'{CLASSES_ENTRY}={wanted} leaves {len(found)} of {len(names)} '
                     'classes; two are needed')
   return np.array(found)
+
+
+def _composed(name):
+  return unicodedata.normalize('NFC', name)
 
 
 def _named_classes(part, known):
@@ -309,6 +342,8 @@ def _named_classes(part, known):
   if part not in CLASS_LISTS:
     close = difflib.get_close_matches(part, [*known, *CLASS_LISTS], 3)
     hint = f'did you mean {" or ".join(close)}? ' if close else ''
+    if any(set('+,') & set(name) for name in known):
+      hint += r'a + or , of a name is written \+ or \, here; '
     raise UserError(
         f'unknown class {part!r} in {CLASSES_ENTRY}; {hint}choose from '
         f'{shorten(known)}, or the lists {", ".join(sorted(CLASS_LISTS))}')
@@ -323,7 +358,7 @@ def _named_classes(part, known):
 
 
 def check_request(request):
-  """Refuses an empty name, a size that is none, a fraction that is none."""
+  """Refuses an empty name, and values that no request can have."""
   name, size, holdout = request.name, request.size, request.holdout
   if not isinstance(name, str) or not name.strip():
     raise UserError(
@@ -337,6 +372,13 @@ def check_request(request):
   if not (number and 0 <= holdout < 1):
     raise UserError(f'--config.dataset.holdout={holdout!r} must be a fraction, '
                     'at least 0 and less than 1')
+  if not isinstance(request.classes, str):
+    raise UserError(f'{CLASSES_ENTRY}={request.classes!r} must be a text, such '
+                    "as '3+7'")
+  for entry, choices_ in (('resize', RESIZES), ('background', BACKGROUNDS)):
+    if getattr(request, entry) not in choices_:
+      raise unknown(f'--config.dataset.{entry}', getattr(request, entry),
+                    choices_)
 
 
 def check_classes(name, labels, names):

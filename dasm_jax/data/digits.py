@@ -30,8 +30,8 @@ def open(described, options):
   """The `Contents`; a fifth of each class is test, always the same."""
   del options
   images, labels = _arrays()
-  size = described.request.size
-  return Contents(*(array_part(images[rows], labels[rows], size)
+  shaping = described.request.shaping
+  return Contents(*(array_part(images[rows], labels[rows], shaping)
                     for rows in stratify(labels, 0.2)), CLASS_NAMES)
 
 

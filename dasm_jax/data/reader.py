@@ -27,6 +27,7 @@ from dasm_jax.data.dataset import (
   same_class_from,
   shorten,
 )
+from dasm_jax.data.images import AS_IT_IS, shape_array
 from dasm_jax.data.workers import DecoderPool
 from dasm_jax.errors import UserError
 
@@ -102,22 +103,21 @@ def part_of(store, shape, rows=None):
   return Part(store, rows, store.labels[rows], shape)
 
 
-def array_part(images, labels, size=0):
+def array_part(images, labels, shaping=AS_IT_IS):
   """A `Part` of images in memory.
 
   images: `[n, height, width, channels]` uint8; labels: `[n]` int32.
-  size: images become squares of this many pixels; 0 leaves them.
+  shaping: what becomes of them, a `Shaping`.
   """
   store = Store(labels, lambda rows: images[rows],
-                functools.partial(_copy_arrays, size), str)
-  side = (size, size) if size else images.shape[1:3]
+                functools.partial(_copy_arrays, shaping), str)
+  side = (shaping.size,) * 2 if shaping.size else images.shape[1:3]
   return part_of(store, (*side, images.shape[-1]))
 
 
-def _copy_arrays(size, items, out, places):
-  from dasm_jax.data.images import fit_array
+def _copy_arrays(shaping, items, out, places):
   for image, place in zip(items, places, strict=True):
-    out[place] = fit_array(image, size) if size else image
+    out[place] = shape_array(image, shaping)
   return []
 
 
@@ -158,7 +158,10 @@ def several_sizes(sizes):
 
 
 def _broken_reason(error):
-  from PIL import UnidentifiedImageError
+  from PIL import Image, UnidentifiedImageError
+  if isinstance(error, Image.DecompressionBombError):
+    # Pillow's limit, twice what it warns of: Pillow calls it an attack.
+    return (f'more than {2 * Image.MAX_IMAGE_PIXELS} pixels; make it smaller')
   if isinstance(error, UnidentifiedImageError):
     return 'not an image'  # Pillow's names an object that means nothing.
   return brief(error)
@@ -317,7 +320,7 @@ def lazy_dataset(request, contents, options):
       test.labels if test else None)
   # What is held out is read as train images are, from the same files.
   parts = {'train': _some(train, *first),
-           'test': _some(train if request.holdout else test, *second)}
+           'test': _some(train if request.held else test, *second)}
   datasets.check_test_split(name, parts['test'].labels, class_names,
                             train.shape, parts['test'].shape)
   if options.cache:
@@ -331,7 +334,8 @@ def lazy_dataset(request, contents, options):
   # The field's are of colours; those of a gray copy are measured.
   known = contents.statistics
   return Dataset(name, *splits, class_names,
-                 known if known and len(known[0]) == train.shape[-1] else None)
+                 known if known and len(known[0]) == train.shape[-1] else None,
+                 request.cut)
 
 
 def _some(part, rows, labels):

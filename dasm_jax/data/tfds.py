@@ -146,9 +146,9 @@ def _part(request, builder, split, options):
     store = Store(
         labels, list,
         functools.partial(_decode_records, source, feature.shape[-1],
-                          request.size),
+                          request.shaping),
         lambda row: f'{split} record {row}',
-        lambda: f'{request.size} {split_identity(builder, split)}',
+        lambda: f'{request.shaping} {split_identity(builder, split)}',
         _record_bytes(builder, split))
     rows = np.arange(len(labels))
     # The images of other classes may have another size.
@@ -158,7 +158,7 @@ def _part(request, builder, split, options):
     shape = first_shape(store, rows if len(rows) else np.arange(len(labels)))
   # Where the set leaves it open, its first image tells the channels of all.
   return part_of(store._replace(decode=functools.partial(
-      _decode_records, source, shape[-1], request.size)), shape)
+      _decode_records, source, shape[-1], request.shaping)), shape)
 
 
 def _record_bytes(builder, split):
@@ -167,10 +167,10 @@ def _record_bytes(builder, split):
   return found.num_bytes / max(1, found.num_examples)
 
 
-def _decode_records(source, channels, size, items, out, places):
+def _decode_records(source, channels, shaping, items, out, places):
   def image_of(record):
     data = _features(record)['image'].bytes_list.value[0]
-    return images.decode_bytes(data, channels, size)
+    return images.decode_bytes(data, channels, shaping)
   rows = [int(row) for row in items]  # An array of indices is refused.
   try:
     # Many at once: one at a time is several times slower.

@@ -21,7 +21,8 @@ def request_of(config):
   """What a configuration asks of `data.describe`, by its arguments' names."""
   d = config.dataset
   return dict(name=d.name, data_dir=d.data_dir or None, size=d.size,
-              holdout=d.holdout, seed=config.seed, classes=d.classes)
+              holdout=d.holdout, seed=config.seed, classes=d.classes,
+              background=d.background)
 
 
 def load_configured(config, memory=None):

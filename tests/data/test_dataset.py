@@ -109,8 +109,12 @@ def test_folder_cuts_a_fifth(tmp_path):
   assert np.bincount(found.test.labels).tolist() == [2, 2]
   both = np.concatenate([found.train.images, found.test.images])[:, 0, 0, 0]
   assert sorted(both) == [*range(10), *range(100, 110)]
+  other = data.load(f'folder:{root}', seed=1)  # which, the seed says
+  assert np.bincount(other.test.labels).tolist() == [2, 2]
+  assert not np.array_equal(other.test.images, found.test.images)
+  # A holdout takes its place: it is a share of all images.
   held = data.load(f'folder:{root}', holdout=0.5)
-  assert len(held.train.labels) == len(held.test.labels) == 8
+  assert len(held.train.labels) == len(held.test.labels) == 10
 
 
 def test_folder_of_mixed_files(tmp_path, caplog):
@@ -144,9 +148,9 @@ def test_folder_of_mixed_files(tmp_path, caplog):
   upright = found.train.images[0, :, :, 0].astype(int)
   assert upright[0].min() > 200 and upright[-1].max() < 50
   assert found.train.images[4].min() == 255
-  assert len(caplog.records) == 1
-  line = caplog.records[0].getMessage()
+  hid, clear, line = (record.getMessage() for record in caplog.records)
   assert '2 of 9' in line and 'cut.jpg' in line and 'text.png' in line
+  assert '1 image file (' in hid and '6.png' in clear
 
 
 def test_folder_sizes(tmp_path):
@@ -186,7 +190,7 @@ def test_folder_errors(tmp_path):
   refused_early('0 class folders', name=f'folder:{tmp_path}')
   root = tmp_path / 'set'
   small_folder(root / 'train', 1)
-  refused_early('test, val', 'holdout', name=f'folder:{root}')
+  refused_early('no test, val', 'holdout', name=f'folder:{root}')
   refused('two train images', 'ant', name=f'folder:{root}', holdout=0.1)
   refused('nothing to test', name=f'folder:{root}/train')
   write(root / 'test' / 'ant' / 'x.png')

@@ -54,11 +54,11 @@ def test_images_are_those_of_pillow(tmp_path, size):
   paths = [path for folder in sorted(root.iterdir())
            for path in sorted(folder.iterdir())]
   labels = np.array([path.parent != paths[0].parent for path in paths], int)
-  each = [images.decode(path, size) for path in paths]
+  each = [images.decode(path, images.Shaping(size)) for path in paths]
   channels = max(image.shape[-1] for image in each)
   want = np.stack([np.broadcast_to(image, (*image.shape[:2], channels))
                    for image in each])
-  for rows, split in zip(datasets.stratify(labels, .2),
+  for rows, split in zip(datasets.stratify(labels, .2, 0),
                          data.load(f'folder:{root}', size=size)[1:3],
                          strict=True):
     np.testing.assert_array_equal(split.images, want[rows])

@@ -121,7 +121,8 @@ def test_records_are_those_of_tfds(root, name, size, tests):
     assert split.labels.tolist() == [record['label'] for record in records]
     for image, record in zip(split.images, records, strict=True):
       np.testing.assert_array_equal(
-          image, images.decode_bytes(record['image'], channels, size))
+          image, images.decode_bytes(record['image'], channels,
+                                     images.Shaping(size)))
 
 
 def test_threads_and_processes_read_the_same_records(root):

@@ -21,5 +21,5 @@ def open(described, options):
   request = described.request
   with np.load(request.name) as file:
     images, labels = file['images'], file['labels']
-  return Contents(*(array_part(images[rows], labels[rows], request.size)
+  return Contents(*(array_part(images[rows], labels[rows], request.shaping)
                     for rows in stratify(labels, 0.2)), described.class_names)
