@@ -132,9 +132,10 @@ def _batch_indices(recipe, keys, n, size, piece):
 
 
 def origin(found):
-  """Which real data a set was distilled from, as `data.load` takes it."""
+  """Which real data a set was distilled from, for `loading.load_again`."""
   # The seed says only which images are held out.
-  return found.data if found.data['holdout'] else {**found.data, 'seed': 0}
+  drawn = found.data['holdout'] or found.data.get('cut')
+  return found.data if drawn else {**found.data, 'seed': 0}
 
 
 def agree(sets):
@@ -266,6 +267,8 @@ def _parser():
       help='real images to measure, as many of each class (%(default)s)')
   add('--seed', type=int_at_least(0), default=0,
       help='of networks and real images')
+  add('--dataset', default='', metavar='NAME', help='where the data of the '
+      'sets are now, such as folder:PATH, if not where their cards say')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the first run if not given, else TFDS_DATA_DIR')
   add('--out', default='', help='where to write (the first set\'s directory)')
@@ -275,7 +278,8 @@ def _parser():
 def run(a):
   """Measures and draws what the parsed arguments ask for."""
   found = [paths.to_path(path) for path in a.set.split(',')]
-  sets = dict(zip(names_of(found), map(saved_set.load, found), strict=True))
+  sets = {name: saved_set.load(path, a.dataset) for name, path in zip(
+      names_of(found), found, strict=True)}
   # All that may be refused is refused before data are read.
   agree(sets)
   first = saved_set.find(found[0])

@@ -30,6 +30,8 @@ def _seed(name, value):
 
 DATASET = {
     'name': Entry('', 'a data set, a directory, or folder:PATH'),
+    'moved_to': Entry('', 'where the data of name are now; may change between '
+                      'calls'),
     'data_dir': Entry('', 'where TFDS has its data; TFDS_DATA_DIR if empty'),
     'size': Entry(0, 'side that images are resized to; 0: as they are'),
     'background': Entry('white', 'what is put behind transparent image files',

@@ -21,7 +21,7 @@ from dasm_jax.data.registry import DATASETS, kind_of
 from dasm_jax.errors import UserError
 
 __all__ = ['DATASETS', 'Dataset', 'Description', 'ReadOptions', 'Request',
-           'Split', 'check', 'describe', 'here', 'load', 'open',
+           'Split', 'absolute', 'check', 'describe', 'here', 'load', 'open',
            'open_described', 'outline', 'outline_described', 'statistics']
 
 
@@ -35,6 +35,11 @@ def describe(name, **given):
   datasets.check_request(request)
   found = kind_of(name).describe(request)
   return found if found.request else found._replace(request=request)
+
+
+def absolute(name):
+  """The name by which a data set is known from any working directory."""
+  return kind_of(name).absolute(name)
 
 
 def check(name, **given):

@@ -31,6 +31,7 @@ from dasm_jax.data.reader import (
   part_of,
   put_images,
 )
+from dasm_jax.data.registry import IF_MOVED
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import paths
 from dasm_jax.runtime.text import plural
@@ -123,6 +124,12 @@ def open(described, options):
            for part in found.splits)
   train, test = parts
   return Contents(train, test if layout.test else None, layout.class_names)
+
+
+def absolute(name):
+  """The same name with a whole path."""
+  path = os.path.expanduser(name.removeprefix(PREFIX))
+  return PREFIX + os.path.abspath(path)
 
 
 def channels_of(names):
@@ -287,7 +294,7 @@ def _layout(path, holdout):
   root = Path(path).expanduser()
   if not path or not root.is_dir():
     raise UserError(f'folder:{path} is not a folder; give folder:PATH with '
-                    'PATH/train/CLASS/*.png or PATH/CLASS/*.png')
+                    f'PATH/train/CLASS/*.png or PATH/CLASS/*.png{IF_MOVED}')
   words = {name: word for name in _folders(root)
            if (word := _split_word(name))}
   # A class may be called 'train': then it holds images, not folders.

@@ -18,11 +18,13 @@ from dasm_jax.errors import UserError
 class Kind(NamedTuple):
   """A kind of data set.
 
-  module: its name. It has two functions,
-      describe(request) -> dataset.Description   and
-      open(described, options) -> reader.Contents,
-    of a `dataset.Request`, of what `data.describe` made of that, and of a
-    `reader.ReadOptions`. `open` makes the images as large as `size` says;
+  module: its name. It has three functions,
+      describe(request) -> dataset.Description,
+      open(described, options) -> reader.Contents   and
+      absolute(name) -> name,
+    of a `dataset.Request`, of what `data.describe` made of that, of a
+    `reader.ReadOptions`, and of a name, which is made one that no working
+    directory changes. `open` makes the images as large as `size` says;
     classes and held-out images are chosen of what it returns.
   takes: of a name, whether it is of this kind.
   names: how its names look, in words.
@@ -40,6 +42,11 @@ KINDS = (
     Kind('dasm_jax.data.tfds', lambda name: True,
          'any image classification set of TFDS, a prepared TFDS directory'),
 )
+
+
+MOVED_ENTRY = '--config.dataset.moved_to'
+IF_MOVED = (f'; if data of a run or set have moved, {MOVED_ENTRY}=NAME says '
+            'where they are now')
 
 
 def kind_of(name):

@@ -128,6 +128,14 @@ def open(described, options):
                   (row.mean, row.std) if row else None)
 
 
+def absolute(name):
+  """The same, with a whole path if it is one of a directory here."""
+  here = not paths.is_remote(name) and (
+      tfds_prepare.is_path(name) or os.sep in name)
+  path = os.path.abspath(os.path.expanduser(name))
+  return path if here and os.path.isdir(path) else name
+
+
 def _prepared(request):
   """The builder of a set that is prepared here, by this process or another."""
   name, data_dir = request.name, request.data_dir

@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 from dasm_jax.data.dataset import brief, shorten
-from dasm_jax.data.registry import DATASETS, unknown_name
+from dasm_jax.data.registry import DATASETS, IF_MOVED, unknown_name
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import paths
 
@@ -66,7 +66,7 @@ def locate(name, data_dir=None):
       if found is None:
         raise UserError(f'no prepared TFDS set at {name!r}: no {INFO} in it or '
                         'its version directories; for plain images use '
-                        f'folder:{name}')
+                        f'folder:{name}{IF_MOVED}')
       return found
     return _below(name, data_dir)
   except OSError as error:

@@ -311,10 +311,8 @@ def card(experiment, syn, accuracy):
   # All that trains a network as the run did, without its configuration.
   settings = json.loads(c.to_json())
   return {
-      'dataset': experiment.dataset.name, 'data': {
-          'name': c.dataset.name, 'size': c.dataset.size,
-          'holdout': c.dataset.holdout, 'seed': c.seed,
-          'classes': c.dataset.classes},
+      'dataset': experiment.dataset.name,
+      'data': loading.written_request(c, experiment.dataset),
       'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(experiment.plan), 'seed': c.seed,
       'network': settings['network'],

@@ -33,8 +33,9 @@ from dasm_jax.runtime.text import plural
 from dasm_jax.training import packing, resumable
 
 # What may change between runs of a workdir.
-FREE_ENTRIES = ('run', 'dataset.data_dir', 'dataset.stream', 'dataset.workers',
-                'dataset.cache', 'experts.dir', 'experts.at_once')
+FREE_ENTRIES = ('run', 'dataset.moved_to', 'dataset.data_dir', 'dataset.stream',
+                'dataset.workers', 'dataset.cache', 'experts.dir',
+                'experts.at_once')
 MEANS_FILE = 'means.json'  # of a row of metrics.jsonl that is begun
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 

@@ -47,6 +47,8 @@ def _parser():
       'up to three more rows of as many images as the set has')
   add('--out', default='', metavar='FILE.json', help='where rows are kept; '
       'evaluation.json beside the set if not given')
+  add('--dataset', default='', metavar='NAME', help='where the data of a saved '
+      'set are now, such as folder:PATH, if not where its card says')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the run if not given, else TFDS_DATA_DIR')
   add('--recipe', default='', choices=sorted(recipes.RECIPES),
@@ -146,6 +148,9 @@ def _rows_file(options):
 
 def _subject(options, say):
   if options.set.startswith(subjects.REAL):
+    if options.dataset:
+      raise UserError(f'--dataset={options.dataset} is for saved sets: a real '
+                      'subset names its data itself; leave it out')
     return subjects.real_subject(
         options.set, seed=options.seed, recipe=options.recipe or 'idc',
         data_dir=options.data_dir, size=options.size, say=say)
@@ -155,9 +160,10 @@ def _subject(options, say):
                       '(--set=real:…): a saved set is trained as its card '
                       'says; leave it out')
   # A wrong network needs no data to be refused.
-  set_ = saved_set.load(options.set)
+  set_ = saved_set.load(options.set, options.dataset)
   subjects.networks_for(_models(options, set_), set_)
-  return subjects.saved_subject(options.set, options.data_dir)
+  return subjects.saved_subject(options.set, options.data_dir,
+                                dataset=options.dataset)
 
 
 def _cost_of_full(subject, rows):

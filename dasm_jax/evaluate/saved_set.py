@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import synthetic
+from dasm_jax import data, synthetic
 from dasm_jax.errors import UserError, unknown
+from dasm_jax.pipeline import loading
 from dasm_jax.runtime import paths, text
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
@@ -30,7 +31,7 @@ class SavedSet(NamedTuple):
   syn: `Synthetic` as stored; codec: how networks read it.
   network: settings of `models.build`; recipe: how it is meant to be trained,
     called recipe_name in `recipes.RECIPES`.
-  data: settings of `data.load` for what it is of; class_names: one per label.
+  data: what it is of, for `loading.load_again`; class_names: one per label.
   card: all that is known of it.
   logits: `[epochs, n, classes]` of teachers for the decoded images, or None.
   """
@@ -124,11 +125,12 @@ def save(path, syn, codec, class_names, card, batch=None):
         space=np.array(codec.space), card=np.array(json.dumps(card)), **arrays)
 
 
-def load(path):
+def load(path, dataset=''):
   """Reads a saved set with all that its use needs.
 
   Args:
     path: a synthetic.npz, or the workdir of a finished run.
+    dataset: the name by which its data are found now; '' as the card says.
 
   Returns:
     A `SavedSet`.
@@ -155,13 +157,15 @@ def load(path):
         f'{dasm_jax.__version__} reads {FORMAT}; use the version that wrote it'
         f', {card.get("version", "unknown")}')
   try:
-    return _read(arrays, card)
+    found = _read(arrays, card)
   except (KeyError, TypeError, ValueError, IndexError) as error:
     why = ' '.join(str(error).split())
     if isinstance(error, KeyError):
       why = f'it has no {why}'
     raise UserError(f'{str(path)!r} is no usable set: {why}; make it '
                     'anew') from error
+  return found._replace(data=found.data | {
+      'name': data.absolute(dataset)}) if dataset else found
 
 
 def find(path):
@@ -208,14 +212,17 @@ def _read(arrays, card):
   recipe, name = recipes.recipe(**recipe), card['recipe_name']
   if name not in recipes.RECIPES:
     raise unknown('recipe', name, recipes.RECIPES)
-  data = {key: card['data'][key] for key in ('name', 'size', 'holdout', 'seed')}
-  data['classes'] = card['data'].get('classes', '')  # not in old ones
+  written = card['data']
+  origin = {key: written[key] for key in ('name', 'size', 'holdout', 'seed')}
+  origin['classes'] = written.get('classes', '')  # not in old ones
+  origin |= {key: written[key] for key in (*loading.SELDOM, 'cut')
+             if key in written}
   syn = Synthetic(images, labels, np.float32(recipe.lr))
   codec = _codec(arrays, card['storage'])
   logits = (
       _logits(arrays['told'], codec, syn, card) if kind == 'told' else None)
-  return SavedSet(syn, codec, card['network'], recipe, name, data, names, card,
-                  logits)
+  return SavedSet(syn, codec, card['network'], recipe, name, origin, names,
+                  card, logits)
 
 
 def _logits(logits, codec, syn, card):

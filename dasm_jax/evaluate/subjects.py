@@ -38,23 +38,24 @@ class Subject(NamedTuple):
   digest: str | None
 
 
-def saved_subject(path, data_dir=None, memory=None):
+def saved_subject(path, data_dir=None, memory=None, dataset=''):
   """The `Subject` of a file or workdir.
 
   Args:
     path: see `saved_set.load`.
     data_dir: where TFDS sets are; None: as the run beside the file said.
     memory: of a device, see `loading.streams`.
+    dataset: see `saved_set.load`.
 
   Raises:
     UserError: no usable set, or its data set is not there or another one.
   """
   path = saved_set.find(path)
-  set_ = saved_set.load(path)
-  dataset = dataset_of(set_, path, data_dir, memory)
+  set_ = saved_set.load(path, dataset)
+  found = dataset_of(set_, path, data_dir, memory)
   method = set_.card['method']
   # `random` is the name of the rows that a set is compared with.
-  return Subject('selected' if method == 'random' else method, set_, dataset,
+  return Subject('selected' if method == 'random' else method, set_, found,
                  hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -63,8 +64,8 @@ def dataset_of(set_, path, data_dir=None, memory=None):
   # A set may have come from another machine: no cache is made here on the word
   # of a run that had one.
   cache = _of_run(path, 'cache')
-  dataset = loading.load(
-      **set_.data, zca=set_.card['storage'].get('zca') or 0.0,
+  dataset = loading.load_again(
+      set_.data, zca=set_.card['storage'].get('zca') or 0.0,
       data_dir=data_dir or _of_run(path, 'data_dir'),
       cache=cache if cache and os.path.isdir(cache) else '', memory=memory)
   mine, its = set_.class_names, dataset.class_names

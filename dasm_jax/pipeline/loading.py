@@ -20,16 +20,45 @@ TEST_SHARE = 0.1  # and that test images may take where the others are streamed
 def request_of(config):
   """What a configuration asks of `data.describe`, by its arguments' names."""
   d = config.dataset
-  return dict(name=d.name, data_dir=d.data_dir or None, size=d.size,
-              holdout=d.holdout, seed=config.seed, classes=d.classes,
-              background=d.background)
+  return dict(name=d.moved_to or d.name, data_dir=d.data_dir or None,
+              size=d.size, holdout=d.holdout, seed=config.seed,
+              classes=d.classes, background=d.background)
 
 
 def load_configured(config, memory=None):
   """The `Dataset` that a configuration names, see `load`."""
   d = config.dataset
+  # What is known by its name (experts) stays so where the images have moved.
   return load(**request_of(config), stream=d.stream, zca=d.zca,
-              workers=d.workers, cache=d.cache, memory=memory)
+              workers=d.workers, cache=d.cache, memory=memory
+              )._replace(name=d.name)
+
+
+# What `written_request` writes where it is not the usual.
+SELDOM = {'background': 'white'}
+
+
+def written_request(config, dataset_):
+  """What the card of a set says of its data, which `load_again` takes.
+
+  Paths are whole. cut: what was held out of a set without test images, drawn
+  by the seed.
+  """
+  asked = request_of(config)
+  out = {key: asked[key] for key in ('size', 'holdout', 'seed', 'classes')}
+  out |= {key: asked[key] for key, usual in SELDOM.items()
+          if asked[key] != usual}
+  if dataset_.cut:
+    out['cut'] = dataset_.cut
+  return {'name': data.absolute(asked['name']), **out}
+
+
+def load_again(written, **given):
+  """The `Dataset` of what a card says; given: see `load`."""
+  written = dict(written)
+  drawn = written.pop('cut', 0) or written['holdout']
+  # Version 0.1 held out a fifth that was evenly spaced, whatever the seed.
+  return load(**written | {'seed': written['seed'] if drawn else None}, **given)
 
 
 def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,

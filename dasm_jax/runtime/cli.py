@@ -59,7 +59,8 @@ def run_command(action, interrupted):
     action()
   except UserError as error:
     # What a run calls --config.dataset.size is called size here.
-    text = re.sub(r'--config\.(\w+\.)*', '', str(error))
+    text = str(error).replace('--config.dataset.moved_to', '--dataset')
+    text = re.sub(r'--config\.(\w+\.)*', '', text)
     print(f'error: {text}', file=sys.stderr)
     return 2
   except preemption.Stopped as stopped:

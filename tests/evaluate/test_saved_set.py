@@ -6,12 +6,14 @@ import re
 import jax
 import numpy as np
 import pytest
+from image_sets import small_folder
 
-from dasm_jax import synthetic
+from dasm_jax import diagnose, synthetic
 from dasm_jax.config import defaults
-from dasm_jax.distill import results, setup
+from dasm_jax.distill import results, run, setup
 from dasm_jax.errors import UserError
-from dasm_jax.evaluate import saved_set
+from dasm_jax.evaluate import __main__ as evaluate
+from dasm_jax.evaluate import saved_set, subjects
 from dasm_jax.types import Synthetic
 
 RNG = np.random.default_rng(0)
@@ -176,3 +178,100 @@ def test_files_that_are_no_sets(saved, tmp_path):
 def test_a_set_is_short_to_look_at(saved):
   assert re.fullmatch(r'<\w+ on \w+: 2 images of [\dx]+ for each of \d+ '
                       r'classes>', repr(saved_set.load(saved)))
+
+
+def small_run(c):
+  """The least of all configurations of the images that `c` names."""
+  c.network.depth, c.network.width, c.syn.ipc = 1, 4, 1
+  c.syn.factor, c.eval.epochs, c.segments.number = 1, 1, 1
+  c.method.batch = 4
+  return c
+
+
+def kept_set(c, folder):
+  """A saved set of a configuration that no run has made."""
+  experiment = setup.build(small_run(c))
+  classes = experiment.classes
+  labels = np.eye(classes, dtype=np.float32)[:, None]
+  syn = Synthetic(np.zeros((classes, 1, *experiment.shape), np.float32), labels,
+                  np.float32(.1))
+  folder.mkdir(parents=True, exist_ok=True)
+  saved_set.save(folder / 'synthetic.npz', syn, experiment.codec,
+                 experiment.dataset.class_names,
+                 results.card(experiment, syn, {}))
+  return experiment
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+  """A configuration of a folder by a relative path, and the folder."""
+  root = small_folder(tmp_path / 'there' / 'photos', 10)
+  monkeypatch.chdir(tmp_path / 'there')
+  c = defaults('dm')
+  c.dataset.name = 'folder:photos'
+  return c, root
+
+
+def test_a_folder_is_found_from_anywhere(photos, tmp_path, monkeypatch):
+  c, root = photos
+  experiment = kept_set(c, tmp_path / 'run')
+  monkeypatch.chdir(tmp_path)
+  subject = subjects.saved_subject(tmp_path / 'run')
+  assert subject.set.data['name'] == f'folder:{root}'
+  # The fifth that the seed has drawn.
+  np.testing.assert_array_equal(subject.dataset.test.images,
+                                experiment.dataset.test.images)
+
+
+def test_a_folder_that_has_moved(photos, tmp_path, capsys):
+  c, root = photos
+  experiment = kept_set(c, tmp_path / 'run')
+  now = root.rename(tmp_path / 'now')
+  for command in evaluate.main, diagnose.main:
+    assert command([f'--set={tmp_path / "run"}']) == 2
+    said = capsys.readouterr().err
+    assert 'not a folder' in said and 'moved, --dataset=NAME' in said
+    assert said.count('\n') == 1
+  found = saved_set.load(tmp_path / 'run', 'folder:../now')
+  assert found.data['name'] == f'folder:{now}'
+  assert evaluate.main(
+      [f'--set={tmp_path / "run"}', f'--dataset=folder:{now}'],
+      lambda *given: given[-1](np.zeros(1))) == 0
+  rows = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())['rows']
+  assert {row['data']['name'] for row in rows} == {f'folder:{now}'}
+  assert evaluate.main(['--set=real:digits:random:2', '--dataset=x']) == 2
+  assert '--dataset=x is for saved sets' in capsys.readouterr().err
+  # A run goes on with the same images under the name that it had.
+  with pytest.raises(UserError, match='moved, --config.dataset.moved_to=NAME'):
+    setup.build(c)
+  c.dataset.moved_to = f'folder:{now}'
+  again = setup.build(c)
+  assert again.dataset.name == 'folder:photos'
+  np.testing.assert_array_equal(again.dataset.train.images,
+                                experiment.dataset.train.images)
+  assert 'dataset.moved_to' in run.FREE_ENTRIES
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_a_fifth_of_old_sets_is_evenly_spaced(seed, photos, tmp_path):
+  c, root = photos
+  c.seed = seed
+  experiment = kept_set(c, tmp_path)
+  with np.load(tmp_path / 'synthetic.npz') as file:
+    arrays = dict(file)
+  card = json.loads(str(arrays['card']))
+  assert card['data'].pop('cut') == .2
+  np.savez(tmp_path / 'old.npz', **{**arrays, 'card': json.dumps(card)})
+  found = [subjects.saved_subject(tmp_path / name).dataset.test.images
+           for name in ('synthetic.npz', 'old.npz')]
+  np.testing.assert_array_equal(found[0], experiment.dataset.test.images)
+  assert found[1][:, 0, 0, 0].tolist() == [2, 7, 102, 107]
+
+
+def test_what_is_seldom_said_of_data_is_kept(photos, tmp_path):
+  c, root = photos
+  c.dataset.background = 'black'
+  kept_set(c, tmp_path)
+  assert saved_set.load(tmp_path).data == {
+      'name': f'folder:{root}', 'size': 0, 'holdout': 0, 'seed': 0,
+      'classes': '', 'background': 'black', 'cut': .2}

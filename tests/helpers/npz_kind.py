@@ -1,5 +1,7 @@
 """A kind of data set of the tests: one .npz with images and labels."""
 
+import os
+
 import numpy as np
 
 from dasm_jax.data.dataset import Description, stratify
@@ -13,6 +15,11 @@ def describe(request):
     shape = file['images'].shape[1:]
   train, test = (labels[rows] for rows in stratify(labels, 0.2))
   return Description(names, lambda: (train, test, shape))
+
+
+def absolute(name):
+  """The same name with a whole path."""
+  return os.path.abspath(name)
 
 
 def open(described, options):
