@@ -40,11 +40,11 @@ def evaluation_epochs(decoded, classes=10):
 def settings(a, classes):
   """The configuration of a set of ImageNet's classes.
 
-  Trajectory methods: MTT's, 128x128 and ConvNet-5, evaluated by DSA's recipe;
-  TESLA's on all 1000 classes, 64x64 and ConvNet-4 with labels by its experts.
-  SRe2L: ResNet-18 with batch norm, its own recipe. The others: ResNet-AP-10,
-  evaluated by IDC's recipe. `a.size` of 128 or less means ConvNet-5 for them
-  too.
+  Trajectory methods: MTT's, squashed to 128x128, ConvNet-5, evaluated by DSA's
+  recipe; TESLA's on all 1000 classes, 64x64 and ConvNet-4 with labels by its
+  experts. SRe2L: ResNet-18 with batch norm, its own recipe. The others:
+  ResNet-AP-10, evaluated by IDC's recipe. `a.size` of 128 or less means
+  ConvNet-5 for them too.
 
   Args:
     a: `small_images.arguments` with size (0: by the method).
@@ -77,6 +77,8 @@ def settings(a, classes):
     c.network.depth = c.network.depth if a.network else 4
   # These are evaluated by the default recipe, with the rate that they learn.
   if a.method in TRAJECTORIES:
+    # MTT's program, FTD's too, resizes tensors to 128x128, whatever their form.
+    c.dataset.resize = 'crop' if tesla else 'squash'
     return c
   if a.method == 'sre2l':
     m, e = c.method, c.eval

@@ -34,6 +34,9 @@ DATASET = {
                       'calls'),
     'data_dir': Entry('', 'where TFDS has its data; TFDS_DATA_DIR if empty'),
     'size': Entry(0, 'side that images are resized to; 0: as they are'),
+    'resize': Entry('crop', 'to size by the centre square, antialiased, or by '
+                    'squashing both sides, not antialiased (MTT, FTD)', None,
+                    images.RESIZES),
     'background': Entry('white', 'what is put behind transparent image files',
                         None, images.BACKGROUNDS),
     'holdout': Entry(

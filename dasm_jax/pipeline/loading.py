@@ -22,7 +22,7 @@ def request_of(config):
   d = config.dataset
   return dict(name=d.moved_to or d.name, data_dir=d.data_dir or None,
               size=d.size, holdout=d.holdout, seed=config.seed,
-              classes=d.classes, background=d.background)
+              classes=d.classes, resize=d.resize, background=d.background)
 
 
 def load_configured(config, memory=None):
@@ -35,7 +35,7 @@ def load_configured(config, memory=None):
 
 
 # What `written_request` writes where it is not the usual.
-SELDOM = {'background': 'white'}
+SELDOM = {'resize': 'crop', 'background': 'white'}
 
 
 def written_request(config, dataset_):

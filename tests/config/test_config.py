@@ -118,6 +118,16 @@ def test_idc_is_as_published(name, want):
   assert load(name, 'factor=1').syn.factor == 1
 
 
+@pytest.mark.parametrize('name', ['imagenet', 'imagenette', 'imagewoof'])
+def test_subsets_are_resized_as_mtt_does(name):
+  """By the programs of MTT's row: squashed, without antialiasing."""
+  for method in 'mtt', 'ftd', 'tesla', 'datm', 'idc', 'dm', 'sre2l', 'random':
+    assert load(name, f'method={method},ipc=1').dataset.resize == (
+        'squash' if method in imagenet.TRAJECTORIES else 'crop')
+  # TESLA's own row, of all classes, is none of MTT's.
+  assert load('imagenet', 'classes=1000,method=tesla').dataset.resize == 'crop'
+
+
 def test_imagenet_is_as_published():
   # Gradient dossier, 5.3 and 5.4; each row by hand.
   c = load('imagenet')
@@ -159,6 +169,7 @@ def test_imagenet_is_as_published():
   c = load('imagewoof', 'method=mtt,ipc=1')
   assert (c.dataset.size, c.dataset.classes, c.network.depth) == (
       128, 'imagewoof', 5)
+  assert c.dataset.resize == 'squash'
   assert load('imagenette', 'method=idc,size=128').network.name == 'convnet'
   for name in ('imagenette', 'imagewoof'):  # what their rows quote
     c = load(name)

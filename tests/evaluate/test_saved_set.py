@@ -6,7 +6,7 @@ import re
 import jax
 import numpy as np
 import pytest
-from image_sets import small_folder
+from image_sets import small_folder, write
 
 from dasm_jax import diagnose, synthetic
 from dasm_jax.config import defaults
@@ -270,8 +270,12 @@ def test_a_fifth_of_old_sets_is_evenly_spaced(seed, photos, tmp_path):
 
 def test_what_is_seldom_said_of_data_is_kept(photos, tmp_path):
   c, root = photos
-  c.dataset.background = 'black'
-  kept_set(c, tmp_path)
-  assert saved_set.load(tmp_path).data == {
-      'name': f'folder:{root}', 'size': 0, 'holdout': 0, 'seed': 0,
-      'classes': '', 'background': 'black', 'cut': .2}
+  write(root / 'ant' / 'x.png', np.arange(64, dtype=np.uint8).reshape(4, 16))
+  c.dataset.background, c.dataset.resize, c.dataset.size = 'black', 'squash', 5
+  experiment = kept_set(c, tmp_path)
+  subject = subjects.saved_subject(tmp_path)
+  assert subject.set.data == {
+      'name': f'folder:{root}', 'size': 5, 'holdout': 0, 'seed': 0,
+      'classes': '', 'background': 'black', 'resize': 'squash', 'cut': .2}
+  np.testing.assert_array_equal(subject.dataset.test.images,
+                                experiment.dataset.test.images)
