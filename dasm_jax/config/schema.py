@@ -6,7 +6,7 @@ the help reads these tables.
 """
 
 from dasm_jax import coresets, difficulty, models, segments, synthetic
-from dasm_jax.data import images
+from dasm_jax.data import images, registry
 from dasm_jax.errors import UserError
 from dasm_jax.methods import settings
 from dasm_jax.methods.settings import OPS
@@ -41,6 +41,11 @@ DATASET = {
                         None, images.BACKGROUNDS),
     'holdout': Entry(
         0.0, 'share of train that takes the place of the test split'),
+    'statistics': Entry(
+        'auto', 'that images are normalised with: ImageNet\'s, their own, or '
+        '(auto) the field\'s, and ImageNet\'s of folders with colours; image '
+        'rates in normalised space scale with std^2', None,
+        registry.STATISTICS),
     'zca': Entry(0.0, 'whitening, regularised by this; 0: none'),
     'classes': Entry(
         '', 'some classes: names joined by +, or a list; empty: all'),

@@ -78,26 +78,26 @@ def open_described(described, options=None):
   return reader.lazy_dataset(request, contents, options)
 
 
-def load(name, *, data_dir=None, size=0, holdout=0.0, seed=0, classes='',
-         resize='crop', background='white'):
+def load(name, **given):
   """A `Dataset` in memory; `open` is for one that is too large.
 
   name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
     prepared TFDS directory (a path, or a name in the data directory), or
     `folder:PATH` of images.
-  data_dir: where TFDS sets are; else TFDS_DATA_DIR, else TFDS's default.
-  size: images become squares of this many pixels; 0 leaves them.
-  holdout: if positive, `test` is this fraction of each class of train, which
-    loses it, and the real test split is not touched.
-  seed: which images are held out; None: evenly spaced ones.
-  classes: which of its classes, see `datasets.choose_classes`; '' takes all.
-  resize, background: how an image becomes a square, and what is put behind one
-    that is transparent; see `images.Shaping`.
+  given: what else a `Request` may ask for:
+    data_dir: where TFDS sets are; else TFDS_DATA_DIR, else TFDS's default.
+    size: images become squares of this many pixels; 0 leaves them.
+    holdout: if positive, `test` is this fraction of each class of train, which
+      loses it, and the real test split is not touched.
+    seed: which images are held out; None: evenly spaced ones.
+    classes: which of its classes, see `datasets.choose_classes`; '' takes all.
+    resize, background: how an image becomes a square, and what is put behind
+      one that is transparent; see `images.Shaping`.
+    statistics: one of `registry.STATISTICS`; auto takes the field's of a known
+      set, ImageNet's for a folder with colours, else its own.
   Raises `UserError`.
   """
-  return open(name, data_dir=data_dir, size=size, holdout=holdout, seed=seed,
-              classes=classes, resize=resize, background=background
-              ).in_memory()
+  return open(name, **given).in_memory()
 
 
 def here(name, **given):

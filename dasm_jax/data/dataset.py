@@ -10,7 +10,12 @@ from typing import NamedTuple
 import numpy as np
 
 from dasm_jax.data.images import BACKGROUNDS, RESIZES, Shaping
-from dasm_jax.data.registry import CLASS_LISTS, choices
+from dasm_jax.data.registry import (
+  CLASS_LISTS,
+  IMAGENET,
+  STATISTICS,
+  choices,
+)
 from dasm_jax.errors import UserError, unknown
 
 
@@ -28,6 +33,7 @@ class Request(NamedTuple):
   classes: str = ''
   resize: str = 'crop'
   background: str = 'white'
+  statistics: str = 'auto'
   cut: float = 0.0
 
   @property
@@ -225,6 +231,28 @@ def select(request, class_names, train, test):
       test, class_names, request.classes)[:2]
 
 
+def known_statistics(request, usual, channels):
+  """`(mean, std)` that images are normalised with; None: they are measured.
+
+  Args:
+    request: a `Request`.
+    usual: what the field normalises such a set with, or None.
+    channels: of an image.
+
+  Raises:
+    UserError: ImageNet's for gray images.
+  """
+  wanted = {'auto': usual, 'own': None, 'imagenet': IMAGENET}[
+      request.statistics]
+  if wanted is None or len(wanted[0]) == channels:
+    return wanted
+  if request.statistics == 'imagenet':
+    raise UserError(
+        f'--config.dataset.statistics=imagenet is of three colours, and images '
+        f'of {request.name!r} have {channels}; take own, or auto')
+  return None  # The field's are of colours; those of a gray copy are measured.
+
+
 def statistics(images):
   """`(mean, std)` per channel of uint8 images, exact, on the [0, 1] scale."""
   return moments_of_levels(sum(count_levels(images[start:start + 1000])
@@ -375,7 +403,8 @@ def check_request(request):
   if not isinstance(request.classes, str):
     raise UserError(f'{CLASSES_ENTRY}={request.classes!r} must be a text, such '
                     "as '3+7'")
-  for entry, choices_ in (('resize', RESIZES), ('background', BACKGROUNDS)):
+  for entry, choices_ in (('resize', RESIZES), ('background', BACKGROUNDS),
+                          ('statistics', STATISTICS)):
     if getattr(request, entry) not in choices_:
       raise unknown(f'--config.dataset.{entry}', getattr(request, entry),
                     choices_)

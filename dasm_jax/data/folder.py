@@ -31,7 +31,7 @@ from dasm_jax.data.reader import (
   part_of,
   put_images,
 )
-from dasm_jax.data.registry import IF_MOVED
+from dasm_jax.data.registry import IF_MOVED, IMAGENET
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import paths
 from dasm_jax.runtime.text import plural
@@ -123,7 +123,9 @@ def open(described, options):
   parts = (part_of(store, (height, width, channels), part)
            for part in found.splits)
   train, test = parts
-  return Contents(train, test if layout.test else None, layout.class_names)
+  # Those of ImageNet, as rates are published for images normalised with them.
+  return Contents(train, test if layout.test else None, layout.class_names,
+                  IMAGENET if channels == 3 else None)
 
 
 def absolute(name):

@@ -331,11 +331,8 @@ def lazy_dataset(request, contents, options):
   splits = (LazySplit(f'{name} {split}', class_names, part, pool, which,
                       options)
             for which, (split, part) in enumerate(parts.items()))
-  # The field's are of colours; those of a gray copy are measured.
-  known = contents.statistics
-  return Dataset(name, *splits, class_names,
-                 known if known and len(known[0]) == train.shape[-1] else None,
-                 request.cut)
+  return Dataset(name, *splits, class_names, datasets.known_statistics(
+      request, contents.statistics, train.shape[-1]), request.cut)
 
 
 def _some(part, rows, labels):

@@ -78,7 +78,12 @@ class TfdsSet(NamedTuple):
   classes: int
 
 
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of natural images, where nobody has measured theirs.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# By what images are normalised: what the field does with such a set, these, or
+# what the train images have. An image rate in normalised space means pixels
+# times std squared: it does not carry over from one to the other.
+STATISTICS = 'auto', 'imagenet', 'own'
 
 DATASETS = {
     'mnist': TfdsSet('mnist', 'test', (0.1307,), (0.3081,),
@@ -95,9 +100,9 @@ DATASETS = {
                         (0.2673, 0.2564, 0.2762),
                         (50_000, 10_000), (32, 32, 3), 100),
     # The test labels of these two were never published.
-    'tiny_imagenet': TfdsSet('tiny_imagenet', 'validation', *_IMAGENET,
+    'tiny_imagenet': TfdsSet('tiny_imagenet', 'validation', *IMAGENET,
                              (100_000, 10_000), (64, 64, 3), 200),
-    'imagenet2012': TfdsSet('imagenet2012', 'validation', *_IMAGENET,
+    'imagenet2012': TfdsSet('imagenet2012', 'validation', *IMAGENET,
                             (1_281_167, 50_000), (None, None, 3), 1000),
 }
 

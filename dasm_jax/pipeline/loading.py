@@ -22,7 +22,8 @@ def request_of(config):
   d = config.dataset
   return dict(name=d.moved_to or d.name, data_dir=d.data_dir or None,
               size=d.size, holdout=d.holdout, seed=config.seed,
-              classes=d.classes, resize=d.resize, background=d.background)
+              classes=d.classes, resize=d.resize, background=d.background,
+              statistics=d.statistics)
 
 
 def load_configured(config, memory=None):
@@ -87,8 +88,11 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,
   found = data.open_described(described, data.ReadOptions(
       workers=workers, cache=cache,
       say=print if processes.is_leader() else lambda line: None))
+  # A class that cannot be read is told of here already.
   if found.statistics is None:
-    found.train.statistics()  # What cannot be read is told of here already.
+    found.train.statistics()
+  else:
+    found.train.read(np.unique(found.train.labels, return_index=True)[1])
   # Where test images are few they are read once and stay in memory: every
   # network of the evaluation looks at them.
   return found if streams_tests(found, memory) else found._replace(

@@ -12,6 +12,7 @@ from PIL import Image
 
 from dasm_jax import data
 from dasm_jax.data import dataset as datasets
+from dasm_jax.data import registry
 from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('error')
@@ -44,6 +45,25 @@ def test_statistics_are_those_of_the_train_images():
   np.testing.assert_allclose(found.std, pixels.std((0, 1, 2)), rtol=1e-9)
   mean, std = datasets.statistics(np.full((2, 3, 3, 1), 51, np.uint8))
   assert mean == (pytest.approx(0.2),) and std == (1.0,)
+
+
+def test_what_images_are_normalised_with(tmp_path):
+  gray = f'folder:{small_folder(tmp_path / "gray")}'
+  colour = f'folder:{small_folder(tmp_path / "colour", mode="RGB")}'
+  for ways, name in ((('auto', 'imagenet'), colour), (('own',), colour),
+                     (('auto', 'own'), gray), (('auto', 'own'), 'digits')):
+    for way in ways:
+      found = data.load(name, statistics=way)
+      streamed = data.open(name, statistics=way)
+      assert (found.mean, found.std) == (streamed.mean, streamed.std)
+      own = datasets.statistics(found.train.images)
+      assert found.statistics == (
+          registry.IMAGENET if 'imagenet' in ways else own)
+  for name in gray, 'digits':
+    refused('imagenet', 'three colours', 'own', name=name,
+            statistics='imagenet')
+  refused_early("statistics 'none'", 'auto, imagenet, own', name='digits',
+                statistics='none')
 
 
 def test_holdout_is_a_part_of_train_and_never_of_test():
