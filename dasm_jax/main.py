@@ -138,10 +138,7 @@ def _fail(error, code=2):
   print(f'error: {error}', file=sys.stderr, flush=True)
   if 'jax' in sys.modules:
     from dasm_jax.runtime import processes
-    # At its exit JAX would wait for the others, which wait for us.
-    if processes.count() > 1:
-      sys.stdout.flush()
-      os._exit(code)
+    processes.leave(code)
   sys.exit(code)
 
 

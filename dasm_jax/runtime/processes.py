@@ -5,18 +5,37 @@ leads: it alone says things, writes files and decides what a clock decides.
 With one process everything here is what it would be without it.
 """
 
+import contextlib
+import errno
+import importlib.util
 import json
+import os
+import socket
+import sys
+import threading
+import time
 
 import jax
 import numpy as np
 
 from dasm_jax.errors import Unavailable, UserError
+from dasm_jax.runtime import waiting
 
-# A pod may take long to start all its workers.
+# A pod may take long to start all its workers, and to fetch their images.
 STARTING = 1800  # seconds
+RETRY = 5  # seconds between two looks for a cluster
+LAST = 2  # seconds in which the others leave before the first process does
+# What a cluster answers where no other try would help.
+FOR_GOOD = (
+    'must be defined', 'must be nonnegative', 'must be called before',
+    'only be called once', 'Kubernetes API Error: 40', 'headless service',
+    'completionMode', 'only supports Job', 'have a controller',
+    'expected HOSTNAME', 'Service host/port is not set',
+    'Service token file does not exist')
+_joined = threading.Event()
 
 
-def join(coordinator='', processes=0, process_id=-1):
+def join(coordinator='', processes=0, process_id=-1, starting=STARTING):
   """Joins the other processes of a run; call it before anything else of JAX.
 
   Args:
@@ -24,41 +43,179 @@ def join(coordinator='', processes=0, process_id=-1):
       cluster (TPU pod, SLURM, Kubernetes, OpenMPI); where there is none, this
       process is alone.
     processes: how many there are; process_id: which this is, from 0.
+    starting: seconds for all to be there; then the process ends, as
+      `Unavailable` would.
 
   Raises:
-    UserError: only a part is given, or a number out of range.
+    UserError: only a part is given, or what can never be.
+    Unavailable: what another try may find: the others, a port, an answer.
   """
+  _check_given(coordinator, processes, process_id)
+  # Between CPUs; has no effect on others.
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  who = f' at {coordinator}' if coordinator else ''
+  said = (f'the other processes{who}; all of them must be started, with the '
+          'same --coordinator or by the same job')
+  # JAX itself would abort the process, with a status and a stack of its own.
+  with waiting.end_if_longer(
+      starting, f'no answer in {starting} s from {said}'):
+    with waiting.say_if_long(said):
+      _find_others(coordinator, processes, process_id, starting)
+    others = ' and the other processes' * jax.distributed.is_initialized()
+    with waiting.say_if_long(f'the devices{others}'):
+      _count_devices()
+  _joined.set()
+
+
+def _check_given(coordinator, processes, process_id):
+  """Raises `UserError` for arguments of `join` that cannot be."""
   given = {'coordinator': bool(coordinator), 'processes': processes > 0,
            'process_id': process_id >= 0}
   if any(given.values()) and not all(given.values()):
     raise UserError('--coordinator=HOST:PORT, --processes=N and --process_id=I '
                     'go together; missing: '
                     + ', '.join(f'--{k}' for k, v in given.items() if not v))
-  if coordinator and not (':' in coordinator and process_id < processes):
+  if not coordinator:
+    return
+  host, _, port = coordinator.rpartition(':')
+  if not (host and port.isdecimal() and 0 < int(port) < 2 ** 16
+          and process_id < processes):
     raise UserError(
         f'--coordinator={coordinator} --processes={processes} --process_id='
-        f'{process_id}: give HOST:PORT, and ids from 0 to {processes - 1}')
-  # Between CPUs; has no effect on others.
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+        f'{process_id}: give HOST:PORT, a port from 1 to 65535, and ids from 0 '
+        f'to {processes - 1}')
+  if process_id == 0:
+    _check_port(int(port))
+
+
+def _check_port(port):
+  """Raises `Unavailable` for a port that is in use here."""
+  # Some versions of JAX crash where they cannot have it.
+  with contextlib.suppress(OSError), socket.socket() as probe:
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('', port))
+    except OSError as error:
+      if error.errno != errno.EADDRINUSE:
+        raise
+      raise Unavailable(
+          f'port {port} of --coordinator is in use on this machine, perhaps by '
+          'a run that is just ending; try again, or give another') from None
+
+
+def _find_others(coordinator, processes, process_id, starting):
+  """JAX's own joining, again and again while a cluster does not answer."""
+  given = (coordinator, processes, process_id) if coordinator else ()
+  until = time.monotonic() + starting / 2
+  while True:
+    try:
+      with _without_kubernetes(coordinator):
+        # It must not give up, and abort the process, before we do.
+        return jax.distributed.initialize(
+            *given, initialization_timeout=2 * starting + 60)
+    except Exception as error:  # clients of clusters raise anything
+      # JAX misses an address: no cluster gave one, so this process is alone.
+      if not coordinator and 'coordinator_address' in str(error):
+        return None
+      failure = join_failure(error)
+      if (type(failure) is UserError or jax.distributed.is_initialized()
+          or time.monotonic() > until):
+        raise failure from error
+    time.sleep(RETRY)
+
+
+def join_failure(error):
+  """The `UserError` of what JAX raised; `Unavailable` if it may pass."""
+  reason = ' '.join(str(error).split())[:200] or type(error).__name__
+  if any(words in reason for words in FOR_GOOD):
+    return UserError(
+        f'cannot join the other processes: {reason}; launch/gke_gpu.yaml has '
+        "the rights and fields of Kubernetes' pods, and --coordinator, "
+        '--processes and --process_id do without a cluster')
+  return Unavailable(
+      f'cannot join the other processes: {reason}; all of them must be '
+      'started, with the same --coordinator or by the same job; try again')
+
+
+@contextlib.contextmanager
+def _without_kubernetes(coordinator):
+  """Hides Kubernetes from JAX within a pod that it cannot be asked about."""
+  name, there = 'KUBERNETES_SERVICE_HOST', os.environ
+  if name not in there or not (
+      coordinator or kubernetes_alone(there, _has_kubernetes())):
+    yield
+    return
+  hidden = there.pop(name)
   try:
-    if coordinator:
-      jax.distributed.initialize(
-          coordinator, processes, process_id, initialization_timeout=STARTING)
-    else:
-      jax.distributed.initialize(initialization_timeout=STARTING)
-  except ValueError as error:
-    # JAX misses an address: no cluster gave one, so this process is alone.
-    if coordinator or 'coordinator_address' not in str(error):
-      raise
+    yield
+  finally:
+    there[name] = hidden
+
+
+def _has_kubernetes():
+  return importlib.util.find_spec('kubernetes') is not None
+
+
+def kubernetes_alone(environ, client):
+  """Whether a pod of Kubernetes has no others to ask its cluster for.
+
+  Args:
+    environ: its variables.
+    client: whether the package `kubernetes`, which asks, is installed.
+
+  Raises:
+    UserError: it has others, and nothing to find them by.
+  """
+  index = environ.get('JOB_COMPLETION_INDEX')
+  # Pods with TPUs are told of each other.
+  if client or {'TPU_WORKER_HOSTNAMES', 'TPU_PROCESS_ADDRESSES'} & {*environ}:
+    return index is None
+  if index not in (None, '0'):
+    raise UserError(
+        f'this is pod {index} of a job, and finding the others needs the '
+        "extra k8s: pip install 'dasm-jax[k8s]', or give --coordinator, "
+        '--processes and --process_id')
+  return True
+
+
+def _count_devices():
+  """Raises `UserError` if not all processes have as many devices.
+
+  The first time that JAX asks for devices: all processes meet here.
+  """
+  try:
+    local, all_, known = (
+        jax.local_device_count(), jax.device_count(), jax.process_count())
   except RuntimeError as error:
-    reason = str(error).strip().split('\n')[0][:200]
-    raise UserError(f'cannot join the other processes: {reason}; all of them '
-                    'must be started, with the same --coordinator') from error
+    if not jax.distributed.is_initialized():
+      raise
+    raise join_failure(error) from error
+  # A TPU knows its neighbours even where the cluster did not answer for them.
+  if known > 1 and not jax.distributed.is_initialized():
+    raise Unavailable(
+        f'this machine is one of {known}, and the cluster did not tell of the '
+        'others; try again, or give --coordinator, --processes and '
+        '--process_id')
   # `devices` finds the rows of a process by its number and this count.
-  if jax.device_count() != jax.process_count() * jax.local_device_count():
-    raise UserError(f'{jax.local_device_count()} devices in this process, '
-                    f'{jax.device_count()} in {jax.process_count()} processes: '
-                    'every process must have as many')
+  if all_ != known * local:
+    raise UserError(f'{local} devices in this process, {all_} in {known} '
+                    'processes: every process must have as many')
+
+
+def leave(status):
+  """Ends a process that others run beside; returns where there are none.
+
+  At its exit JAX would wait for the others, which wait for this one.
+  """
+  if not jax.distributed.is_initialized():
+    return
+  sys.stdout.flush()
+  sys.stderr.flush()
+  # JAX aborts those that still run when the first one is gone, and their
+  # status, not that of the mistake, would be what a launcher sees.
+  if _joined.is_set() and count() > 1 and is_leader():
+    time.sleep(LAST)
+  os._exit(status)
 
 
 def count():

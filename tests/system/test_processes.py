@@ -14,7 +14,7 @@ import process_steps
 import pytest
 import toy
 
-from dasm_jax.errors import UserError
+from dasm_jax.errors import Unavailable, UserError
 from dasm_jax.runtime import processes
 
 
@@ -136,11 +136,78 @@ def test_stopped_and_killed_together_they_go_on_in_any_number(tmp_path):
     (('localhost:1', 0, -1), 'missing: --processes, --process_id'),
     (('', 2, 0), 'missing: --coordinator'),
     (('localhost:1', 2, 2), 'ids from 0 to 1'),
-    (('localhost', 2, 1), 'HOST:PORT')])
+    (('localhost', 2, 1), 'HOST:PORT'), (('localhost:web', 2, 0), 'HOST:PORT'),
+    (('localhost:65536', 2, 0), 'a port from 1 to 65535')])
 def test_join_refuses_what_cannot_be(given, text):
   with pytest.raises(UserError, match='process') as error:
     processes.join(*given)
-  assert text in str(error.value)
+  assert text in str(error.value) and error.value.code == 2
+
+
+def test_a_port_in_use_may_be_free_later():
+  with socket.socket() as taken:
+    taken.bind(('', 0))
+    taken.listen()
+    port = taken.getsockname()[1]
+    with pytest.raises(Unavailable, match=f'port {port} .* is in use'):
+      processes.join(f'localhost:{port}', 2, 0)
+
+
+@pytest.mark.parametrize('process_id', [0, 1])
+def test_who_finds_nobody_in_time_is_to_try_again(process_id):
+  """JAX itself would abort it, with 134 and a stack of its own."""
+  text = ('from dasm_jax.runtime import processes\n'
+          f'processes.join("localhost:{_port()}", 2, {process_id}, .5)')
+  done = subprocess.run([sys.executable, '-c', text], env=toy.environment(),
+                        cwd=toy.ROOT, stderr=subprocess.PIPE, text=True)
+  assert done.returncode == 75
+  assert 'error: no answer in 0.5 s from the other processes' in done.stderr
+  assert 'Check failure stack trace' not in done.stderr
+
+
+@pytest.mark.parametrize('error, code', [
+    # A late coordinator; a port; a metadata server that is not ready, whose
+    # error pages JAX reads as what it asked for; a network that is not there.
+    (RuntimeError('DEADLINE_EXCEEDED: Barrier timed out. Id: PjRT_Client'), 75),
+    (RuntimeError('UNKNOWN: Failed to start RPC server'), 75),
+    (RuntimeError('Failed to recognize coordinator address dasm-0-0'), 75),
+    (RuntimeError('Retry failed with all attempts exhausted'), 75),
+    (RuntimeError("Getting metadata['tpu-env'] failed for 6 tries"), 75),
+    (ValueError('unsupported worker-network-endpoints format: <html>403'), 75),
+    (ValueError("invalid literal for int() with base 10: '<html>403'"), 75),
+    (ConnectionError('Max retries exceeded'), 75), (OSError(), 75),
+    (RuntimeError('Kubernetes API Error: 503 - Unavailable'), 75),
+    (RuntimeError('Kubernetes API Error: 403 - Forbidden\nIt appears'), 2),
+    (RuntimeError('In K8s, cluster automatic bootstrap only supports Job'), 2),
+    (ValueError('Number of processes must be defined.'), 2)])
+def test_what_may_pass_by_itself_is_tried_again(error, code):
+  found = processes.join_failure(error)
+  assert found.code == code and '\n' not in str(found)
+
+
+@pytest.mark.parametrize('environ, client, alone', [
+    ({}, True, True), ({}, False, True),  # a pod that is of no job
+    ({'JOB_COMPLETION_INDEX': '0'}, True, False),
+    ({'JOB_COMPLETION_INDEX': '3'}, True, False),
+    ({'JOB_COMPLETION_INDEX': '0'}, False, True),
+    ({'JOB_COMPLETION_INDEX': '3', 'TPU_WORKER_HOSTNAMES': 'a,b'}, False,
+     False)])
+def test_which_pods_ask_kubernetes_for_others(environ, client, alone):
+  assert processes.kubernetes_alone(environ, client) == alone
+
+
+def test_a_plain_pod_is_alone_without_a_word():
+  text = 'from dasm_jax.runtime import processes; processes.join()'
+  done = subprocess.run(
+      [sys.executable, '-W', 'error', '-c', text], cwd=toy.ROOT, text=True,
+      env=toy.environment(KUBERNETES_SERVICE_HOST='10.0.0.1'),
+      stderr=subprocess.STDOUT, stdout=subprocess.PIPE)
+  assert (done.returncode, done.stdout) == (0, '')
+
+
+def test_a_pod_that_cannot_find_the_others_says_what_it_needs():
+  with pytest.raises(UserError, match='this is pod 3 .* extra k8s'):
+    processes.kubernetes_alone({'JOB_COMPLETION_INDEX': '3'}, False)
 
 
 def test_one_process_needs_nobody():
