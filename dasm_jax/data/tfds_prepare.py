@@ -30,14 +30,15 @@ def data_root(data_dir=None):
   Raises `UserError` if one was asked for and is not there.
   """
   told = data_dir or os.environ.get('TFDS_DATA_DIR')
-  root = paths.to_path(told or DEFAULT_DATA_DIR)
+  root, source = (paths.to_path(told or DEFAULT_DATA_DIR),
+                  'data_dir' if data_dir else 'TFDS_DATA_DIR')
   try:
-    missing = told and not root.is_dir()
-  except Exception as error:  # Of a bucket: no rights, no network, no gcsfs.
-    raise UserError(f'cannot reach data directory {str(told)!r}: '
-                    f'{brief(error)}; gs:// needs dasm-jax[gcs]') from error
+    with paths.remote_access(told or root, source):
+      missing = told and not root.is_dir()
+  except OSError as error:
+    raise UserError(f'cannot reach data directory {str(told)!r} ({source}): '
+                    f'{brief(error)}') from error
   if missing:
-    source = 'data_dir' if data_dir else 'TFDS_DATA_DIR'
     raise UserError(f'data directory {str(told)!r} ({source}) does not exist; '
                     'make it, or name the one that holds the data sets')
   return root
@@ -60,18 +61,25 @@ def locate(name, data_dir=None):
   name: a path, or a name below the data directory, `name[/config][:version]`.
   Raises `UserError` for a path with nothing prepared, and for a choice.
   """
+  where = name if is_path(name) else (
+      data_dir or os.environ.get('TFDS_DATA_DIR', ''))
   try:
-    if is_path(name):
-      found = _newest(paths.to_path(name), name)
-      if found is None:
-        raise UserError(f'no prepared TFDS set at {name!r}: no {INFO} in it or '
-                        'its version directories; for plain images use '
-                        f'folder:{name}{IF_MOVED}')
-      return found
-    return _below(name, data_dir)
+    with paths.remote_access(where):
+      return _locate(name, data_dir)
   except OSError as error:
     raise UserError(f'cannot look for data set {name!r}: {brief(error)}'
                     ) from error
+
+
+def _locate(name, data_dir):
+  if not is_path(name):
+    return _below(name, data_dir)
+  found = _newest(paths.to_path(name), name)
+  if found is None:
+    raise UserError(f'no prepared TFDS set at {name!r}: no {INFO} in it or '
+                    'its version directories; for plain images use '
+                    f'folder:{name}{IF_MOVED}')
+  return found
 
 
 def _below(name, data_dir):

@@ -62,7 +62,7 @@ def run_command(action, interrupted):
     text = str(error).replace('--config.dataset.moved_to', '--dataset')
     text = re.sub(r'--config\.(\w+\.)*', '', text)
     print(f'error: {text}', file=sys.stderr)
-    return 2
+    return error.code
   except preemption.Stopped as stopped:
     print(f'\n{stopped}', file=sys.stderr)
     return stopped.code

@@ -4,8 +4,19 @@ import contextlib
 import logging
 import os
 import pathlib
+import socket
 
-from dasm_jax.errors import UserError
+from dasm_jax.errors import Unavailable, UserError
+from dasm_jax.runtime import waiting
+
+# Names of what clients of buckets and networks raise where a try may help.
+PASSING = {
+    'ClientConnectionError', 'ClientPayloadError', 'TransportError',
+    'ServerTimeoutError', 'RetryError', 'UnavailableError',
+    'DeadlineExceededError', 'AbortedError', 'ResourceExhaustedError',
+    'ServiceUnavailable', 'TooManyRequests', 'InternalServerError',
+    'DeadlineExceeded', 'GatewayTimeout', 'Timeout', 'ConnectionError'}
+PASSING_CODES = {408, 425, 429, *range(500, 600)}
 
 
 def is_remote(path):
@@ -50,23 +61,52 @@ def failure_text(path, error, what=''):
 
 
 def remote_error(path, error, what=''):
-  """The `UserError` of a place that cannot be used; see `failure_text`."""
+  """The `UserError` of a place that cannot be used; see `failure_text`.
+
+  `Unavailable` where the same command may find it again.
+  """
+  failed = failure_text(path, error, what)
+  if may_pass(error):
+    return Unavailable(f'{failed}; it does not answer: try again')
   return UserError(
-      f'{failure_text(path, error, what)}; check its name, your rights there '
-      'and the extra of its kind (gs:// needs dasm-jax[gcs])')
+      f'{failed}; check its name, your rights there and the extra of its kind '
+      '(gs:// needs dasm-jax[gcs])')
+
+
+def may_pass(error):
+  """Whether an error, or one that it came of, is of a network or a server.
+
+  No rights, a bucket that is not there, a package that is missing are not.
+  """
+  seen = []
+  while error is not None and error not in seen:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    code = getattr(error, 'code', None)
+    text = str(error)
+    if (isinstance(error, ConnectionError | TimeoutError | socket.gaierror)
+        or names & PASSING or str(code) in map(str, PASSING_CODES)
+        # A machine that has just begun, whose account is not ready.
+        or ('RefreshError' in names and 'metadata' in text)):
+      return True
+    seen.append(error)
+    error = error.__cause__ or error.__context__
+  return False
 
 
 @contextlib.contextmanager
 def remote_access(path, what=''):
   """Raises `remote_error` for whatever goes wrong with a remote path within."""
-  try:
-    yield
-  except UserError:
-    raise
-  except Exception as error:  # clients of buckets raise anything
-    if not is_remote(path):
+  remote = is_remote(path)
+  # Clients try again for a minute and more, and say nothing.
+  with waiting.say_if_long(path) if remote else contextlib.nullcontext():
+    try:
+      yield
+    except UserError:
       raise
-    raise remote_error(path, error, what) from error
+    except Exception as error:  # clients of buckets raise anything
+      if not remote:
+        raise
+      raise remote_error(path, error, what) from error
 
 
 def identity(path):

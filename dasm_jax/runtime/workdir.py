@@ -20,7 +20,7 @@ import time
 
 import dasm_jax
 from dasm_jax.errors import Unavailable, UserError
-from dasm_jax.runtime import paths, processes
+from dasm_jax.runtime import paths, processes, waiting
 
 FORMAT_FILE = 'format.json'
 STATE_FORMAT = 2  # of checkpoints, and of what random keys mean in them
@@ -293,25 +293,15 @@ class MirroredWorkdir(Workdir):
     self._remote, self._sent, self._waits = remote, {}, waits
 
   def pull(self):
-    """Makes `path` a copy of the remote place.
+    """Makes `path` a copy of the remote place; tries some times.
 
     Raises:
       UserError: it cannot be read or written to.
+      Unavailable: it has not answered.
     """
-    # Whether one may write there is found out now, not at the first push.
     try:
-      probe = self._remote / '.probe'
-      self._remote.mkdir(parents=True, exist_ok=True)
-      probe.write_text('')
-      probe.unlink()
-      # What is here may be of a run that another machine has taken further.
-      shutil.rmtree(self.path, ignore_errors=True)
-      self.path.mkdir(parents=True)
-      for name, file in _files_below(self._remote):
-        near = self.path / name
-        near.parent.mkdir(parents=True, exist_ok=True)
-        near.write_bytes(file.read_bytes())
-        self._sent[name] = _file_state(near)
+      with waiting.say_if_long(self._remote):
+        self._again(self._pull, paths.may_pass)
     except Exception as error:  # Whatever a remote place raises.
       raise paths.remote_error(self._remote, error, '--workdir') from error
 
@@ -321,15 +311,37 @@ class MirroredWorkdir(Workdir):
     Raises:
       Unavailable: the remote place has not answered in half a minute.
     """
+    try:
+      self._again(self._push)
+    except Exception as error:  # Whatever a remote place raises.
+      raise Unavailable(
+          f'{paths.failure_text(self._remote, error, "--workdir")}; the '
+          'same command goes on from what is there') from error
+
+  def _again(self, action, hopeful=lambda error: True):
+    """Does `action`, some times if it fails with a `hopeful` error."""
     for wait in (*self._waits, None):
       try:
-        return self._push()
+        return action()
       except Exception as error:  # Whatever a remote place raises.
-        if wait is None:
-          raise Unavailable(
-              f'{paths.failure_text(self._remote, error, "--workdir")}; the '
-              'same command goes on from what is there') from error
+        if wait is None or not hopeful(error):
+          raise
         time.sleep(wait)
+
+  def _pull(self):
+    # Whether one may write there is found out now, not at the first push.
+    probe = self._remote / '.probe'
+    self._remote.mkdir(parents=True, exist_ok=True)
+    probe.write_text('')
+    probe.unlink()
+    # What is here may be of a run that another machine has taken further.
+    shutil.rmtree(self.path, ignore_errors=True)
+    self.path.mkdir(parents=True)
+    for name, file in _files_below(self._remote):
+      near = self.path / name
+      near.parent.mkdir(parents=True, exist_ok=True)
+      near.write_bytes(file.read_bytes())
+      self._sent[name] = _file_state(near)
 
   def _push(self):
     near = dict(_files_below(self.path))

@@ -52,7 +52,13 @@ def test_brings_back_what_is_there_and_nothing_else(tmp_path):
 
 class Far(type(pathlib.Path())):
   """A path of a far place, which notes what is written, and may be lost."""
-  wrote, failures = [], []
+  wrote, failures, silent = [], [], []
+
+  def write_text(self, *text, **more):
+    """Writes, if the place answers."""
+    if self.silent:
+      raise self.silent.pop()
+    return super().write_text(*text, **more)
 
   def write_bytes(self, data):
     """Writes, if the place is there."""
@@ -65,7 +71,7 @@ class Far(type(pathlib.Path())):
 @pytest.fixture
 def far(tmp_path):
   """The far place."""
-  Far.wrote, Far.failures = [], []
+  Far.wrote, Far.failures, Far.silent = [], [], []
   return Far(tmp_path / 'far')
 
 
@@ -101,6 +107,21 @@ def test_a_push_is_tried_again(far, tmp_path):
   far.failures += [1, 1]
   place.push()
   assert tree(far) == {'a': 'one'} and not far.failures
+
+
+@pytest.mark.parametrize('errors, code', [
+    (2 * [TimeoutError], None), (3 * [TimeoutError], 75),
+    ([PermissionError], 2)])
+def test_a_place_that_does_not_answer_at_first_is_tried_again(
+    errors, code, far, tmp_path):
+  place = workdirs.MirroredWorkdir(far, tmp_path / 'near', (0, 0))
+  far.silent += [error('no answer') for error in errors]
+  if code is None:
+    place.pull()
+    return
+  with pytest.raises(UserError, match='cannot use --workdir') as error:
+    place.pull()
+  assert error.value.code == code and not far.silent
 
 
 def test_a_second_run_leaves_the_first_alone(tmp_path):
