@@ -23,6 +23,8 @@ stops watching; the same command watches again.
   --env=NAME=VALUE      for the job; as often as needed
   --poll=SECONDS        between two looks; 60                         (TPU_POLL)
   --failures=N          give up at the Nth that is no preemption; 3
+  --aborts=N            and at the Nth end by a signal (134, 137, …), as JAX
+                        ends those whose neighbour is lost; 20
 END
 }
 
@@ -33,7 +35,7 @@ wrong() {
 
 bucket=${BUCKET:-} zone=${TPU_ZONE:-} name=${TPU_NAME:-dasm}
 type=${TPU_TYPE:-v6e-4} runtime=${TPU_RUNTIME:-} poll=${TPU_POLL:-60}
-data=${TPU_DATA:-} spot=--spot allowed=3 environment=env
+data=${TPU_DATA:-} spot=--spot allowed=3 bearable=20 environment=env
 while [ $# -gt 0 ]; do
   case $1 in
     --bucket=*) bucket=${1#*=} ;;
@@ -46,6 +48,7 @@ while [ $# -gt 0 ]; do
     --env=?*=*) environment="$environment $(printf '%q' "${1#*=}")" ;;
     --poll=*) poll=${1#*=} ;;
     --failures=*) allowed=${1#*=} ;;
+    --aborts=*) bearable=${1#*=} ;;
     -h | --help)
       usage
       exit
@@ -68,6 +71,7 @@ like "$zone" '[a-z0-9-]+' zone us-east5-b
 like "$name" '[a-z][a-z0-9-]*' name lower-case-1
 like "$poll" '[0-9.]+' poll 60
 like "$allowed" '[1-9][0-9]*' failures 3
+like "$bearable" '[1-9][0-9]*' aborts 20
 [ -e "$root/${config%%:*}" ] ||
   wrong "no config '${config%%:*}' in $root, which is what is copied"
 command -v gcloud > /dev/null || {
@@ -127,6 +131,14 @@ failed() {  # WHAT STATUS: that was no preemption
   [ "$failures" -lt "$allowed" ] || finish "$2" 'giving up'
 }
 
+aborts=0
+aborted() {  # STATUS: of a signal; perhaps a neighbour was lost
+  aborts=$((aborts + 1))
+  say "the job was ended by a signal, status $1 (abort $aborts of at most" \
+    "$bearable)"
+  [ "$aborts" -lt "$bearable" ] || finish "$1" 'giving up'
+}
+
 state() {
   local found
   if found=$(tpu queued-resources describe "$name" \
@@ -164,11 +176,16 @@ begin() {  # on a new TPU, or on one where the job runs already
 }
 
 verdict() {  # STATUSES: the one that counts
-  grep -xE '2|130' <<< "$1" | sort -u | head -n 1 | grep . && return
+  local ends
+  ends=$(sort -un <<< "$1")
+  grep -m 1 -xE '2|130' <<< "$ends" && return
   # Others die of the one that failed; let them, and let them save.
-  [ -z "$waited" ] && grep -x running <<< "$1" | sort -u && return
-  grep -vxE '0|75|running' <<< "$1" | sort -u | head -n 1 | grep . ||
-    grep -x 75 <<< "$1" | sort -u || grep -x running <<< "$1" | sort -u ||
+  [ -z "$waited" ] && grep -x running <<< "$ends" && return
+  # Not the signals, by which JAX ends the neighbours of one that failed, or
+  # that was preempted.
+  grep -m 1 -xE '[1-9]|[1-6][0-9]|7[0-46-9]|[89][0-9]|1[01][0-9]|12[0-8]' \
+    <<< "$ends" || grep -m 1 -x 75 <<< "$ends" ||
+    grep -m 1 -xE '[0-9]{3}' <<< "$ends" || grep -x running <<< "$ends" ||
     echo 0
 }
 
@@ -228,6 +245,10 @@ while :; do
             again
             ;;
           running | unreachable) ;;
+          1[3-9][0-9])
+            aborted "$status"
+            again
+            ;;
           *)
             failed "the job ended with status $status" "$status"
             again

@@ -89,14 +89,30 @@ def test_options_reach_the_tpu_and_its_workers(project):
 
 
 @pytest.mark.parametrize('codes, want, creates', [
-    (['75', '75', '1', '0'], 0, 4), (['1', '134'], 134, 2), (['2'], 2, 1),
+    (['75', '75', '1', '0'], 0, 4), (['1', '1'], 1, 2), (['2'], 2, 1),
+    # By a signal, as JAX ends a worker whose neighbour is lost: no failure.
+    (['134', '1', '143', '0'], 0, 4), (['134', '137', '134'], 134, 3),
     (['130'], 130, 1)])
 def test_the_status_of_the_job_decides(project, codes, want, creates):
-  code, text = tpu(project, '--failures=2', codes=codes,
+  code, text = tpu(project, '--failures=2', '--aborts=3', codes=codes,
                    states=len(codes) * ['NONE', 'ACTIVE'])
   assert code == want, text
   assert verbs(project).count('create') == creates
   assert verbs(project)[-1] == 'delete'
+
+
+@pytest.mark.parametrize('ends, want', [
+    # One is preempted, its neighbour aborted by JAX; or one has failed.
+    (('134', '75'), 'preempted'), (('1', '134'), 'status 1 (failure 1'),
+    (('134', '2'), 'the command was wrong'), (('0', '134'), 'abort 1 of'),
+    (('0', '0'), 'done')])
+def test_the_worker_that_failed_first_decides(project, ends, want):
+  write(project, 'program', 'import os, pathlib, sys', 'sys.exit(int(',
+        f'  {dict(zip(("w0", "w1"), ends, strict=True))}[',
+        '      pathlib.Path.home().name]))')
+  _, text = tpu(project, '--failures=1', '--aborts=1', codes=['0', '0'],
+                states=['NONE', 'ACTIVE', 'NONE', 'FAILED'])
+  assert want in text
 
 
 def test_a_lost_connection_deletes_nothing(project):

@@ -38,11 +38,14 @@ def test_slurm_makes_one_jax_of_its_tasks(project):
   assert len(noted(project, 'calls')) == 1  # not queued again
 
 
-@pytest.mark.parametrize('code, again', [('75', True), ('1', False),
-                                         ('2', False)])
-def test_slurm_queues_again_what_was_stopped(project, code, again):
+@pytest.mark.parametrize('code, restarts, again', [
+    ('75', '99', True), ('1', '0', False), ('2', '0', False),
+    # Ended by a signal: as JAX ends a task whose neighbour is lost.
+    ('134', '0', True), ('137', '19', True), ('143', '20', False)])
+def test_slurm_queues_again_what_was_stopped(project, code, restarts, again):
   write(project, 'code', code)
-  process = slurm(project, 'configs/digits.py', *ODD, WORKDIR='/a b')
+  process = slurm(project, 'configs/digits.py', *ODD, WORKDIR='/a b',
+                  SLURM_RESTART_COUNT=restarts)
   finish(process)
   assert process.returncode == int(code)
   assert noted(project, 'started') == 2 * [
