@@ -106,7 +106,8 @@ def _check_port(port):
 def _find_others(coordinator, processes, process_id, starting):
   """JAX's own joining, again and again while a cluster does not answer."""
   given = (coordinator, processes, process_id) if coordinator else ()
-  until = time.monotonic() + starting / 2
+  # Short of the end of all waiting, which has no reason to tell.
+  until = time.monotonic() + .9 * starting
   while True:
     try:
       with _without_kubernetes(coordinator):

@@ -125,6 +125,38 @@ def test_the_pods(name, platforms):
   assert (toy.ROOT / config).exists()
 
 
+def test_slices_have_node_pools_of_their_own():
+  document = jobset('gke.yaml')
+  (key,) = document['metadata']['annotations']
+  assert key == 'alpha.jobset.sigs.k8s.io/exclusive-topology'
+  selected = job_of(document)['template']['spec']['nodeSelector']
+  pool = document['metadata']['annotations'][key]
+  assert pool == 'cloud.google.com/gke-nodepool' and pool not in selected
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_lost_nodes_do_not_use_up_the_restarts_of_a_week(name):
+  assert jobset(name)['spec']['failurePolicy']['maxRestarts'] >= 30
+
+
+def commands(page, start):
+  """The commands of a page that begin so, each in one line."""
+  text = (LAUNCH / page).read_text().replace('\\\n', ' ')
+  return [' '.join(line.split()) for line in text.splitlines()
+          if line.startswith(start)]
+
+
+@pytest.mark.parametrize('start, parts', [
+    ('xpk workload create', ['--restart-on-exit-codes=75', '-tgps=120',
+                             '--max-restarts=']),
+    ('docker build', ['--platform=linux/amd64']),
+    ('gcloud container node-pools create slice', [
+        '--tpu-topology=4x4', '--num-nodes=4'])])
+def test_commands_have_what_a_first_try_needs(start, parts):
+  found = commands('gke.md', start)
+  assert found and all(part in line for line in found for part in parts)
+
+
 def test_the_account_of_gpu_pods_has_its_rights():
   parts = list(yaml.safe_load_all((LAUNCH / 'gke_gpu.yaml').read_text()))
   account, role, binding, document = parts
