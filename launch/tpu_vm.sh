@@ -19,6 +19,9 @@ stops watching; the same command watches again.
   --type=TYPE           accelerator type; v6e-4                       (TPU_TYPE)
   --runtime=VERSION     software version; the one for the type     (TPU_RUNTIME)
   --on-demand           costs more, and is not taken away
+  --reserved            from your reservation
+  --network=…, --subnetwork=…, --service-account=…, --labels=…, --tags=…
+                        as gcloud compute tpus queued-resources create has them
   --data=gs://…         prepared data sets, for every worker           (TPU_DATA)
   --env=NAME=VALUE      for the job; as often as needed
   --poll=SECONDS        between two looks; 60                         (TPU_POLL)
@@ -36,6 +39,7 @@ wrong() {
 bucket=${BUCKET:-} zone=${TPU_ZONE:-} name=${TPU_NAME:-dasm}
 type=${TPU_TYPE:-v6e-4} runtime=${TPU_RUNTIME:-} poll=${TPU_POLL:-60}
 data=${TPU_DATA:-} spot=--spot allowed=3 bearable=20 environment=env
+more=() key=$HOME/.ssh/google_compute_engine
 while [ $# -gt 0 ]; do
   case $1 in
     --bucket=*) bucket=${1#*=} ;;
@@ -44,6 +48,9 @@ while [ $# -gt 0 ]; do
     --type=*) type=${1#*=} ;;
     --runtime=*) runtime=${1#*=} ;;
     --on-demand) spot= ;;
+    --reserved) spot=--reserved ;;
+    --network=?* | --subnetwork=?* | --service-account=?* | --labels=?* | \
+      --tags=?*) more+=("$1") ;;
     --data=*) data=${1#*=} ;;
     --env=?*=*) environment="$environment $(printf '%q' "${1#*=}")" ;;
     --poll=*) poll=${1#*=} ;;
@@ -89,6 +96,24 @@ see launch/gke.md for others, or give --runtime" ;;
   esac
 fi
 
+several() {  # whether the TPU has more workers than one
+  [[ ${type##*-} =~ ^[0-9]+$ ]] && [ "${type##*-}" -gt 8 ]
+}
+
+in_agent() {  # whether ssh's agent has the key with which gcloud reaches several
+  local print
+  print=$(ssh-keygen -lf "$key" 2> /dev/null | cut -d ' ' -f 2)
+  [ -n "$print" ] && ssh-add -l 2> /dev/null | grep -F "$print" > /dev/null
+}
+
+unlock="a TPU of several workers is reached by a key in ssh's agent; type: \
+eval \"\$(ssh-agent)\"; ssh-add $key"
+[ -e "$key" ] || unlock="$unlock (made by: ssh-keygen -t rsa -f $key)"
+if several && ! in_agent; then
+  printf 'error: %s\n' "$unlock" >&2
+  exit 2
+fi
+
 # A worker's shell reads this: quoted, all arrives as given.
 start="$environment bash launch/tpu_worker.sh start $(printf '%q ' \
   "--config=$config" "--workdir=${bucket%/}/runs/$name" "$@")"
@@ -117,10 +142,10 @@ finish() {  # STATUS TEXT
   exit "$1"
 }
 
-leave() {
+leave() {  # [STATUS]
   say "no longer watching; $name goes on, and is billed. To delete it:" \
     "gcloud compute tpus queued-resources delete $name --zone=$zone --force"
-  exit 130
+  exit "${1:-130}"
 }
 trap leave INT TERM
 
@@ -152,9 +177,11 @@ state() {
 }
 
 create() {
-  say "creating $name: $type in $zone${spot:+, spot}"
+  say "creating $name: $type in $zone${spot:+, ${spot#--}}"
+  # An empty array is unset in bash 3.2.
   tpu queued-resources create "$name" --node-id="$name" \
-    --accelerator-type="$type" --runtime-version="$runtime" ${spot:+"$spot"}
+    --accelerator-type="$type" --runtime-version="$runtime" ${spot:+"$spot"} \
+    ${more[@]+"${more[@]}"}
 }
 
 begin() {  # on a new TPU, or on one where the job runs already
@@ -162,6 +189,11 @@ begin() {  # on a new TPU, or on one where the job runs already
   if on all 'bash launch/tpu_worker.sh status' > /dev/null 2>&1; then
     say 'it runs already: watching'
     return
+  fi
+  if several && ! in_agent; then
+    # Another TPU would be no help, and this one may have been waited for.
+    printf 'error: %s; then call this again\n' "$unlock" >&2
+    leave 2
   fi
   say 'installing on every worker'
   COPYFILE_DISABLE=1 tar -czf "$tmp/dasm_jax.tar.gz" -C "$root" \

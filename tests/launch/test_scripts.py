@@ -88,6 +88,49 @@ def test_options_reach_the_tpu_and_its_workers(project):
   assert copy_data[3] == 'gs://b/tfds'
 
 
+def test_what_gcloud_creates_a_tpu_with(project):
+  more = ['--network=n', '--subnetwork=s', '--service-account=a@b', '--tags=t',
+          '--labels=team=a b']
+  code, text = tpu(project, '--reserved', *more, codes=['0'],
+                   states=['NONE', 'ACTIVE'])
+  assert code == 0 and ', reserved' in text
+  (create,) = [call for call in noted(project, 'calls') if call[3] == 'create']
+  assert create[-8:] == ['--reserved', *more, '--zone=z', '--quiet']
+
+
+def test_several_workers_need_a_key_in_the_agent(project, monkeypatch):
+  home = project.parent
+  monkeypatch.setenv('HOME', str(home))
+  def ask(*states):
+    return tpu(project, '--type=v6e-16', codes=['0'], states=states)
+  code, text = ask('NONE')
+  assert code == 2 and 'ssh-add ' in text and 'ssh-keygen -t rsa' in text
+  (home / '.ssh').mkdir()
+  (home / '.ssh' / 'google_compute_engine').touch()
+  write(project, 'agent', '256 SHA256:other')
+  code, text = ask('NONE')
+  assert code == 2 and 'ssh-add ' in text and 'ssh-keygen' not in text
+  assert not noted(project, 'calls')  # no TPU was asked for
+  write(project, 'agent', '256 SHA256:other', '3072 SHA256:mine')
+  assert ask('NONE', 'ACTIVE')[0] == 0
+
+
+def test_a_key_that_left_the_agent_costs_no_tpu(project, monkeypatch):
+  home = project.parent
+  monkeypatch.setenv('HOME', str(home))
+  (home / '.ssh').mkdir()
+  (home / '.ssh' / 'google_compute_engine').touch()
+  write(project, 'agent', '3072 SHA256:mine')
+  write(project, 'states', *15 * ['WAITING_FOR_RESOURCES'], 'ACTIVE')
+  process = start(project, 'tpu_vm.sh', '--bucket=gs://b', '--zone=z',
+                  '--poll=0.05', '--type=v6e-16', 'configs/digits.py')
+  until(lambda: noted(project, 'calls'))
+  (home / 'fake' / 'agent').unlink()
+  out, err = finish(process)
+  assert process.returncode == 2 and 'then call this again' in err
+  assert 'delete dasm --zone=z' in out and 'delete' not in verbs(project)
+
+
 @pytest.mark.parametrize('codes, want, creates', [
     (['75', '75', '1', '0'], 0, 4), (['1', '1'], 1, 2), (['2'], 2, 1),
     # By a signal, as JAX ends a worker whose neighbour is lost: no failure.
