@@ -67,10 +67,10 @@ def finished_results(workdir):
 # ---- What is said of the experiment
 
 
-def describe(experiment, workdir, log, devices=''):
+def describe(experiment, workdir, log, called=''):
   """Says the shape of the experiment before it starts.
 
-  devices: what they are called, if not those that are here.
+  called: what the devices are called, if not those that are here.
   """
   c, count = experiment.config, len(experiment.dataset.train.labels)
   variables = jax.eval_shape(experiment.network.init, jax.random.key(0))
@@ -90,16 +90,29 @@ def describe(experiment, workdir, log, devices=''):
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {plural(c.eval.epochs, "epoch")}, '
           f'{plural(c.eval.networks, "network")}')
-  log.say(f'devices   {devices or _devices()}')
+  log.say(f'devices   {called or _devices()}')
+  idle = None if called else idle_note(devices.idle_gpus())
+  if idle:
+    log.say(f'note      {idle}')
   log.say(f'workdir   {workdir}')
 
 
 def _devices():
-  devices = jax.devices()
+  found = jax.devices()
   shared = f', of {processes.count()} processes' if processes.count(
       ) > 1 else ''
-  return (f'{len(devices)} {devices[0].device_kind} ({devices[0].platform})'
-          f'{shared}')
+  return f'{len(found)} {found[0].device_kind} ({found[0].platform}){shared}'
+
+
+def idle_note(idle):
+  """What is said of `devices.idle_gpus()`; '' if there are none."""
+  if idle is None:
+    return ''
+  used, seen = idle
+  return (f'{used} of {plural(seen, "GPU")} of this machine in use, as JAX '
+          f'takes one a task; for all: srun --ntasks={seen} (launch/slurm.md), '
+          'or in one task export JAX_LOCAL_DEVICE_IDS='
+          + ','.join(map(str, range(seen))))
 
 
 def _where(experiment):

@@ -11,6 +11,8 @@ and `shard_map`.
 
 import functools
 import os
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +43,35 @@ def memory():
   mine = min(found) if all(found) else (
       os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
   return mine if processes.count() == 1 else int(-processes.maximum(-mine)[0])
+
+
+def idle_gpus():
+  """`(used, seen)` GPUs of this machine if a cluster idles some, else None."""
+  if jax.default_backend() != 'gpu':
+    return None
+  # Without a cluster's tasks JAX takes all, or those that the user has named.
+  used = jax.local_device_count() * tasks_here(os.environ)
+  seen = gpus_seen(os.environ)
+  return (used, seen) if 0 < used < seen else None
+
+
+def gpus_seen(environ, folder='/dev'):
+  """How many GPUs of NVIDIA a process may use, by its variables or files."""
+  named = environ.get('CUDA_VISIBLE_DEVICES')
+  names = (named.split(',') if named is not None else
+           [path.name for path in pathlib.Path(folder).glob('nvidia*')
+            if re.fullmatch(r'nvidia\d+', path.name)])
+  return sum(bool(name.strip()) for name in names)
+
+
+def tasks_here(environ):
+  """How many processes of this run a cluster has here; 0 without one."""
+  # Of SLURM `8(x2),4`: as many on each of two nodes, then other ones.
+  for name in ('SLURM_STEP_TASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE'):
+    number = re.match(r'\d+', environ.get(name, ''))
+    if number:
+      return int(number[0])
+  return 0
 
 
 def _put(tree, *spec):

@@ -67,3 +67,24 @@ def test_on_host_is_the_same_elsewhere():
   np.testing.assert_array_equal(numbers, np.arange(5))
   np.testing.assert_array_equal(jax.random.permutation(other, 9),
                                 jax.random.permutation(key, 9))
+
+
+@pytest.mark.parametrize('environ, seen', [
+    ({'CUDA_VISIBLE_DEVICES': '0,1,2'}, 3), ({'CUDA_VISIBLE_DEVICES': ''}, 0),
+    ({'CUDA_VISIBLE_DEVICES': 'GPU-8a1, GPU-8a2'}, 2), ({}, 2)])
+def test_gpus_of_a_machine(environ, seen, tmp_path):
+  for name in ('nvidia0', 'nvidia1', 'nvidiactl', 'nvidia-uvm', 'null'):
+    (tmp_path / name).touch()
+  assert devices.gpus_seen(environ, tmp_path) == seen
+
+
+@pytest.mark.parametrize('environ, tasks', [
+    ({}, 0), ({'SLURM_STEP_TASKS_PER_NODE': '1'}, 1),
+    ({'SLURM_STEP_TASKS_PER_NODE': '8(x2),4'}, 8),
+    ({'OMPI_COMM_WORLD_LOCAL_SIZE': '4'}, 4)])
+def test_tasks_of_a_machine(environ, tasks):
+  assert devices.tasks_here(environ) == tasks
+
+
+def test_no_gpu_is_idle_where_there_is_none():
+  assert devices.idle_gpus() is None
