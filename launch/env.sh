@@ -10,11 +10,34 @@ answer_help() {
   esac
 }
 
+# check_driver EXTRAS warns of a driver that is too old for cuda13.
+check_driver() {
+  local driver
+  driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader \
+    2> /dev/null | head -n 1) || true
+  if [ "$1" = cuda13 ] && [[ $driver =~ ^[0-9]+ ]] &&
+    [ "${BASH_REMATCH[0]}" -lt 580 ]; then
+    echo "warning: the driver is $driver, and cuda13 needs 580 or newer;" \
+      'EXTRAS=cuda12 takes those from 525' >&2
+  fi
+}
+
+python_version() {  # of a PYTHON
+  "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+}
+
 # A virtual environment with the package in it.
 # setup EXTRAS installs once; the stamp holds what was installed.
 setup() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
   local extras=$1 stamp want
+  if [ -x .venv/bin/python ] && [ -n "${PYTHON:-}" ] &&
+    [ "$(python_version .venv/bin/python)" != "$(python_version "$PYTHON")" ]
+  then
+    echo "error: .venv has Python $(python_version .venv/bin/python), and" \
+      "PYTHON=$PYTHON is another; remove .venv to make it anew" >&2
+    exit 2
+  fi
   if [ ! -x .venv/bin/python ]; then
     "${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
       echo 'error: Python 3.11 or newer is needed; set PYTHON=/path/to/it' >&2

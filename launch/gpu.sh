@@ -9,6 +9,7 @@ set -euo pipefail
 answer_help "${BASH_SOURCE[0]}" "$@"
 local=$(dirname "${BASH_SOURCE[0]}")/local.sh
 export EXTRAS=${EXTRAS:-cuda13} JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
+check_driver "$EXTRAS"
 [ -n "${RESTART:-}" ] || exec "$local" "$@"
 
 # A job of its own, so that a signal comes once, and through this shell.

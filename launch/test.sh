@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs with the test extras if need be, and runs the tests.
 #   launch/test.sh [--fast] [pytest arguments]
+#   PYTHON=python3.13 launch/test.sh …      on another Python than python3
 # With --fast only those that are quick: two minutes on two cores, where all
 # take a quarter of an hour.
 set -euo pipefail

@@ -13,12 +13,13 @@ action=$1
 shift
 case $action in
   setup)
+    # The one that the tests run on: that of Ubuntu 22.04 is too old, that of
+    # later ones brings another JAX, and comes without venv.
     if ! python3 -c \
-      'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))'; then
-      # That of Ubuntu 22.04 is too old, and later ones come without venv.
+      'import ensurepip, sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
       PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
-      python3 -m uv python install --quiet 3.12
-      PYTHON=$(python3 -m uv python find 3.12)
+      python3 -m uv python install --quiet 3.11
+      PYTHON=$(python3 -m uv python find 3.11)
     fi
     setup tpu
     [ $# -eq 0 ] ||

@@ -168,6 +168,19 @@ def test_the_account_of_gpu_pods_has_its_rights():
       'pods', 'services', 'jobs'}
 
 
+def test_what_is_shipped_is_what_is_tested():
+  (image,) = re.findall(r'^ARG PYTHON=(.*)$', (
+      LAUNCH / 'Dockerfile').read_text(), re.MULTILINE)
+  worker = (LAUNCH / 'tpu_worker.sh').read_text()
+  assert {image} == {
+      *re.findall(r'uv python \w+ (?:--quiet )?([\d.]+)', worker)}
+  major, minor = image.split('.')
+  assert f'!= ({major}, {minor})' in worker
+  assert 'ARG PYTHON=' in (toy.ROOT / '.ci' / 'run').read_text()
+  for page in ('gke.md', 'tpu_vm.md'):
+    assert f'Python {image}' in (LAUNCH / page).read_text(), page
+
+
 def test_every_extra_that_a_launcher_installs_exists():
   extras = tomllib.loads((toy.ROOT / 'pyproject.toml').read_text())[
       'project']['optional-dependencies']

@@ -234,6 +234,25 @@ def test_gpu(project, more, codes, want, starts):
   assert '.[cuda13]' in (project.parent / 'fake' / 'installed').read_text()
 
 
+@pytest.mark.parametrize('driver, extras, warns', [
+    ('550.54.15', '', True), ('580.65.06', '', False),
+    ('550.54.15', 'cuda12', False), ('', '', False)])
+def test_a_driver_that_is_too_old_is_told(project, driver, extras, warns):
+  write(project, 'code', '0')
+  if driver:
+    write(project, 'driver', driver)
+  code, text = run(project, 'gpu.sh', EXTRAS=extras)
+  assert code == 0
+  assert ('EXTRAS=cuda12 takes those from 525' in text) == warns
+
+
+def test_an_environment_of_another_python_is_told(project):
+  write(project, 'code', '0')
+  assert run(project, 'local.sh', JAX_PLATFORMS='cpu')[0] == 0
+  code, text = run(project, 'local.sh', PYTHON=sys.executable)
+  assert code == 2 and 'remove .venv' in text
+
+
 def test_gpu_passes_a_signal_on_and_then_stops(project):
   write(project, 'code', 'stay')
   process = start(project, 'gpu.sh', RESTART='1', EXTRAS='cuda12')
