@@ -82,6 +82,7 @@ def settings(a, classes):
     return c
   if a.method == 'sre2l':
     m, e = c.method, c.eval
+    c.dataset.test_crop = 224 / 256  # of its validation
     m.augment, m.net_augment = f'{CROP}_roll32', CROP
     e.networks, e.batch = 3, 1024 if count > 100 else 128
     return c

@@ -37,6 +37,9 @@ DATASET = {
     'resize': Entry('crop', 'to size by the centre square, antialiased, or by '
                     'squashing both sides, not antialiased (MTT, FTD)', None,
                     images.RESIZES),
+    'test_crop': Entry(
+        1.0, 'share of their side that images of the test split keep, around '
+        'the centre (.875 at size 224: to 256, then cut)'),
     'background': Entry('white', 'what is put behind transparent image files',
                         None, images.BACKGROUNDS),
     'holdout': Entry(

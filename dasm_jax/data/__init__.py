@@ -91,6 +91,8 @@ def load(name, **given):
       loses it, and the real test split is not touched.
     seed: which images are held out; None: evenly spaced ones.
     classes: which of its classes, see `datasets.choose_classes`; '' takes all.
+    test_crop: share of their side that images of the test split keep, around
+      the centre.
     resize, background: how an image becomes a square, and what is put behind
       one that is transparent; see `images.Shaping`.
     statistics: one of `registry.STATISTICS`; auto takes the field's of a known

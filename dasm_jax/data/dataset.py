@@ -34,6 +34,7 @@ class Request(NamedTuple):
   resize: str = 'crop'
   background: str = 'white'
   statistics: str = 'auto'
+  test_crop: float = 1.0
   cut: float = 0.0
 
   @property
@@ -45,6 +46,11 @@ class Request(NamedTuple):
   def shaping(self):
     """What decoding makes of each image, a `Shaping`."""
     return Shaping(self.size, self.resize, self.background)
+
+  @property
+  def test_shaping(self):
+    """The same of images of the set's own test split."""
+    return self.shaping._replace(keep=self.test_crop)
 
 
 class Description(NamedTuple):
@@ -400,6 +406,7 @@ def check_request(request):
   if not (number and 0 <= holdout < 1):
     raise UserError(f'--config.dataset.holdout={holdout!r} must be a fraction, '
                     'at least 0 and less than 1')
+  _check_test_crop(request)
   if not isinstance(request.classes, str):
     raise UserError(f'{CLASSES_ENTRY}={request.classes!r} must be a text, such '
                     "as '3+7'")
@@ -408,6 +415,24 @@ def check_request(request):
     if getattr(request, entry) not in choices_:
       raise unknown(f'--config.dataset.{entry}', getattr(request, entry),
                     choices_)
+
+
+TEST_CROP = '--config.dataset.test_crop'
+
+
+def _check_test_crop(request):
+  share = request.test_crop
+  number = isinstance(share, (int, float, np.number))
+  if not (number and 0 < share <= 1):
+    raise UserError(f'{TEST_CROP}={share!r} must be a share of the side, above '
+                    '0 and at most 1')
+  if share < 1 and not (request.size and request.resize == 'crop'):
+    raise UserError(f'{TEST_CROP}={share} is of images that are cropped to a '
+                    'size; set --config.dataset.size and .resize=crop')
+  if share < 1 and request.held:
+    raise UserError(f'{TEST_CROP}={share} is of a test split of its own, and '
+                    'here a part of train is held out; set '
+                    f'{TEST_CROP}=1')
 
 
 def check_classes(name, labels, names):

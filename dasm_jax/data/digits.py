@@ -30,9 +30,11 @@ def open(described, options):
   """The `Contents`; a fifth of each class is test, always the same."""
   del options
   images, labels = _arrays()
-  shaping = described.request.shaping
-  return Contents(*(array_part(images[rows], labels[rows], shaping)
-                    for rows in stratify(labels, 0.2)), CLASS_NAMES)
+  shapings = described.request.shaping, described.request.test_shaping
+  return Contents(*(
+      array_part(images[rows], labels[rows], shaping)
+      for shaping, rows in zip(shapings, stratify(labels, 0.2), strict=True)),
+                  CLASS_NAMES)
 
 
 def absolute(name):

@@ -20,6 +20,7 @@ from dasm_jax.data import images
 from dasm_jax.data.dataset import (
   Description,
   brief,
+  check_request,
   class_indices,
   shorten,
 )
@@ -84,6 +85,7 @@ def describe(request):
   layout, split = _layout(request.name.removeprefix(PREFIX), request.holdout)
   if not (split or request.holdout):
     request = request._replace(cut=CUT)
+    check_request(request)
   # A million files take their time to list: once for all who ask.
   files = functools.cache(lambda: _list_files(layout))
 
@@ -119,10 +121,10 @@ def open(described, options):
       _file_store(found, shaping), rows)[:2]
   channels = channels_of(names)
   _look_at_some(names, request)
-  store = _file_store(found, shaping)
-  parts = (part_of(store, (height, width, channels), part)
-           for part in found.splits)
-  train, test = parts
+  train, test = (
+      part_of(_file_store(found, one), (height, width, channels), part)
+      for one, part in zip((shaping, request.test_shaping), found.splits,
+                           strict=True))
   # Those of ImageNet, as rates are published for images normalised with them.
   return Contents(train, test if layout.test else None, layout.class_names,
                   IMAGENET if channels == 3 else None)

@@ -32,38 +32,41 @@ class Shaping(NamedTuple):
 
   size: side in pixels; 0 leaves it. resize: a key of `RESIZES`.
   background: of `BACKGROUNDS`, what is put behind a transparent image file.
+  keep: share of the side of the square that `crop` keeps, around its centre.
   """
   size: int = 0
   resize: str = 'crop'
   background: str = 'white'
+  keep: float = 1.0
 
 
 AS_IT_IS = Shaping()
 
 
-def crop(image, size):
+def crop(image, size, keep=1.0):
   """The centre square of a Pillow image, `size` pixels wide (bilinear).
 
-  As shorter side to `size`, then centre crop; but cropped first, so that a
-  very long image never becomes a huge one. Antialiased when it shrinks.
+  As shorter side to `size / keep`, then centre crop; but cropped first, so that
+  a very long image never becomes a huge one. Antialiased when it shrinks.
   """
   from PIL import Image
   width, height = image.size
-  if width == height == size:
+  short = min(width, height) * keep
+  if width == height == size == short:
     return image
-  short = min(width, height)
   left, top = (width - short) / 2, (height - short) / 2
   return image.resize((size, size), Image.Resampling.BILINEAR,
                       box=(left, top, left + short, top + short))
 
 
-def squash(image, size):
+def squash(image, size, keep=1.0):
   """The whole of an image, both sides made `size` pixels long; an array.
 
   Bilinear, half-pixel centres, no antialiasing, to whole numbers: what
   torchvision's `Resize((size, size))` does to tensors, and so MTT's and FTD's
   programs to ImageNet.
   """
+  del keep
   array = np.asarray(image)
   for axis in 0, 1:
     array = _interpolate(array, size, axis)
@@ -90,7 +93,7 @@ def shape_array(image, shaping):
   """A uint8 array `[height, width, channels]`, shaped as an image file is."""
   from PIL import Image
   size = shaping.size
-  if not size or image.shape[:2] == (size, size):
+  if not size or image.shape[:2] == (size, size) and shaping.keep == 1:
     return image
   channels = image.shape[-1]  # Pillow knows one channel as none.
   picture = Image.fromarray(image[..., 0] if channels == 1 else image)
@@ -100,7 +103,9 @@ def shape_array(image, shaping):
 def _shaped(image, shaping):
   """The array of a Pillow image, of the size that is asked for."""
   size = shaping.size
-  return np.asarray(RESIZES[shaping.resize](image, size) if size else image)
+  if not size:
+    return np.asarray(image)
+  return np.asarray(RESIZES[shaping.resize](image, size, shaping.keep))
 
 
 # ---- What the numbers of a file mean

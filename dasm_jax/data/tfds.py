@@ -149,14 +149,14 @@ def _prepared(request):
 def _part(request, builder, split, options):
   """The `Part` of all records of a split."""
   labels = read_labels(request.name, builder, split, options)
+  shaping = request.shaping if split == 'train' else request.test_shaping
   feature, names = builder.info.features['image'], _class_names(builder)
   with open_source(request.name, builder, split) as source:
     store = Store(
         labels, list,
-        functools.partial(_decode_records, source, feature.shape[-1],
-                          request.shaping),
+        functools.partial(_decode_records, source, feature.shape[-1], shaping),
         lambda row: f'{split} record {row}',
-        lambda: f'{request.shaping} {split_identity(builder, split)}',
+        lambda: f'{shaping} {split_identity(builder, split)}',
         _record_bytes(builder, split))
     rows = np.arange(len(labels))
     # The images of other classes may have another size.
@@ -166,7 +166,7 @@ def _part(request, builder, split, options):
     shape = first_shape(store, rows if len(rows) else np.arange(len(labels)))
   # Where the set leaves it open, its first image tells the channels of all.
   return part_of(store._replace(decode=functools.partial(
-      _decode_records, source, shape[-1], request.shaping)), shape)
+      _decode_records, source, shape[-1], shaping)), shape)
 
 
 def _record_bytes(builder, split):

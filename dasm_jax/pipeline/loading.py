@@ -23,7 +23,7 @@ def request_of(config):
   return dict(name=d.moved_to or d.name, data_dir=d.data_dir or None,
               size=d.size, holdout=d.holdout, seed=config.seed,
               classes=d.classes, resize=d.resize, background=d.background,
-              statistics=d.statistics)
+              statistics=d.statistics, test_crop=d.test_crop)
 
 
 def load_configured(config, memory=None):
@@ -36,7 +36,7 @@ def load_configured(config, memory=None):
 
 
 # What `written_request` writes where it is not the usual.
-SELDOM = {'resize': 'crop', 'background': 'white'}
+SELDOM = {'resize': 'crop', 'background': 'white', 'test_crop': 1.0}
 
 
 def written_request(config, dataset_):

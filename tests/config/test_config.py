@@ -159,6 +159,9 @@ def test_imagenet_is_as_published():
   assert (c.method.augment, c.method.net_augment) == (
       'rrc08_flip_roll32', 'rrc08_flip')
   assert c.eval.recipe == 'sre2l' and c.eval.batch == 1024
+  # Its validation: resized to 256, cut to 224.
+  assert (c.dataset.size, c.dataset.test_crop) == (224, .875)
+  assert load('imagenet', 'method=idc').dataset.test_crop == 1.
   assert c.method.steps - 2 * (c.method.teach - 1) == 4000
   assert c.method.teach * c.method.net_steps == 40_000
   c = load('imagenet', 'classes=1000,method=tesla,ipc=1')

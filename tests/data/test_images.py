@@ -9,6 +9,7 @@ from PIL import Image
 
 from dasm_jax import data
 from dasm_jax.data import images
+from dasm_jax.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings('error')
 
@@ -93,6 +94,48 @@ def test_records_and_arrays_are_squashed(store):
   same(data.open('digits', **given), 'digits', **given)
   squashed(data.load('digits', **given).test.images[:3],
            data.load('digits').test.images[:3], 5)
+
+
+def test_test_images_are_cut(tmp_path, store):
+  """As resized to 256 and cut to 224, say, here to 8 and 7; train is not."""
+  root = tmp_path / 'images'
+  rng = np.random.default_rng(3)
+  for split, shape in (('train', (12, 20)), ('test', (24, 16))):
+    for name in 'ab':
+      (root / split / name).mkdir(parents=True)
+      Image.fromarray(rng.integers(0, 256, (*shape, 3), np.uint8)).save(
+          root / split / name / '0.png')
+  given = dict(size=7, test_crop=.875)
+  for name, more in ((f'folder:{root}', {}), ('digits', {}),
+                     ('tiny_set', {'data_dir': store[0]})):
+    cut, plain = (data.load(name, **more, size=given['size'], test_crop=share)
+                  for share in (.875, 1.))
+    np.testing.assert_array_equal(cut.train.images, plain.train.images)
+    assert (cut.test.images != plain.test.images).any()
+    same(data.open(name, **given, **more), name, **given, **more)
+  found = data.load(f'folder:{root}', **given)
+  whole_ = np.asarray(Image.open(root / 'test/a/0.png'))  # 24 high, 16 wide
+  want = Image.fromarray(whole_).resize(
+      (7, 7), Image.Resampling.BILINEAR, box=(1, 5, 15, 19))
+  np.testing.assert_array_equal(found.test.images[0], np.asarray(want))
+
+
+@pytest.mark.parametrize('given, words', [
+    (dict(size=7, test_crop=0.), 'above 0 and at most 1'),
+    (dict(size=7, test_crop='x'), 'above 0 and at most 1'),
+    (dict(test_crop=.9), 'dataset.size'),
+    (dict(size=7, test_crop=.9, resize='squash'), 'resize=crop'),
+    (dict(size=7, test_crop=.9, holdout=.2), 'held out')])
+def test_what_cannot_be_cut(given, words):
+  with pytest.raises(UserError, match=words) as caught:
+    data.describe('digits', **given)
+  assert '--config.dataset.test_crop=' in str(caught.value)
+
+
+def test_what_is_held_out_is_not_cut(tmp_path):
+  root = mixed_folder(tmp_path / 'images', 12)
+  with pytest.raises(UserError, match='held out'):
+    data.describe(f'folder:{root}', size=7, test_crop=.9)
 
 
 def test_there_are_two_ways():
