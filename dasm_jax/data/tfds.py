@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dasm_jax.data import images, tfds_prepare, workers
+from dasm_jax.data import images, tfds_features, tfds_prepare, workers
 from dasm_jax.data.dataset import (
   Description,
   brief,
@@ -216,6 +216,7 @@ def _allow_open_files(count):
 
 def _builder_at(name, directory):
   import tensorflow_datasets as tfds
+  tfds_features.check_features(directory)
   try:
     builder = tfds.builder_from_directory(str(directory))
     formats = {item.value for item in builder.info.available_file_formats()}

@@ -14,6 +14,7 @@ import types
 import urllib.request
 from pathlib import Path
 
+from dasm_jax.data import tfds_features
 from dasm_jax.data.dataset import brief, shorten
 from dasm_jax.data.registry import DATASETS, IF_MOVED, unknown_name
 from dasm_jax.errors import UserError
@@ -152,6 +153,8 @@ def registered_builder(name, data_dir=None):
   root = data_root(data_dir)
   def unknown():
     return unknown_name(name, f'{str(root)!r} and TFDS', prepared_sets(root))
+  # A version that `locate` does not take for one TFDS may read all the same.
+  tfds_features.check_below(root / tfds_name(name).partition(':')[0])
   try:
     # Some builders print a banner about TensorFlow before they fail.
     with contextlib.redirect_stdout(io.StringIO()):
