@@ -287,8 +287,17 @@ def open_source(name, builder, split):
                     f'{str(builder.data_dir)!r}: {brief(error)}') from error
 
 
-def check_labelled(name, split, labels):
-  """`UserError` if images have no label, as those of a contest's test."""
+def check_labelled(name, split, labels, classes=None):
+  """`UserError` if images have no label, as those of a contest's test.
+
+  Nor may one be beyond the classes, of which there are at most as many as
+  images where the set does not say how many: tables have a row for each.
+  """
+  classes = classes or len(labels)
+  if len(labels) and labels.max() >= classes:
+    raise UserError(f'split {split!r} of data set {name!r} has a label of '
+                    f'{labels.max()}, but {classes} classes; its records or '
+                    'its description are damaged')
   missing = int((labels < 0).sum())
   if missing:
     raise UserError(
@@ -321,10 +330,11 @@ def read_labels(name, builder, split, options, block=None,
   Raises:
     UserError: a split that cannot be read; missing labels.
   """
+  known = builder.info.features['label'].num_classes
   with open_source(name, builder, split) as source:
     places = _label_files(builder, split)
     for path in places:
-      found = _load_labels(path, len(source))
+      found = _load_labels(path, len(source), known)
       if found is not None:
         return found
     size, threads = _record_bytes(builder, split), options.threads
@@ -341,7 +351,7 @@ def read_labels(name, builder, split, options, block=None,
         left = (now - start) * (len(source) / done - 1)
         options.say(f'reading the labels of {name} {split}, once: {done} of '
                     f'{len(source)}, about {text.duration(left)} left')
-  check_labelled(name, split, found)
+  check_labelled(name, split, found, known)
   if not any(_save_labels(path, found) for path in places):
     options.say(f'cannot keep the labels of {name} {split}: nothing can be '
                 'written to ' + ' or '.join(str(path.parent)
@@ -353,8 +363,10 @@ def _scan_labels(source, block, threads):
   """Yields `(records read so far, the labels of the last of them)`."""
   def labels_of(rows):
     # Python integers: an array of indices is refused.
-    return rows.stop, [_features(record)['label'].int64_list.value[0]
-                       for record in source.__getitems__(list(rows))]
+    found = np.array([_features(record)['label'].int64_list.value[0]
+                      for record in source.__getitems__(list(rows))])
+    # One that int32 cannot hold is beyond all classes anyway.
+    return rows.stop, found.clip(-1, 2 ** 31 - 1)
   blocks = [range(at, min(at + block, len(source)))
             for at in range(0, len(source), block)]
   return workers.map_ordered(labels_of, blocks, threads)
@@ -378,8 +390,8 @@ def split_identity(builder, split):
   return digest.hexdigest()
 
 
-def _load_labels(path, count):
-  """The labels of a file, None if it is not whole."""
+def _load_labels(path, count, classes):
+  """The labels of a file, None if it is not whole or of other classes."""
   try:
     data = path.read_bytes()
   except OSError:
@@ -387,7 +399,9 @@ def _load_labels(path, count):
   if (len(data) != 32 + 4 * count
       or hashlib.sha256(data[32:]).digest() != data[:32]):
     return None
-  return np.frombuffer(data[32:], '<i4').astype(np.int32)
+  found = np.frombuffer(data[32:], '<i4').astype(np.int32)
+  fits = (found >= 0) & (found < (classes or count))
+  return found if fits.all() else None
 
 
 def _save_labels(path, found):

@@ -1,6 +1,7 @@
 """What makes a distilled set usable without the run that made it."""
 
 import json
+import math
 import zipfile
 import zlib
 from typing import NamedTuple
@@ -23,6 +24,8 @@ USE = 'docs/FORMAT.md of dasm_jax says how to read and train this'
 # Of the card; a program reads no other. `told` (teachers' logits) and `lessons`
 # (how they were made) are names of this format, and stay.
 FORMAT = 1
+# What a compressed file may grow to, in bytes, or by how much.
+MOST_BYTES, MOST_GROWTH = 2 ** 30, 50
 
 
 class SavedSet(NamedTuple):
@@ -141,13 +144,16 @@ def load(path, dataset=''):
   path = find(path)
   try:
     # Opened here: NumPy forgets to close a file that it cannot read.
-    with path.open('rb') as raw, np.load(raw, allow_pickle=False) as file:
-      arrays = dict(file)
+    with path.open('rb') as raw:
+      _check_sizes(raw)
+      with np.load(raw, allow_pickle=False) as file:
+        arrays = dict(file)
     # Before all else: a card of another format may lack any of the rest.
     card = json.loads(str(arrays['card']))
     written = card.get('format')
   except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError,
-          zipfile.BadZipFile, zlib.error) as error:
+          RecursionError, NotImplementedError, RuntimeError, zipfile.BadZipFile,
+          zlib.error) as error:
     raise UserError(
         f'{str(path)!r} is not a whole synthetic.npz: {type(error).__name__}; '
         'give one that a run has left, or its workdir') from error
@@ -158,7 +164,8 @@ def load(path, dataset=''):
         f', {card.get("version", "unknown")}')
   try:
     found = _read(arrays, card)
-  except (KeyError, TypeError, ValueError, IndexError) as error:
+  except (KeyError, TypeError, ValueError, IndexError, AttributeError,
+          OverflowError) as error:
     why = ' '.join(str(error).split())
     if isinstance(error, KeyError):
       why = f'it has no {why}'
@@ -192,15 +199,52 @@ def find(path):
   return path
 
 
+def _check_sizes(raw):
+  """Raises ValueError for an npz that takes more memory than it should.
+
+  NumPy makes an array of the shape that a header tells before it reads it.
+  """
+  size = raw.seek(0, 2)
+  raw.seek(0)
+  with zipfile.ZipFile(raw) as file:
+    members = file.infolist()
+    if sum(x.file_size for x in members) > max(MOST_BYTES, MOST_GROWTH * size):
+      raise ValueError('it would grow to more than it may')
+    for member in members:
+      with file.open(member) as array:
+        version = np.lib.format.read_magic(array)
+        shape, _, dtype = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0)
+            else np.lib.format.read_array_header_2_0)(array)
+        if math.prod(shape) * dtype.itemsize + array.tell() != member.file_size:
+          raise ValueError(f'{member.filename} is not of shape {shape}')
+  raw.seek(0)
+
+
+def _check_types(what, tree, like):
+  """Raises ValueError for a value that is of another type than in `like`."""
+  kinds = {tuple: list, float: int | float}
+  for name, value in tree.items():
+    kind = type(like.get(name, value))
+    fits = isinstance(value, kinds.get(kind, kind)) and (
+        kind is bool or not isinstance(value, bool))
+    if not fits or isinstance(value, float) and not math.isfinite(value):
+      raise ValueError(f'{name} of its {what} is {str(value)[:40]!r}')
+
+
 def _read(arrays, card):
   """The `SavedSet` of an npz; raises what `load` turns into a `UserError`."""
   images, names = arrays['images'], tuple(map(str, arrays['class_names']))
-  if images.ndim != 5 or len(images) != len(names):
+  if images.ndim != 5 or len(images) != len(names) or not images.size:
     raise ValueError(f'images of shape {images.shape} for {len(names)} classes')
+  if images.dtype != np.float32:
+    raise ValueError(f'images of type {images.dtype}')
   labels, kind = arrays['labels'], str(arrays['label_kind'])
   if kind not in synthetic.LABEL_KINDS:
     raise unknown('kind of labels', kind, synthetic.LABEL_KINDS)
   if labels.ndim == 2:
+    if labels.min() < 0:
+      raise ValueError(f'a label of {labels.min()}')
     labels = np.eye(len(names), dtype=np.float32)[labels]
   if labels.shape != (*images.shape[:2], len(names)):
     raise ValueError(f'{kind} labels of shape {labels.shape} for images of '
@@ -208,6 +252,16 @@ def _read(arrays, card):
   # Of half precision rows no longer sum to one. The run evaluates the labels
   # that are read here, by the same function.
   labels = synthetic.stored_labels(labels)
+  # A list, say, could be no key of a table.
+  _check_types('card', card, {
+      'method': '', 'network': {}, 'recipe': {}, 'recipe_name': '', 'data': {},
+      'storage': {}})
+  _check_types('recipe', card['recipe'],
+               {'epochs': 1, **recipes.Recipe._field_defaults})
+  _check_types('data', card['data'], {
+      'name': '', 'size': 0, 'holdout': 0.0, 'seed': 0, 'classes': ''})
+  _check_types('storage', card['storage'], {
+      'space': '', 'formation': '', 'factor': 0, 'zca': 0.0})
   recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
   recipe, name = recipes.recipe(**recipe), card['recipe_name']
   if name not in recipes.RECIPES:
@@ -233,7 +287,8 @@ def _logits(logits, codec, syn, card):
     raise ValueError(f'labels told of shape {logits.shape} for {want[0]} '
                      f'images and {want[1]} classes')
   # Raises KeyError if the card lacks one of them.
-  card['lessons']['seed'], card['lessons']['temperature']
+  made = {name: card['lessons'][name] for name in ('seed', 'temperature')}
+  _check_types('lessons', made, {'seed': 0, 'temperature': 1.0})
   return logits
 
 

@@ -1,7 +1,10 @@
 """What is saved comes back, usable alone; what cannot be used is refused."""
 
+import io
 import json
 import re
+import tracemalloc
+import zipfile
 
 import jax
 import numpy as np
@@ -142,6 +145,15 @@ BAD = {
     'kind': (dict(label_kind='logits'), ["'logits'", 'from hard, soft, told']),
     'missing': (dict(images=None), ["it has no 'images'"]),
     'images': (dict(images=IMAGES[0]), ['shape (2, 8, 8, 1)']),
+    'text': (dict(images=IMAGES.astype(str)), ['images of type <U']),
+    'negative': (dict(labels=np.full((10, 2), -1)), ['a label of -1']),
+    'method': (dict(method=[]), ["method of its card is '[]'"]),
+    'network': (dict(network='convnet'), ['network of its card']),
+    'name': (dict(data={'name': ['x'], 'size': 0}), ['name of its data']),
+    'endless': (dict(recipe={'epochs': float('inf'), 'drops': []}),
+                ["epochs of its recipe is 'inf'"]),
+    'rate': (dict(recipe={'epochs': 1, 'drops': [], 'lr': float('nan')}),
+             ["lr of its recipe is 'nan'"]),
 }
 
 
@@ -173,6 +185,42 @@ def test_files_that_are_no_sets(saved, tmp_path):
     saved_set.load(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='holds no synthetic.npz; .* finish'):
     saved_set.load(tmp_path)
+
+
+def bomb(path, shape, descr='<f4', compression=zipfile.ZIP_STORED, size=0):
+  """An npz of one array, whose header tells a shape; `size` bytes follow."""
+  header = io.BytesIO()
+  np.lib.format.write_array_header_1_0(header, {
+      'descr': descr, 'fortran_order': False, 'shape': shape})
+  with zipfile.ZipFile(path, 'w', compression) as file:
+    with file.open('images.npy', 'w') as array:
+      array.write(header.getvalue())
+      for _ in range(size >> 20):
+        array.write(bytes(2 ** 20))
+  return path
+
+
+@pytest.mark.parametrize('name, given', {
+    'huge': dict(shape=(10 ** 6, 10 ** 6)),
+    'beyond': dict(shape=(2 ** 40, 2 ** 40)),
+    'letters': dict(shape=(1,), descr='<U2000000000'),
+    'grows': dict(shape=(2 ** 22,), size=2 ** 24,
+                  compression=zipfile.ZIP_DEFLATED)}.items())
+def test_files_that_would_take_all_memory(name, given, tmp_path, monkeypatch):
+  monkeypatch.setattr(saved_set, 'MOST_BYTES', 2 ** 20)
+  path = bomb(tmp_path / f'{name}.npz', **given)
+  tracemalloc.start()
+  with pytest.raises(UserError, match='not a whole synthetic.npz'):
+    saved_set.load(path)
+  assert tracemalloc.get_traced_memory()[1] < 2 ** 24
+  tracemalloc.stop()
+
+
+def test_a_set_that_somebody_has_compressed_is_read(saved, tmp_path):
+  with np.load(saved) as file:
+    np.savez_compressed(tmp_path / 'small.npz', **dict(file))
+  one, other = map(saved_set.load, (saved, tmp_path / 'small.npz'))
+  np.testing.assert_array_equal(one.syn.images, other.syn.images)
 
 
 def test_a_set_is_short_to_look_at(saved):
