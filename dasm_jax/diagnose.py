@@ -26,8 +26,7 @@ from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set, subjects
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
-from dasm_jax.runtime import devices, paths, text
-from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.runtime import devices, paths, records, text
 from dasm_jax.runtime.cli import (
   Parser,
   exit_process,
@@ -210,7 +209,7 @@ def write(sets, paths, ages, values, out):
     lines[name] |= {'path': str(path), **{
         key: found.card.get(key) for key in ('method', 'ipc', 'segments')}}
   one = next(iter(sets.values()))
-  workdirs.write_text(out / 'diagnose.json', json.dumps({
+  records.write_text(out / 'diagnose.json', json.dumps({
       'what': 'mean per-sample gradient norm', 'ages': list(ages),
       'data': origin(one), 'network': one.network, 'lines': lines,
       'version': dasm_jax.__version__}, indent=2) + '\n')
@@ -235,6 +234,7 @@ def _writable(out):
   except OSError as error:
     raise UserError(f'cannot write to --out {str(out)!r} as a directory: '
                     f'{error.strerror}; choose another') from error
+  records.check_writable(out, 'choose another --out')
   return out
 
 

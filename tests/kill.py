@@ -94,11 +94,12 @@ def left(workdir):
   """What a run left that must not depend on when it was killed."""
   workdir = pathlib.Path(workdir)
   results = json.loads((workdir / 'results.json').read_text())
-  results.pop('seconds'), results.pop('costs')
+  # The seal is of the run, which has a name of its own, and of its times.
+  results.pop('seconds'), results.pop('costs'), results.pop('record')
   rows = [json.loads(row)
           for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
   for row in rows:
-    row.pop('time'), row.pop('seconds')
+    row.pop('time'), row.pop('seconds'), row.pop('sum')
   with np.load(workdir / 'synthetic.npz') as file:
     arrays = {name: (str(x.dtype), x.shape, x.tobytes())
               for name, x in file.items()}

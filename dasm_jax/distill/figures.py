@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from dasm_jax.runtime.workdir import write_text
+from dasm_jax.runtime.records import replacing, write_text
 
 # Of pictures: they stay light where a page is dark.
 _PAPER, _INK, _ALL, _IN = 'white', '#333333', '#c3cad3', '#2f6db5'
@@ -71,7 +71,7 @@ def window_plot(scores, inside, path, segment, segments, score_name):
   """
   figure = _figure(7, 3.4 if np.any(scores) else .5)
   _panel(figure.subplots(), scores, inside, segment, segments, score_name)
-  figure.savefig(path, dpi=120)
+  _save(figure, path)
 
 
 def window_plots(pairs, path, score_name='difficulty'):
@@ -91,7 +91,7 @@ def window_plots(pairs, path, score_name='difficulty'):
     _panel(axis, scores, inside, number, len(pairs),
            score_name if number == len(pairs) else '',
            legend=number == first)
-  figure.savefig(path, dpi=120)
+  _save(figure, path)
 
 
 def line_plot(x, lines, path, x_name, y_name):
@@ -118,7 +118,7 @@ def line_plot(x, lines, path, x_name, y_name):
   axis.spines[['top', 'right']].set_visible(False)
   axis.tick_params(colors=_INK, labelsize=9)
   axis.legend(frameon=False, fontsize=9)
-  figure.savefig(path, dpi=120)
+  _save(figure, path)
 
 
 def report_page(path, title, results, table_text, images, settings=()):
@@ -181,7 +181,13 @@ def _named(page, names, row, gap):
 
 def _png(page, path):
   from PIL import Image
-  Image.fromarray(page).save(path, format='PNG', optimize=True)
+  with replacing(path) as file:
+    Image.fromarray(page).save(file, format='PNG', optimize=True)
+
+
+def _save(figure, path):
+  with replacing(path) as file:
+    figure.savefig(file, dpi=120, format='png')
 
 
 def _figure(width, height):

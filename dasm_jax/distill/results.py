@@ -4,9 +4,9 @@ Sections: the set as it is evaluated, what is said of the experiment, progress,
 what is left behind.
 """
 
+import hashlib
 import json
 import math
-import pathlib
 
 import jax
 import numpy as np
@@ -18,11 +18,20 @@ from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
-from dasm_jax.runtime import devices, processes, text, timing
+from dasm_jax.runtime import (
+  devices,
+  logging,
+  processes,
+  records,
+  text,
+  timing,
+)
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.text import plural
 from dasm_jax.training import soft_labels, weights_file
 from dasm_jax.types import Batch
+
+SET = 'synthetic.npz'
 
 # ---- The set as it is evaluated
 
@@ -51,17 +60,59 @@ def evaluation_set(experiment, syn, done):
       experiment.config.seed, experiment.config.method.temperature)
 
 
-def finished_results(workdir):
-  """results.json of a finished run whose set can be read, or None."""
-  path = pathlib.Path(workdir) / 'results.json'
-  # results.json is written last; a set that was damaged since is made again
-  # from its checkpoints.
-  try:
-    results = json.loads(path.read_text())
-    saved_set.load(workdir)
-    return results
-  except (OSError, ValueError, UserError):
+def finished_results(home):
+  """results.json of a finished run with the set that it is of, or None.
+
+  home: a `Workdir`. What is damaged, or of another run, is set aside with a
+  word: it is made again from its checkpoints.
+  """
+  # results.json is written last. Without a run it is of an earlier version,
+  # which sealed nothing.
+  found = records.read(home.path / logging.RESULTS, logging.RESULTS, home.run,
+                       check_results)
+  if found is None:
     return None
+  path = home.path / SET
+  try:
+    saved_set.load(path)
+    if found.get('set', _digest_of(path)) == _digest_of(path):
+      return found
+    why = 'not the one that results.json is of'
+  except UserError as error:
+    if not path.exists():
+      return None
+    why = f'damaged ({error})'
+  records.set_aside(path, why)
+  return None
+
+
+def check_results(found):
+  """Raises ValueError, KeyError or TypeError for what no run has left."""
+  check_accuracies({name: row['networks']
+                    for name, row in found['accuracy'].items()})
+  # All that the closing table shows.
+  numbers = [found['seconds'], found['ipc'], found['devices'], *(
+      found['accuracy'][name][key] for name in ('synthetic', 'random')
+      for key in ('mean', 'std'))]
+  if not all(isinstance(x, int | float) and 0 <= x < math.inf
+             for x in numbers):
+    raise ValueError('numbers that cannot be')
+  closing_table(found, '')
+
+
+def check_accuracies(found, networks=math.inf):
+  """The same for `{name: [accuracy of each network]}`, of so many at most."""
+  for name, values in found.items():
+    if name not in ('synthetic', 'random') or len(values) > networks:
+      raise ValueError(f'{len(values)} networks of {name}')
+    if not all(isinstance(x, float | int) and 0 <= x <= 1 for x in values):
+      raise ValueError(f'accuracies of {name} that cannot be')
+
+
+def _digest_of(path):
+  """sha256 of a file, as hexadecimal digits."""
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 # ---- What is said of the experiment
@@ -143,14 +194,21 @@ def report_compiling(made, phase, step):
                     note='compiling')
 
 
-def rewind_metrics(made, phase, step):
-  """Forgets rows of the metrics that will be written again."""
-  experiment, log = made.experiment, made.log
-  last = phase.index + 1 == len(experiment.plan) and (
-      phase.phase + 1 == experiment.config.syn.phases)
-  # Of one that is done and not the last, rows of later ones stay.
-  if last or step < setup.segment_steps(experiment, phase):
-    log.rewind(phase.index + 1, setup.progress_of(experiment, phase, step)[1])
+def rewind_metrics(made, phase, step, notes):
+  """Forgets rows of the metrics that will be written again.
+
+  notes: of the checkpoint that the run goes on from, see `notes_of`.
+  """
+  # Rows of later segments stay: their own checkpoints tell which are to go.
+  done, stop = (setup.progress_of(made.experiment, phase, at)[1] for at in (
+      step, setup.segment_steps(made.experiment, phase)))
+  made.log.rewind(phase.index + 1, done, stop, notes.get('rows', 0))
+
+
+def notes_of(made, phase, step):
+  """What a checkpoint tells of the metrics besides: how many rows there are."""
+  done = setup.progress_of(made.experiment, phase, step)[1]
+  return {'rows': made.log.rows(phase.index + 1, done)}
 
 
 class StepReport:
@@ -202,11 +260,11 @@ class StepReport:
           note=f'warm-up {at.batch}/{whole}')
     return f'step {done}, batch {at.batch} of {whole} of a warm-up'
 
-  def keep(self, number):
-    """Keeps what a row has so far, of the checkpoint that is about to be."""
+  def notes(self, step):
+    """What a checkpoint tells besides, see `notes_of`, and a row so far."""
     # Rows end at multiples of a chunk, checkpoints anywhere.
-    processes.on_leader(lambda: self._means.keep(number))
-    self._made.log.mark()
+    return notes_of(self._made, self._phase, step) | {
+        'means': self._means.kept()}
 
 
 def group_reporter(log, compared, group, number, size, speed):
@@ -298,13 +356,14 @@ def write_results(made, syn, batch, done, accuracy):
       'bytes': synthetic.set_bytes(syn, logits),
       'version': dasm_jax.__version__, 'jax': jax.__version__}
   saved_set.save(
-      folder / 'synthetic.npz', syn, experiment.codec,
+      folder / SET, syn, experiment.codec,
       experiment.dataset.class_names, card(experiment, syn, summary), batch)
   for number, progress in enumerate(done, 1):
     # Another run may take it: --config.method.teacher.
     if progress.state.teacher is not None:
       weights_file.save(folder / f'teacher_{number}.npz',
                         progress.state.teacher)
+  results['set'] = _digest_of(folder / SET)
   table = closing_table(results, made.home.name)
   _write_pictures(experiment, syn, done, folder)
   _write_page(experiment, results, table, folder)

@@ -11,6 +11,7 @@ decides anything.
 """
 
 import contextlib
+import functools
 import json
 import time
 
@@ -36,7 +37,6 @@ from dasm_jax.training import packing, resumable
 FREE_ENTRIES = ('run', 'dataset.moved_to', 'dataset.data_dir', 'dataset.stream',
                 'dataset.workers', 'dataset.cache', 'experts.dir',
                 'experts.at_once')
-MEANS_FILE = 'means.json'  # of a row of metrics.jsonl that is begun
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
@@ -65,7 +65,7 @@ def run(config, workdir, profile=False, stopping=None):
     stopping = stopping or held.enter_context(preemption.catch_signals())
     # Before data are read, which may take minutes.
     home.check(settings, FREE_ENTRIES)
-    ready = processes.on_leader(lambda: results.finished_results(home.path))
+    ready = processes.on_leader(lambda: results.finished_results(home))
     if ready:
       log.show('this run has ended before; its results:\n'
                + results.closing_table(ready, home.name))
@@ -74,9 +74,10 @@ def run(config, workdir, profile=False, stopping=None):
     experiment = setup.build(config)
     held.callback(experiment.close)
     home.claim(settings, FREE_ENTRIES)
+    log.own(home.run)
     results.describe(experiment, home.name, log)
     processes.on_leader(lambda: loading.check_same_data(
-        home.path / 'data.json', experiment.dataset, log.say))
+        home.path / 'data.json', experiment.dataset, log.say, home.run))
     meter = held.enter_context(timing.measure_costs())
     fingerprint = workdirs.fingerprint(settings, FREE_ENTRIES)
     try:
@@ -103,7 +104,8 @@ def distill(made, trace=None):
     for phase in experiment.phases(segment):
       folder = made.home.path / setup.folder_of(experiment, phase)
       # Also of a finished segment: its last checkpoint is its result.
-      with checkpoint.open_checkpoints(folder, made.fingerprint) as saved:
+      with checkpoint.open_checkpoints(
+          folder, made.fingerprint, made.owner(phase)) as saved:
         progress = begin_or_resume(made, phase, done, phases, saved)
         phases.append(distill_phase(
             made, phase, done, progress, saved, programs, trace))
@@ -133,14 +135,14 @@ def begin_or_resume(made, phase, done, phases, saved):
   # have taken longer than any sweep.
   if found is None:
     progress = initialise.begin_phase(made, phase, done, phases)
-    saved.save(0, progress)
+    saved.save(0, progress, results.notes_of(made, phase, 0))
     made.home.sync()
     made.stopping.hear()
     made.stopping.leave_if_asked(f'segment {phase.index + 1}, step 0')
   else:
     progress = found[1]
     results.report_resumed(made, phase, int(progress.state.step))
-  results.rewind_metrics(made, phase, int(progress.state.step))
+  results.rewind_metrics(made, phase, int(progress.state.step), saved.notes())
   return progress
 
 
@@ -174,9 +176,8 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
   count = len(experiment.rows(phase))
   state = devices.shard(progress.state, method.axes, count)
   key = setup.sweeps_key(made.key, phase)
-  report = results.StepReport(made, phase, timing.MetricMeans(
-      made.home.path / MEANS_FILE, (phase.index, phase.phase),
-      schedule.number(at)))
+  report = results.StepReport(
+      made, phase, timing.MetricMeans(saved.notes().get('means')))
   saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
   with feeding.open_feed(made, phase, progress, schedule, at) as feed:
     windows = initialise.class_windows(made, phase, done, progress)
@@ -200,9 +201,8 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
           or made.stopping.asked):
         progress = progress._replace(
             state=devices.unshard(state, method.axes, count))
-        # Before the checkpoint, which then never is without its means.
-        report.keep(schedule.number(at))
-        saved.save(schedule.number(at), progress)
+        made.log.mark()
+        saved.save(schedule.number(at), progress, report.notes(at.step))
         made.home.sync()
         saved_at = time.time()
       made.stopping.leave_if_asked(f'segment {phase.index + 1}, {so_far}')
@@ -260,7 +260,8 @@ def evaluate(made, syn, batch):
       f'evaluating: {plural(c.eval.networks, "fresh network")} on the '
       'synthetic set, then as many on random real images')
   size = min(c.eval.networks, devices.count() * together)
-  found = made.home.read_json(ACCURACIES)
+  found = made.home.read_json(ACCURACIES, functools.partial(
+      results.check_accuracies, networks=c.eval.networks))
   speed = timing.Throughput(1)
   for number, name in enumerate(('synthetic', 'random'), 1):
     have = found.setdefault(name, [])

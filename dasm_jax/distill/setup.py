@@ -154,6 +154,11 @@ class Run(NamedTuple):
   key: jax.Array
   fingerprint: str
 
+  def owner(self, phase):
+    """Whose the checkpoints of a segment's phase are, in words."""
+    return (f'run {self.home.run}, segment {phase.index + 1}, '
+            f'phase {phase.phase + 1}')
+
 
 def start(experiment, home, log, stopping, meter, fingerprint, images=None):
   """The `Run` of an experiment: images on the devices, experts trained.
@@ -169,7 +174,8 @@ def start(experiment, home, log, stopping, meter, fingerprint, images=None):
     log.mark()
     home.push()
   keeper = resumable.Keeper(home.path / 'unfinished', fingerprint,
-                            c.run.save_seconds, stopping, push, log.say)
+                            c.run.save_seconds, stopping, push, log.say,
+                            f'run {home.run},')
   data, test = images or streaming.place_dataset(
       experiment.dataset, experiment.codec, c.run.buffer_mb)
   store = expert_training.open_experts(

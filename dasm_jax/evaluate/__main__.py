@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import functools
 import json
+import logging
 
 import jax
 
@@ -17,13 +18,13 @@ import dasm_jax
 from dasm_jax import coresets, models, synthetic
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, dd_ranking, saved_set, subjects
-from dasm_jax.runtime import cli, paths, text
-from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.runtime import cli, paths, records, text
 from dasm_jax.runtime.logging import Terminal
 from dasm_jax.training import recipes, resumable
 
 IDENTITY = ('model', 'set', 'ipc', 'seed', 'settings', 'recipe', 'data',
             'digest')
+ROW = 'row'  # of evaluation.json: the kind of its seal
 HEADER = ('model', 'set', 'ipc', 'test accuracy', 'std', 'networks')
 
 
@@ -109,6 +110,7 @@ def run(options, measure=comparison.measure_row):
         what = _identity(subject, of, model, settings, options)
         row = _find(_read(path)['rows'], what, options.networks)
         if row is None:
+          _check_writable(path)
           done = f'{text.plural(len(rows), "row")} of {many}'
           row = measure(
               of.compared(compared(network)), of.of, what, keeper,
@@ -138,12 +140,25 @@ def _rows_file(options):
     path = paths.to_path(options.out)
     if not (paths.is_remote(path) or path.parent.is_dir()):
       raise UserError(f'--out={path}: there is no directory {path.parent}')
+    if not paths.is_remote(path) and path.is_dir():
+      raise UserError(f'--out={path} is a directory; give a file in it, such '
+                      f'as {path / "evaluation.json"}')
   elif options.set.startswith(subjects.REAL):
     return None
   else:
     path = saved_set.find(options.set).with_name('evaluation.json')
-  _read(path)  # a broken one is found out before the work
+  # What cannot be read or written is found out before the work.
+  _read(path, warn=True)
+  if not (paths.is_remote(path) or path.exists()):
+    _check_writable(path)
   return path
+
+
+def _check_writable(path):
+  """Raises `UserError` where no row can be written to a file of rows."""
+  if path and not paths.is_remote(path):
+    records.check_writable(
+        path.parent, '--out=FILE.json keeps the rows elsewhere')
 
 
 def _subject(options, say):
@@ -223,27 +238,50 @@ def _find(rows, what, networks):
   return None
 
 
-def _read(path):
-  """What an evaluation.json holds; no rows if there is no such file yet."""
+def _read(path, warn=False):
+  """What an evaluation.json holds; no rows if there is no such file yet.
+
+  warn: whether to tell of rows that are damaged, which count as none.
+  """
   try:
     with paths.remote_access(path, '--out'):
       text = path.read_text() if path and path.exists() else '{"rows": []}'
     # Looked into here, so that what is no row is found out before the work.
     kept = json.loads(text)
-    return {'rows': [row for row in kept['rows'] if len(row['networks'])],
+    rows = [row for row in kept['rows'] if len(row['networks'])]
+    damaged = [fault for fault in map(_fault, rows) if fault]
+    if damaged and warn:
+      logging.getLogger('dasm_jax').warning(
+          '%s has a row that is %s: it is measured again when asked for',
+          path, '; another is '.join(damaged))
+    return {'rows': [row for row in rows if not _fault(row)],
             'scores': [x for x in kept.get('scores', [])
                        if len(x['lrs']['networks'])]}
-  except (OSError, ValueError, KeyError, TypeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError,
+          RecursionError) as error:
     raise UserError(f'{str(path)!r} is no evaluation.json: '
                     f'{type(error).__name__}; mend or move it, or give another '
                     '--out') from error
 
 
+def _fault(row):
+  """Why a row is not as it was written, or None."""
+  try:
+    # Those of earlier versions have no seal.
+    values = records.opened(row, ROW, None)
+  except records.Damaged as error:
+    return str(error)
+  numbers = [values['mean'], values['std'], *values['networks']]
+  fits = all(isinstance(x, float | int) and 0 <= x <= 1 for x in numbers)
+  return None if fits else 'with accuracies that cannot be'
+
+
 def _save(path, what, found):
   """The row of accuracies; it is kept beside those that are there by now."""
-  row = {**what, **comparison.summary(found),
-         'device': jax.local_devices()[0].device_kind,
-         'version': dasm_jax.__version__}
+  row = records.sealed(ROW, '', {
+      **what, **comparison.summary(found),
+      'device': jax.local_devices()[0].device_kind,
+      'version': dasm_jax.__version__})
   if path:
     # Read again under the lock: other commands may have added rows meanwhile,
     # perhaps this one.
@@ -255,7 +293,7 @@ def _save(path, what, found):
 
 
 def _write(path, kept):
-  workdirs.write_text(path, json.dumps(kept, indent=2) + '\n')
+  records.write_text(path, json.dumps(kept, indent=2) + '\n')
 
 
 @contextlib.contextmanager

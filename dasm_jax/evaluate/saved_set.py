@@ -14,7 +14,7 @@ import dasm_jax
 from dasm_jax import data, synthetic
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.pipeline import loading
-from dasm_jax.runtime import paths, text
+from dasm_jax.runtime import paths, records, text
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
 from dasm_jax.types import Batch, SoftLabelled, Synthetic
@@ -101,6 +101,9 @@ def save(path, syn, codec, class_names, card, batch=None):
       `network`, `recipe`, `recipe_name`, `real_lr`, what else one likes to say.
     batch: the set as networks are trained on it, where that is a
       `SoftLabelled`.
+
+  Raises:
+    UserError: it cannot be written; a set that was there stays.
   """
   # Whatever is no array of numbers becomes one of text: objects would need
   # pickle, which runs what a file of unknown origin says.
@@ -117,7 +120,7 @@ def save(path, syn, codec, class_names, card, batch=None):
   if codec.zca is not None:
     arrays |= {'zca_mean': np.float32(codec.zca.mean),
                'zca_matrix': np.float32(codec.zca.matrix)}
-  with open(path, 'wb') as file:
+  with records.replacing(path) as file:
     np.savez(
         file, images=np.asarray(syn.images, np.float32),
         labels=(np.asarray(syn.labels, np.float16) if numbers is None

@@ -85,9 +85,10 @@ def _of_run(path, entry):
   """An entry of the data set in the config.json beside `path`, or None."""
   try:
     text = path.with_name('config.json').read_text()
-    return json.loads(text)['dataset'][entry] or None
-  except (OSError, ValueError, KeyError, TypeError):
+    found = json.loads(text)['dataset'][entry]
+  except (OSError, ValueError, KeyError, TypeError, RecursionError):
     return None
+  return found if found and isinstance(found, str) else None
 
 
 def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,

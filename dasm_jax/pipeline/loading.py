@@ -1,15 +1,13 @@
 """The data set of a run: in memory, or read as its images are used."""
 
 import hashlib
-import json
 import math
 
 import numpy as np
 
 from dasm_jax import data
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import devices, processes
-from dasm_jax.runtime.workdir import write_text
+from dasm_jax.runtime import devices, processes, records
 
 STREAM_CHOICES = ('auto', 'always', 'never')
 RESIDENT_SHARE = 0.5  # of a device's memory that the images may take
@@ -109,7 +107,7 @@ def streams_tests(dataset_, memory=None):
       memory or devices.memory())
 
 
-def check_same_data(path, dataset_, say):
+def check_same_data(path, dataset_, say, run=''):
   """Makes sure that a data set is the one that a run began with.
 
   Its digest is kept in a file: of the labels, and of some uint8 images, which
@@ -119,6 +117,7 @@ def check_same_data(path, dataset_, say):
     path: of the file.
     dataset_: a `Dataset`.
     say: called with a line about images that differ.
+    run: the name of the run.
 
   Raises:
     UserError: other labels, so that the state of a run means other images.
@@ -132,12 +131,10 @@ def check_same_data(path, dataset_, say):
   now = {'images': len(labels), 'labels': hashlib.sha256(labels).hexdigest(),
          'pixels': hashlib.sha256(np.ascontiguousarray(some)).hexdigest()
          if some.dtype == np.uint8 else ''}  # whitening is to rounding
-  try:
-    before = json.loads(path.read_text())
-    before = {name: before[name] for name in now}
-  except (OSError, ValueError, KeyError, TypeError):
-    # The first start of the run; or what is there says nothing.
-    write_text(path, json.dumps(now))
+  before = records.read(path, 'data', run, lambda there: (
+      [there[name] for name in now]))
+  if before is None:  # the first start of the run, or it says nothing
+    records.write(path, 'data', run, now)
     return
   if now['labels'] != before['labels']:
     raise UserError(

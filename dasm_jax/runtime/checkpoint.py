@@ -1,8 +1,9 @@
 """Checkpoints that are checked when they are read.
 
 A checkpoint is an orbax step of two items. `state` holds the leaves of the
-tree, numbered, as plain arrays; `meta` says what they are and seals them:
-orbax restores a flipped bit without a word, so we keep digests of our own.
+tree, numbered, as plain arrays; `meta` says what they are and whose, and seals
+them: orbax restores a flipped bit without a word, so we keep digests of our
+own.
 
 Sections: orbax kept quiet, a tree as host arrays and back, a directory of
 checkpoints, writing one, reading the newest that is whole.
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import processes
+from dasm_jax.runtime import processes, records
 
 # ---- Orbax kept quiet
 
@@ -130,27 +131,32 @@ class Checkpoints(NamedTuple):
 
   latest: `like -> (step, state) | None`, the newest undamaged checkpoint as a
     tree like `like` (of arrays or `jax.ShapeDtypeStruct`), uncommitted on the
-    default device. A damaged one is logged and set aside under `damaged/`.
-    Raises `UserError` for a checkpoint of another configuration.
-  save: `(step, state) -> None`, durable on return. Steps must grow. Raises
-    `UserError` when it cannot be written; the earlier ones stay.
+    default device. One that is damaged, or of another owner, is logged and set
+    aside under `damaged/`. Raises `UserError` for a checkpoint of another
+    configuration.
+  save: `(step, state, notes={}) -> None`, durable on return; notes: a dict that
+    JSON can hold. Steps must grow. Raises `UserError` when it cannot be
+    written; the earlier ones stay.
+  notes: `() -> dict`, those of what `latest` has found.
   """
   latest: Callable
   save: Callable
+  notes: Callable
 
 
 @contextlib.contextmanager
-def open_checkpoints(directory, fingerprint, keep=2):
+def open_checkpoints(directory, fingerprint, owner='', keep=2):
   """Opens a directory of checkpoints and yields `Checkpoints`.
 
   fingerprint: names the configuration whose checkpoints may be restored.
+  owner: a text that tells whose they are: of which run, and of which part.
   keep: how many of the newest steps stay. One run only: hold `workdir.lock`.
   Of its processes the first reads and writes, and the others hear of it: only
   that one needs the directory. Raises `UserError` if it cannot be written.
   """
   directory = pathlib.Path(directory).resolve()
   with contextlib.ExitStack() as held:
-    managers, read = [], []
+    managers, read, noted = [], [], {}
     processes.on_leader(lambda: managers.append(
         held.enter_context(_manager(directory, keep))))
 
@@ -158,21 +164,25 @@ def open_checkpoints(directory, fingerprint, keep=2):
       # The leader says which step it found; the arrays, which are no JSON,
       # follow by a broadcast, where the others give arrays of equal shapes.
       def look():
-        found = _latest(managers[0], directory, fingerprint, like)
+        found = _latest(managers[0], directory, (fingerprint, owner), like)
         read.append(found and found[1])
-        return found and found[0]
-      step = processes.on_leader(look)
-      if step is None:
+        return found and (found[0], found[2])
+      noted.clear()
+      found = processes.on_leader(look)
+      if found is None:
         return None
+      step, notes = found
+      noted.update(notes)
       arrays = processes.broadcast(read.pop() if processes.is_leader() else [
           np.zeros(x.shape, x.dtype) for x in blank_leaves(like)])
       return step, from_leaves(like, arrays)
 
-    def save(step, state):
+    def save(step, state, notes=None):
       processes.on_leader(lambda: _save(
-          managers[0], directory, fingerprint, int(step), state))
+          managers[0], directory, (fingerprint, owner), int(step), state,
+          notes or {}))
 
-    yield Checkpoints(latest, save)
+    yield Checkpoints(latest, save, lambda: dict(noted))
 
 
 @contextlib.contextmanager
@@ -205,11 +215,14 @@ def _manager(directory, keep):
 # ---- Writing one
 
 
-def _save(manager, directory, fingerprint, step, state):
+def _save(manager, directory, whose, step, state, notes):
   from orbax.checkpoint import args
   arrays = host_leaves(state)
-  meta = {'step': step, 'fingerprint': fingerprint,
-          'leaves': leaf_specs(state), 'digest': leaf_digest(arrays)}
+  fingerprint, owner = whose
+  # As JSON gives it back: the seal is of that.
+  meta = json.loads(json.dumps({
+      'step': step, 'fingerprint': fingerprint, 'owner': owner, 'notes': notes,
+      'leaves': leaf_specs(state), 'digest': leaf_digest(arrays)}))
   meta['seal'] = _seal(meta)
   stored = _numbered(step, arrays)
   try:
@@ -236,8 +249,12 @@ def _save(manager, directory, fingerprint, step, state):
 # ---- Reading the newest that is whole
 
 
-def _latest(manager, directory, fingerprint, like):
-  """`(step, arrays)` of the newest that is whole, or None."""
+def _latest(manager, directory, whose, like):
+  """`(step, arrays, notes)` of the newest that is whole, or None.
+
+  whose: fingerprint and owner.
+  """
+  fingerprint, owner = whose
   damaged, found = [], None
   for step in sorted(manager.all_steps(), reverse=True):
     try:
@@ -251,7 +268,9 @@ def _latest(manager, directory, fingerprint, like):
     # is refused, not set aside.
     _check_match(meta, directory, step, fingerprint, like)
     try:
-      found = step, _read_state(manager, step, meta, like)
+      if meta.get('owner') != owner:
+        raise ValueError(f'it is of {meta.get("owner") or "somebody else"}')
+      found = step, _read_state(manager, step, meta, like), meta['notes']
       break
     except MemoryError:
       raise
@@ -262,12 +281,13 @@ def _latest(manager, directory, fingerprint, like):
     reason = ' '.join(str(error).split())[:80] or type(error).__name__
     aside = directory / _DAMAGED / str(step)
     _log.warning(
-        'the checkpoint of step %d in %s is damaged (%s): set aside as %s; %s',
-        step, directory, reason, aside,
+        'the checkpoint of step %d in %s cannot be used (%s): set aside as %s; '
+        '%s', step, directory, reason, aside,
         f'going on from step {found[0]}' if found else 'starting again')
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.parent.mkdir(exist_ok=True)
-    (directory / str(step)).rename(aside)
+    with records.writing(aside):
+      shutil.rmtree(aside, ignore_errors=True)
+      aside.parent.mkdir(exist_ok=True)
+      (directory / str(step)).rename(aside)
   if damaged:
     with quiet_orbax():
       manager.reload()

@@ -9,6 +9,7 @@ Sections: the terminal, the files of a run, what other processes have instead.
 
 import contextlib
 import json
+import logging
 import math
 import os
 import pathlib
@@ -17,8 +18,10 @@ import sys
 import time
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import processes, text
-from dasm_jax.runtime.workdir import last_seconds, write_text
+from dasm_jax.runtime import processes, records, text
+from dasm_jax.runtime.records import write_text
+
+_log = logging.getLogger('dasm_jax')
 
 # ---- The terminal
 
@@ -125,6 +128,8 @@ def _bar(head, step, steps, tail, width):
 # ---- The files of a run
 
 _CLOCK = 'clock.json'
+RESULTS = 'results.json'
+FLUSH_SECONDS = 10  # between two times that TensorBoard's file is written
 
 
 class RunLog(Terminal):
@@ -139,10 +144,21 @@ class RunLog(Terminal):
     super().__init__(stream, clock)
     self._dir = pathlib.Path(workdir)
     self._events, self._wrote = None, False
-    self._began = clock()
+    self._began, self._before, self._run = clock(), 0.0, ''
+    self._rows, self._told = {}, 0  # step rows by (segment, step)
+
+  def own(self, run):
+    """Takes up what earlier calls of a run have left; call it once.
+
+    run: its name, which all files carry: what is of another does not count.
+    """
+    self._run = run
+    found = records.read(self._dir / _CLOCK, _CLOCK, run, _check_clock)
+    self._rows = dict(self._read_rows())
     # The later of the two: a kill may have come between a row and `mark`.
-    self._before = max(last_seconds(self._dir / 'metrics.jsonl'),
-                       last_seconds(self._dir / _CLOCK))
+    self._before = max([found['seconds'] if found else 0.0, *(
+        row['seconds'] for row in self._rows.values())])
+    self._rows.pop(None, None)
 
   @property
   def seconds(self):
@@ -152,13 +168,14 @@ class RunLog(Terminal):
   def __enter__(self):
     return self
 
-  def __exit__(self, *_):
+  def __exit__(self, kind, *_):
     self.settle()
-    if self._events is not None:
-      self._events.close()
-      self._events = None
-    if self._wrote:  # else the workdir may be somebody else's
-      with contextlib.suppress(OSError):
+    # What ends the run is worth more than what its end cannot write.
+    with contextlib.suppress(*[UserError] * (kind is not None)):
+      if self._events is not None:
+        self._events.close()
+        self._events = None
+      if self._wrote:  # else the workdir may be somebody else's
         self.mark()
 
   def say(self, text):
@@ -176,8 +193,8 @@ class RunLog(Terminal):
 
   def mark(self):
     """Writes how long all calls were at work until now."""
-    write_text(self._dir / _CLOCK,
-               json.dumps({'seconds': round(self.seconds, 3)}))
+    records.write(self._dir / _CLOCK, _CLOCK, self._run,
+                  {'seconds': round(self.seconds, 3)})
 
   def scalars(self, segment, step, values, total_step):
     """Adds a row to metrics.jsonl, and to TensorBoard at `total_step`.
@@ -189,57 +206,149 @@ class RunLog(Terminal):
     row = {'segment': segment, 'step': int(step),
            'time': round(self._clock(), 3),
            'seconds': round(self.seconds, 3)} | _finite_or_null(values)
-    self._append('metrics.jsonl', json.dumps(row, allow_nan=False) + '\n')
+    self._append('metrics.jsonl', self._text_of(row))
+    if segment is not None:
+      self._rows[segment, int(step)] = row
     # Opened at the first row, which tells where a resumed run goes on: what a
-    # killed run wrote beyond that step is hidden by `purge_step`.
+    # killed run wrote beyond that step is hidden from then on.
     if self._events is None:
-      from tensorboardX import SummaryWriter
-      self._events = SummaryWriter(
-          str(self._dir / 'events'), purge_step=int(total_step), flush_secs=10)
-    for name, value in values.items():
-      self._events.add_scalar(name, value, int(total_step))
+      self._events = Events(self._dir / 'events', int(total_step), self._clock)
+    self._events.add(values, int(total_step))
 
-  def rewind(self, segment, step):
-    """Forgets the rows later than this point, the evaluations, a cut line.
+  def rows(self, segment, step):
+    """How many rows there are up to a point."""
+    return sum(at <= (segment, step) for at in self._rows)
 
-    Call it before the first `scalars`; `(1, 0)` forgets all but step 0.
+  def rewind(self, segment, step, stop=math.inf, rows=0):
+    """Forgets what is written again, and says what is missing before it.
+
+    That is: the rows of a segment later than a step, the evaluations, and
+    lines that are damaged. Call it before the first `scalars`.
+
+    Args:
+      segment, step: the point; `(1, 0)` forgets all of segment 1 but step 0.
+      stop: the last step that is written again.
+      rows: how many there were up to the point, see `rows`.
     """
     path = self._dir / 'metrics.jsonl'
+    before = dict(self._read_rows())
+    self._rows = {at: before[at] for at in sorted(filter(None, before))
+                  if not (at[0] == segment and step < at[1] <= stop)}
+    lost = rows - self.rows(segment, step)
+    if lost > self._told:
+      _log.warning('%s lacks %d of the %d rows up to segment %d, step %d: they '
+                   'are damaged or gone; the others stay', path, lost, rows,
+                   segment, step)
+      self._told = lost
+    text = ''.join(map(self._text_of, self._rows.values()))
+    if path.exists() and path.read_text(errors='replace') != text:
+      write_text(path, text)
+
+  def _text_of(self, row):
+    """A line of metrics.jsonl; its `sum` tells that it is whole, and whose."""
+    return json.dumps(row | {'sum': records.short_digest(row, self._run)},
+                      allow_nan=False) + '\n'
+
+  def _read_rows(self):
+    """Yields `((segment, step) | None, row)` of each line that is whole.
+
+    None: of an evaluation.
+    """
+    path = self._dir / 'metrics.jsonl'
+    if path.is_dir():
+      records.set_aside(path, 'a folder')
     try:
       # A kill may have cut the last line within a character.
-      text = path.read_bytes().decode(errors='replace')
+      lines = path.read_bytes().decode(errors='replace').splitlines()
     except FileNotFoundError:
       return
-    kept = []
-    for line in text.splitlines():
+    except OSError as error:
+      raise UserError(f'cannot read {str(path)!r}: {error.strerror}; make it '
+                      'readable, or move it away') from error
+    for line in lines:
       try:
         row = json.loads(line)
-        early = (row['segment'], row['step']) <= (segment, step)
-      except (ValueError, KeyError, TypeError):  # cut, or of no segment
-        continue
-      if early:
-        kept.append(line + '\n')
-    write_text(path, ''.join(kept))
+        if row.pop('sum') == records.short_digest(row, self._run):
+          at = row['segment'], row['step']
+          yield None if at[0] is None else at, row
+      except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        continue  # cut, or of something else
 
   def result(self, values):
     """Writes results.json. values: a dict that JSON can hold, nested or not.
 
     Numbers that are not finite become null: JSON has none.
     """
-    text = json.dumps(_finite_or_null(values), indent=2, allow_nan=False)
-    write_text(self._dir / 'results.json', text + '\n')
+    records.write(self._dir / RESULTS, RESULTS, self._run,
+                  _finite_or_null(values), indent=2)
 
   def _append(self, name, text):
     path = self._dir / name
     # Closed after each line: a kill loses none of them.
+    with records.writing(path), path.open('a', encoding='utf-8') as file:
+      file.write(text)
+    self._wrote = True
+
+
+class Events:
+  """What TensorBoard reads: a file of scalars in a folder.
+
+  Each call writes: TensorBoard's own writer has a thread, which fails for
+  itself and is not heard of. All of it raises `UserError` on a full disk.
+  """
+
+  def __init__(self, folder, start, clock=time.time):
+    """start: the step from which on older files are hidden."""
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import RecordWriter
+    self._event, self._clock, self._flushed = event_pb2, clock, clock()
+    name = f'events.out.tfevents.{int(time.time())}.{os.getpid()}'
+    self._path = folder / name
+    with records.writing(self._path):
+      folder.mkdir(exist_ok=True)
+      self._file = RecordWriter(str(self._path))
+    self._write(0, file_version='brain.Event:2')
+    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    self._write(start, session_log=log)
+
+  def add(self, values, step):
+    """Adds scalars, a dict, at a step."""
+    from tensorboardX import summary
+    for name, value in values.items():
+      self._write(step, summary=summary.scalar(name, value))
+    if not 0 <= self._clock() - self._flushed < FLUSH_SECONDS:
+      self._flushed = self._clock()
+      with self._closing():
+        self._file.flush()
+
+  def close(self):
+    """Writes what is left."""
+    with self._closing():
+      self._file.close()
+
+  def _write(self, step, **what):
+    event = self._event.Event(wall_time=time.time(), step=step, **what)
+    with self._closing():
+      self._file.write(event.SerializeToString())
+
+  @contextlib.contextmanager
+  def _closing(self):
+    """Around what writes: after a failure the file is closed for good."""
     try:
-      with path.open('a', encoding='utf-8') as file:
-        file.write(text)
-      self._wrote = True
-    except OSError as error:
-      raise UserError(
-          f'cannot write {str(path)!r}: {error.strerror}; make room and start '
-          'again, it goes on from the last checkpoint') from error
+      with records.writing(self._path):
+        yield
+    except UserError:
+      # A file that is left open tries once more when it is collected, and
+      # Python prints what comes of it.
+      with contextlib.suppress(OSError):
+        self._file.close()
+      raise
+
+
+def _check_clock(values):
+  seconds = values['seconds']
+  if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
+    raise ValueError(f'{seconds} seconds')
 
 
 def _finite_or_null(tree):
@@ -280,7 +389,14 @@ class SilentLog(RunLog):
   def scalars(self, *_):
     """Adds nothing."""
 
-  def rewind(self, *_):
+  def own(self, run):
+    """Takes up nothing."""
+
+  def rows(self, *_):
+    """Counts nothing."""
+    return 0
+
+  def rewind(self, *_, **__):
     """Forgets nothing."""
 
   def result(self, values):

@@ -1,14 +1,11 @@
 """What a run costs while it runs: compiling, steps, waiting, memory, speed."""
 
 import contextlib
-import json
 import resource
 import sys
 import time
 
 import jax
-
-from dasm_jax.runtime.workdir import write_text
 
 # The name under which JAX reports how long a compilation took.
 _COMPILE_EVENT = '/jax/core/compile/backend_compile_duration'
@@ -98,16 +95,14 @@ def steps_per_call(each, seconds=None):
 class MetricMeans:
   """Means of metrics over the steps of several calls.
 
-  A run may be stopped within the steps of a row of metrics.jsonl: what was
-  added so far is kept beside each checkpoint.
+  A run may be stopped within the steps of a row of metrics.jsonl: each
+  checkpoint tells what was added so far.
   """
 
-  def __init__(self, path=None, of='', number=0):
-    """path: of the file that keeps them; None: nowhere. of: names whose
-    checkpoints they are, number: the one to go on from.
-    """
-    self._path, self._of = path, of
-    self._sums, self._steps = self._kept().get(f'{of} {number}', ({}, 0))
+  def __init__(self, kept=None):
+    """kept: what `kept` told of the checkpoint to go on from, if any."""
+    kept = kept or {'sums': {}, 'steps': 0}
+    self._sums, self._steps = dict(kept['sums']), kept['steps']
 
   def add(self, values, steps):
     """Adds the means `values`, a dict of numbers, of `steps` more steps."""
@@ -121,23 +116,9 @@ class MetricMeans:
     self._sums, self._steps = {}, 0
     return found
 
-  def keep(self, number):
-    """Keeps in the file, if there is one, what was added since the last row.
-
-    number: of the checkpoint that is about to be saved. The sums of the one
-    before stay: it is the last if this one cannot be saved.
-    """
-    # The last entry is of the checkpoint before.
-    if self._steps and self._path is not None:
-      before = [*self._kept().items()][-1:]
-      write_text(self._path, json.dumps(dict(before) | {
-          f'{self._of} {number}': (self._sums, self._steps)}))
-
-  def _kept(self):
-    try:
-      return json.loads(self._path.read_text())
-    except (OSError, ValueError, AttributeError):
-      return {}
+  def kept(self):
+    """What was added since the last row, a dict that JSON can hold."""
+    return {'sums': dict(self._sums), 'steps': self._steps}
 
 
 LEAST_SECONDS = 2.0  # seconds that tell how many more there will be

@@ -5,25 +5,28 @@ in a directory of this machine; whatever changes there is copied to the remote
 place at every checkpoint, and back when a run starts. Checkpoints carry
 digests, so one that was copied in part is set aside when it is read.
 
-Sections: the lock, the configuration of a workdir, files written at once, the
-`Workdir` and its mirror, opening one.
+Sections: the lock, whose a workdir is, the `Workdir` and its mirror, opening
+one.
 """
 
 import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import pathlib
+import secrets
 import shutil
 import time
 
 import dasm_jax
 from dasm_jax.errors import Unavailable, UserError
-from dasm_jax.runtime import paths, processes, waiting
+from dasm_jax.runtime import paths, processes, records, waiting
 
 FORMAT_FILE = 'format.json'
-STATE_FORMAT = 2  # of checkpoints, and of what random keys mean in them
+STATE_FORMAT = 3  # of checkpoints, and of what random keys mean in them
+_log = logging.getLogger('dasm_jax')
 
 
 # ---- The lock
@@ -74,113 +77,152 @@ def lock(workdir, what='--workdir', name=None):
     os.close(file)
 
 
-# ---- The configuration of a workdir
+# ---- Whose a workdir is
+# config.json and format.json both tell: of either, what is lost or damaged is
+# written anew by what the other one says.
+
+CONFIG_FILE = 'config.json'
+# By these a directory is that of a run, whatever else is missing.
+RUN_FILES = ('results.json', 'accuracies.json', 'synthetic.npz', 'data.json',
+             'metrics.jsonl', 'clock.json', 'segment_*', 'unfinished')
 
 
 def claim(workdir, config, free=()):
-  """Writes `config.json`, or makes sure that `workdir` is of this `config`.
+  """Makes `workdir` that of a run of this `config`, or makes sure that it is.
 
-  config: a nested dict that JSON can hold. free: dotted names of entries (with
-  all below them) that may change between the runs of one workdir. Raises
-  `UserError` naming the entries that differ.
+  Args:
+    workdir: a path.
+    config: a nested dict that JSON can hold.
+    free: dotted names of entries (with all below them) that may change between
+      the runs of one workdir.
+
+  Returns:
+    The name of the run, which all its files carry: a new one where `workdir`
+    is new.
+
+  Raises:
+    UserError: it is of another configuration, whose entries are named, or of
+      a version whose checkpoints are others.
   """
-  check_config(workdir, config, free)
-  write_text(pathlib.Path(workdir) / 'config.json',
-             json.dumps(config, indent=2) + '\n')
-
-
-def check_format(workdir):
-  """Raises `UserError` for a workdir whose state is that of another version."""
   workdir = pathlib.Path(workdir)
-  try:
-    there = json.loads((workdir / FORMAT_FILE).read_text())
-    written, version = there['format'], there['version']
-  except (OSError, ValueError, KeyError, TypeError):
-    if not (workdir / 'config.json').exists():
-      return
-    # Version 0.1 left no such file.
-    written, version = 1, '0.1'
-  if written != STATE_FORMAT:
+  run = check_config(workdir, config, free)
+  told, _ = _read_format(workdir)
+  _, problem = _read_config(workdir)
+  there = (workdir / CONFIG_FILE).exists()
+  if told is None and there and run is None:
+    told = {'format': 1, 'version': '0.1'}  # which left no such file
+  if told is not None and told.get('format') != STATE_FORMAT:
     raise UserError(
-        f'--workdir {str(workdir)!r} holds a run of dasm_jax {version}, whose '
-        f'checkpoints dasm_jax {dasm_jax.__version__} does not go on from; end '
-        'it with that version, or choose another --workdir')
+        f'--workdir {str(workdir)!r} holds a run of dasm_jax '
+        f'{told.get("version")}, whose checkpoints dasm_jax '
+        f'{dasm_jax.__version__} does not go on from; end it with that '
+        'version, or choose another --workdir')
+  # Set aside only here: nothing is changed by who only asks.
+  if problem and there:
+    records.set_aside(workdir / CONFIG_FILE, problem)
+  elif problem and told and told.get('config'):
+    _log.warning('%s was missing: written again, as %s tells of the same '
+                 'configuration', workdir / CONFIG_FILE, FORMAT_FILE)
+  if told is None and (workdir / FORMAT_FILE).exists():
+    records.set_aside(workdir / FORMAT_FILE, 'damaged')
+  run = run or secrets.token_hex(8)
+  records.write(workdir / CONFIG_FILE, 'config', run, config, indent=2)
+  records.write(workdir / FORMAT_FILE, 'format', run, {
+      'format': STATE_FORMAT, 'version': dasm_jax.__version__,
+      'config': fingerprint(config, free)})
+  return run
 
 
 def check_config(workdir, config, free=()):
-  """Raises `UserError` if `workdir` is of another `config`, see `claim`."""
-  path = pathlib.Path(workdir) / 'config.json'
-  if path.exists():
-    try:
-      there = _flat(json.loads(path.read_text()))
-    except (ValueError, OSError) as error:
-      raise UserError(
-          f'{path} is not readable as JSON; mend or delete it, or choose '
-          'another --workdir') from error
-    # Through JSON, like the file: tuples become lists. The dots below keep a
-    # free `run` from freeing `runner` as well.
-    here = _flat(json.loads(json.dumps(config)))
-    names = [
-        name for name in sorted(there | here)
-        if there.get(name) != here.get(name)
-        and not any(f'{name}.'.startswith(f'{entry}.') for entry in free)]
-    if names:
-      listed = ', '.join(
-          f'{name} ({_shorten(there, name)} there, {_shorten(here, name)} here)'
-          for name in names[:5])
-      more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-      # Nothing has to be distilled again for another evaluation.
-      hint = f', or measure its set by dasm_jax.evaluate --set={workdir}' * (
-          all(name.startswith('eval.') for name in names))
-      raise UserError(
-          f'--workdir {str(workdir)!r} holds a run of another configuration: '
-          f'{listed}{more}; choose another --workdir or delete this one{hint}')
+  """Raises `UserError` if `workdir` is of another `config`, see `claim`.
 
-
-# ---- Files written at once
-
-
-def write_text(path, text):
-  """Writes a file all at once: a reader sees the old text or the new one.
-
-  path: of this machine, or of a bucket, whose objects change at once anyway.
-
-  Raises `UserError` if the disk is full or may not be written to.
+  Returns:
+    The name of its run; None if it has none yet, or one of an earlier version.
   """
-  if paths.is_remote(path):
-    with paths.remote_access(path):
-      paths.to_path(path).write_text(text)
-    return
-  path = pathlib.Path(path)
-  aside = path.with_name(f'.{path.name}.tmp')
-  try:
-    with aside.open('w', encoding='utf-8') as file:
-      file.write(text)
-      # On the disk before it is renamed: a crash of the machine could leave an
-      # empty file under the name otherwise.
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(aside, path)
-  except OSError as error:
-    aside.unlink(missing_ok=True)
+  workdir = pathlib.Path(workdir)
+  there, problem = _read_config(workdir)
+  if problem:
+    return _run_without_config(workdir, problem, config, free)
+  _check_same(workdir, there, config, free)
+  mine, (_, owner) = records.owner_of(there), _read_format(workdir)
+  if None not in (mine, owner) and mine != owner:
     raise UserError(
-        f'cannot write {str(path)!r}: {error.strerror}; make room or choose '
-        'another --workdir') from error
+        f'{CONFIG_FILE} and {FORMAT_FILE} in --workdir {str(workdir)!r} are of '
+        'two runs; delete the one that is not of the rest, or choose another '
+        '--workdir')
+  return owner or mine
 
 
-def last_seconds(path):
-  """What the last whole row of a metrics.jsonl says of `seconds`, or 0."""
-  # A kill may have cut the last line: the one before counts then.
+def _run_without_config(workdir, problem, config, free):
+  """The name of a run whose config.json is missing or damaged, or None."""
+  told, owner = _read_format(workdir)
+  if owner is None:
+    files = sorted(path.name for name in RUN_FILES
+                   for path in workdir.glob(name))
+    if problem == MISSING and not files and told is None:
+      return None
+    raise UserError(
+        f'--workdir {str(workdir)!r} holds {", ".join(files[:3]) or "a run"}, '
+        f'but its {CONFIG_FILE} is {problem} and no {FORMAT_FILE} tells of '
+        'which run that is; choose another --workdir or delete this one')
+  if told.get('config') not in (None, fingerprint(config, free)):
+    raise UserError(
+        f'--workdir {str(workdir)!r} holds a run of another configuration, '
+        f'whose {CONFIG_FILE} is {problem}; choose another --workdir or delete '
+        'this one')
+  return owner
+
+
+MISSING = 'missing'
+
+
+def _read_config(workdir):
+  """`(what config.json holds, why it says nothing)`; one of them is None."""
+  path = workdir / CONFIG_FILE
   try:
-    lines = pathlib.Path(path).read_bytes().splitlines()
-  except OSError:
-    return 0.0
-  for line in reversed(lines):
-    try:
-      return float(json.loads(line)['seconds'])
-    except (ValueError, KeyError, TypeError):
-      continue
-  return 0.0
+    there = records.load(path, 'config', None)
+  except records.Damaged as error:
+    return None, str(error)
+  if there is None:
+    return None, MISSING
+  # With its seal, which tells whose it is.
+  return records.parse(path.read_bytes()), None
+
+
+def _read_format(workdir):
+  """`(what format.json holds, the name of the run)`; None for each unknown."""
+  path = workdir / FORMAT_FILE
+  try:
+    told = records.load(path, 'format', None, lambda told: (
+        told['format'], told['version']))
+    owner = told and records.owner_of(records.parse(path.read_bytes()))
+  except records.Damaged:
+    return None, None
+  return told, owner
+
+
+def _check_same(workdir, there, config, free):
+  """Raises `UserError` naming the entries that differ."""
+  # Through JSON, like the file: tuples become lists. The dots below keep a
+  # free `run` from freeing `runner` as well.
+  there = _flat({name: value for name, value in there.items()
+                 if name != records.FIELD})
+  here = _flat(json.loads(json.dumps(config)))
+  names = [
+      name for name in sorted(there | here)
+      if there.get(name) != here.get(name)
+      and not any(f'{name}.'.startswith(f'{entry}.') for entry in free)]
+  if names:
+    listed = ', '.join(
+        f'{name} ({_shorten(there, name)} there, {_shorten(here, name)} here)'
+        for name in names[:5])
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    # Nothing has to be distilled again for another evaluation.
+    hint = f', or measure its set by dasm_jax.evaluate --set={workdir}' * (
+        all(name.startswith('eval.') for name in names))
+    raise UserError(
+        f'--workdir {str(workdir)!r} holds a run of another configuration: '
+        f'{listed}{more}; choose another --workdir or delete this one{hint}')
 
 
 def _flat(tree, prefix=''):
@@ -223,14 +265,17 @@ class Workdir:
 
   name: what the user calls it. path: where the run works. home: what it locks.
   experts: where its experts are, unless the settings say where: beside it, so
-  that runs share them. pull: the first process calls it once home is locked.
-  push: it calls it after a change; `sync` is for all to call at the same place.
+  that runs share them. run: the name of the run, which its files carry; None
+  before `check`, and of earlier versions.
+  pull: the first process calls it once home is locked. push: it calls it after
+  a change; `sync` is for all to call at the same place.
   """
 
   def __init__(self, path, name=None):
     self.name = str(name or path)
     self.path = self.home = pathlib.Path(path)
     self.experts = self.path.parent / 'experts'
+    self.run = None
 
   def __str__(self):
     return self.name
@@ -245,38 +290,30 @@ class Workdir:
     """`push` by the first process; all call it."""
     processes.on_leader(self.push)
 
-  def read_json(self, name):
-    """What `write_json` has left there, a dict; {} if nothing; all call it."""
+  def read_json(self, name, check=None):
+    """What `write_json` has left there, a dict; {} if nothing; all call it.
+
+    check: see `records.load`.
+    """
     def read():
-      try:
-        return dict(json.loads((self.path / name).read_text()))
-      except (OSError, ValueError, TypeError):
-        return {}
-    return processes.on_leader(read)
+      return records.read(self.path / name, name, self.run, check)
+    return processes.on_leader(read) or {}
 
   def write_json(self, name, value):
     """Writes a dict to a file there; all call it."""
     def write():
-      write_text(self.path / name, json.dumps(value))
+      records.write(self.path / name, name, self.run, value)
       self.push()
     processes.on_leader(write)
 
   def check(self, settings, free=()):
     """Raises `UserError` if it is of other settings; all call it."""
-    processes.on_leader(lambda: check_config(self.path, settings, free))
+    self.run = processes.on_leader(
+        lambda: check_config(self.path, settings, free))
 
   def claim(self, settings, free=()):
-    """Makes it that of these settings, see `claim`; all call it.
-
-    Raises:
-      UserError: its checkpoints are those of another version.
-    """
-    def do():
-      check_format(self.path)
-      claim(self.path, settings, free)
-      write_text(self.path / FORMAT_FILE, json.dumps(
-          {'format': STATE_FORMAT, 'version': dasm_jax.__version__}) + '\n')
-    processes.on_leader(do)
+    """Makes it that of these settings, see `claim`; all call it."""
+    self.run = processes.on_leader(lambda: claim(self.path, settings, free))
 
 
 class MirroredWorkdir(Workdir):

@@ -4,6 +4,8 @@ A folder holds `buffer.json`, which says what the experts are, and a file for
 each, `expert_0007.bin`: `[epochs + 1, parameters]`, row t after epoch t, as
 little-endian float32 or bfloat16. A file has its name only once it is whole;
 before, it ends in `.part`. Where only the last row counts, it is the only one.
+`expert_0007.sums` has a checksum of each row, little-endian uint32; stores of
+earlier versions have none.
 """
 
 import contextlib
@@ -11,18 +13,19 @@ import json
 import os
 import pathlib
 import shutil
+import zlib
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.runtime import text
-from dasm_jax.runtime.workdir import write_text
+from dasm_jax.runtime import records, text
 
 # Little-endian by name: the files may be read on another machine.
 DTYPES = {'float32': np.dtype('<f4'),
           'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+SUM = np.dtype('<u4')
 DISK_MARGIN = 64 * 2 ** 20  # bytes that a buffer leaves free on its disk
 
 
@@ -53,15 +56,21 @@ class ExpertStore(NamedTuple):
     """The file of one that is in training."""
     return self.path(expert).with_suffix('.part')
 
+  def sums(self, expert):
+    """The file of the checksums of its rows."""
+    return self.path(expert).with_suffix('.sums')
+
   def begun(self, expert):
     """How many epochs of one in training, row 0 included, are written."""
     try:
-      size = self.part(expert).stat().st_size
+      size, sums = (path(expert).stat().st_size
+                    for path in (self.part, self.sums))
     except FileNotFoundError:
       return 0
     # Where the last row is the only one, none before it can be missing.
-    return self.epochs if self.last else (
-        size // (self.size * DTYPES[self.dtype].itemsize))
+    return self.epochs if self.last else min(
+        size // (self.size * DTYPES[self.dtype].itemsize),
+        sums // SUM.itemsize)
 
   def missing(self):
     """The experts that are not there yet."""
@@ -101,18 +110,21 @@ def claim_store(folder, about, number, epochs, size, dtype='float32',
   if not path.exists():
     with _write_errors(folder):
       folder.mkdir(parents=True, exist_ok=True)
-      write_text(path, json.dumps({**about, 'epochs': epochs}, indent=2) + '\n')
+      records.write(path, 'experts', '', {**about, 'epochs': epochs}, indent=2)
   return buffer
 
 
 def _check_same(path, about, epochs):
   """The number of epochs that are stored, if all else is as asked."""
+  # Those of earlier versions have no seal. Nothing is set aside: experts may
+  # have taken days, and other runs use them.
   try:
-    there = json.loads(path.read_text())
-    stored = int(there.pop('epochs'))
-  except (OSError, ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{str(path)!r} does not describe experts ({error}); give '
-                    'another --config.experts.dir') from None
+    there = records.load(path, 'experts', None,
+                         lambda there: int(there['epochs']))
+  except records.Damaged as error:
+    raise UserError(f'{str(path)!r} does not describe experts: it is {error}; '
+                    'give another --config.experts.dir') from None
+  stored = int(there.pop('epochs'))
   # Epochs are compared by themselves: more than are asked for will do.
   differ = [f'{name} {there.get(name)!r}, not {about.get(name)!r}'
             for name in sorted({*there, *about})
@@ -180,11 +192,11 @@ class ExpertWriter:
     self._part, self._before = buffer.part(expert), buffer.epochs - begun
     # Rows after those that stay are cut off: training goes on from a state that
     # is older than they are, and writes them again.
+    kept = 0 if buffer.last else begun
     with _write_errors(buffer.folder):
-      self._file = self._part.open('r+b' if begun else 'wb')
-      self._file.truncate(0 if buffer.last else (
-          begun * buffer.size * DTYPES[buffer.dtype].itemsize))
-      self._file.seek(0, os.SEEK_END)
+      self._file = _opened_at(
+          self._part, kept * buffer.size * DTYPES[buffer.dtype].itemsize)
+      self._sums = _opened_at(buffer.sums(expert), kept * SUM.itemsize)
 
   def add(self, row):
     """Adds the weights `[size]` after the next epoch (first: at the start)."""
@@ -192,27 +204,39 @@ class ExpertWriter:
     self._before -= 1
     if self._buffer.last and self._before >= 0:
       return
-    row = np.asarray(row).astype(DTYPES[self._buffer.dtype])
+    row = np.asarray(row).astype(DTYPES[self._buffer.dtype]).tobytes()
     with _write_errors(self._buffer.folder):
-      self._file.write(row.tobytes())
+      self._file.write(row)
+      self._sums.write(np.array(zlib.crc32(row), SUM).tobytes())
 
   def flush(self):
     """Makes durable what was added."""
     with _write_errors(self._buffer.folder):
-      self._file.flush()
-      os.fsync(self._file.fileno())
+      for file in self._file, self._sums:
+        file.flush()
+        os.fsync(file.fileno())
 
   def finish(self):
     """Makes the file durable and gives it its name."""
     self.flush()
     with _write_errors(self._buffer.folder):
+      self._sums.close()
       self._file.close()
       os.replace(self._part, self._path)
 
   def close(self):
     """Leaves an expert that is not finished as it is."""
-    with contextlib.suppress(OSError):
-      self._file.close()
+    for file in self._file, self._sums:
+      with contextlib.suppress(OSError):
+        file.close()
+
+
+def _opened_at(path, size):
+  """A file to add to, of which that many bytes stay."""
+  file = path.open('r+b' if size else 'wb')
+  file.truncate(size)
+  file.seek(0, os.SEEK_END)
+  return file
 
 
 def read_rows(buffer, experts, epochs):
@@ -221,7 +245,7 @@ def read_rows(buffer, experts, epochs):
   Only these rows are read from the disk.
 
   Raises:
-    UserError: a file that is missing or cut short by now.
+    UserError: a file that is missing, damaged or cut short by now.
   """
   # A store may be many times as large as memory: a row is found by its place.
   out = np.empty((len(experts), buffer.size), np.float32)
@@ -230,14 +254,32 @@ def read_rows(buffer, experts, epochs):
   for i, (expert, epoch) in enumerate(zip(experts, epochs, strict=True)):
     path = buffer.path(expert)
     try:
+      at = 0 if buffer.last else int(epoch)
       with path.open('rb') as file:
-        file.seek(0 if buffer.last else int(epoch) * width)
-        row = np.frombuffer(file.read(width), dtype)
+        file.seek(at * width)
+        data = file.read(width)
+      row, total = np.frombuffer(data, dtype), _sum_of(buffer, expert, at)
     except (OSError, ValueError) as error:
       raise UserError(f'cannot read the expert {str(path)!r}: {error}; start '
                       'again, and it will be trained again') from None
     if len(row) != buffer.size:
       raise UserError(f'{str(path)!r} ends before epoch {epoch}; delete it, '
                       'and this expert will be trained again')
+    if total not in (None, zlib.crc32(data)):
+      raise UserError(f'{str(path)!r} is damaged at epoch {epoch}, or not of '
+                      f'{buffer.sums(expert).name}; delete it, and this expert '
+                      'will be trained again')
     out[i] = row
   return out
+
+
+def _sum_of(buffer, expert, row):
+  """The checksum of a row; None where none were kept."""
+  try:
+    with buffer.sums(expert).open('rb') as file:
+      file.seek(row * SUM.itemsize)
+      return int(np.frombuffer(file.read(SUM.itemsize), SUM)[0])
+  except FileNotFoundError:
+    return None
+  except IndexError:  # cut short
+    return -1

@@ -199,7 +199,7 @@ def open_experts(experiment, c, home, data, log, keeper):
               f'{text.size(len(missing) * store.bytes)} in {store.folder}')
     # Beside them, as other runs may go on with them.
     _train_missing(experiment, c, store, missing, data, log, keeper._replace(
-        folder=folder / 'unfinished', of=digest.hexdigest()))
+        folder=folder / 'unfinished', of=digest.hexdigest(), owner=''))
   return store
 
 

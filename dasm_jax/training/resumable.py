@@ -23,6 +23,7 @@ class Keeper(NamedTuple):
   folder: where. of: a text that tells what trains them: others are not taken
   up. seconds: between two times, at least. stopping: of the run. push: called
   after each. say: called with a line about networks that are gone on with.
+  owner: of which run they are, in words; '' if of any.
   """
   folder: pathlib.Path
   of: str
@@ -30,6 +31,7 @@ class Keeper(NamedTuple):
   stopping: StopFlag
   push: Callable
   say: Callable = lambda text: None
+  owner: str = ''
 
 
 class Group(NamedTuple):
@@ -113,8 +115,8 @@ def resumable(keeper, group, before=lambda: None):
     opened = []
     def checkpoints():
       if not opened:
-        opened.append(held.enter_context(
-            checkpoint.open_checkpoints(path, keeper.of)))
+        opened.append(held.enter_context(checkpoint.open_checkpoints(
+            path, keeper.of, _owner(keeper, group))))
       return opened[0]
     there = processes.on_leader(lambda: _keep_only(keeper.folder, path))
     found = checkpoints().latest(group.shapes(count)) if there else None
@@ -165,6 +167,12 @@ class _SaveClock:
     # Large states on slow disks are kept less often.
     spent = time.time() - self._at
     self._at, self._wait = time.time(), max(self._seconds, spent / SAVE_SHARE)
+
+
+def _owner(keeper, group):
+  """Whose checkpoints those of a group are, see `open_checkpoints`."""
+  first, last = group.numbers[0], group.numbers[-1]
+  return f'{keeper.owner} {group.what} networks {first} to {last}'.strip()
 
 
 def _group_path(keeper, group):

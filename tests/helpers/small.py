@@ -10,7 +10,7 @@ import kill
 
 from dasm_jax import config
 from dasm_jax.distill import run, setup
-from dasm_jax.runtime import logging, preemption, timing
+from dasm_jax.runtime import logging, preemption, records, timing
 from dasm_jax.runtime import workdir as workdirs
 
 # Networks and images that compile quickly, where it is the walk that is tested.
@@ -26,8 +26,11 @@ def measured(workdir, networks=2):
     The workdir.
   """
   workdir.mkdir(parents=True, exist_ok=True)
-  (workdir / run.ACCURACIES).write_text(json.dumps(
-      {'synthetic': [1.] * networks, 'random': [0.] * networks}))
+  # A run that has a name, but no configuration yet.
+  records.write(workdir / workdirs.FORMAT_FILE, 'format', 'named', {
+      'format': workdirs.STATE_FORMAT, 'version': '', 'config': None})
+  records.write(workdir / run.ACCURACIES, run.ACCURACIES, 'named', {
+      'synthetic': [1.] * networks, 'random': [0.] * networks})
   return workdir
 
 
@@ -92,6 +95,8 @@ def started(c, workdir, images=None, stopping=None):
     meter = held.enter_context(timing.measure_costs())
     experiment = setup.build(c)
     held.callback(experiment.close)
+    home.claim(settings, run.FREE_ENTRIES)
+    log.own(home.run)
     yield setup.start(
         experiment, home, log, stopping or preemption.StopFlag(), meter,
         workdirs.fingerprint(settings, run.FREE_ENTRIES),

@@ -49,8 +49,7 @@ def test_lock_where_nothing_can_be_made(tmp_path):
 def test_claim(tmp_path):
   config = {'ipc': 1, 'model': {'name': 'convnet', 'widths': (8, 8)},
             'devices': {'n': 1}, 'nan': float('nan'), 'empty': {}}
-  workdirs.claim(tmp_path, config)
-  workdirs.claim(tmp_path, config)
+  assert workdirs.claim(tmp_path, config) == workdirs.claim(tmp_path, config)
   other = config | {'devices': {'n': 8}, 'devices_too': 1, 'ipc': 10,
                     'model': {'name': 'x' * 99, 'widths': (8,)}}
   with pytest.raises(UserError) as error:
@@ -66,12 +65,75 @@ def test_claim(tmp_path):
   workdirs.claim(tmp_path, config | {'devices': {'n': 8}}, ('devices',))
   assert json.loads((tmp_path / 'config.json').read_text())['devices'] == {
       'n': 8}
-  assert [path.name for path in tmp_path.iterdir()] == ['config.json']
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+      'config.json', 'format.json']
 
 
-def test_claim_of_a_broken_file(tmp_path):
-  (tmp_path / 'config.json').write_text('{"a": ')
-  with pytest.raises(UserError, match='not readable as JSON; mend or delete'):
-    workdirs.claim(tmp_path, {})
-  with pytest.raises(UserError, match='cannot write'):
-    workdirs.write_text(tmp_path / 'no' / 'where', '')
+CONFIG = {'seed': 0, 'run': {'chunk': 1}}
+
+
+def folder(path):
+  path.unlink()
+  path.mkdir()
+
+
+FAULTS = {
+    'gone': lambda path: path.unlink(), 'folder': folder,
+    'empty': lambda path: path.write_text(''),
+    'cut': lambda path: path.write_text(path.read_text()[:-9]),
+    'list': lambda path: path.write_text('[1]'),
+    'deep': lambda path: path.write_text('[' * 10 ** 5),
+    'flip': lambda path: path.write_text(path.read_text().replace('0', '1')),
+    'text': lambda path: path.write_bytes(bytes(range(256)))}
+
+
+@pytest.mark.parametrize('name', ['config.json', 'format.json'])
+@pytest.mark.parametrize('fault', FAULTS)
+def test_one_of_two_files_tells_whose_a_workdir_is(fault, name, tmp_path,
+                                                   caplog):
+  run = workdirs.claim(tmp_path, CONFIG, ('run',))
+  (tmp_path / 'results.json').write_text('{}')
+  FAULTS[fault](tmp_path / name)
+  with pytest.raises(UserError, match='another configuration'):
+    workdirs.claim(tmp_path, CONFIG | {'seed': 1}, ('run',))
+  assert workdirs.check_config(tmp_path, CONFIG, ('run',)) == run
+  assert not caplog.records
+  again = CONFIG | {'run': {'chunk': 2}}
+  assert workdirs.claim(tmp_path, again, ('run',)) == run
+  assert len(caplog.records) == ((fault, name) != ('gone', 'format.json'))
+  caplog.clear()
+  assert workdirs.claim(tmp_path, again, ('run',)) == run
+  assert not caplog.records
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_a_workdir_of_nobody_knows_whom_is_refused(fault, tmp_path):
+  workdirs.claim(tmp_path, CONFIG)
+  (tmp_path / 'segment_1').mkdir()
+  for name in 'config.json', 'format.json':
+    FAULTS[fault](tmp_path / name)
+  for seed in 0, 1:
+    with pytest.raises(UserError, match='segment_1.*config.json is .*choose '
+                       'another --workdir'):
+      workdirs.claim(tmp_path, CONFIG | {'seed': seed})
+
+
+def test_files_of_two_runs_are_refused(tmp_path):
+  for name in 'one', 'two':
+    (tmp_path / name).mkdir()
+  assert workdirs.claim(tmp_path / 'one', CONFIG) != workdirs.claim(
+      tmp_path / 'two', CONFIG)
+  (tmp_path / 'one' / 'config.json').replace(tmp_path / 'two' / 'config.json')
+  with pytest.raises(UserError, match='are of two runs; delete the one'):
+    workdirs.claim(tmp_path / 'two', CONFIG)
+
+
+@pytest.mark.parametrize('told, version', [
+    (None, '0.1'), ('{"format": 2, "version": "0.2"}', '0.2')])
+def test_a_workdir_of_an_earlier_version(told, version, tmp_path):
+  (tmp_path / 'config.json').write_text(json.dumps(CONFIG))
+  if told:
+    (tmp_path / 'format.json').write_text(told)
+  assert workdirs.check_config(tmp_path, CONFIG) is None
+  with pytest.raises(UserError, match=f'of dasm_jax {version}, whose checkpo'):
+    workdirs.claim(tmp_path, CONFIG)

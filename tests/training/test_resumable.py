@@ -84,7 +84,7 @@ def test_damage_begins_anew(tmp_path, caplog):
     if path.is_file() and path.stat().st_size > 100:
       path.write_bytes(b'?' * path.stat().st_size)
   assert found(tmp_path, [0, 1]) == ([0, 1], None)
-  assert 'is damaged' in caplog.text and 'starting again' in caplog.text
+  assert 'cannot be used' in caplog.text and 'starting again' in caplog.text
 
 
 def test_kept_now_and_then(tmp_path, monkeypatch):
