@@ -139,6 +139,7 @@ def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(tmp_path, capsys):
   stopping = StopAfter(1 + 3 + 2 + 2)
   with small.started(c, stopped, three_batches) as made, logging.RunLog(
       stopped, shown, lambda: next(clock)) as log:
+    log.own(made.home.run)
     with pytest.raises(preemption.Stopped, match=(
         r'saved segment 1, step 2, batch 6 of 7 of a warm-up')):
       run.distill(made._replace(log=log, stopping=stopping))
