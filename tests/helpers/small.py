@@ -29,9 +29,16 @@ def measured(workdir, networks=2):
   # A run that has a name, but no configuration yet.
   records.write(workdir / workdirs.FORMAT_FILE, 'format', 'named', {
       'format': workdirs.STATE_FORMAT, 'version': '', 'config': None})
-  records.write(workdir / run.ACCURACIES, run.ACCURACIES, 'named', {
-      'synthetic': [1.] * networks, 'random': [0.] * networks})
+  keep_accuracies(
+      workdir, {'synthetic': [1.] * networks, 'random': [0.] * networks})
   return workdir
+
+
+def keep_accuracies(workdir, accuracies):
+  """Writes what a run keeps of the networks that it has evaluated."""
+  told = json.loads((workdir / workdirs.FORMAT_FILE).read_text())
+  records.write(workdir / run.ACCURACIES, run.ACCURACIES,
+                records.owner_of(told), accuracies)
 
 
 def rows_of(workdir):
