@@ -10,13 +10,13 @@ Its layers are taken in their order: the k-th convolution of the file is the
 k-th of the network, and so are norms and linear layers.
 """
 
-import os
 import re
 
 import jax
 import numpy as np
 
 from dasm_jax.errors import UserError
+from dasm_jax.runtime import records
 from dasm_jax.types import Variables
 
 # Of a layer in PyTorch: what kind it is by the dimensions of its weight.
@@ -25,13 +25,11 @@ COUNTERS = 'num_batches_tracked'  # of its batch norm; here nothing asks it
 
 
 def save(path, variables):
-  """Writes `Variables`; a file that is there is replaced as a whole."""
+  """Writes `Variables`, all at once; `UserError` if the disk refuses."""
   arrays = {_name(keys): np.asarray(value) for keys, value in
             jax.tree_util.tree_flatten_with_path(variables._asdict())[0]}
-  part = f'{path}.part'
-  with open(part, 'wb') as file:
+  with records.replacing(path) as file:
     np.savez(file, **arrays)
-  os.replace(part, path)
 
 
 def load(path, network, shape):

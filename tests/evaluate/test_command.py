@@ -292,7 +292,7 @@ def test_recipes_of_another_length(workdir):
   assert subjects.recipe_for(set_) == set_.recipe
   assert subjects.recipe_for(set_, 6) == set_.recipe  # its own length
   assert subjects.recipe_for(set_, 40) == recipes.dc_recipe(
-      40, strategy='color_crop_cutout_flip_scale_rotate')
+      40, strategy='color_crop_cutout_flip_scale_rotate', mode='dsa')
   other = set_._replace(recipe=set_.recipe._replace(mode='mtt'))
   assert subjects.recipe_for(other, 40).mode == 'mtt'
 
