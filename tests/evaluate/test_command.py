@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -152,6 +153,49 @@ def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):
                 for name in ('straight', 'rows'))
   assert len(other) == 4 and len(one) == 2
   assert one == other[2:] and [row['set'] for row in one] == ['dsa', 'random']
+
+
+def test_a_read_only_folder_is_found_out_before_the_work(workdir, tmp_path,
+                                                         capsys):
+  shutil.copy(workdir / 'synthetic.npz', tmp_path / 'set.npz')
+  tmp_path.chmod(0o555)
+  try:
+    calls = Untrained()
+    command = [f'--set={tmp_path / "set.npz"}', '--networks=1']
+    assert __main__.main(command, calls) == 2 and not calls
+    said = capsys.readouterr()
+    assert '--out=FILE.json' in said.err and said.err.count('\n') == 1
+    assert 'dsa on digits' not in said.out  # before data are read
+    tmp_path.chmod(0o755)
+    assert __main__.main(command, calls) == 0 and len(calls) == 2
+    # What is there is shown all the same; only what is new is refused.
+    tmp_path.chmod(0o555)
+    assert __main__.main(command, calls) == 0 and len(calls) == 2
+    capsys.readouterr()
+    assert __main__.main([*command, '--seed=1'], calls) == 2
+    assert '--out=FILE.json' in capsys.readouterr().err and len(calls) == 2
+  finally:
+    tmp_path.chmod(0o755)
+
+
+def test_rows_that_somebody_has_changed_are_measured_again(workdir, tmp_path,
+                                                           caplog):
+  out, calls = tmp_path / 'rows.json', Untrained()
+  command = [f'--set={workdir}', f'--out={out}', '--networks=1']
+  assert __main__.main(command, calls) == 0 and len(calls) == 2
+  tree = json.loads(out.read_text())
+  tree['rows'][0]['networks'] = [.99]
+  # One of an earlier version has no seal.
+  del tree['rows'][1]['record']
+  out.write_text(json.dumps(tree))
+  assert __main__.main(command, calls) == 0 and len(calls) == 3
+  assert 'not what its digest says: it is measured again' in caplog.text
+  assert [row['networks'] for row in rows_of(out)] == [[.02], [.03]]
+  del tree['rows'][0]['record']
+  tree['rows'][0] |= {'mean': 7.5, 'networks': [7.5]}
+  out.write_text(json.dumps(tree))
+  assert __main__.main(command, calls) == 0 and len(calls) == 4
+  assert 'accuracies that cannot be' in caplog.text
 
 
 def test_rows_are_kept_and_not_made_twice(workdir, tmp_path, capsys):

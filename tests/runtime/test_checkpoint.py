@@ -155,6 +155,56 @@ def test_all_damaged_starts_again(tmp_path, caplog):
   assert _read(directory)[0] == 1
 
 
+def test_notes_come_back_with_what_they_are_of(tmp_path):
+  state = {'x': jnp.zeros(3)}
+  with checkpoint.open_checkpoints(tmp_path / 'c', 'f') as checkpoints:
+    assert checkpoints.latest(state) is None and checkpoints.notes() == {}
+    checkpoints.save(1, state, {'means': {'loss': .1}})
+    checkpoints.save(2, state)
+    assert checkpoints.latest(state)[0] == 2 and checkpoints.notes() == {}
+  (tmp_path / 'c' / '2' / 'meta' / 'metadata').write_text('[]')
+  with checkpoint.open_checkpoints(tmp_path / 'c', 'f') as checkpoints:
+    assert checkpoints.latest(state)[0] == 1
+    assert checkpoints.notes() == {'means': {'loss': .1}}
+
+
+def test_those_of_another_owner_are_set_aside(tmp_path, caplog):
+  """Alike in all else, and one of ours before it."""
+  for owner, step in (('run a, segment 1', 1), ('run a, segment 2', 2)):
+    with checkpoint.open_checkpoints(tmp_path, 'f', owner) as checkpoints:
+      checkpoints.save(step, _big(step))
+  with checkpoint.open_checkpoints(tmp_path, 'f', 'run a, segment 1') as mine:
+    assert mine.latest(_big(0))[0] == 1
+    [line] = caplog.messages
+    assert 'it is of run a, segment 2' in line and 'from step 1' in line
+    mine.save(2, _big(2))
+  assert (tmp_path / 'damaged' / '2').is_dir()
+
+
+def test_no_class_that_a_checkpoint_names_is_imported(tmp_path, monkeypatch):
+  (tmp_path / 'harmful.py').write_text(
+      f'open({str(tmp_path / "harm")!r}, "w").close()')
+  monkeypatch.syspath_prepend(str(tmp_path))
+  _saved(tmp_path / 'c', steps=(3,))
+  names = [tmp_path / 'c' / '3' / '_CHECKPOINT_METADATA',
+           *(tmp_path / 'c' / '3').glob('*/_METADATA')]
+  for path in names:
+    text = path.read_text()
+    path.write_text(re.sub(r'"orbax\.[^"]*"|"np\.ndarray"|"jax\.Array"',
+                           '"harmful.Handler"', text))
+    assert path.read_text() != text
+  _read(tmp_path / 'c')
+  assert not (tmp_path / 'harm').exists()
+
+
+def test_a_file_where_the_damaged_ones_go(tmp_path):
+  _saved(tmp_path / 'c', steps=(2, 3))
+  _flip(_data(tmp_path / 'c', 3))
+  (tmp_path / 'c' / 'damaged').write_text('')
+  with pytest.raises(UserError, match='damaged/3.*move away what is there'):
+    _read(tmp_path / 'c')
+
+
 def test_another_configuration(tmp_path):
   _saved(tmp_path / 'c')
   with pytest.raises(UserError, match=r'step 3 .*another config.*\(f there'):

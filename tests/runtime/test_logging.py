@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import logging, text
+from dasm_jax.runtime import logging, records, text
 
 pytestmark = pytest.mark.filterwarnings('error')
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -170,6 +170,68 @@ def test_rewind_leaves_what_a_straight_run_leaves(tmp_path):
       log.scalars(*points[total], {'x': total}, total)
   assert _rows(killed) == _rows(straight)
   assert not [p for p in killed.iterdir() if 'tmp' in p.name]
+
+
+@pytest.mark.parametrize('damage, lost', [
+    (lambda lines: lines[:2] + [lines[2][:20]], 1),  # cut within a line
+    (lambda lines: [lines[0][:9], *lines[1:]], 1),  # that line alone is lost
+    (lambda lines: [lines[0].replace('1.0', '1.5'), *lines[1:]], 1),
+    (lambda lines: [], 3), (lambda lines: lines[1:] + lines[:1], 0),
+    (lambda lines: lines + lines, 0), (lambda lines: ['{}', '7'] + lines, 0)])
+def test_rows_that_are_lost_are_told_of(damage, lost, tmp_path, caplog):
+  path, points = tmp_path / 'metrics.jsonl', [(1, 1), (1, 2), (2, 1)]
+  with logging.RunLog(tmp_path, io.StringIO()) as log:
+    for number, at in enumerate(points):
+      log.scalars(*at, {'x': number + 1}, number)
+    assert [log.rows(*at) for at in points] == [1, 2, 3]
+  whole = path.read_text().splitlines()
+  path.write_text(''.join(f'{line}\n' for line in damage(whole)))
+  log = logging.RunLog(tmp_path, io.StringIO())
+  log.own('')
+  for segment, rows in ((1, 2), (2, 3)):
+    log.rewind(segment, 2, rows=rows)
+  left = path.read_text().splitlines()
+  assert len(left) == 3 - lost and set(left) <= set(whole)
+  assert left == sorted(left, key=whole.index)
+  if lost:
+    assert f'lacks {lost} of the 3 rows' in caplog.messages[-1] or (
+        f'lacks {lost} of the 2 rows' in caplog.messages[-1])
+  else:
+    assert not caplog.messages
+
+
+def test_what_another_run_has_left_does_not_count(tmp_path, caplog):
+  for run in 'one', 'two':
+    with logging.RunLog(tmp_path, io.StringIO(), lambda: 7.) as log:
+      log.own(run)
+      log.scalars(1, 1, {'x': 1.}, 1)
+      assert log.rows(1, 1) == 1
+  assert 'clock.json is of another run' in caplog.text
+  log.rewind(1, 1, rows=1)
+  [row] = _rows(tmp_path)
+  assert row['x'] == 1 and len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize('seconds', ['1e400', '-1', '"x"', 'null', 'NaN'])
+def test_a_clock_that_cannot_be(seconds, tmp_path, caplog):
+  log = logging.RunLog(tmp_path, io.StringIO(), lambda: 7.)
+  records.write(tmp_path / 'clock.json', 'clock.json', '',
+                {'seconds': json.loads(seconds)})
+  log.own('')
+  assert log.seconds == 0 and 'clock.json is' in caplog.text
+
+
+def test_folders_and_files_in_the_place_of_each_other(tmp_path, caplog):
+  (tmp_path / 'metrics.jsonl').mkdir()
+  (tmp_path / 'events').write_text('')
+  log = logging.RunLog(tmp_path, io.StringIO())
+  log.own('')
+  assert 'metrics.jsonl is a folder: set aside' in caplog.text
+  with pytest.raises(UserError, match='events.*move away what is there'):
+    log.scalars(1, 1, {'x': 1.}, 1)
+  (tmp_path / 'log.txt').mkdir()
+  with pytest.raises(UserError, match='log.txt.*move away what is there'):
+    log.say('x')
 
 
 def test_rewind_to_the_start_and_of_nothing(tmp_path):

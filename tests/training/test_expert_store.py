@@ -119,9 +119,35 @@ def test_damage(tmp_path):
   with pytest.raises(UserError, match='cannot read the expert'):
     expert_store.read_rows(buffer, [1], [0])
   assert claim(tmp_path).missing() == [1]
-  (tmp_path / 'buffer.json').write_text('{')
-  with pytest.raises(UserError, match='does not describe experts'):
-    claim(tmp_path)
+  about = (tmp_path / 'buffer.json').read_text()
+  for text in ('{', '[]', '"x"', '{"epochs": 1e400}', '[' * 10 ** 5,
+               about.replace('digits', 'digitz')):
+    (tmp_path / 'buffer.json').write_text(text)
+    with pytest.raises(UserError, match='does not describe experts'):
+      claim(tmp_path)
+
+
+def test_weights_that_somebody_has_changed(tmp_path):
+  """A flipped bit, another run's expert, and one of an earlier version."""
+  buffer = claim(tmp_path)
+  fill(buffer)
+  one, other = map(buffer.path, (0, 1))
+  whole = one.read_bytes()
+  one.write_bytes(whole[:25] + bytes([whole[25] ^ 1]) + whole[26:])
+  with pytest.raises(UserError, match=r'expert_0000.bin.* damaged at epoch 1'):
+    expert_store.read_rows(buffer, [0], [1])
+  assert expert_store.read_rows(buffer, [0], [2]) == pytest.approx(2)
+  one.write_bytes(other.read_bytes())
+  with pytest.raises(UserError, match='delete it, and this expert will be'):
+    expert_store.read_rows(buffer, [0], [2])
+  buffer.sums(0).write_bytes(buffer.sums(0).read_bytes()[:3])
+  with pytest.raises(UserError, match='damaged at epoch 2'):
+    expert_store.read_rows(buffer, [0], [2])
+  buffer.sums(0).unlink()
+  assert expert_store.read_rows(buffer, [0], [2]) == pytest.approx(102)
+  one.unlink()
+  fill(buffer)
+  assert expert_store.read_rows(buffer, [0], [2]) == pytest.approx(2)
 
 
 def test_room(tmp_path, monkeypatch):
