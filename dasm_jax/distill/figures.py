@@ -1,8 +1,11 @@
 """Pictures of a run, and the page that shows them all."""
 
 import base64
+import contextlib
+import functools
 import html
 import pathlib
+import unicodedata
 
 import numpy as np
 
@@ -100,12 +103,16 @@ def line_plot(x, lines, path, x_name, y_name):
   x: `[n]` ascending, 0 or more, shown by its logarithm beyond the first
   positive one. lines: `{name: (mean [n], std [n])}`; `real` is drawn dashed.
   """
+  from matplotlib.font_manager import FontProperties
   figure = _figure(7, 4)
   axis = figure.subplots()
-  for name, (mean, std) in lines.items():
+  font, labels = readable(lines)
+  for (name, (mean, std)), label in zip(lines.items(), labels, strict=True):
     style = dict(color=_INK, linestyle='--') if name == 'real' else {}
     mean, std = np.asarray(mean), np.asarray(std)
-    (line,) = axis.plot(x, mean, marker='o', markersize=4, label=name, **style)
+    # Between two dollars Matplotlib reads formulas.
+    label = label.replace('$', r'\$')
+    (line,) = axis.plot(x, mean, marker='o', markersize=4, label=label, **style)
     axis.fill_between(x, mean - std, mean + std, color=line.get_color(),
                       alpha=.15, linewidth=0)
   # Ages begin at 0, which a logarithm does not show.
@@ -117,7 +124,7 @@ def line_plot(x, lines, path, x_name, y_name):
   axis.set_ylabel(y_name, color=_INK)
   axis.spines[['top', 'right']].set_visible(False)
   axis.tick_params(colors=_INK, labelsize=9)
-  axis.legend(frameon=False, fontsize=9)
+  axis.legend(frameon=False, prop=FontProperties(fname=font, size=9))
   _save(figure, path)
 
 
@@ -146,6 +153,66 @@ def report_page(path, title, results, table_text, images, settings=()):
   write_text(path, ''.join(parts) + '</body>\n</html>\n')
 
 
+def readable(names, fonts=None):
+  """A font, and how names are written in it: no sign is an empty box.
+
+  Args:
+    names: texts. fonts: paths, the best first; None: DejaVu Sans, which comes
+      with Matplotlib, then those of this machine.
+
+  Returns:
+    `(path, labels)`: the first font that has every sign of all names, else the
+    one that has most; there a name goes without the signs that it lacks, after
+    its number, from 0.
+  """
+  names = [unicodedata.normalize('NFC', str(name)) for name in names]
+  # A sign that is no space and cannot be printed has no picture either.
+  names = [''.join(sign for sign in name if sign == ' ' or sign.isprintable())
+           for name in names]
+  signs = frozenset(''.join(names)) - {' '}
+  best = None
+  for path in _fonts() if fonts is None else fonts:
+    known = _signs_of(path, signs)
+    if best is None or len(known) > len(best[1]):
+      best = path, known
+    if known == signs:
+      break
+  path, known = best
+  return path, [_without(name, signs - known, number)
+                for number, name in enumerate(names)]
+
+
+def _without(name, missing, number):
+  """A name without some signs, after its number if it has any of them."""
+  left = ''.join(sign for sign in name if sign not in missing)
+  return name if left == name else f'{number} {" ".join(left.split())}'.strip()
+
+
+def _fonts():
+  """Paths of fonts, lazily: those of the machine take a while to find."""
+  import matplotlib
+  from matplotlib import font_manager
+  yield str(pathlib.Path(matplotlib.get_data_path(), 'fonts', 'ttf',
+                         'DejaVuSans.ttf'))
+  found = map(pathlib.Path, font_manager.findSystemFonts())
+  # The usual weight of a family before its others. A font of last resort has
+  # a box for every sign.
+  yield from map(str, sorted(
+      (path for path in found if 'lastresort' not in path.stem.lower()),
+      key=lambda path: ('regular' not in path.stem.lower(), path)))
+
+
+@functools.lru_cache(1000)
+def _signs_of(path, signs):
+  """Those of some signs that a font can draw."""
+  from matplotlib.ft2font import FT2Font
+  with contextlib.suppress(Exception):  # of a file that is no font
+    font = FT2Font(path)
+    if font.scalable:
+      return frozenset(x for x in signs if font.get_char_index(ord(x)))
+  return frozenset()
+
+
 def _html_table(pairs):
   rows = ''.join(
       f'<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td>'
@@ -168,7 +235,8 @@ def _named(page, names, row, gap):
   if not len(names):
     return page
   from PIL import Image, ImageDraw, ImageFont
-  font = ImageFont.load_default(max(8, min(16, row - gap - 2)))
+  path, names = readable(names)
+  font = ImageFont.truetype(path, max(8, min(16, row - gap - 2)))
   names = [name if len(name) <= 24 else f'{name[:23]}…' for name in names]
   wide = int(max(map(font.getlength, names))) + 3 * gap
   margin = Image.new('RGB', (wide, len(page)), _PAPER)

@@ -1,7 +1,9 @@
 """The pictures, pixel by pixel, and the page that holds them."""
 
+import pathlib
 import re
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -66,6 +68,41 @@ def test_grid_names(tmp_path, names):
     top = 2 + row * 98
     assert ink[top + 38:top + 58].any()
     assert not ink[top:top + 34].any() and not ink[top + 62:top + 96].any()
+
+
+def font(name):
+  return str(pathlib.Path(matplotlib.get_data_path(), 'fonts', 'ttf', name))
+
+
+def test_no_sign_is_an_empty_box():
+  """What a font lacks is left out, and the name's number tells the class."""
+  names = ['caf\u00e9', 'cafe\u0301', '猫', 'cat 猫', 'a\nb', '']
+  path, labels = figures.readable(names, [font('DejaVuSans.ttf')])
+  assert path == font('DejaVuSans.ttf')
+  assert labels == ['café', 'café', '2', '3 cat', 'ab', '']
+  # The first font with every sign; what is no font has none.
+  fonts = [__file__, *map(font, ('cmr10.ttf', 'DejaVuSans.ttf', 'cmb10.ttf'))]
+  assert figures.readable(['café'], fonts)[0] == fonts[2]
+  assert figures.readable(['cat'], fonts) == (fonts[1], ['cat'])
+  assert figures.readable(['猫'], fonts[:2])[1] == ['0']
+  # By the fonts that every machine has.
+  path, labels = figures.readable(['café', 'собака', '0'])
+  assert path == font('DejaVuSans.ttf') and labels == ['café', 'собака', '0']
+
+
+def test_grid_draws_accents(tmp_path):
+  for name in 'é', 'e', '\u00ea':
+    figures.image_grid(np.zeros((1, 1, 8, 8, 1)), tmp_path / f'{name}.png',
+                       [name])
+  é, e, other = (_pixels(tmp_path / f'{x}.png') for x in 'éeê')
+  assert (é != e).any() and (é != other).any()  # as boxes would not
+
+
+def test_lines_with_any_name(tmp_path):
+  names = 'é', '猫', '$x', '$y^$', 'real'
+  figures.line_plot((0, 1), {name: (np.ones(2), np.ones(2)) for name in names},
+                    tmp_path / 'lines.png', 'x', 'y')
+  assert _pixels(tmp_path / 'lines.png').shape[1] > 600
 
 
 def test_windows(tmp_path):
