@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from dasm_jax import data
+from dasm_jax.data import registry
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import devices, processes, records
 
@@ -34,7 +35,16 @@ def load_configured(config, memory=None):
 
 
 # What `written_request` writes where it is not the usual.
-SELDOM = {'resize': 'crop', 'background': 'white', 'test_crop': 1.0}
+SELDOM = {'resize': 'crop', 'background': 'white', 'statistics': 'auto',
+          'test_crop': 1.0}
+
+
+def statistics_of(config, dataset_):
+  """One of `registry.STATISTICS`: auto only where its meaning never changed."""
+  if (dataset_.statistics == registry.IMAGENET
+      and config.dataset.name not in data.DATASETS):
+    return 'imagenet'  # of a folder: version 0.1 took its own
+  return config.dataset.statistics
 
 
 def written_request(config, dataset_):
@@ -43,7 +53,8 @@ def written_request(config, dataset_):
   Paths are whole. cut: what was held out of a set without test images, drawn
   by the seed.
   """
-  asked = request_of(config)
+  asked = request_of(config) | {
+      'statistics': statistics_of(config, dataset_)}
   out = {key: asked[key] for key in ('size', 'holdout', 'seed', 'classes')}
   out |= {key: asked[key] for key, usual in SELDOM.items()
           if asked[key] != usual}

@@ -17,8 +17,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from dasm_jax import difficulty, losses, streams
+from dasm_jax.pipeline import loading, streaming
 from dasm_jax.pipeline import source as sources
-from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes, text, timing
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.streams import Stream
@@ -216,6 +216,10 @@ def _identity(experiment, c):
   training = {f'experts.{name}': c[name] for name in (
       'lr', 'momentum', 'weight_decay', 'batch', 'augment', 'rho', 'alpha',
       'seed', 'mode', 'cutmix', 'last') if name in c}
+  # Only where it is seldom: experts that are there stay.
+  statistics = loading.statistics_of(experiment.config, experiment.dataset)
+  if statistics != 'auto':
+    training['dataset.statistics'] = statistics
   return {'dataset': experiment.dataset.name, 'images': digest.hexdigest()[:16],
           'shape': list(experiment.shape), 'classes': experiment.classes,
           'zca': experiment.config.dataset.zca, **network, **training}

@@ -59,6 +59,21 @@ def test_another_kind_is_refused_alike(npz):
   refused('choose from', 'X.npz, digits, folder:PATH', name=' ')
 
 
+def test_a_path_is_whole_wherever_it_is_read(npz, store, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'photos').mkdir()
+  (tmp_path / 'sets').symlink_to(store[0])
+  for name, whole in {
+      'digits': 'digits', 'mnist': 'mnist', 'tiny_set': 'tiny_set',
+      'mnist/3.0.1': 'mnist/3.0.1', 'gs://bucket/set': 'gs://bucket/set',
+      'sets/tiny_set': f'{tmp_path}/sets/tiny_set', 'set.npz': npz,
+      './sets/../sets/tiny_set': f'{tmp_path}/sets/tiny_set',
+      'folder:photos': f'folder:{tmp_path}/photos',
+      'folder:gone': f'folder:{tmp_path}/gone'}.items():
+    assert data.absolute(name) == whole
+    assert data.absolute(whole) == whole
+
+
 def test_what_is_described_is_opened(store, tmp_path):
   for given in one_of_each(tmp_path, store):
     described = data.describe(**given)

@@ -13,6 +13,7 @@ from image_sets import small_folder, write
 
 from dasm_jax import diagnose, synthetic
 from dasm_jax.config import defaults
+from dasm_jax.data import registry
 from dasm_jax.distill import results, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import __main__ as evaluate
@@ -327,3 +328,20 @@ def test_what_is_seldom_said_of_data_is_kept(photos, tmp_path):
       'classes': '', 'background': 'black', 'resize': 'squash', 'cut': .2}
   np.testing.assert_array_equal(subject.dataset.test.images,
                                 experiment.dataset.test.images)
+
+
+@pytest.mark.parametrize('entry, mode, written', [
+    ('auto', 'RGB', 'imagenet'), ('own', 'RGB', 'own'), ('auto', 'L', None)])
+def test_a_card_says_what_images_are_normalised_with(
+    entry, mode, written, photos, tmp_path):
+  """So that nobody takes networks of others for those of this set."""
+  c, root = photos
+  small_folder(root, 10, mode=mode)
+  c.dataset.statistics = entry
+  experiment = kept_set(c, tmp_path)
+  subject = subjects.saved_subject(tmp_path)
+  assert subject.set.data.get('statistics') == written
+  assert (subject.dataset.mean, subject.dataset.std) == (
+      experiment.codec.mean, experiment.codec.std)
+  assert (experiment.codec.mean == registry.IMAGENET[0]) == (
+      written == 'imagenet')
