@@ -41,6 +41,8 @@ _PROFILE = flags.DEFINE_boolean(
     'profile', False, 'Leave a trace of the second chunk in WORKDIR/profile.')
 _DRY_RUN = flags.DEFINE_boolean(
     'dry_run', False, 'Only say what the job would take: memory, disk, hours.')
+_YES = flags.DEFINE_boolean(
+    'yes', False, 'Begin a run that takes more than a day.')
 _MACHINE = flags.DEFINE_string(
     'machine', '', 'With --dry_run: the machine to tell of, if not this one, '
     'as BACKEND:DEVICES:GB:TFLOPS of one device, such as tpu:8:32:275.')
@@ -94,7 +96,7 @@ def _help(files):
   print('\n'.join([
       __doc__, *(textwrap.fill(f'--{name}: {flags.FLAGS[name].help}', width,
                                subsequent_indent='  ')
-                 for name in ('workdir', 'dry_run', 'machine', 'profile',
+                 for name in ('workdir', 'dry_run', 'machine', 'yes', 'profile',
                               'coordinator', 'processes', 'process_id')),
       '\nEntries, with the values of the --config given, else the defaults:\n',
       *entries.help_lines(
@@ -132,6 +134,18 @@ def _tree(given):
     raise UserError(f'config file {path!r} has no get_config(arguments); see '
                     'configs/digits.py')
   return module.get_config(arguments)
+
+
+def shorter_config(given):
+  """`--config=…` with the short schedule, where a config has one; else ''."""
+  path, _, arguments = given.partition(':')
+  parts = [part for part in arguments.split(',')
+           if part and part.partition('=')[0] != 'schedule']
+  short = f'{path}:{",".join([*parts, "schedule=short"])}'
+  try:
+    return f'--config={short}' * (_tree(short) != _tree(given))
+  except Exception:  # it has no such argument; it is the user's own
+    return ''
 
 
 def _fail(error, code=2):
@@ -178,7 +192,7 @@ def main(argv):
   gc.set_threshold(100_000)
   import jax
 
-  from dasm_jax.cost import dry_run, machine
+  from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
   from dasm_jax.runtime import preemption, processes
   from dasm_jax.runtime import workdir as workdirs
@@ -199,7 +213,12 @@ def main(argv):
       raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
     else:
       processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-      run.run(_CONFIG.value, workdir, _PROFILE.value)
+      asking = run_time.Asking(
+          _CONFIG.value.run.ask, run_time.is_attended(
+              os.environ, run_time.terminals(), processes.count()),
+          _YES.value, lambda: shorter_config(given))
+      run.run(_CONFIG.value, workdir, _PROFILE.value, estimate=(
+          lambda *found: run_time.check(*found, asking)))
   except UserError as error:
     _fail(error, error.code)
   except preemption.Stopped as stopped:

@@ -189,6 +189,7 @@ EXPERTS = {
                   augment.MODES),
 }
 
+ASKING = 'auto', 'always', 'never'
 # What may change between the calls of one run.
 RUN = {
     'chunk': Entry(10, 'most sweeps of one call', at_least(1)),
@@ -197,6 +198,8 @@ RUN = {
                        at_least(1)),
     'batched': Entry('auto', 'classes matched at once on a device',
                      packing.check_together),
+    'ask': Entry('auto', 'whether a new run of above a day needs --yes: at a '
+                 'terminal, anywhere, or not', None, ASKING),
 }
 
 # By group, in the order of the help. Methods have some of `settings.ENTRIES`,

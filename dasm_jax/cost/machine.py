@@ -25,15 +25,22 @@ class Machine(NamedTuple):
   memory: int
 
 
-def measure_machine():
-  """This `Machine`; virtual CPU devices share what there is."""
-  backend, device = jax.default_backend(), jax.local_devices()[0]
-  count = devices.count()
-  # Measured in a product that all cores work on.
+def measure_machine(least=0.4):
+  """This `Machine`, measured for `least` seconds and a little."""
+  backend = jax.default_backend()
+  return this_machine(max(
+      matmul_speed(n, least) for n in SIDES.get(backend, LARGE)))
+
+
+def this_machine(speed):
+  """This `Machine` at a speed; virtual CPU devices share what there is.
+
+  speed: FLOP/s of a product that all cores work on.
+  """
+  backend, count = jax.default_backend(), devices.count()
   share = count if backend == 'cpu' else 1
-  speed = max(matmul_speed(n) for n in SIDES.get(backend, LARGE))
-  return Machine(backend, device.device_kind, count, speed / share,
-                 devices.memory() // share)
+  return Machine(backend, jax.local_devices()[0].device_kind, count,
+                 speed / share, devices.memory() // share)
 
 
 def parse_machine(text):

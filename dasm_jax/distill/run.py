@@ -40,7 +40,7 @@ FREE_ENTRIES = ('run', 'dataset.moved_to', 'dataset.data_dir', 'dataset.stream',
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
-def run(config, workdir, profile=False, stopping=None):
+def run(config, workdir, profile=False, stopping=None, estimate=None):
   """Distils `config.dataset` into `workdir`; call it again after a stop.
 
   Args:
@@ -49,6 +49,8 @@ def run(config, workdir, profile=False, stopping=None):
     profile: whether to leave a trace of the second chunk in `profile` there.
     stopping: the `preemption.StopFlag` that says when to stop; None: one that
       Ctrl-C and SIGTERM set.
+    estimate: of an `Experiment`, its `Workdir`, and whether the run is new, to
+      what is said of the time that it takes; may refuse; None: nothing is.
 
   Returns:
     What is in results.json.
@@ -73,9 +75,16 @@ def run(config, workdir, profile=False, stopping=None):
     # An experiment that cannot be built must not claim a new workdir.
     experiment = setup.build(config)
     held.callback(experiment.close)
+    took = None
+    if estimate:
+      new = processes.on_leader(
+          lambda: not (home.path / 'config.json').exists())
+      took = estimate(experiment, home, new)
     home.claim(settings, FREE_ENTRIES)
     log.own(home.run)
     results.describe(experiment, home.name, log)
+    if took:
+      log.say(took)
     processes.on_leader(lambda: loading.check_same_data(
         home.path / 'data.json', experiment.dataset, log.say, home.run))
     meter = held.enter_context(timing.measure_costs())

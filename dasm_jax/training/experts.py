@@ -174,14 +174,7 @@ def open_experts(experiment, c, home, data, log, keeper):
   if c is None:
     return None
   last = 'last' in c
-  # Epochs only help to name the folder: a store of more of them, where
-  # `experts.dir` names one, is as good.
-  about = _identity(experiment, c)
-  digest = hashlib.sha256(json.dumps(
-      about | {'epochs': c.epochs}, sort_keys=True).encode())
-  name = pathlib.Path(experiment.dataset.name).name
-  name = f'{name}_{digest.hexdigest()[:8]}'
-  folder = pathlib.Path(c.dir or home / name)
+  folder, about, digest = _find_folder(experiment, c, home)
   with contextlib.ExitStack() as held:
     processes.on_leader(lambda: held.enter_context(workdirs.lock(
         folder, '--workdir' if last else '--config.experts.dir')))
@@ -199,8 +192,26 @@ def open_experts(experiment, c, home, data, log, keeper):
               f'{text.size(len(missing) * store.bytes)} in {store.folder}')
     # Beside them, as other runs may go on with them.
     _train_missing(experiment, c, store, missing, data, log, keeper._replace(
-        folder=folder / 'unfinished', of=digest.hexdigest(), owner=''))
+        folder=folder / 'unfinished', of=digest, owner=''))
   return store
+
+
+def missing_share(experiment, c, home):
+  """Which share of the experts is not there yet; see `open_experts`."""
+  folder, _, _ = _find_folder(experiment, c, home)
+  store = expert_store.ExpertStore(folder, c.number, c.epochs, 0, c.dtype)
+  return len(store.missing()) / c.number
+
+
+def _find_folder(experiment, c, home):
+  """`(folder, about, digest)`: where experts are, and what they are made of."""
+  # Epochs only help to name the folder: a store of more of them, where
+  # `experts.dir` names one, is as good.
+  about = _identity(experiment, c)
+  digest = hashlib.sha256(json.dumps(
+      about | {'epochs': c.epochs}, sort_keys=True).encode()).hexdigest()
+  name = f'{pathlib.Path(experiment.dataset.name).name}_{digest[:8]}'
+  return pathlib.Path(c.dir or home / name), about, digest
 
 
 def _identity(experiment, c):
