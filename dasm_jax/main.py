@@ -7,7 +7,7 @@ entry can be set: --config.method.steps=500. Results are in --workdir.
 
 import gc
 import hashlib
-import importlib.util
+import itertools
 import json
 import logging as std_logging
 import os
@@ -17,15 +17,13 @@ import shutil
 import signal
 import sys
 import textwrap
+from typing import NamedTuple
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
 from dasm_jax.errors import UserError
+from dasm_jax.runtime import environment
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Config file, with arguments after a colon.',
-    lock_config=True)
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Where results and checkpoints go; '
     'runs/<config file, its arguments, entries set> if not given.')
@@ -34,9 +32,6 @@ _COORDINATOR = flags.DEFINE_string(
     'cluster does not tell.')
 _PROCESSES = flags.DEFINE_integer('processes', 0, 'How many there are.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Which this is, from 0.')
-# Programs that were compiled once are read from here.
-_CACHE = os.path.join('~', '.cache', 'dasm_jax', 'xla')
-
 _PROFILE = flags.DEFINE_boolean(
     'profile', False, 'Leave a trace of the second chunk in WORKDIR/profile.')
 _DRY_RUN = flags.DEFINE_boolean(
@@ -55,43 +50,93 @@ class _Plain(std_logging.Formatter):
     return f'{record.levelname.lower()}: {record.getMessage()}'
 
 
+class Command(NamedTuple):
+  """What a command line asks for.
+
+  given: the config file and its arguments, `path:arguments`.
+  texts: the entries that it sets, `{dotted name: text}`.
+  config: what the file says, with these.
+  """
+  given: str
+  texts: dict
+  config: object
+
+
 def parse(argv):
-  """Parses flags; every mistake is one line and exit status 2."""
+  """The `Command` of a line; every mistake is one line and exit status 2."""
+  environment.open_streams()
   try:
-    # ml_collections wants the file before its entries, and reads sys.argv.
-    if '--config' in argv[1:-1]:
-      at = argv.index('--config')
-      argv = [*argv[:at], f'--config={argv[at + 1]}', *argv[at + 2:]]
-    files = [a for a in argv[1:] if a.startswith('--config=')]
-    argv = [argv[0], *files, *(a for a in argv[1:] if a not in files)]
-    sys.argv = argv
-    if files:
-      _check_entries(files[-1].removeprefix('--config='), argv)
-    if {'--help', '-h', '-help', '--helpfull'} & set(argv):
-      _help(files)
-    rest = flags.FLAGS(argv)
-    if len(rest) > 1:
-      way = (f'a config is given by --config={rest[1]}' if '.py' in rest[1]
-             else 'entries are set by --config.name=value')
-      raise UserError(f'unexpected argument {rest[1]!r}; {way}')
-    if not files:
-      raise UserError('--config is missing; try '
-                      '--config=configs/digits.py')
-    return rest
+    return read(argv)
   except UserError as error:
     _fail(error)
   except (flags.Error, ValueError, TypeError) as error:
-    _fail((str(error).strip() or type(error).__name__).splitlines()[0])
+    _fail(str(error).strip() or type(error).__name__)
 
 
-def _help(files):
+def read(argv):
+  """The `Command` of a line; other flags are in `flags.FLAGS` then.
+
+  Raises:
+    UserError, or what absl has for its flags.
+  """
+  try:
+    words = flags.FLAGS.read_flags_from_files(argv[1:])
+  except (OSError, ValueError, flags.Error) as error:
+    raise UserError(f'--flagfile: {error}') from error
+  files, texts, words = _split(words)
+  given = files[-1] if files else ''
+  config = None
+  if files:
+    from dasm_jax.config import files as config_files
+    from dasm_jax.config import overrides
+    config = config_files.load(given)
+    overrides.apply(config, texts, given)
+  if {'--help', '-h', '-help', '--helpfull'} & set(words):
+    _help(config)
+  rest = flags.FLAGS([argv[0], *words])
+  if len(rest) > 1:
+    way = (f'a config is given by --config={rest[1]}' if '.py' in rest[1]
+           else 'entries are set by --config.name=value')
+    raise UserError(f'unexpected argument {rest[1]!r}; {way}')
+  if not files:
+    raise UserError('--config is missing; try --config=configs/digits.py')
+  return Command(given, texts, config)
+
+
+def _split(words):
+  """`(config files, {entry: text}, the other words)` of a command line."""
+  files, texts, others = [], {}, []
+  words = iter(words)
+  for word in words:
+    match = re.fullmatch(r'--?(no)?config(?:\.([^=]*))?(?:=(.*))?', word, re.S)
+    if not match or (match[1] and not match[2]):
+      others.append(word)
+      continue
+    no, name, text = match.groups()
+    if no:
+      text = 'false' if text is None else text
+    elif text is None:
+      # As flags are: what follows, unless it is one itself, is the value.
+      following = next(words, None)
+      if following is not None and re.match('--?[a-z]', following):
+        words = itertools.chain([following], words)
+      else:
+        text = following
+    if name is None:
+      files.append(text or '')
+    else:
+      # The last one counts, as of any flag.
+      texts.pop(name, None)
+      texts[name] = text
+  return files, texts, others
+
+
+def _help(config):
   """Prints flags and every entry with its value, and leaves."""
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--help | head`
-  from dasm_jax import config
+  from dasm_jax import config as configs
   from dasm_jax.config import schema
   from dasm_jax.runtime import entries
-  tree = (_tree(files[-1].removeprefix('--config=')) if files
-          else config.defaults())
   width = shutil.get_terminal_size().columns
   print('\n'.join([
       __doc__, *(textwrap.fill(f'--{name}: {flags.FLAGS[name].help}', width,
@@ -100,56 +145,28 @@ def _help(files):
                               'coordinator', 'processes', 'process_id')),
       '\nEntries, with the values of the --config given, else the defaults:\n',
       *entries.help_lines(
-          config.entries(tree), schema.ENTRIES, width)]))
+          configs.entries(config or configs.defaults()), schema.ENTRIES,
+          width)]))
   sys.exit(0)
-
-
-def _check_entries(given, argv):
-  """Refuses a missing file, wrong arguments and unknown entries, by name."""
-  from dasm_jax import config
-  tree = _tree(given)
-  for argument in argv:
-    match = re.match(r'--?config\.([\w.]+)', argument)
-    problem = match and config.difference(match[1], tree)
-    if problem:
-      raise UserError(problem)
-
-
-def _tree(given):
-  """What a config file says, given as `path:arguments`."""
-  path, _, arguments = given.partition(':')
-  if not (path.endswith('.py') and pathlib.Path(path).is_file()):
-    near = sorted(str(p) for p in pathlib.Path(path).parent.glob('*.py'))
-    raise UserError(f'no config file {path!r}; ' + (
-        f'there are {", ".join(near)}' if near else
-        'give the path of a .py file, such as configs/digits.py'))
-  spec = importlib.util.spec_from_file_location('dasm_config', path)
-  module = importlib.util.module_from_spec(spec)
-  try:
-    spec.loader.exec_module(module)
-  except SyntaxError as error:
-    raise UserError(f'config file {path!r} is not Python: {error.msg}, line '
-                    f'{error.lineno}') from error
-  if not hasattr(module, 'get_config'):
-    raise UserError(f'config file {path!r} has no get_config(arguments); see '
-                    'configs/digits.py')
-  return module.get_config(arguments)
 
 
 def shorter_config(given):
   """`--config=…` with the short schedule, where a config has one; else ''."""
+  from dasm_jax.config import files as config_files
   path, _, arguments = given.partition(':')
   parts = [part for part in arguments.split(',')
            if part and part.partition('=')[0] != 'schedule']
   short = f'{path}:{",".join([*parts, "schedule=short"])}'
   try:
-    return f'--config={short}' * (_tree(short) != _tree(given))
+    return f'--config={short}' * (
+        config_files.load(short) != config_files.load(given))
   except Exception:  # it has no such argument; it is the user's own
     return ''
 
 
 def _fail(error, code=2):
-  print(f'error: {error}', file=sys.stderr, flush=True)
+  line = ' '.join(str(error).splitlines())  # whatever was typed
+  print(f'error: {line}', file=sys.stderr, flush=True)
   if 'jax' in sys.modules:
     from dasm_jax.runtime import processes
     processes.leave(code)
@@ -171,20 +188,17 @@ def default_workdir(given, entries=()):
   return os.path.join('runs', name)
 
 
-def _entries(argv):
-  """`a.b=1` of each `--config.a.b=1` that may not change within a workdir."""
+def _lasting(texts):
+  """`a.b=1` of each entry set that may not change within a workdir."""
   from dasm_jax.distill.run import FREE_ENTRIES
   # Entries that may change must not make another workdir: the same run goes on.
-  found = [re.match(r'--?config\.(.*)', argument) for argument in argv]
-  texts = [match[1] for match in found if match]
-  return [text for text in texts if not any(
-      f'{text.partition("=")[0]}.'.startswith(f'{free}.')
-      for free in FREE_ENTRIES)]
+  return [name if text is None else f'{name}={text}'
+          for name, text in texts.items() if not any(
+              f'{name}.'.startswith(f'{free}.') for free in FREE_ENTRIES)]
 
 
-def main(argv):
-  """Runs the experiment of the flags."""
-  del argv
+def main(command):
+  """Runs the experiment of a `Command` and the flags."""
   logging.set_verbosity(logging.WARNING)  # JAX and orbax tell their life
   logging.get_absl_handler().setFormatter(_Plain())
   # Tracing makes millions of objects that stay: looking through them after
@@ -197,27 +211,31 @@ def main(argv):
   from dasm_jax.runtime import preemption, processes
   from dasm_jax.runtime import workdir as workdirs
   # A cache that the user has named stays.
-  if not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir', os.path.expanduser(_CACHE))
-  given = flags.FLAGS['config'].config_filename
-  workdir = _WORKDIR.value or default_workdir(given, _entries(sys.argv[1:]))
+  folder = environment.cache_folder()
+  if folder and not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir',
+                      os.path.join(folder, 'dasm_jax', 'xla'))
+  workdir = _WORKDIR.value or default_workdir(
+      command.given, _lasting(command.texts))
   try:
     # A dry run joins no other processes: it needs no more than this one.
     named = machine.parse_machine(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
       signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`
-      workdirs.check_config(workdir, json.loads(_CONFIG.value.to_json()),
+      workdirs.check_config(workdir, json.loads(command.config.to_json()),
                             run.FREE_ENTRIES)
-      dry_run.dry_run(_CONFIG.value, workdir, named)
+      environment.check_devices()
+      dry_run.dry_run(command.config, workdir, named)
     elif named:
       raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
     else:
       processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
+      environment.check_devices()
       asking = run_time.Asking(
-          _CONFIG.value.run.ask, run_time.is_attended(
+          command.config.run.ask, run_time.is_attended(
               os.environ, run_time.terminals(), processes.count()),
-          _YES.value, lambda: shorter_config(given))
-      run.run(_CONFIG.value, workdir, _PROFILE.value, estimate=(
+          _YES.value, lambda: shorter_config(command.given))
+      run.run(command.config, workdir, _PROFILE.value, estimate=(
           lambda *found: run_time.check(*found, asking)))
   except UserError as error:
     _fail(error, error.code)

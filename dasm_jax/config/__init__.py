@@ -1,6 +1,7 @@
 """The configuration: every entry with its default, and the argument string."""
 
-import math
+import contextlib
+import re
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -138,6 +139,19 @@ def difference(path, config):
   return None
 
 
+def entry(path, config):
+  """`(value, type)` of the entry `path` (`a.b.c`); None for a group.
+
+  A type may be known where the value is None.
+  """
+  *groups, name = path.split('.')
+  for group in groups:
+    config = config[group]
+  value = config[name]
+  return None if isinstance(value, ConfigDict) else (
+      value, config.get_type(name))
+
+
 def entries(config, prefix=''):
   """Yields `(dotted name, value)` of all entries, in their order."""
   for name, value in config.items():
@@ -147,11 +161,26 @@ def entries(config, prefix=''):
       yield f'{prefix}{name}', value
 
 
-def check_finite(config):
-  """Raises `UserError` for the first entry that is nan or infinite."""
-  for name, value in entries(config):
-    if isinstance(value, float) and not math.isfinite(value):
-      raise UserError(f'--config.{name}={value} must be a finite number')
+@contextlib.contextmanager
+def naming(config, group, *always):
+  """Names the flags in what the parts of a group refuse within.
+
+  These know their settings as arguments: `depth 7` is `--config.network.depth`.
+
+  always: dotted names of entries that are named in any case.
+  """
+  try:
+    yield
+  except UserError as error:
+    text = str(error)
+    if '--config.' in text:
+      raise
+    known = dict(entries(config))
+    names = [*always, *(
+        f'{group}.{name}' for name in config.get(group, ())
+        if re.search(rf'\b{name}\b', text))] or [f'{group}.name']
+    flags = ', '.join(f'--config.{name}={known[name]}' for name in names)
+    raise type(error)(f'{flags}: {text}') from error
 
 
 UNFLIPPED = ('digits', 'mnist', 'svhn')  # a mirrored digit is another sign
@@ -181,11 +210,10 @@ def set_network(c, name):
     settings['norm'] = 'batch'
   kept = {'name': name, 'dtype': c.network.dtype}
   c.network = ConfigDict({**kept, **{
-      key: OPTIONAL_SETTINGS.get(key) if value is None else value
+      key: placeholder(OPTIONAL_TYPES[key]) if value is None else value
       for key, value in settings.items()}})
 
 
 # Settings of networks that are None unless they are set. A flag is parsed by
 # the type of an entry, which a bare None has not.
-OPTIONAL_SETTINGS = {'variant': placeholder(str), 'stem': placeholder(str),
-                     'first_padding': placeholder(int)}
+OPTIONAL_TYPES = {'variant': str, 'stem': str, 'first_padding': int}

@@ -6,55 +6,79 @@ the help reads these tables.
 """
 
 from dasm_jax import coresets, difficulty, models, segments, synthetic
-from dasm_jax.data import images, registry
-from dasm_jax.errors import UserError
-from dasm_jax.methods import settings
+from dasm_jax.data import images
+from dasm_jax.data import registry as data_registry
+from dasm_jax.methods import registry, settings
 from dasm_jax.methods.settings import OPS
-from dasm_jax.models import layers
+from dasm_jax.models import layers, resnet
 from dasm_jax.pipeline import loading
-from dasm_jax.runtime.entries import Entry, at_least, not_negative, share
+from dasm_jax.runtime.entries import (
+  Entry,
+  at_least,
+  below_one,
+  each,
+  not_empty,
+  not_negative,
+  positive,
+  share,
+  unless,
+)
 from dasm_jax.training import expert_store, packing, recipes
 from dasm_jax.transforms import augment
 
 
-def _processes(name, value):
-  if value < 0:
-    raise UserError(f'--config.{name}={value} processes must be 0 (threads of '
-                    'this one) or more')
+def _augment(name, value):
+  """`auto`, or operations."""
+  if value != 'auto':
+    settings.operations(name, value)
 
 
-def _seed(name, value):
-  if value < 0:
-    raise UserError(f'--config.{name}={value} must be 0 or more')
+def _blocks(name, values):
+  not_empty(name, values)
+  each(at_least(1))(name, values)
 
+
+def _part(name, value):
+  """A share that is not nothing."""
+  positive(name, value)
+  share(name, value)
+
+
+SEEDS = 2 ** 63 - 1  # the largest
+NETWORKS = 10 ** 5
+EPOCHS = 10 ** 6  # as each has its rate in a table
+SIDE = 2 ** 14  # of images: 16k, of which one takes a gigabyte in a network
 
 DATASET = {
     'name': Entry('', 'a data set, a directory, or folder:PATH'),
     'moved_to': Entry('', 'where the data of name are now; may change between '
                       'calls'),
     'data_dir': Entry('', 'where TFDS has its data; TFDS_DATA_DIR if empty'),
-    'size': Entry(0, 'side that images are resized to; 0: as they are'),
+    'size': Entry(0, 'side that images are resized to; 0: as they are',
+                  at_least(0), most=SIDE),
     'resize': Entry('crop', 'to size by the centre square, antialiased, or by '
                     'squashing both sides, not antialiased (MTT, FTD)', None,
                     images.RESIZES),
     'test_crop': Entry(
         1.0, 'share of their side that images of the test split keep, around '
-        'the centre (.875 at size 224: to 256, then cut)'),
+        'the centre (.875 at size 224: to 256, then cut)', _part),
     'background': Entry('white', 'what is put behind transparent image files',
                         None, images.BACKGROUNDS),
     'holdout': Entry(
-        0.0, 'share of train that takes the place of the test split'),
+        0.0, 'share of train that takes the place of the test split',
+        below_one),
     'statistics': Entry(
         'auto', 'that images are normalised with: ImageNet\'s, their own, or '
         '(auto) the field\'s, and ImageNet\'s of folders with colours; image '
         'rates in normalised space scale with std^2', None,
-        registry.STATISTICS),
-    'zca': Entry(0.0, 'whitening, regularised by this; 0: none'),
+        data_registry.STATISTICS),
+    'zca': Entry(0.0, 'whitening, regularised by this; 0: none', not_negative),
     'classes': Entry(
         '', 'some classes: names joined by +, or a list; empty: all'),
     'stream': Entry('auto', 'whether images are read as they are used', None,
                     loading.STREAM_CHOICES),
-    'workers': Entry(0, 'processes that decode images; 0: threads', _processes),
+    'workers': Entry(0, 'processes that decode images; 0: threads of this one',
+                     at_least(0), most=1024),
     'cache': Entry('', 'directory that keeps decoded images; empty: none'),
 }
 
@@ -62,23 +86,28 @@ DATASET = {
 NETWORK = {
     'name': Entry('convnet', 'that matches, and is evaluated', None,
                   models.MODELS),
-    'depth': Entry(3, 'blocks of a convnet, layers of others'),
-    'width': Entry(128, 'channels'),
+    'depth': Entry(3, 'blocks of a convnet, layers of others', at_least(1),
+                   most=1000),
+    'width': Entry(128, 'channels', at_least(1), most=2 ** 16),
     'norm': Entry('instance', 'after each convolution', None, layers.NORMS),
     'activation': Entry('relu', 'after each norm', None, layers.ACTIVATIONS),
     'pooling': Entry('avg', 'after each block', None, layers.POOLINGS),
     'dtype': Entry('float32', 'that networks compute in', None, models.DTYPES),
 }
 OTHER_NETWORKS = {
-    'widen': Entry(1.0, 'factor on the channels'),
-    'stem': Entry(None, 'first layers of a ResNet'),
-    'variant': Entry(None, 'of a ResNet'),
-    'first_padding': Entry(None, 'of the first convolution'),
-    'blocks': Entry((), 'layers of each dense block'),
-    'growth': Entry(12, 'channels that a dense layer adds'),
-    'reduction': Entry(0.5, 'factor on channels between dense blocks'),
-    'patch': Entry(4, 'side of a patch of a ViT'),
-    'heads': Entry(4, 'of a ViT\'s attention'),
+    'widen': Entry(1.0, 'factor on the channels', positive, most=100),
+    'stem': Entry(None, 'first layers of a ResNet', None,
+                  resnet.STEMS['resnet']),
+    'variant': Entry(None, 'of a ResNet', None, resnet.WIDTHS),
+    'first_padding': Entry(None, 'of the first convolution', at_least(0),
+                           most=64),
+    'blocks': Entry((), 'layers of each dense block', _blocks, most=100),
+    'growth': Entry(12, 'channels that a dense layer adds', at_least(1),
+                    most=2 ** 12),
+    'reduction': Entry(0.5, 'factor on channels between dense blocks',
+                       _part),
+    'patch': Entry(4, 'side of a patch of a ViT', at_least(1)),
+    'heads': Entry(4, 'of a ViT\'s attention', at_least(1), most=2 ** 12),
 }
 
 SYN = {
@@ -91,12 +120,15 @@ SYN = {
     'space': Entry('normalised', 'what is stored: inputs of networks, or '
                    'pixels from 0 to 1', None, synthetic.SPACES),
     'factor': Entry(
-        1, 'cells along a side of a stored image (multi-formation)'),
+        1, 'cells along a side of a stored image (multi-formation)',
+        at_least(1)),
     'formation': Entry(
         'single', 'cut by factor; by 1 to factor; or up to syn.bound images',
         None, synthetic.FORMATIONS),
-    'bound': Entry(128, 'decoded images a class, of formation bound'),
-    'phases': Entry(1, 'parts of the classes that are distilled one by one'),
+    'bound': Entry(128, 'decoded images a class, of formation bound',
+                   at_least(1)),
+    'phases': Entry(1, 'parts of the classes that are distilled one by one',
+                    at_least(1)),
 }
 
 # SDC's paper has one strength, `weight`; the rest is ours. A ratio can be
@@ -107,10 +139,12 @@ SDC = {
         0.0, 'of the gradient norm of the synthetic images; 0: no SDC',
         not_negative),
     'end_weight': Entry(
-        -1.0, 'weight at the end of a segment; -1: the same'),
+        -1.0, 'weight at the end of a segment; -1: the same',
+        unless(-1, not_negative)),
     'ratio': Entry(0.0, 'instead: its share of the matching\'s image gradient',
                    not_negative),
-    'end_ratio': Entry(-1.0, 'ratio at the end of a segment; -1: the same'),
+    'end_ratio': Entry(-1.0, 'ratio at the end of a segment; -1: the same',
+                       unless(-1, not_negative)),
     'fall': Entry(
         0.0, 'share of the strength that is gone by the last segment', share),
     'penalty': Entry(
@@ -121,7 +155,8 @@ SDC = {
 # Of DASM the paper gives the principle only: these defaults are ours. What was
 # measured of them is in RESULTS.md.
 SEGMENTS = {
-    'number': Entry(0, 'of DASM; 0: by ipc, 1: the plain method'),
+    'number': Entry(0, 'of DASM; 0: by ipc, 1: the plain method',
+                    at_least(0)),
     'window': Entry(
         'aligned', 'which real images a segment is matched with', None,
         segments.WINDOWS),
@@ -138,30 +173,38 @@ SEGMENTS = {
     'score': Entry('loss', 'how difficulty is measured', None,
                    difficulty.SCORES),
     # Several, as a network that is trained on few images is a noisy judge.
-    'probes': Entry(3, 'networks that judge difficulty', at_least(1)),
+    'probes': Entry(3, 'networks that judge difficulty', at_least(1),
+                    most=NETWORKS),
     'probe_epochs': Entry(
-        100, 'epochs they are trained on finished segments', at_least(1)),
+        100, 'epochs they are trained on finished segments', at_least(1),
+        most=EPOCHS),
     'probe_real_steps': Entry(
         300, 'steps where they are trained on real images', at_least(1)),
 }
 
 CORESET = {
     'networks': Entry(
-        1, 'that choose (k_center, forgetting, herding, …)', at_least(1)),
-    'epochs': Entry(10, 'of real images that they are trained', at_least(1)),
+        1, 'that choose (k_center, forgetting, herding, …)', at_least(1),
+        most=NETWORKS),
+    'epochs': Entry(10, 'of real images that they are trained', at_least(1),
+                    most=EPOCHS),
 }
 
 EVAL = {
     'recipe': Entry('dc', 'how networks of the evaluation are trained', None,
                     recipes.RECIPES),
-    'epochs': Entry(1000, 'of the set', at_least(1)),
-    'networks': Entry(5, 'fresh ones, each with its own accuracy', at_least(1)),
+    'epochs': Entry(1000, 'of the set', at_least(1), most=EPOCHS),
+    'networks': Entry(5, 'fresh ones, each with its own accuracy', at_least(1),
+                      most=NETWORKS),
     'lr': Entry(-1.0, 'their rate; 0: the one that was learned, -1: the '
-                'recipe\'s'),
-    'weight_decay': Entry(-1.0, 'their weight decay; -1: the recipe\'s'),
-    'batch': Entry(0, 'their batch; 0: the recipe\'s'),
-    'augment': Entry('auto', f'{OPS}; auto: the method\'s or the recipe\'s'),
-    'cutmix': Entry(-1.0, 'probability of CutMix; -1: the recipe\'s'),
+                'recipe\'s', unless(-1, not_negative)),
+    'weight_decay': Entry(-1.0, 'their weight decay; -1: the recipe\'s',
+                          unless(-1, not_negative)),
+    'batch': Entry(0, 'their batch; 0: the recipe\'s', at_least(0)),
+    'augment': Entry('auto', f'{OPS}; auto: the method\'s or the recipe\'s',
+                     _augment),
+    'cutmix': Entry(-1.0, 'probability of CutMix; -1: the recipe\'s',
+                    unless(-1, share)),
     'together': Entry('auto', 'networks trained at once on a device',
                       packing.check_together),
 }
@@ -169,10 +212,11 @@ EVAL = {
 # Of methods that match experts' trajectories.
 EXPERTS = {
     'dir': Entry('', 'where they are kept; empty: beside the workdir'),
-    'number': Entry(100, 'how many', at_least(1)),
-    'epochs': Entry(50, 'each, whose weights after each are kept', at_least(1)),
-    'lr': Entry(0.01, 'their rate'),
-    'momentum': Entry(0.0, 'their momentum'),
+    'number': Entry(100, 'how many', at_least(1), most=NETWORKS),
+    'epochs': Entry(50, 'each, whose weights after each are kept', at_least(1),
+                    most=EPOCHS),
+    'lr': Entry(0.01, 'their rate', positive),
+    'momentum': Entry(0.0, 'their momentum', below_one),
     'weight_decay': Entry(0.0, 'their weight decay', not_negative),
     'batch': Entry(256, 'their batch', at_least(1)),
     'rho': Entry(
@@ -180,11 +224,12 @@ EXPERTS = {
         not_negative),
     'alpha': Entry(
         0.0, 'how much of the orthogonal part GSAM takes away', not_negative),
-    'seed': Entry(0, 'of their own, so that runs of all seeds share them'),
+    'seed': Entry(0, 'of their own, so that runs of all seeds share them',
+                  at_least(0), most=SEEDS),
     'at_once': Entry(1, 'trained together on a device', at_least(1)),
     'dtype': Entry('float32', 'that they are kept in', None,
                    expert_store.DTYPES),
-    'augment': Entry('', OPS),
+    'augment': Entry('', OPS, settings.operations),
     'mode': Entry('mtt', 'how operations are put together', None,
                   augment.MODES),
 }
@@ -193,9 +238,9 @@ ASKING = 'auto', 'always', 'never'
 # What may change between the calls of one run.
 RUN = {
     'chunk': Entry(10, 'most sweeps of one call', at_least(1)),
-    'save_seconds': Entry(30.0, 'between two checkpoints'),
+    'save_seconds': Entry(30.0, 'between two checkpoints', not_negative),
     'buffer_mb': Entry(512, 'of images kept ahead, when streaming',
-                       at_least(1)),
+                       at_least(1), most=2 ** 20),
     'batched': Entry('auto', 'classes matched at once on a device',
                      packing.check_together),
     'ask': Entry('auto', 'whether a new run of above a day needs --yes: at a '
@@ -209,11 +254,21 @@ GROUPS = {
     'segments': SEGMENTS, 'coreset': CORESET, 'eval': EVAL, 'experts': EXPERTS,
     'run': RUN}
 ENTRIES = {
-    'seed': Entry(0, 'of everything that is random', _seed),
+    'seed': Entry(0, 'of everything that is random', at_least(0), most=SEEDS),
     **{f'method.{name}': entry for name, entry in settings.ENTRIES.items()},
     **{f'network.{name}': entry for name, entry in OTHER_NETWORKS.items()},
     **{f'{group}.{name}': entry for group, table in GROUPS.items()
        for name, entry in table.items()}}
+
+# Those that only the rows of all methods can tell.
+ENTRIES |= {
+    f'method.{name}': ENTRIES[f'method.{name}']._replace(choices=table)
+    for name, table in (('name', registry.METHODS),
+                        ('match', registry.MATCHES))}
+
+# Entries that say what a configuration was built for: the others are made for
+# their value, so that a config file's argument chooses it, not a flag.
+LABELS = {'method.name': 'method', 'network.name': 'network'}
 
 
 def defaults(group):

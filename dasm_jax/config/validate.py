@@ -3,7 +3,7 @@
 import numpy as np
 
 from dasm_jax import coresets, data, models, segments
-from dasm_jax.config import check_finite, entries, schema, segment_count
+from dasm_jax.config import entries, naming, schema, segment_count
 from dasm_jax.errors import UserError
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
@@ -17,8 +17,9 @@ def check(config):
     UserError: one line that names the value, the choices and the way out.
   """
   c = config
-  data.check(**loading.request_of(c))
   check_settings(c)
+  with naming(c, '', 'dataset.name'):
+    data.check(**loading.request_of(c))
 
 
 def check_streamed(config):
@@ -38,18 +39,16 @@ def check_streamed(config):
 
 def check_settings(c):
   """As `check`, without a look at where the data are."""
-  check_finite(c)
+  # First of all, so that whatever follows may take each entry for what it says.
+  for name, value in entries(c):
+    if name in schema.ENTRIES:
+      check_entry(name, value, schema.ENTRIES[name])
   if not c.eval.lr and 'lr_start' not in c.method:
     raise UserError('--config.eval.lr=0 takes the rate that was learned, but '
                     f'method {c.method.name} learns none; set one, or -1 for '
                     'that of the recipe')
-  # First, as what follows asks for the entries of the method.
   registry.check_method(c.method)
   _check_network(c.network)
-  for name, value in entries(c):
-    # Networks and methods say themselves what they cannot be.
-    if name in schema.ENTRIES and not name.startswith(('network.', 'method.')):
-      check_entry(name, value, schema.ENTRIES[name])
   check_phases(c)
   _check_experts(c)
   _check_correction(c.sdc)
@@ -114,7 +113,11 @@ def _check_experts(c):
 
 
 def plan_segments(c):
-  """The segments of a configuration."""
+  """The segments of a configuration; raises `UserError` if none are."""
+  if c.segments.number > c.syn.ipc:
+    raise UserError(f'--config.segments.number={c.segments.number} does not '
+                    f'split --config.syn.ipc={c.syn.ipc}; choose from 1 to '
+                    f'{c.syn.ipc}, or 0: by ipc')
   return segments.plan(c.syn.ipc, segment_count(c))
 
 

@@ -103,14 +103,16 @@ def build(c, dataset=None):
   if streaming.is_lazy(dataset.train):
     validate.check_streamed(c)
   shape = dataset.train.shape
-  network = models.build(shape=shape, classes=len(dataset.class_names),
-                         **c.network)
+  with config.naming(c, 'network', *['dataset.size'] * (c.dataset.size > 0)):
+    network = models.build(shape=shape, classes=len(dataset.class_names),
+                           **c.network)
   validate.check_phases(c, network)
-  codec = synthetic.codec(
-      dataset.mean, dataset.std, space=c.syn.space, factor=c.syn.factor,
-      kind=c.syn.formation, bound=c.syn.bound, shape=shape, whitening=(
-          zca.fit(dataset.train.images, c.dataset.zca) if c.dataset.zca
-          else None))
+  with config.naming(c, 'syn'):
+    codec = synthetic.codec(
+        dataset.mean, dataset.std, space=c.syn.space, factor=c.syn.factor,
+        kind=c.syn.formation, bound=c.syn.bound, shape=shape, whitening=(
+            zca.fit(dataset.train.images, c.dataset.zca) if c.dataset.zca
+            else None))
   names = ('gamma', 'hardest', 'share', 'first')
   choice = segments.WindowChoice(
       c.segments.window, **{name: c.segments[name] for name in names})

@@ -338,15 +338,16 @@ def _check_same_method(c):
   # Methods that match alike may differ in entries; `c` must have all of one's.
   rows = {name: set(row.settings) for name, row in METHODS.items()}
   own = spec(c.name).settings
-  fitting = [name for name, row in METHODS.items()
-             if row.settings['match'] == c.match]
-  if not any(rows[name] <= set(c.keys()) for name in fitting):
-    raise UserError(f'--config.method.match={c.match} has settings that method '
-                    f'{c.name} has not; take method={" or ".join(fitting)}')
-  still = MATCHES[own['match']].family.synthesises
-  if family_of(c).synthesises != still or not rows[c.name] <= set(c.keys()):
+  if rows[c.name] != set(c.keys()) - {'name'}:
     raise UserError(f'--config.method.name={c.name} changes the name alone; '
                     f'ask for --config=FILE.py:method={c.name}')
+  fitting = [name for name, row in METHODS.items()
+             if row.settings['match'] == c.match]
+  still = MATCHES[own['match']].family.synthesises
+  if family_of(c).synthesises != still or not any(
+      rows[name] <= set(c.keys()) for name in fitting):
+    raise UserError(f'--config.method.match={c.match} has settings that method '
+                    f'{c.name} has not; take method={" or ".join(fitting)}')
 
 
 def check_experts(c, experts):
@@ -358,11 +359,17 @@ def check_experts(c, experts):
   """
   if not c.first_epoch <= c.last_epoch:
     raise UserError(
-        f'--config.method.first_epoch={c.first_epoch} is after .last_epoch='
-        f'{c.last_epoch}; lower it')
+        f'--config.method.first_epoch={c.first_epoch} is after --config.method.'
+        f'last_epoch={c.last_epoch}; lower it')
+  if not c.start_last_epoch <= c.last_epoch or (
+      0 <= c.start_last_epoch < c.first_epoch):
+    raise UserError(
+        f'--config.method.start_last_epoch={c.start_last_epoch} must be from '
+        f'--config.method.first_epoch={c.first_epoch} to --config.method.'
+        f'last_epoch={c.last_epoch}, or -1')
   needed = c.last_epoch + c.expert_epochs
   if needed > experts.epochs:
     raise UserError(
-        f'--config.method.last_epoch={c.last_epoch} and .expert_epochs='
-        f'{c.expert_epochs} need experts of {needed} epochs, but --config.'
-        f'experts.epochs={experts.epochs}; raise it or lower them')
+        f'--config.method.last_epoch={c.last_epoch} and --config.method.'
+        f'expert_epochs={c.expert_epochs} need experts of {needed} epochs, but '
+        f'--config.experts.epochs={experts.epochs}; raise it or lower them')

@@ -6,11 +6,13 @@ the published ones.
 """
 
 from dasm_jax import losses, objectives
+from dasm_jax.errors import UserError
 from dasm_jax.runtime.entries import (
   Entry,
   at_least,
   below_one,
   not_empty,
+  not_negative,
   positive,
   share,
   shares,
@@ -29,6 +31,22 @@ PARAMETERS = {
     'convolutions_linear_bias': (4, 2, 1),
 }
 
+
+
+def operations(name, value):
+  """The range of augmentations."""
+  try:
+    augment.parse(value)
+  except UserError as error:
+    raise UserError(f'--config.{name}={value}: {error}') from None
+
+
+def _weights(name, values):
+  not_empty(name, values)
+  if min(values) < 0:
+    raise UserError(f'--config.{name}={values} must not be negative')
+
+
 ENTRIES = {
     # What is matched.
     'name': Entry('', 'of the method; ask for another by FILE.py:method=NAME'),
@@ -37,9 +55,12 @@ ENTRIES = {
                       losses.DISTANCES),
     'parameters': Entry('kernels', 'whose gradients are compared', None,
                         PARAMETERS),
-    'first_block': Entry(0, 'first block whose features are matched'),
+    'first_block': Entry(
+        0, 'first block whose features are matched; -1: the last',
+        at_least(-1)),
     'last_block': Entry(
-        0, 'last block whose features are matched; -1: the last'),
+        0, 'last block whose features are matched; -1: the last',
+        at_least(-1)),
     'alone_share': Entry(
         0.0, 'share of the networks, the first, that begin with plain sweeps '
         '(DSAC)', share),
@@ -47,12 +68,13 @@ ENTRIES = {
     'batch': Entry(64, 'real images a class in a sweep', at_least(1)),
     'limit': Entry(0, 'decoded images a class in a sweep; 0: all', at_least(0)),
     # From the last layer backwards; the final weight is for all before.
-    'weights': Entry((1.0, 1.0, 0.1), 'of the layers (CAFE)', not_empty),
+    'weights': Entry((1.0, 1.0, 0.1), 'of the layers (CAFE)', _weights),
     'discrimination': Entry(
-        0.01, 'weight of the discrimination loss (CAFE)'),
+        0.01, 'weight of the discrimination loss (CAFE)', not_negative),
     'statistics': Entry(
-        0.01, 'weight of the batch-norm statistics (SRe2L)'),
-    'first_layer': Entry(10.0, 'weight of the first layer\'s, others 1'),
+        0.01, 'weight of the batch-norm statistics (SRe2L)', not_negative),
+    'first_layer': Entry(10.0, 'weight of the first layer\'s, others 1',
+                         not_negative),
     # How the stored images move.
     'lr': Entry(0.1, 'rate of SGD (SRe2L: Adam) on the stored images',
                 positive),
@@ -60,14 +82,15 @@ ENTRIES = {
         False, 'the rate is for ten images a class, and grows with them'),
     'momentum': Entry(0.5, 'of SGD on the stored images (SRe2L: Adam)',
                       below_one),
-    'steps': Entry(1000, 'sweeps over all segments'),
+    'steps': Entry(1000, 'sweeps over all segments', at_least(0)),
     'per_class_steps': Entry(
         False, 'as if images stepped after each class, not once a sweep'),
     # CAFE halves the rate at 1200, 1600 and 1800 of 2000.
     'drops': Entry((0.6, 0.8, 0.9),
                    'shares of the steps after which the rate falls', shares),
-    'decay': Entry(0.5, 'what the rate is multiplied by at each of drops'),
-    'augment': Entry('', f'of what is matched: {OPS}'),
+    'decay': Entry(0.5, 'what the rate is multiplied by at each of drops',
+                   share),
+    'augment': Entry('', f'of what is matched: {OPS}', operations),
     'augment_mode': Entry(
         'single', 'one operation at a time (mtt: with aligned corners), all, '
         'or IDC\'s way', None, augment.MODES),
@@ -82,10 +105,11 @@ ENTRIES = {
     'net_lr': Entry(0.01, 'rate of networks between sweeps', positive),
     'net_momentum': Entry(0.0, 'momentum of networks between sweeps',
                           below_one),
-    'net_weight_decay': Entry(0.0, 'weight decay of networks between sweeps'),
+    'net_weight_decay': Entry(0.0, 'weight decay of networks between sweeps',
+                              not_negative),
     'net_batch': Entry(256, 'batch of networks between sweeps', at_least(1)),
-    'net_augment': Entry('', f'of networks between sweeps: {OPS}'),
-    'net_cutmix': Entry(0.0, 'probability of CutMix between sweeps'),
+    'net_augment': Entry('', f'of networks between sweeps: {OPS}', operations),
+    'net_cutmix': Entry(0.0, 'probability of CutMix between sweeps', share),
     'pretrained': Entry(0, 'networks trained before, of which each new one is '
                         'one; 0: none', at_least(0)),
     'pretrained_epochs': Entry(
@@ -96,9 +120,9 @@ ENTRIES = {
     'watch_window': Entry(10, 'accuracies that count', at_least(2)),
     # Both as in the program of CAFE.
     'watch_rest': Entry(
-        0.04, 'a network ends once accuracies span less'),
+        0.04, 'a network ends once accuracies span less', share),
     'watch_move': Entry(
-        0.03, 'training pauses once accuracies span more'),
+        0.03, 'training pauses once accuracies span more', share),
     'teach': Entry(20, 'of the steps those that train the teacher',
                    at_least(1)),
     'net_warm': Entry(
@@ -114,16 +138,16 @@ ENTRIES = {
     'frozen': Entry(
         False, 'a student\'s gradients do not depend on its path (TESLA)'),
     'image_factor': Entry(
-        1.0, 'on the images\' gradient (TESLA\'s code: 0.5)'),
+        1.0, 'on the images\' gradient (TESLA\'s code: 0.5)', positive),
     'student_steps': Entry(30, 'steps of the student', at_least(1)),
     'expert_epochs': Entry(
         2, 'epochs of the expert that the student is to match', at_least(1)),
     'first_epoch': Entry(
         0, 'first epoch of experts that students start from', at_least(0)),
     'start_last_epoch': Entry(
-        -1, 'the last one at the first step; -1: last_epoch'),
+        -1, 'the last one at the first step; -1: last_epoch', at_least(-1)),
     'last_epoch': Entry(
-        19, 'last epoch of experts that students start from'),
+        19, 'last epoch of experts that students start from', at_least(0)),
     'expand': Entry(0, 'steps over which it grows to last_epoch', at_least(0)),
     'batch_syn': Entry(0, 'images in a step of the student; 0: all',
                        at_least(0)),

@@ -78,6 +78,8 @@ def densenet(shape, classes, *, blocks=(6, 12, 24, 16), growth=12,
   maps, seen = 2 * growth, []
   for stage, count in enumerate(blocks):
     maps = int(reduction * maps) if stage else maps
+    if not maps:
+      raise UserError(f'reduction {reduction} leaves no maps; take more')
     seen += [maps + growth * i for i in range(count + 1)]
     maps = seen[-1]
   layers.check_norm(norm, [4 * growth, *seen])

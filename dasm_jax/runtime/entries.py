@@ -4,6 +4,7 @@ A table `{name: Entry}` says all that there is to know of some entries, once:
 what builds a configuration, checks one, or writes the help reads it.
 """
 
+import math
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from dasm_jax.errors import UserError, unknown
 
 INDENT = 36  # of meanings
+LARGEST = 10 ** 9  # of numbers, where nothing else is said
 
 
 class Entry(NamedTuple):
@@ -20,11 +22,13 @@ class Entry(NamedTuple):
   meaning: for people, in one line.
   range: `(name, value) -> None`, which raises `UserError`; or None.
   choices: the values there are, or () for any.
+  most: the largest number that makes sense.
   """
   default: Any
   meaning: str = ''
   range: Callable | None = None
   choices: Iterable = ()
+  most: float = LARGEST
 
 
 # ---- Ranges
@@ -42,7 +46,7 @@ def at_least(least):
 
 def positive(name, value):
   """The range of numbers above 0."""
-  if value <= 0:
+  if not value > 0:
     raise UserError(f'--config.{name}={value} must be positive')
 
 
@@ -50,6 +54,31 @@ def not_negative(name, value):
   """The range of numbers from 0 on."""
   if value < 0:
     raise UserError(f'--config.{name}={value} must not be negative')
+
+
+def unless(special, allowed):
+  """A range, or one value besides that stands for something else."""
+  def check(name, value):
+    if value != special:
+      try:
+        allowed(name, value)
+      except UserError as error:
+        raise UserError(f'{error}, or {special}') from None
+  return check
+
+
+def each(allowed):
+  """A range of the members of a tuple."""
+  def check(name, values):
+    for value in values:
+      try:
+        allowed(name, value)
+      except UserError as error:
+        # It names the one; the flag has them all.
+        raise UserError(str(error).replace(
+            f'{name}={value}', f'{name}={values}', 1).replace(
+                ' must', ': each must', 1)) from None
+  return check
 
 
 def share(name, value):
@@ -84,12 +113,29 @@ def not_empty(name, values):
 def check(name, value, entry):
   """Raises `UserError` for a value that an `Entry` does not allow.
 
-  name: dotted, as `--config.` has it.
+  name: dotted, as `--config.` has it. None is what is not set.
   """
+  if value is None:
+    return
+  for one in value if isinstance(value, tuple) else (value,):
+    _check_sense(name, value, one, entry.most)
   if entry.choices and value not in entry.choices:
     raise unknown(f'--config.{name}', value, entry.choices)
   if entry.range is not None:
     entry.range(name, value)
+
+
+def _check_sense(name, value, one, most):
+  """Raises `UserError` for a number or text that nothing can be made of."""
+  if isinstance(one, str) and not one.isprintable():
+    raise UserError(f'--config.{name}={value!r} has characters that cannot be '
+                    'printed; leave them out')
+  if isinstance(one, str | bool) or not isinstance(one, int | float):
+    return
+  if not math.isfinite(one):
+    raise UserError(f'--config.{name}={value} must be a finite number')
+  if abs(one) > most:
+    raise UserError(f'--config.{name}={value} must be at most {most}')
 
 
 def help_lines(values, table, width=80):

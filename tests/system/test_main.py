@@ -29,7 +29,7 @@ MISTAKES = {
 # The same, asked inside this process: entries -> words.
 VALUES = [
     ({'dataset.name': 'digitz'}, ["'digitz'", 'choose from', 'digits']),
-    ({'method.augment': 'blur'}, ["'blur'", 'choose from color, crop']),
+    ({'method.augment': 'blur'}, ['--config.method.augment=blur', 'choose from color, crop']),
     ({'method.augment_mode': 'x'}, ["mode 'x'", 'choose from all']),
     ({'method.distance': 'cos'}, ["'cos'", 'choose from cosine, l1']),
     ({'method.match': 'x'}, ["match 'x'", 'choose from']),
@@ -41,23 +41,23 @@ VALUES = [
     ({'syn.init': 'x'}, ["init 'x'", 'choose from forgetting']),
     ({'syn.space': 'x'}, ["space 'x'", 'choose from normalised']),
     ({'syn.ipc': 1, 'segments.number': 2}, [
-        'segments=2', 'ipc=1', 'choose from']),
+        'segments.number=2', 'ipc=1', 'choose from']),
     ({'method.batch': 500}, ['batch=500', 'has 139', 'at most']),
-    ({'syn.factor': 9}, ['factor 9', 'from 1 to 8']),
-    ({'network.depth': 7}, ['depth 7', 'at most depth 3']),
+    ({'syn.factor': 9}, ['--config.syn.factor=9', 'from 1 to 8']),
+    ({'network.depth': 7}, ['--config.network.depth=7', 'at most depth 3']),
     ({'dataset.name': 'mnist', 'dataset.data_dir': '/nowhere'}, [
         "'/nowhere'", 'does not exist', 'data_dir']),
-    ({'method.steps': -5}, ['steps=-5', 'at least 1']),
+    ({'method.steps': -5}, ['steps=-5', 'at least 0']),
     ({'method.steps': 1}, ['steps=1 ', '2 segments']),
     ({'segments.gamma': 2.0}, ['gamma=2', 'from 0 to 1']),
     ({'sdc.weight': .1, 'sdc.ratio': .1}, ['set one']),
     ({'sdc.weight': -.1}, ['must not be negative', '-0.1']),
-    ({'seed': -1}, ['seed=-1', '0 or more']),
-    ({'eval.batch': -1}, ['batch=-1', 'at least 1']),
+    ({'seed': -1}, ['seed=-1', 'at least 0']),
+    ({'eval.batch': -1}, ['--config.eval.batch=-1', 'at least 0']),
     ({'eval.lr': 0.0}, ['eval.lr=0', 'learns none']),
     ({'network.name': 'resnet18'}, ['FILE.py:network=resnet18']),
     ({'sdc.weight': .1, 'sdc.end_ratio': .1}, ['set one']),
-    ({'eval.cutmix': 2.0}, ['cutmix=2.0', 'from 0 to 1']),
+    ({'eval.cutmix': 2.0}, ['--config.eval.cutmix=2.0', 'from 0 to 1']),
     ({'run.chunk': 0}, ['run.chunk=0', 'at least 1']),
     ({'method.lr': float('nan')}, ['method.lr=nan', 'finite']),
     ({'sdc.weight': float('inf')}, ['sdc.weight=inf', 'finite']),
@@ -65,7 +65,7 @@ VALUES = [
     ({'syn.init': 'herding', 'syn.factor': 4}, [
         'ipc=10', '16 real ones', 'factor=4', 'has 139', 'lower one']),
     ({'method.name': 'herding'}, ['the name alone', ':method=herding']),
-    ({'method.name': 'x'}, ["method 'x'", 'choose from aligned']),
+    ({'method.name': 'x'}, ["method.name 'x'", 'choose from aligned']),
     ({'coreset.epochs': 0}, ['coreset.epochs=0', 'at least 1']),
     ({'method.train_on': 'real', 'method.net_batch': 100_000}, [
         'net_batch=100000', 'at most that']),
@@ -184,7 +184,7 @@ def test_default_workdir_names_what_was_set():
 def test_any_order_of_flags(arguments, tmp_path):
   # Understood as far as to be refused for its value.
   done = call([*arguments, f'--workdir={tmp_path}'])
-  assert 'seed=-7 must be 0 or more' in done.stderr
+  assert 'seed=-7 must be at least 0' in done.stderr
 
 
 def test_default_workdir():
