@@ -265,7 +265,7 @@ def _parser():
       help='fresh networks to take the mean over (%(default)s)')
   add('--real', type=int_at_least(1), default=1000,
       help='real images to measure, as many of each class (%(default)s)')
-  add('--seed', type=int_at_least(0), default=0,
+  add('--seed', type=int_at_least(0, streams.LARGEST_SEED), default=0,
       help='of networks and real images')
   add('--dataset', default='', metavar='NAME', help='where the data of the '
       'sets are now, such as folder:PATH, if not where their cards say')

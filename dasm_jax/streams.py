@@ -9,6 +9,10 @@ import enum
 import jax
 import numpy as np
 
+# JAX makes a key of the lower 32 bits: of two larger seeds, 2**32 apart, the
+# runs would be the same.
+LARGEST_SEED = 2 ** 32 - 1
+
 
 class Stream(enum.IntEnum):
   """What random numbers of a run are for."""

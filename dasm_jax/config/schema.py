@@ -5,7 +5,14 @@ builds a configuration (`config.defaults`), checks one (`validate`), and writes
 the help reads these tables.
 """
 
-from dasm_jax import coresets, difficulty, models, segments, synthetic
+from dasm_jax import (
+  coresets,
+  difficulty,
+  models,
+  segments,
+  streams,
+  synthetic,
+)
 from dasm_jax.data import images
 from dasm_jax.data import registry as data_registry
 from dasm_jax.methods import registry, settings
@@ -44,9 +51,8 @@ def _part(name, value):
   share(name, value)
 
 
-SEEDS = 2 ** 63 - 1  # the largest
 NETWORKS = 10 ** 5
-EPOCHS = 10 ** 6  # as each has its rate in a table
+EPOCHS = recipes.MOST_EPOCHS
 SIDE = 2 ** 14  # of images: 16k, of which one takes a gigabyte in a network
 
 DATASET = {
@@ -225,7 +231,7 @@ EXPERTS = {
     'alpha': Entry(
         0.0, 'how much of the orthogonal part GSAM takes away', not_negative),
     'seed': Entry(0, 'of their own, so that runs of all seeds share them',
-                  at_least(0), most=SEEDS),
+                  at_least(0), most=streams.LARGEST_SEED),
     'at_once': Entry(1, 'trained together on a device', at_least(1)),
     'dtype': Entry('float32', 'that they are kept in', None,
                    expert_store.DTYPES),
@@ -254,7 +260,8 @@ GROUPS = {
     'segments': SEGMENTS, 'coreset': CORESET, 'eval': EVAL, 'experts': EXPERTS,
     'run': RUN}
 ENTRIES = {
-    'seed': Entry(0, 'of everything that is random', at_least(0), most=SEEDS),
+    'seed': Entry(0, 'of everything that is random', at_least(0),
+                  most=streams.LARGEST_SEED),
     **{f'method.{name}': entry for name, entry in settings.ENTRIES.items()},
     **{f'network.{name}': entry for name, entry in OTHER_NETWORKS.items()},
     **{f'{group}.{name}': entry for group, table in GROUPS.items()

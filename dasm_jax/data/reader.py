@@ -7,6 +7,7 @@ what is broken. In memory is a split of which everything was read.
 
 import functools
 import logging
+import math
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,6 +31,8 @@ from dasm_jax.data.dataset import (
 from dasm_jax.data.images import AS_IT_IS, shape_array
 from dasm_jax.data.workers import DecoderPool
 from dasm_jax.errors import UserError
+
+COUNTED = 2 ** 26  # numbers of images that are counted at once
 
 
 class ReadOptions(NamedTuple):
@@ -263,9 +266,10 @@ class LazySplit:
       self._options.say(f'mean and standard deviation are of {count} of '
                         f'{len(self)} images')
     rows = np.arange(count) * len(self) // count
-    # A hundred at a time: large images would fill the memory.
-    return moments_of_levels(sum(count_levels(self.read(rows[at:at + 100]))
-                                 for at in range(0, count, 100)))
+    # Few at a time: large images, counted by 64 bits, would fill the memory.
+    some = max(1, min(100, COUNTED // math.prod(self.shape)))
+    return moments_of_levels(sum(count_levels(self.read(rows[at:at + some]))
+                                 for at in range(0, count, some)))
 
   def statistics(self):
     """`(mean, std)` of a sample, which is read once; raises as `read` does."""

@@ -21,10 +21,11 @@ from dasm_jax import (
 )
 from dasm_jax.config import evaluation_recipe, validate
 from dasm_jax.data import dataset as datasets
+from dasm_jax.errors import UserError
 from dasm_jax.methods import registry
 from dasm_jax.models import flops
 from dasm_jax.pipeline import loading, streaming
-from dasm_jax.runtime import devices, logging, preemption, timing
+from dasm_jax.runtime import devices, logging, preemption, text, timing
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.streams import Stream
 from dasm_jax.training import (
@@ -99,13 +100,12 @@ def build(c, dataset=None):
   Raises:
     UserError: settings that do not fit the data.
   """
-  dataset = dataset or loading.load_configured(c)
+  dataset = dataset or loading.load_configured(
+      c, look=lambda outline: check_memory(c, outline))
   if streaming.is_lazy(dataset.train):
     validate.check_streamed(c)
   shape = dataset.train.shape
-  with config.naming(c, 'network', *['dataset.size'] * (c.dataset.size > 0)):
-    network = models.build(shape=shape, classes=len(dataset.class_names),
-                           **c.network)
+  network = _network(c, shape, len(dataset.class_names))
   validate.check_phases(c, network)
   with config.naming(c, 'syn'):
     codec = synthetic.codec(
@@ -129,6 +129,11 @@ def build(c, dataset=None):
   experiment.phases(experiment.plan[0])
   build_method(experiment, experiment.plan[0])
   return experiment
+
+
+def _network(c, shape, classes):
+  with config.naming(c, 'network', *['dataset.size'] * (c.dataset.size > 0)):
+    return models.build(shape=shape, classes=classes, **c.network)
 
 
 # ---- The run
@@ -301,6 +306,59 @@ def images_per_step(experiment, segment):
 
 
 # ---- How much is done at once
+
+
+def check_memory(c, outline, memory=None):
+  """Refuses what a device cannot hold, by what it surely needs.
+
+  The dry run estimates the whole; this knows too little, never too much.
+
+  Args:
+    c: the configuration.
+    outline: its `Dataset` with images of no memory.
+    memory: bytes of a device; None: of those here.
+
+  Raises:
+    UserError: with the entries that make it so large.
+  """
+  memory = memory or devices.memory()
+  shape, classes = outline.train.shape, len(outline.class_names)
+  network = _network(c, shape, classes)
+  once = flops.forward_cost(network, shape)
+  m, pixels = c.method, math.prod(shape)
+  mine = -(-classes // c.syn.phases // devices.count())
+  widest = max(segment.width for segment in validate.plan_segments(c))
+  # Of the images that are learned the optimizer has as many numbers.
+  needs = {
+      ('syn.ipc', 'dataset.size'): packing.FLOAT * pixels * mine * (
+          c.syn.ipc + widest),
+      ('network.width', 'network.widen', 'network.growth', 'network.depth',
+       'dataset.size'): packing.FLOAT * packing.TREES * once.parameters,
+      # The maps of one pass, of which the largest quarter is there at once.
+      ('method.batch', 'method.batch_syn', 'network.width', 'network.widen',
+       'dataset.size'): once.maps * min(
+           m.get('batch') or m.get('batch_syn') or 1,
+           len(outline.train.labels)),
+      ('method.starts', 'run.chunk'): packing.FLOAT * once.parameters * (
+          m.get('starts', 0) * min(c.run.chunk, m.steps)),
+      ('method.pretrained',): packing.FLOAT * once.parameters * m.get(
+          'pretrained', 0),
+      # Which images each step looks at is drawn before the call.
+      ('method.net_steps', 'method.net_batch', 'run.chunk'): packing.FLOAT * (
+          m.get('net_steps', 0) * m.get('net_batch', 0)
+          * (m.get('train_on') == 'real'))}
+  if c.dataset.stream == 'never':
+    needs['dataset.stream', 'dataset.size'] = loading.image_bytes(
+        outline, c.dataset.zca)
+  known = dict(config.entries(c))
+  for names, need in needs.items():
+    if need > memory:
+      flags = ', '.join(f'--config.{name}={known[name]}' for name in names
+                        if known.get(name))
+      raise UserError(
+          f'{flags}: that takes {text.size(need)} at least, for images of '
+          f'{shape[0]}x{shape[1]}, but a device has {text.size(memory)}; lower '
+          'one of them')
 
 
 def classes_together(experiment, segment, classes, split):

@@ -15,7 +15,7 @@ import logging
 import jax
 
 import dasm_jax
-from dasm_jax import coresets, models, synthetic
+from dasm_jax import coresets, models, streams, synthetic
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, dd_ranking, saved_set, subjects
 from dasm_jax.runtime import cli, paths, records, text
@@ -37,12 +37,13 @@ def _parser():
   add('--models', default='', metavar='NAMES', help='networks, joined by '
       f'commas ({", ".join(sorted(models.MODELS))}); if not given, that of '
       'the set')
-  add('--networks', type=int, default=5, metavar='N',
+  add('--networks', type=cli.int_at_least(1), default=5, metavar='N',
       help='how many are trained of each on each set (default 5)')
-  add('--epochs', type=int, default=0, metavar='N',
-      help='how long; 0, as the set says (default). Rates drop accordingly')
-  add('--seed', type=int, default=0, metavar='N',
-      help='of weights, order and random subsets (default 0)')
+  add('--epochs', type=cli.int_at_least(0, recipes.MOST_EPOCHS), default=0,
+      metavar='N', help='how long; 0, as the set says (default). Rates drop '
+      'accordingly')
+  add('--seed', type=cli.int_at_least(0, streams.LARGEST_SEED), default=0,
+      metavar='N', help='of weights, order and random subsets (default 0)')
   add('--full', action='store_true', help='train on all real images too, by '
       'the same recipe, and say the scores of DD-Ranking (LRS, ARS): they take '
       'up to three more rows of as many images as the set has')
@@ -54,8 +55,8 @@ def _parser():
       'that of the run if not given, else TFDS_DATA_DIR')
   add('--recipe', default='', choices=sorted(recipes.RECIPES),
       help='of a real subset (idc if not given); a saved set has its own')
-  add('--size', type=int, default=0, metavar='N', help='of a real subset: make '
-      'images squares of this many pixels')
+  add('--size', type=cli.int_at_least(0), default=0, metavar='N',
+      help='of a real subset: make images squares of this many pixels')
   return parser
 
 
@@ -74,11 +75,6 @@ def run(options, measure=comparison.measure_row):
     UserError: whatever the user can mend.
     preemption.Stopped: by Ctrl-C or SIGTERM, after a save.
   """
-  for name, least in (
-      ('networks', 1), ('epochs', 0), ('seed', 0), ('size', 0)):
-    if getattr(options, name) < least:
-      raise UserError(
-          f'--{name}={getattr(options, name)} must be at least {least}')
   screen = Terminal()
   # In this order: a wrong --out is found out before data are read, and before
   # networks are trained that choose a coreset.

@@ -1,5 +1,6 @@
 """The data set of a run: in memory, or read as its images are used."""
 
+import contextlib
 import hashlib
 import math
 
@@ -25,13 +26,13 @@ def request_of(config):
               statistics=d.statistics, test_crop=d.test_crop)
 
 
-def load_configured(config, memory=None):
+def load_configured(config, memory=None, look=None):
   """The `Dataset` that a configuration names, see `load`."""
   d = config.dataset
   # What is known by its name (experts) stays so where the images have moved.
   return load(**request_of(config), stream=d.stream, zca=d.zca,
-              workers=d.workers, cache=d.cache, memory=memory
-              )._replace(name=d.name)
+              workers=d.workers, cache=d.cache, memory=memory,
+              look=look)._replace(name=d.name)
 
 
 # What `written_request` writes where it is not the usual.
@@ -72,7 +73,7 @@ def load_again(written, **given):
 
 
 def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,
-         **given):
+         look=None, **given):
   """A `Dataset` whose images are in memory, or read as they are used.
 
   Its train images are a `reader.LazySplit` where `stream` says `always`, or
@@ -85,11 +86,16 @@ def load(name, *, stream='auto', zca=0.0, workers=0, cache='', memory=None,
     workers: processes that decode; cache: where decoded images are kept; of
       images that are streamed, see `data.ReadOptions`.
     memory: see `streams`.
+    look: given the data set with black images, before any are read; only where
+      their number and size are known.
 
   Raises:
     UserError: what `data.open` refuses, and whitening of streamed images.
   """
   described = data.describe(name, **given)
+  if look:
+    with contextlib.suppress(_Unknown):
+      look(_outline(described))
   if stream == 'never' or (
       stream == 'auto' and fits_in_memory(described, zca, memory)):
     return data.open_described(described).in_memory()
@@ -175,11 +181,22 @@ def fits_in_memory(described, zca=0.0, memory=None):
   described: a `data.Description`; memory: see `streams`.
   """
   try:
-    outline = data.outline_described(described)
-  except UserError:  # Nobody knows before it is prepared.
+    outline = _outline(described)
+  except _Unknown:
     return True
   return image_bytes(outline, zca) <= RESIDENT_SHARE * (
       memory or devices.memory())
+
+
+class _Unknown(Exception):
+  """Nobody knows before a set is prepared."""
+
+
+def _outline(described):
+  try:
+    return data.outline_described(described)
+  except UserError as error:
+    raise _Unknown from error
 
 
 def streams(config, dataset_, memory=None):

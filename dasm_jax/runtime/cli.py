@@ -7,6 +7,7 @@ import sys
 
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import preemption
+from dasm_jax.runtime.entries import LARGEST
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,12 +28,15 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f'{message}; --help lists the arguments')
 
 
-def int_at_least(low):
-  """Reads a whole number of at least `low`."""
+def int_at_least(low, most=LARGEST):
+  """Reads a whole number from `low` to `most`."""
   def number(text):
-    if not text.strip().isdecimal() or int(text) < low:
+    # Python refuses to read very many digits.
+    if not text.strip().isdecimal() or len(text) > 30 or int(text) < low:
       raise argparse.ArgumentTypeError(
           f'{text!r} is no whole number of at least {low}')
+    if int(text) > most:
+      raise argparse.ArgumentTypeError(f'{text} must be at most {most}')
     return int(text)
   return number
 

@@ -100,6 +100,7 @@ def sre2l_tiny_recipe(epochs, *, lr=0.2, weight_decay=1e-4, batch=256,
                 **more)
 
 
+MOST_EPOCHS = 10 ** 6  # as each has its rate in a table
 RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe,
            'sre2l_cifar': sre2l_cifar_recipe, 'sre2l_tiny': sre2l_tiny_recipe}
 OPTIMIZERS = 'sgd', 'adamw'

@@ -29,7 +29,8 @@ MISTAKES = {
 # The same, asked inside this process: entries -> words.
 VALUES = [
     ({'dataset.name': 'digitz'}, ["'digitz'", 'choose from', 'digits']),
-    ({'method.augment': 'blur'}, ['--config.method.augment=blur', 'choose from color, crop']),
+    ({'method.augment': 'blur'}, [
+        '--config.method.augment=blur', 'choose from color, crop']),
     ({'method.augment_mode': 'x'}, ["mode 'x'", 'choose from all']),
     ({'method.distance': 'cos'}, ["'cos'", 'choose from cosine, l1']),
     ({'method.match': 'x'}, ["match 'x'", 'choose from']),
