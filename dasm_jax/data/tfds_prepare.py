@@ -18,10 +18,11 @@ from dasm_jax.data import tfds_features
 from dasm_jax.data.dataset import brief, shorten
 from dasm_jax.data.registry import DATASETS, IF_MOVED, unknown_name
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import paths
+from dasm_jax.runtime import paths, waiting
 
 DEFAULT_DATA_DIR = '~/tensorflow_datasets'
 INFO = 'dataset_info.json'
+CONNECT = 10  # seconds for a host to answer
 _VERSION = re.compile(r'\d+\.\d+\.\d+')
 
 
@@ -180,10 +181,43 @@ def check_possible(name, builder, data_dir=None):
     _check_by_hand(name, root, textwrap.shorten(by_hand, 300, placeholder='…'))
     return
   cached = root / 'downloads' / builder.name
-  host = None if _has_files(cached) else _unreachable(builder)
-  if host:
-    raise _not_preparable(name, root,
-                          f'there is no network: no address for {host}')
+  missing = _not_downloaded(builder, cached)
+  why = _unreachable(builder) if missing else ''
+  if why:
+    raise _not_preparable(name, root, f'there is no network: {why}; {missing}')
+
+
+def _not_downloaded(builder, folder):
+  """What a folder of downloads misses, in words; '' if nothing, or who knows.
+
+  TFDS leaves what it did not end in folders that are called `….tmp.…`.
+  """
+  paths = [path for path in folder.rglob('*') if path.is_file()]
+  whole = {path.name for path in paths if not _in_part(path, folder)}
+  wanted = _download_names(builder)
+  if wanted and whole >= wanted:
+    return ''
+  # Of another version, or put there by hand; a configuration may need a part.
+  part = bool(whole & wanted) and len(builder.builder_configs) <= 1
+  if len(whole) == len(paths) > 0 and not part:
+    return ''
+  cut = ', a download was interrupted' if len(whole) < len(paths) else ''
+  return (f'{len(whole & wanted)} of {len(wanted) or "its"} files are in '
+          f'{str(folder)!r}{cut}')
+
+
+def _in_part(path, folder):
+  return any('.tmp.' in part for part in path.relative_to(folder).parts[:-1])
+
+
+def _download_names(builder):
+  """How TFDS names the files that a set is made of; none if it does not say."""
+  try:
+    from tensorflow_datasets.core.download import resource
+    return {resource.get_dl_fname(url, info.checksum)
+            for url, info in dict(builder.url_infos or {}).items()}
+  except Exception:  # Undocumented: where it is not there, just try.
+    return set()
 
 
 def _check_by_hand(name, root, instructions):
@@ -209,10 +243,9 @@ def prepare(name, builder, data_dir=None):
   """Downloads and writes a set as array_record; `UserError` if that fails."""
   check_possible(name, builder, data_dir)
   root = data_root(data_dir)
-  logging.getLogger('dasm_jax').info(
-      'preparing data set %s in %s, once; this downloads', name, root)
+  what = f'TFDS, which downloads {name} to {root} and prepares it there, once'
   try:
-    with (_without_tensorflow(builder),
+    with (_without_tensorflow(builder), waiting.say_if_long(what),
           contextlib.redirect_stdout(io.StringIO())):
       builder.download_and_prepare()
   except Exception as error:  # Network, disk, archives, the builder itself.
@@ -225,7 +258,9 @@ def preparation_lock(data_dir=None):
   root = data_root(data_dir)
   root.mkdir(parents=True, exist_ok=True)
   with open(root / '.dasm_jax.lock', 'w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it in the end
+    with waiting.say_if_long(
+        f'another process that prepares a data set in {root}'):
+      fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it in the end
     yield
 
 
@@ -238,23 +273,28 @@ def _not_preparable(name, root, reason):
 
 
 def _unreachable(builder):
-  """The host of the first download if it has no address, else None.
+  """Why the host of the first download cannot be reached, '' if it can.
 
   TFDS itself tries for minutes before it gives up.
   """
   if urllib.request.getproxies():
-    return None
+    return ''
   try:
     urls = list(builder.url_infos or ())
   except Exception:  # Undocumented: where it is not there, just try.
-    return None
-  host = urllib.parse.urlparse(urls[0]).hostname if urls else None
-  if host:
-    try:
-      socket.getaddrinfo(host, None)
-    except OSError:
-      return host
-  return None
+    return ''
+  url = urllib.parse.urlparse(urls[0] if urls else '')
+  if not url.hostname:
+    return ''
+  port = url.port or {'http': 80, 'ftp': 21}.get(url.scheme, 443)
+  try:
+    with (waiting.say_if_long(url.hostname),
+          socket.create_connection((url.hostname, port), CONNECT)):
+      return ''
+  except socket.gaierror:
+    return f'no address for {url.hostname}'
+  except OSError:
+    return f'no answer from {url.hostname}'
 
 
 def _encode_image(encoder, image):

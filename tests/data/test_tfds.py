@@ -1,5 +1,6 @@
 """TFDS sets by name and by path, written here; every error on one line."""
 
+import contextlib
 import json
 import os
 from pathlib import Path, PosixPath
@@ -113,7 +114,36 @@ def test_tfds_without_network(tmp_path, monkeypatch):
   monkeypatch.setattr('socket.getaddrinfo', no_address)
   monkeypatch.setattr('urllib.request.getproxies', dict)
   refused_early('cifar10', str(tmp_path), 'no network', 'python -c',
+                '0 of 1 files', name='cifar10', data_dir=tmp_path)
+  # What an interrupted download leaves is no download.
+  part = tmp_path / 'downloads' / 'cifar10' / 'cs.toro.edu.tar.gz.tmp.0123'
+  part.mkdir(parents=True)
+  (part / 'cifar-10-binary.tar.gz').write_text('half')
+  refused_early('no network', 'was interrupted', str(part.parent),
                 name='cifar10', data_dir=tmp_path)
+  (part.parent / 'labels.txt').write_text('')
+  refused_early('no network', 'was interrupted', name='cifar10',
+                data_dir=tmp_path)
+  # And what was ended later needs no network.
+  (part.parent / ('cs.toronto.edu_kriz_cifar-10-binaryxKOMUKG8XzocVTfyFVq51o-'
+                  'fJese2Nnd2j2ymlm8od0.tar.gz')).write_text('')
+  tfds_prepare.check_possible('cifar10', tfds_prepare.registered_builder(
+      'cifar10', tmp_path), tmp_path)
+
+
+def test_tfds_without_network_and_with_some_of_the_files(tmp_path, monkeypatch):
+  def no_answer(*args):
+    raise TimeoutError
+  monkeypatch.setattr('socket.create_connection', no_answer)
+  monkeypatch.setattr('urllib.request.getproxies', dict)
+  files = tmp_path / 'downloads' / 'mnist'
+  files.mkdir(parents=True)
+  (files / ('cvdf-datasets_mnist_t10k-labels-idx1-ubyte965g-S4A7G3r0jpgiMMdvSN'
+            'x7KP_oN7677JZkkIErsY.gz')).touch()
+  refused_early('no answer from', '1 of 4 files', name='mnist',
+                data_dir=tmp_path)
+  (files / 'of_another_version.gz').touch()
+  refused_early('1 of 4 files', name='mnist', data_dir=tmp_path)
 
 
 def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
@@ -128,7 +158,8 @@ def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
   (batches / 'batches.meta.txt').write_text('\n'.join('abcdefghij'))
   monkeypatch.setattr(download_manager.DownloadManager, 'download_and_extract',
                       lambda self, url: str(source))
-  monkeypatch.setattr('socket.getaddrinfo', lambda *where: [])
+  monkeypatch.setattr('socket.create_connection',
+                      lambda *where: contextlib.nullcontext())
   root = tmp_path / 'root'
   root.mkdir()
   found = data.load('cifar10', data_dir=root)
