@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import textwrap
+import traceback
 from typing import NamedTuple
 
 from absl import app, flags, logging
@@ -244,6 +245,14 @@ def main(command):
     sys.exit(stopped.code)
   except KeyboardInterrupt:  # before a run hears of it
     _fail('stopped before there was anything to save', 130)
+  except Exception as error:
+    lost = processes.lost_text(error)
+    if lost:
+      _fail(lost, processes.ABORTED)
+    if processes.count() > 1:  # to end with the status of this, not of others
+      traceback.print_exc()
+      processes.leave(1)
+    raise
 
 
 if __name__ == '__main__':

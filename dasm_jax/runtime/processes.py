@@ -32,6 +32,13 @@ FOR_GOOD = (
     'completionMode', 'only supports Job', 'have a controller',
     'expected HOSTNAME', 'Service host/port is not set',
     'Service token file does not exist')
+# What JAX's collectives raise where another process is gone.
+LOST = ('UNAVAILABLE', 'DEADLINE_EXCEEDED', 'ABORTED', 'Gloo', 'NCCL',
+        'closed by peer', 'reset by peer', 'Socket closed', 'Broken pipe',
+        'heartbeat', 'coordination service')
+# The status then, which is that of JAX's own abort a little later: launchers
+# try again, but not for ever, as the other one may have failed by itself.
+ABORTED = 134
 _joined = threading.Event()
 
 
@@ -201,6 +208,21 @@ def _count_devices():
   if all_ != known * local:
     raise UserError(f'{local} devices in this process, {all_} in {known} '
                     'processes: every process must have as many')
+
+
+def lost_text(error, others=None):
+  """What is said of an error of a collective; '' if it is no such one.
+
+  Args:
+    error: that a run ended with.
+    others: whether there are other processes; None: as it is.
+  """
+  others = count() > 1 if others is None else others
+  reason = ' '.join(str(error).split())[:200]
+  if not others or not any(words in reason for words in LOST):
+    return ''
+  return (f'another process was lost: {reason}; the same command goes on from '
+          'the last checkpoint')
 
 
 def leave(status):

@@ -107,9 +107,11 @@ def test_stopped_and_killed_together_they_go_on_in_any_number(tmp_path):
   assert 'segment' not in said[1][0]  # one of them talks
   running = _start(workdir, cache, 2, 2, steps)
   _wait_for_rows(workdir, 1, running)
-  for process in running[::-1]:
-    process.kill()
-    process.communicate(timeout=60)
+  running[1].kill()
+  running[1].communicate(timeout=60)
+  _, err = running[0].communicate(timeout=60)  # by itself, not killed by JAX
+  assert running[0].returncode == 134, err
+  assert 'error: another process was lost' in err and 'Traceback' not in err
   running = _start(workdir, cache, 2, 2, steps)
   _wait(running, lambda: [*workdir.glob('unfinished/synthetic*/*')])
   for _, err in _stopped(running):
@@ -183,6 +185,19 @@ def test_who_finds_nobody_in_time_is_to_try_again(process_id):
 def test_what_may_pass_by_itself_is_tried_again(error, code):
   found = processes.join_failure(error)
   assert found.code == code and '\n' not in str(found)
+
+
+@pytest.mark.parametrize('text, others, lost', [
+    ('UNKNOWN: Gloo all-reduce failed: Connection closed by peer', True, True),
+    ('INTERNAL: NCCL operation failed: remote process exited', True, True),
+    ('UNAVAILABLE: failed to connect to all addresses', True, True),
+    ('RESOURCE_EXHAUSTED: Out of memory', True, False),
+    ('the first process failed: KeyError: 1', True, False),
+    ('UNAVAILABLE: failed to connect to all addresses', False, False)])
+def test_what_tells_of_a_lost_process(text, others, lost):
+  said = processes.lost_text(RuntimeError(text), others)
+  assert ('goes on from the last checkpoint' in said) == lost
+  assert lost or said == ''
 
 
 @pytest.mark.parametrize('environ, client, alone', [
