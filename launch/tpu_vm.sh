@@ -25,6 +25,8 @@ stops watching; the same command watches again.
   --data=gs://…         prepared data sets, for every worker           (TPU_DATA)
   --env=NAME=VALUE      for the job; as often as needed
   --poll=SECONDS        between two looks; 60                         (TPU_POLL)
+  --retries=N           on the same TPU of a job that says that it may work again
+                        (75), before another TPU is asked for; 3
   --failures=N          give up at the Nth that is no preemption; 3
   --aborts=N            and at the Nth end by a signal (134, 137, …), as JAX
                         ends those whose neighbour is lost; 20
@@ -38,7 +40,7 @@ wrong() {
 
 bucket=${BUCKET:-} zone=${TPU_ZONE:-} name=${TPU_NAME:-dasm}
 type=${TPU_TYPE:-v6e-4} runtime=${TPU_RUNTIME:-} poll=${TPU_POLL:-60}
-data=${TPU_DATA:-} spot=--spot allowed=3 bearable=20 environment=env
+data=${TPU_DATA:-} spot=--spot allowed=3 bearable=20 retries=3 environment=env
 more=() key=$HOME/.ssh/google_compute_engine
 while [ $# -gt 0 ]; do
   case $1 in
@@ -54,6 +56,7 @@ while [ $# -gt 0 ]; do
     --data=*) data=${1#*=} ;;
     --env=?*=*) environment="$environment $(printf '%q' "${1#*=}")" ;;
     --poll=*) poll=${1#*=} ;;
+    --retries=*) retries=${1#*=} ;;
     --failures=*) allowed=${1#*=} ;;
     --aborts=*) bearable=${1#*=} ;;
     -h | --help)
@@ -77,6 +80,7 @@ like "${data:-$bucket}" 'gs://[^ ]+' data gs://my-bucket/tfds
 like "$zone" '[a-z0-9-]+' zone us-east5-b
 like "$name" '[a-z][a-z0-9-]*' name lower-case-1
 like "$poll" '[0-9.]+' poll 60
+like "$retries" '[0-9]+' retries 3
 like "$allowed" '[1-9][0-9]*' failures 3
 like "$bearable" '[1-9][0-9]*' aborts 20
 [ -e "$root/${config%%:*}" ] ||
@@ -115,8 +119,8 @@ if several && ! in_agent; then
 fi
 
 # A worker's shell reads this: quoted, all arrives as given.
-start="$environment bash launch/tpu_worker.sh start $(printf '%q ' \
-  "--config=$config" "--workdir=${bucket%/}/runs/$name" "$@")"
+flags=$(printf '%q ' "--config=$config" "--workdir=${bucket%/}/runs/$name" "$@")
+start="$environment bash launch/tpu_worker.sh start $flags"
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
@@ -185,7 +189,7 @@ create() {
 }
 
 begin() {  # on a new TPU, or on one where the job runs already
-  seen=0 lost=0 waited=
+  seen=0 lost=0 waited='' retried=0 stopped=''
   if on all 'bash launch/tpu_worker.sh status' > /dev/null 2>&1; then
     say 'it runs already: watching'
     return
@@ -207,9 +211,17 @@ begin() {  # on a new TPU, or on one where the job runs already
     say 'started'
 }
 
+retry() {  # the job, where it has ended, on the same TPU
+  [ "$retried" -lt "$retries" ] || return
+  retried=$((retried + 1))
+  say "trying again on the same TPU ($retried of at most $retries)"
+  stopped='' waited=''
+  on all "$environment bash launch/tpu_worker.sh again $flags"
+}
+
 verdict() {  # STATUSES: the one that counts
   local ends
-  ends=$(sort -un <<< "$1")
+  ends=$(sort -u <<< "$1" | sort -n)  # `running` counts as 0 there
   grep -m 1 -xE '2|130' <<< "$ends" && return
   # Others die of the one that failed; let them, and let them save.
   [ -z "$waited" ] && grep -x running <<< "$ends" && return
@@ -273,8 +285,14 @@ while :; do
           2) finish 2 'the command was wrong' ;;
           130) finish 130 'interrupted' ;;
           75)
-            say 'preempted'
-            again
+            # Preempted, unless the TPU is still there at the next look.
+            if [ -z "$stopped" ] && [ "$retries" != 0 ]; then
+              say 'the job was stopped, or may work again'
+              stopped=yes
+            elif ! retry; then
+              say 'preempted'
+              again
+            fi
             ;;
           running | unreachable) ;;
           1[3-9][0-9])

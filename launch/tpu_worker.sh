@@ -3,6 +3,7 @@
 #   launch/tpu_worker.sh setup [gs://…]    an environment with the extra tpu;
 #                                          data, to where TFDS looks for them
 #   launch/tpu_worker.sh start FLAGS…      the job, in the background
+#   launch/tpu_worker.sh again FLAGS…      the same, where it has ended
 #   launch/tpu_worker.sh status            status=running, or what it ended with
 set -euo pipefail
 # shellcheck source=launch/env.sh
@@ -25,11 +26,14 @@ case $action in
     [ $# -eq 0 ] ||
       gcloud storage rsync --recursive "$1" "$HOME/tensorflow_datasets"
     ;;
-  start)
+  start | again)
+    if [ "$action" = again ] && [ -e run.status ]; then
+      rm -f run.pid run.status
+    fi
     [ ! -e run.pid ] || exit 0
     # A broken connection must not end it.
     nohup setsid bash launch/tpu_worker.sh run "$@" \
-      > run.log 2>&1 < /dev/null &
+      >> run.log 2>&1 < /dev/null &
     echo $! > run.pid
     ;;
   run)

@@ -40,7 +40,7 @@ def tpu(project, *arguments, states, codes=(), more=('configs/digits.py',)):
   write(project, 'states', *states)
   write(project, 'codes', *codes)
   return run(project, 'tpu_vm.sh', '--bucket=gs://b/', '--zone=z',
-             '--poll=0.05', *arguments, *more)
+             '--poll=0.05', '--retries=0', *arguments, *more)
 
 
 def verbs(project):
@@ -147,15 +147,34 @@ def test_the_status_of_the_job_decides(project, codes, want, creates):
 @pytest.mark.parametrize('ends, want', [
     # One is preempted, its neighbour aborted by JAX; or one has failed.
     (('134', '75'), 'preempted'), (('1', '134'), 'status 1 (failure 1'),
-    (('134', '2'), 'the command was wrong'), (('0', '134'), 'abort 1 of'),
-    (('0', '0'), 'done')])
+    (('134', '2'), 'the command was wrong'), (('0', '134'), 'abort 1 of')])
 def test_the_worker_that_failed_first_decides(project, ends, want):
-  write(project, 'program', 'import os, pathlib, sys', 'sys.exit(int(',
-        f'  {dict(zip(("w0", "w1"), ends, strict=True))}[',
-        '      pathlib.Path.home().name]))')
+  # One that has ended well does not speak for the other.
+  write(project, 'program', 'import pathlib, sys, time',
+        'second = pathlib.Path.home().name == "w1"',
+        f'time.sleep(.3 * (second and {ends[0] == "0"}))',
+        f'sys.exit(int({ends}[second]))')
   _, text = tpu(project, '--failures=1', '--aborts=1', codes=['0', '0'],
                 states=['NONE', 'ACTIVE', 'NONE', 'FAILED'])
   assert want in text
+
+
+@pytest.mark.parametrize('codes, retries, code, creates, starts', [
+    (['75', '2'], 2, 2, 1, 4), (['75', '75', '75', '0'], 2, 0, 2, 8)])
+def test_what_may_work_again_is_tried_on_the_same_tpu(
+    project, codes, retries, code, creates, starts):
+  # Each worker has the codes for itself, one after the other.
+  write(project, 'program', 'import pathlib, sys',
+        'count = pathlib.Path.home().parent / (pathlib.Path.home().name + "n")',
+        'n = len(count.read_text()) if count.exists() else 0',
+        'count.write_text("x" * (n + 1))', f'sys.exit(int({codes}[n]))')
+  status, text = tpu(project, f'--retries={retries}', codes=['0', '0'],
+                     states=2 * ['NONE', 'ACTIVE'])
+  assert status == code, text
+  assert verbs(project).count('create') == creates
+  assert len(noted(project, 'started')) == starts
+  assert 'trying again on the same TPU (1 of at most 2)' in text
+  assert ('preempted' in text) == (creates == 2)
 
 
 def test_a_lost_connection_deletes_nothing(project):
