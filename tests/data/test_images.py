@@ -89,7 +89,7 @@ def test_records_and_arrays_are_squashed(store):
   root, written = store
   found = data.load('tiny_set', data_dir=root, size=5, resize='squash')
   plain = data.load('tiny_set', data_dir=root)
-  squashed(found.test.images, plain.test.images, 5)
+  squashed(found.test.images[:3], plain.test.images[:3], 5)
   given = {'size': 5, 'resize': 'squash'}
   same(data.open('digits', **given), 'digits', **given)
   squashed(data.load('digits', **given).test.images[:3],
