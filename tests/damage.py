@@ -37,7 +37,7 @@ from dasm_jax.runtime import preemption  # noqa: E402
 WRONG = 'TRACEBACK', 'SILENT WRONG'
 # How often a run hears whether it is to stop: before the first of the sweeps of
 # a segment, then after each.
-STOPS = {'segment 1': (1, 3), 'segment 2': (2, 3), 'finished': None}
+STOPS = {'finished': None, 'segment 2': (2, 3), 'segment 1': (1, 3)}
 
 
 def config(seed=0):

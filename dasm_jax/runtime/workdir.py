@@ -62,8 +62,9 @@ def lock(workdir, what='--workdir', name=None):
       raise UserError(
           f'{what} {str(workdir)!r} cannot be locked: {error.strerror}; '
           'choose one on a local disk') from error
-    os.ftruncate(file, 0)
-    os.pwrite(file, f'{os.getpid()}\n'.encode(), 0)
+    with records.writing(path):
+      os.ftruncate(file, 0)
+      os.pwrite(file, f'{os.getpid()}\n'.encode(), 0)
     try:
       yield
     finally:
