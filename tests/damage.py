@@ -161,6 +161,10 @@ def left(workdir, finished):
 
   finished: whether the run had finished, and looks no more at its metrics.
   """
+  if finished:
+    with contextlib.suppress(FileNotFoundError):
+      _remove(workdir / 'metrics.jsonl')
+    (workdir / 'metrics.jsonl').write_text('')
   found = kill.left(workdir)
   if finished:
     found.pop('metrics.jsonl')
@@ -188,6 +192,7 @@ def tried(workdir, straight, finished):
     return 'TRACEBACK', f'{type(error).__name__}: {error}'
   finally:
     logger.removeHandler(heard)
+    jax.clear_caches()  # of thousands of programs a process dies
   said = '; '.join(heard.lines)
   if not different:
     return 'same', said

@@ -122,6 +122,7 @@ def _key_impl(x):
 
 _log = logging.getLogger('dasm_jax')
 _DAMAGED = 'damaged'  # orbax only looks at directories named by a number
+_NOTES = '_CHECKPOINT_METADATA'  # of orbax, when a step was written
 # In a ValueError of tensorstore: the disk is full, or may not be written to.
 _FULL = ('RESOURCE_EXHAUSTED', 'PERMISSION_DENIED', 'Error writing')
 
@@ -199,8 +200,16 @@ def _manager(directory, keep):
   try:
     directory.mkdir(parents=True, exist_ok=True)
     _remove_partial(directory)
-    with quiet_orbax():
-      manager = ocp.CheckpointManager(directory, options=options)
+    try:
+      with quiet_orbax():
+        manager = ocp.CheckpointManager(directory, options=options)
+    except (ValueError, TypeError, KeyError, AttributeError):
+      # Orbax's own notes of a step do not mean anything. It does without them,
+      # and what we read has a digest.
+      for path in directory.glob(f'*/{_NOTES}'):
+        path.unlink()
+      with quiet_orbax():
+        manager = ocp.CheckpointManager(directory, options=options)
   except OSError as error:
     raise UserError(
         f'cannot write to {str(directory)!r}: {error.strerror or error}; '

@@ -197,6 +197,16 @@ def test_no_class_that_a_checkpoint_names_is_imported(tmp_path, monkeypatch):
   assert not (tmp_path / 'harm').exists()
 
 
+@pytest.mark.parametrize('text', ['[1]', '{"item_handlers": 7}', '{', '7'])
+def test_notes_of_orbax_that_mean_nothing(text, tmp_path):
+  _saved(tmp_path / 'c', steps=(2, 3))
+  for step in 2, 3:
+    (tmp_path / 'c' / str(step) / '_CHECKPOINT_METADATA').write_text(text)
+  step, state = _read(tmp_path / 'c')
+  assert step == 3
+  _same(state, _big(3))
+
+
 def test_a_file_where_the_damaged_ones_go(tmp_path):
   _saved(tmp_path / 'c', steps=(2, 3))
   _flip(_data(tmp_path / 'c', 3))
