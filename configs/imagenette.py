@@ -17,9 +17,10 @@ images in its test split: --config.dataset.name=imagenette/full-size-v2.
 
 Published, 128x128, ConvNet-5, ipc 1 / 10: MTT: 47.7 / 63.0; FTD: 52.2 / 67.7.
 Ipc 1 under one later protocol: MTT: 51.4; IDC: 61.4; all images: 87.4. MTT's
-row is that of its one command for ten classes at ipc 1; other ipc and FTD,
-TESLA, DATM have it too, and IDC ImageNet-10's settings. MTT's authors: one or
-two RTX 3090, 1 to 5 hours. Ours is not measured.
+row is that of its one command for ten classes at ipc 1; other ipc, FTD
+and TESLA have it too; DATM has its own (ipc 1, 10, 200), IDC ImageNet-10's
+settings. MTT's authors: one or two RTX 3090, 1 to 5 hours. Ours is not
+measured.
 """
 
 from dasm_jax.config import imagenet

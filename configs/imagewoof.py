@@ -15,9 +15,10 @@ PATH/val.
 
 Published, 128x128, ConvNet-5, ipc 1 / 10: MTT: 28.6 / 35.8; FTD: 30.1 / 38.8.
 Ipc 1 under one later protocol: MTT: 29.7; IDC: 34.5; all images: 67.0. MTT's
-row is that of its one command for ten classes at ipc 1; other ipc and FTD,
-TESLA, DATM have it too, and IDC ImageNet-10's settings. MTT's authors: one or
-two RTX 3090, 1 to 5 hours. Ours is not measured.
+row is that of its one command for ten classes at ipc 1; other ipc, FTD
+and TESLA have it too; DATM has its own of ImageNette, IDC ImageNet-10's
+settings. MTT's authors: one or two RTX 3090, 1 to 5 hours. Ours is not
+measured.
 """
 
 from dasm_jax.config import imagenet

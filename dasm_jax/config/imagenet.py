@@ -7,14 +7,21 @@
 from dasm_jax.config import small_images, trajectories
 from dasm_jax.data.registry import CLASS_LISTS
 
-# MTT's one row: 128x128, ConvNet-5, ten classes. Its followers published none
-# that we found: they have MTT's windows and rates here.
+# MTT's one row: 128x128, ConvNet-5, ten classes. FTD and TESLA published none
+# that we found: they have MTT's windows and rates here. DATM's program has rows
+# for ImageNette; their windows do not grow.
 _MTT = (20, 2, 10, 1000., 1e-6)
 TRAJECTORIES = {
     'mtt': {1: trajectories.mtt(*_MTT, .01)},
     'ftd': {1: trajectories.ftd(*_MTT, .01, alpha=1., average=.9995)},
     'tesla': {1: trajectories.tesla(*_MTT, .01)},
-    'datm': {1: trajectories.datm(*_MTT, lr_label=10., zca=False)}}
+    'datm': {
+        1: trajectories.datm(20, 2, 10, 1e4, 1e-6, lr_start=.001, lr_label=1e3,
+                             zca=False),
+        10: trajectories.datm(40, 2, 10, 1e5, 1e-6, lr_label=5., skip_above=2.,
+                              zca=False),
+        200: trajectories.datm(60, 2, 40, 50., 1e-6, lr_start=.001, zca=False,
+                               lr_label=10., first_epoch=30, batch_syn=100)}}
 
 # TESLA's on ImageNet-1K, 64x64 and ConvNet-4, with soft labels.
 THOUSAND = trajectories.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100,

@@ -68,6 +68,16 @@ def test_rows_by_hand():
   c = row('tiny_imagenet', 'ftd', 50)  # the row of 10
   assert (c.method.batch_syn, c.experts.rho, c.method.average) == (
       500, .01, .999)
+  c = row('imagenette', 'datm', 1)  # its program's, not MTT's
+  m = c.method
+  assert (m.student_steps, m.lr, m.lr_start, m.lr_label, m.last_epoch) == (
+      20, 1e4, .001, 1000., 9)
+  m = row('imagewoof', 'datm', 10).method
+  assert (m.student_steps, m.lr, m.lr_label, m.skip_above) == (
+      40, 1e5, 5., 2.)
+  m = row('imagenette', 'datm', 200).method
+  assert (m.first_epoch, m.last_epoch, m.batch_syn, m.start_last_epoch) == (
+      30, 39, 100, -1)
   # No rows of their own: CIFAR-10's, not whitened.
   assert row('svhn', 'datm', 1).method == row('cifar10', 'datm', 1).method
   assert row('svhn', 'datm', 1).dataset.zca == 0.
