@@ -27,7 +27,7 @@ TRAJECTORIES = {
 THOUSAND = trajectories.tesla(10, 3, 10, 1e4, 1e-4, .01, batch_syn=100,
                               number=50)
 AUGMENT = 'rrc_flip_jitter3_lighting'  # IDC's, of the evaluation
-CROP = 'rrc08_flip'  # SRe2L's, of the teacher; of recovery, rolled besides
+CROP = 'rrc08_flip'  # SRe2L's, of what is trained; of recovery, rolled besides
 # The teacher's 40,000 batches in steps that hold few images, where streamed.
 SHORT_TEACHING = {'method.teach': 2000, 'method.net_steps': 20}
 PER_CLASS = 1300  # real images, at most
@@ -91,7 +91,9 @@ def settings(a, classes):
     m, e = c.method, c.eval
     c.dataset.test_crop = 224 / 256  # of its validation
     m.augment, m.net_augment = f'{CROP}_roll32', CROP
-    e.networks, e.batch = 3, 1024 if count > 100 else 128
+    # What moves the images is rolled, what is trained on them is not.
+    e.augment, e.networks = CROP, 3
+    e.batch = 1024 if count > 100 else 128
     return c
   if a.method == 'idc':
     _idc(c.method, count, short)

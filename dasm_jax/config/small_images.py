@@ -31,7 +31,7 @@ SINGLE = {
 SRE2L_CIFAR = {
     'method.augment': 'roll4', 'method.net_lr': 0.1, 'method.net_steps': 391,
     'method.temperature': 30.0, 'eval.recipe': 'sre2l_cifar', 'eval.batch': 0,
-    'eval.epochs': 400}
+    'eval.augment': 'flip_crop', 'eval.epochs': 400}
 # That for Tiny ImageNet: of 100,000 in batches of 256; its teacher has 50.
 SRE2L_TINY = {
     'method.lr': 0.1, 'method.statistics': 1.0,
@@ -39,7 +39,8 @@ SRE2L_TINY = {
     'method.net_warm': 5, 'method.net_lr': 0.2,
     'method.net_weight_decay': 1e-4, 'method.net_batch': 256,
     'method.net_steps': 391, 'method.net_augment': 'rrc08_flip',
-    'eval.recipe': 'sre2l_tiny', 'eval.batch': 0, 'eval.epochs': 100}
+    'eval.recipe': 'sre2l_tiny', 'eval.batch': 0, 'eval.augment': 'rrc08_flip',
+    'eval.epochs': 100}
 # Their network; its stem is 3x3, and no pooling follows.
 RESNET18 = {'name': 'resnet', 'depth': 18, 'norm': 'batch',
             'variant': 'imagenet', 'stem': 'small'}

@@ -265,6 +265,7 @@ def test_sre2l_is_as_published():
   assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.matrices,
           recipe.batch, recipe.mixup, recipe.cutmix, recipe.squared) == (
               'adamw', 1e-3, .01, False, 128, .8, 0., False)
+  assert recipe.strategy == 'flip_crop'  # of what is trained, not of recovery
   c = load('tiny_imagenet', 'method=sre2l')
   m = c.method
   assert (m.net_lr, m.net_weight_decay, m.net_batch, m.net_warm, m.teach,
@@ -274,10 +275,11 @@ def test_sre2l_is_as_published():
   assert (recipe.optimizer, recipe.lr, recipe.weight_decay, recipe.batch,
           recipe.mixup, recipe.cutmix, recipe.squared, recipe.warmup) == (
               'sgd', .2, 1e-4, 256, 0., 0., True, 5)
+  assert recipe.strategy == 'rrc08_flip'
   recipe = config.evaluation_recipe(
       load('imagenette', 'method=sre2l'), 300, (0,), (1,))
-  assert (recipe.optimizer, recipe.matrices, recipe.cutmix) == (
-      'adamw', True, 1.)
+  assert (recipe.optimizer, recipe.matrices, recipe.cutmix,
+          recipe.strategy) == ('adamw', True, 1., 'rrc08_flip')
 
 
 def test_sre2l_s_network_is_the_published_one():
