@@ -110,6 +110,9 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     m.inner, m.net_steps = loops[min(loops, key=lambda ipc: abs(ipc - a.ipc))]
     m.steps, m.batch = 1000 * m.inner, 256
     c.eval.epochs = 300 if a.method == 'dc' else 1000
+    # As the readme of its program asks for this network.
+    if a.method == 'dc' and a.network == 'mlp':
+      m.lr = 0.01
   if name in config.UNFLIPPED:
     config.remove_flips(c)
   if a.schedule == 'short':

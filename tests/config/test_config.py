@@ -335,6 +335,11 @@ def test_published_loops():
   for method, loops in (('dc', (1, 1)), ('dsa', (1, 1)), ('dsac', (10, 5))):
     m = load('cifar10', f'method={method},ipc=1').method
     assert (m.inner, m.net_steps, m.steps) == (*loops, 1000 * loops[0])
+  # Its readme: .01 for the MLP, which is DC's alone.
+  for method, network, lr in (('dc', 'mlp', .01), ('dc', '', .1),
+                              ('dsa', 'mlp', .1)):
+    assert load('mnist', f'method={method},network={network}'
+                ).method.lr == lr
   cafe = load('cifar10', 'method=cafe')
   assert cafe.syn.init == 'noise' and cafe.method.decay == .5
   assert cafe.method.drops == (.6, .8, .9)  # 1200, 1600, 1800 of 2000
