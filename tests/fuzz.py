@@ -15,6 +15,7 @@ import argparse
 import collections
 import pathlib
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 
 from dasm_jax import config as configs  # noqa: E402
 from dasm_jax.config import files, overrides, schema, validate  # noqa: E402
-from dasm_jax.distill import run, setup  # noqa: E402
+from dasm_jax.distill import setup  # noqa: E402
 from dasm_jax.errors import UserError  # noqa: E402
 
 DIGITS = str(pathlib.Path(__file__).parents[1] / 'configs' / 'digits.py')
@@ -37,7 +38,8 @@ ARGUMENTS = (
 SIZES = {'lenet': '32', 'alexnet': '32', 'resnet': '32', 'densenet': '16'}
 TYPED = {
     bool: ('true', 'False', '', 'maybe', '2', '-1', 'nan', '1,2'),
-    int: ('-1', '0', '1', '2147483648', '9223372036854775808', 'nan', '', '1,2',
+    int: ('-1', '0', '1', '1000000', '1000000000', '2147483648',
+          '9223372036854775808', 'nan', '', '1,2',
           '3.5'),
     float: ('-1', '0', '1', '-0.5', '1e-30', '1e39', 'nan', 'inf', '', 'abc',
             '(1,)'),
@@ -110,21 +112,31 @@ def outcome(arguments, name, text):
   return 'accepted', ''
 
 
-def run_outcome(arguments, name, text):
-  """As `outcome`, of a run that is as short as can be."""
+def run_outcome(arguments, name, text, seconds=60):
+  """As `outcome`, of the command; what still runs after a while is accepted."""
   config = load(arguments)
-  config.update_from_flattened_dict({
-      key: value for key, value in TINY.items()
-      if configs.difference(key, config) is None})
-  try:
-    overrides.apply(config, {name: text}, DIGITS)
-    with tempfile.TemporaryDirectory() as folder:
-      run.run(config, folder)
-  except UserError as error:
-    return 'refused', str(error)
-  except Exception as error:
-    return 'traceback', f'{type(error).__name__}: {error}'
-  return 'accepted', ''
+  entries = {'dataset.size': str(config.dataset.size)} | {
+      key: str(value) for key, value in TINY.items()
+      if configs.difference(key, config) is None}
+  if 'dir' not in name:
+    entries |= {name: text}
+  with tempfile.TemporaryDirectory() as folder:
+    try:
+      done = subprocess.run(
+          [sys.executable, '-m', 'dasm_jax.main',
+           f'--config={DIGITS}:{arguments}', f'--workdir={folder}/run',
+           *(f'--config.{key}={value}' for key, value in entries.items())],
+          cwd=folder, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+      return 'accepted', f'still runs after {seconds} s'
+    lines = done.stderr.splitlines()
+    if done.returncode == 2 and len(lines) == 1:
+      # A run that got on the way may not end so.
+      begun = (pathlib.Path(folder) / 'run').exists()
+      return 'late' if begun else 'refused', lines[0]
+  last = lines[-1] if lines else ''
+  return 'traceback' if done.returncode else 'accepted', (
+      f'status {done.returncode}: {last}' if done.returncode else '')
 
 
 def main():
@@ -134,7 +146,8 @@ def main():
   parser.add_argument('--all', action='store_true')
   parser.add_argument('--only', default='')
   parser.add_argument('--runs', type=int, default=0)
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seed', type=int, default=0,
+                      help='of which are run')
   options = parser.parse_args()
   counts, bad, good, begun = collections.Counter(), 0, [], time.time()
   for case in cases(options.all, options.only):
@@ -157,7 +170,7 @@ def main():
     counts[f'run {kind}'] += 1
     print(f'run {kind:9} {case[0]} {case[1]}={case[2][:60]!r} {line[:300]}',
           flush=True)
-    bad += kind == 'traceback'
+    bad += kind in ('traceback', 'late')
   return int(bad > 0)
 
 

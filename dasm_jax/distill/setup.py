@@ -8,6 +8,7 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import (
@@ -116,9 +117,10 @@ def build(c, dataset=None):
   names = ('gamma', 'hardest', 'share', 'first')
   choice = segments.WindowChoice(
       c.segments.window, **{name: c.segments[name] for name in names})
-  recipe, probe = (
-      evaluation_recipe(c, epochs, dataset.mean, dataset.std)
-      for epochs in (c.eval.epochs, c.segments.probe_epochs))
+  with config.naming(c, 'eval', 'eval.augment'):
+    recipe, probe = (
+        evaluation_recipe(c, epochs, dataset.mean, dataset.std)
+        for epochs in (c.eval.epochs, c.segments.probe_epochs))
   teacher = c.method.get('teacher')
   experiment = Experiment(
       c, dataset, network, codec, choice, validate.plan_segments(c), recipe,
@@ -127,8 +129,27 @@ def build(c, dataset=None):
   # phases and the method are built once and dropped.
   validate.check_class_sizes(c, dataset)
   experiment.phases(experiment.plan[0])
-  build_method(experiment, experiment.plan[0])
+  augmented = [f'method.{name}' for name in ('augment', 'net_augment')
+               if name in c.method]
+  with config.naming(c, 'method', *augmented):
+    build_method(experiment, experiment.plan[0])
+  with config.naming(c, 'experts', *['experts.augment'] * ('experts' in c)):
+    if config.expert_settings(c) is not None:
+      expert_training.expert_recipe(config.expert_settings(c), codec)
+  _check_blocks(experiment)
   return experiment
+
+
+def _check_blocks(experiment):
+  """Refuses features of blocks that the network has not."""
+  c, network = experiment.config, experiment.network
+  if c.method.match == 'feature':
+    features = jax.eval_shape(
+        lambda key: network.features(network.init(key), jnp.zeros(
+            (1, *experiment.shape))), jax.random.key(0))
+    with config.naming(c, '', 'method.first_block', 'method.last_block'):
+      objectives.select_blocks(
+          features, c.method.first_block, c.method.last_block)
 
 
 def _network(c, shape, classes):
@@ -343,8 +364,13 @@ def check_memory(c, outline, memory=None):
           m.get('starts', 0) * min(c.run.chunk, m.steps)),
       ('method.pretrained',): packing.FLOAT * once.parameters * m.get(
           'pretrained', 0),
+      # A student's steps are gone back, each from where it began.
+      ('method.student_steps',): packing.FLOAT * once.parameters * m.get(
+          'student_steps', 0) * (not m.get('frozen')),
+      ('eval.batch', 'dataset.size'): once.maps * min(
+          c.eval.batch, c.segments.probes and len(outline.train.labels)),
       # Which images each step looks at is drawn before the call.
-      ('method.net_steps', 'method.net_batch', 'run.chunk'): packing.FLOAT * (
+      ('method.net_steps', 'method.net_batch'): packing.FLOAT * (
           m.get('net_steps', 0) * m.get('net_batch', 0)
           * (m.get('train_on') == 'real'))}
   if c.dataset.stream == 'never':

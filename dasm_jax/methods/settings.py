@@ -17,8 +17,10 @@ from dasm_jax.runtime.entries import (
   share,
   shares,
 )
+from dasm_jax.training import recipes
 from dasm_jax.transforms import augment
 
+LARGEST_BATCH = 2 ** 16
 OPS = 'names of `augment` joined by _, or none'
 DSA = 'color_crop_cutout_flip_scale_rotate'
 TRAIN_ON = ('real', 'synthetic')
@@ -65,7 +67,8 @@ ENTRIES = {
         0.0, 'share of the networks, the first, that begin with plain sweeps '
         '(DSAC)', share),
     'alone_sweeps': Entry(0, 'plain sweeps of these networks', at_least(0)),
-    'batch': Entry(64, 'real images a class in a sweep', at_least(1)),
+    'batch': Entry(64, 'real images a class in a sweep', at_least(1),
+                   most=LARGEST_BATCH),
     'limit': Entry(0, 'decoded images a class in a sweep; 0: all', at_least(0)),
     # From the last layer backwards; the final weight is for all before.
     'weights': Entry((1.0, 1.0, 0.1), 'of the layers (CAFE)', _weights),
@@ -101,23 +104,27 @@ ENTRIES = {
     'train_on': Entry('synthetic', 'what networks are trained on between '
                       'sweeps', None, TRAIN_ON),
     'net_steps': Entry(
-        32, 'batches between two sweeps (passes, if synthetic)', at_least(0)),
+        32, 'batches between two sweeps (passes, if synthetic)', at_least(0),
+        most=10 ** 7),
     'net_lr': Entry(0.01, 'rate of networks between sweeps', positive),
     'net_momentum': Entry(0.0, 'momentum of networks between sweeps',
                           below_one),
     'net_weight_decay': Entry(0.0, 'weight decay of networks between sweeps',
                               not_negative),
-    'net_batch': Entry(256, 'batch of networks between sweeps', at_least(1)),
+    'net_batch': Entry(256, 'batch of networks between sweeps', at_least(1),
+                       most=LARGEST_BATCH),
     'net_augment': Entry('', f'of networks between sweeps: {OPS}', operations),
     'net_cutmix': Entry(0.0, 'probability of CutMix between sweeps', share),
     'pretrained': Entry(0, 'networks trained before, of which each new one is '
-                        'one; 0: none', at_least(0)),
+                        'one; 0: none', at_least(0), most=10 ** 5),
     'pretrained_epochs': Entry(
-        5, 'epochs of real images that these are trained', at_least(1)),
+        5, 'epochs of real images that these are trained', at_least(1),
+        most=recipes.MOST_EPOCHS),
     'watch_images': Entry(
         128, 'real images a class that accuracy is watched on; 0: networks '
-        'live inner sweeps', at_least(0)),
-    'watch_window': Entry(10, 'accuracies that count', at_least(2)),
+        'live inner sweeps', at_least(0), most=LARGEST_BATCH),
+    'watch_window': Entry(10, 'accuracies that count', at_least(2),
+                          most=10 ** 4),
     # Both as in the program of CAFE.
     'watch_rest': Entry(
         0.04, 'a network ends once accuracies span less', share),
@@ -133,13 +140,14 @@ ENTRIES = {
     'relabel': Entry(True, 'the teachers label every view of the evaluation'),
     'temperature': Entry(20.0, 'at which such labels are matched', positive),
     'label_views': Entry(0, 'views that one soft label is the mean of; 0: the '
-                         'image', at_least(0)),
+                         'image', at_least(0), most=10 ** 5),
     # The student of trajectory matching.
     'frozen': Entry(
         False, 'a student\'s gradients do not depend on its path (TESLA)'),
     'image_factor': Entry(
         1.0, 'on the images\' gradient (TESLA\'s code: 0.5)', positive),
-    'student_steps': Entry(30, 'steps of the student', at_least(1)),
+    'student_steps': Entry(30, 'steps of the student', at_least(1),
+                           most=10 ** 5),
     'expert_epochs': Entry(
         2, 'epochs of the expert that the student is to match', at_least(1)),
     'first_epoch': Entry(
@@ -151,7 +159,7 @@ ENTRIES = {
     'expand': Entry(0, 'steps over which it grows to last_epoch', at_least(0)),
     'batch_syn': Entry(0, 'images in a step of the student; 0: all',
                        at_least(0)),
-    'starts': Entry(1, 'students of one step', at_least(1)),
+    'starts': Entry(1, 'students of one step', at_least(1), most=10 ** 5),
     'lr_start': Entry(0.01, 'the student\'s rate at first', positive),
     'lr_lr': Entry(1e-5, 'rate at which the student\'s rate is learned',
                    positive),

@@ -115,13 +115,17 @@ def lighting(x, first, second, third, *, mean, std):
     UserError: images that are not in colour.
   """
   del mean
-  if x.shape[-1] != 3:
-    raise UserError(f'augmentation lighting is for images of 3 channels, not '
-                    f'{x.shape[-1]}; leave it out of the strategy')
+  _check_colour(x.shape[-1])
   # Pixels move by the shift, so inputs by it over std; the mean cancels.
   amounts = LIGHT * jnp.stack([first, second, third], -1) * jnp.asarray(VALUES)
   shift = amounts @ jnp.asarray(VECTORS).T
   return x + (shift[:, None, None].astype(x.dtype) / _per_channel(std, x))
+
+
+def _check_colour(channels):
+  if channels != 3:
+    raise UserError(f'augmentation lighting is for images of 3 channels, not '
+                    f'{channels}; leave it out of the strategy')
 
 
 def _per_channel(values, x):
@@ -150,12 +154,15 @@ def pixel_statistics(strategy, mean, std, whitened=False):
   """`(mean, std)` if a strategy changes pixels by them, else ().
 
   Raises:
-    UserError: it does, and the images are whitened.
+    UserError: it does, and the images are whitened, or gray where it is for
+      colours.
   """
   asking = _ops_on_pixels(strategy)
   if asking and whitened:
     raise UserError(f'augmentation {asking[0]} changes pixels, which whitened '
                     'images have not; set --config.dataset.zca=0')
+  if 'lighting' in asking:
+    _check_colour(len(mean))
   return (tuple(mean), tuple(std)) if asking else ()
 
 
