@@ -254,10 +254,19 @@ def prepare(name, builder, data_dir=None):
 
 @contextlib.contextmanager
 def preparation_lock(data_dir=None):
-  """Keeps other processes from preparing sets in the same directory."""
+  """Keeps other processes from preparing sets in the same directory.
+
+  Raises `UserError` where nothing can be written.
+  """
   root = data_root(data_dir)
-  root.mkdir(parents=True, exist_ok=True)
-  with open(root / '.dasm_jax.lock', 'w') as file:
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    file = open(root / '.dasm_jax.lock', 'w')
+  except OSError as error:
+    raise UserError(f'cannot write to data directory {str(root)!r}: '
+                    f'{error.strerror}; set data_dir or TFDS_DATA_DIR to one '
+                    'that you may write to') from error
+  with file:
     with waiting.say_if_long(
         f'another process that prepares a data set in {root}'):
       fcntl.flock(file, fcntl.LOCK_EX)  # the system lets go of it in the end

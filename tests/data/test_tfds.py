@@ -146,6 +146,13 @@ def test_tfds_without_network_and_with_some_of_the_files(tmp_path, monkeypatch):
   refused_early('1 of 4 files', name='mnist', data_dir=tmp_path)
 
 
+def test_a_data_directory_that_takes_no_files(tmp_path):
+  (tmp_path / '.dasm_jax.lock').mkdir()
+  with pytest.raises(UserError, match='cannot write to data directory'):
+    with tfds_prepare.preparation_lock(tmp_path):
+      pass
+
+
 def test_tfds_prepares_without_tensorflow(tmp_path, monkeypatch, capfd):
   from tensorflow_datasets.core.download import download_manager
   source = tmp_path / 'source'

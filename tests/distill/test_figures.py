@@ -140,3 +140,9 @@ def test_page(tmp_path):
   assert not re.search(r'https?:|//|<link|url\(|@import|src="(?!data:)',
                        re.sub(r'base64,[^"]*', '', text))
   assert str(tmp_path) not in text
+
+
+def test_names_that_look_like_formulas(tmp_path):
+  figures.line_plot([0, 1], {'runs/$x^{$': ([0, 1], [0, 1])},
+                    tmp_path / 'lines.png', 'age', 'norm')
+  assert _pixels(tmp_path / 'lines.png').shape[2] == 3
