@@ -26,7 +26,7 @@ from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set, subjects
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
-from dasm_jax.runtime import devices, paths, records, text
+from dasm_jax.runtime import devices, environment, paths, records, text
 from dasm_jax.runtime.cli import (
   Parser,
   exit_process,
@@ -228,7 +228,7 @@ def _writable(out):
   if paths.is_remote(out):
     raise UserError(f'--out={out}: pictures are written to directories of this '
                     'machine; set another --out=')
-  out = pathlib.Path(out)
+  out = pathlib.Path(environment.expand(out, '--out'))
   try:
     out.mkdir(parents=True, exist_ok=True)
   except OSError as error:

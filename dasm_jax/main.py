@@ -5,6 +5,7 @@ arguments (--config=configs/mnist.py:ipc=10,method=idc,segments=2), and every
 entry can be set: --config.method.steps=500. Results are in --workdir.
 """
 
+import contextlib
 import gc
 import hashlib
 import itertools
@@ -170,7 +171,9 @@ def _fail(error, code=2):
   print(f'error: {line}', file=sys.stderr, flush=True)
   if 'jax' in sys.modules:
     from dasm_jax.runtime import processes
-    processes.leave(code)
+    # Where JAX finds no device there are no others.
+    with contextlib.suppress(RuntimeError, AssertionError):
+      processes.leave(code)
   sys.exit(code)
 
 
@@ -209,16 +212,19 @@ def main(command):
 
   from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
-  from dasm_jax.runtime import preemption, processes
+  from dasm_jax.runtime import paths, preemption, processes
   from dasm_jax.runtime import workdir as workdirs
+  environment.use_single_precision()
   # A cache that the user has named stays.
   folder = environment.cache_folder()
   if folder and not jax.config.jax_compilation_cache_dir:
     jax.config.update('jax_compilation_cache_dir',
                       os.path.join(folder, 'dasm_jax', 'xla'))
-  workdir = _WORKDIR.value or default_workdir(
-      command.given, _lasting(command.texts))
   try:
+    workdir = _WORKDIR.value or default_workdir(
+        command.given, _lasting(command.texts))
+    if not paths.is_remote(workdir):
+      workdir = environment.expand(workdir, '--workdir')
     # A dry run joins no other processes: it needs no more than this one.
     named = machine.parse_machine(_MACHINE.value) if _MACHINE.value else None
     if _DRY_RUN.value:
@@ -231,7 +237,6 @@ def main(command):
       raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
     else:
       processes.join(_COORDINATOR.value, _PROCESSES.value, _PROCESS_ID.value)
-      environment.check_devices()
       asking = run_time.Asking(
           command.config.run.ask, run_time.is_attended(
               os.environ, run_time.terminals(), processes.count()),

@@ -1,6 +1,7 @@
 """Config files: Python with `get_config(arguments)`."""
 
 import importlib.util
+import os
 import pathlib
 import traceback
 
@@ -62,7 +63,7 @@ def _failed(path, error):
   """The `UserError` of a file that is no Python, or whose lines fail."""
   text = ' '.join(str(getattr(error, 'msg', None) or error).split())
   lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-           if frame.filename == path]
+           if os.path.abspath(frame.filename) == os.path.abspath(path)]
   # Where no line of it was reached it was not understood.
   if not lines:
     line = getattr(error, 'lineno', None)

@@ -17,7 +17,7 @@ import zlib
 import numpy as np
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import paths, text
+from dasm_jax.runtime import environment, paths, text
 
 CACHE_VERSION = 2  # of the files, and of what decoding makes
 OPTION = '--config.dataset.cache'
@@ -128,6 +128,7 @@ def _cache_of(folder, name, split, part, identity, say):
       f'{CACHE_VERSION} {pillow} {part.shape} {identity}'.encode()).hexdigest()
   plain = ''.join(x if x.isalnum() else '_'
                   for x in name.split('/')[-1])[-60:]
+  folder = environment.expand(folder, '--config.dataset.cache')
   path = pathlib.Path(folder) / f'{plain}_{digest[:16]}.images'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)

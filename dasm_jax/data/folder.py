@@ -34,7 +34,7 @@ from dasm_jax.data.reader import (
 )
 from dasm_jax.data.registry import IF_MOVED, IMAGENET
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import paths
+from dasm_jax.runtime import environment, paths
 from dasm_jax.runtime.text import plural
 
 PREFIX = 'folder:'
@@ -295,7 +295,7 @@ def _split_word(name):
 
 def _layout(path, holdout):
   """`(Layout, whether there are splits)` of a folder; see `describe`."""
-  root = Path(path).expanduser()
+  root = Path(environment.expand(path, '--config.dataset.name=folder:'))
   if not path or not root.is_dir():
     raise UserError(f'folder:{path} is not a folder; give folder:PATH with '
                     f'PATH/train/CLASS/*.png or PATH/CLASS/*.png{IF_MOVED}')

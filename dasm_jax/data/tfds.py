@@ -28,7 +28,7 @@ from dasm_jax.data.reader import (
 from dasm_jax.data.registry import DATASETS, row_of
 from dasm_jax.data.tfds_prepare import locate, tfds_name
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import paths, text
+from dasm_jax.runtime import environment, paths, text
 
 
 def describe(request):
@@ -375,8 +375,8 @@ def _scan_labels(source, block, threads):
 def _label_files(builder, split):
   """Where the labels may be, the best place first."""
   name = f'{split}-{split_identity(builder, split)[:24]}.labels'
-  cache = Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache').expanduser()
-  kept = cache / 'dasm_jax' / 'index' / f'{builder.name}-{name}'
+  cache = environment.cache_folder() or tempfile.gettempdir()
+  kept = Path(cache) / 'dasm_jax' / 'index' / f'{builder.name}-{name}'
   if paths.is_remote(builder.data_dir):
     return kept,
   return Path(builder.data_dir) / f'.dasm_jax-{name}', kept

@@ -6,7 +6,7 @@ import re
 import sys
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import preemption
+from dasm_jax.runtime import environment, preemption
 from dasm_jax.runtime.entries import LARGEST
 
 
@@ -59,8 +59,15 @@ def run_command(action, interrupted):
 
   interrupted: what Ctrl-C says.
   """
+  environment.open_streams()
   try:
-    action()
+    environment.use_single_precision()
+    try:
+      action()
+    except (RuntimeError, AssertionError):
+      # Only now, as --help and mistakes need no device.
+      environment.check_devices()
+      raise
   except UserError as error:
     # What a run calls --config.dataset.size is called size here.
     text = str(error).replace('--config.dataset.moved_to', '--dataset')

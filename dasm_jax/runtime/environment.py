@@ -42,10 +42,11 @@ def expand(text, what=''):
   Raises:
     UserError: there is no home, or no such user.
   """
+  text = os.fspath(text)
   found = os.path.expanduser(text)
   if found.startswith('~') or (
-      str(text).split('/')[0] == '~' and home() is None):
-    raise UserError(f'{what}{" " if what else ""}{str(text)!r}: there is no '
+      text.split('/')[0] == '~' and home() is None):
+    raise UserError(f'{what}{" " if what else ""}{text!r}: there is no '
                     'such home here; set HOME, or give the whole path')
   return found
 
@@ -61,6 +62,16 @@ def cache_folder():
 # ---- JAX
 
 
+def use_single_precision():
+  """Computes in float32, whatever JAX_ENABLE_X64 says.
+
+  Random numbers of 64 bits are others: the same command would give another set
+  where the variable is set.
+  """
+  import jax
+  jax.config.update('jax_enable_x64', False)
+
+
 def check_devices():
   """Makes sure that JAX finds a device.
 
@@ -70,11 +81,12 @@ def check_devices():
   import jax
   try:
     jax.devices()
-  except RuntimeError as error:
+  except Exception as error:  # JAX asserts that there is one, too
     asked = os.environ.get('JAX_PLATFORMS', '')
-    reason = ' '.join(str(error).split())[:200]
+    # Of what it says the first sentence; the rest is how to ask for another.
+    reason = ' '.join(str(error).split()).split('. (')[0][:200]
     raise UserError(
-        f'JAX finds no device{f" of JAX_PLATFORMS={asked}" if asked else ""}: '
-        f'{reason}; ' + (
+        f'JAX finds no device{f" of JAX_PLATFORMS={asked}" if asked else ""}'
+        f'{": " if reason else ""}{reason}; ' + (
             'unset it, or name a platform that is here, such as cpu' if asked
             else 'JAX_PLATFORMS=cpu computes without one')) from error

@@ -7,7 +7,7 @@ import pathlib
 import socket
 
 from dasm_jax.errors import Unavailable, UserError
-from dasm_jax.runtime import waiting
+from dasm_jax.runtime import environment, waiting
 
 # Names of what clients of buckets and networks raise where a try may help.
 PASSING = {
@@ -33,7 +33,7 @@ def to_path(text, what=''):
     UserError: a remote place of no known kind.
   """
   if not is_remote(text):
-    return pathlib.Path(text).expanduser()
+    return pathlib.Path(environment.expand(text, what))
   # Only who has a bucket needs these packages, which are an extra.
   from etils import epath
   quiet_gcsfs()

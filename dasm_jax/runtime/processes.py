@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from dasm_jax.errors import Unavailable, UserError
-from dasm_jax.runtime import waiting
+from dasm_jax.runtime import environment, waiting
 
 # A pod may take long to start all its workers, and to fetch their images.
 STARTING = 1800  # seconds
@@ -196,8 +196,12 @@ def _count_devices():
         jax.local_device_count(), jax.device_count(), jax.process_count())
   except RuntimeError as error:
     if not jax.distributed.is_initialized():
+      environment.check_devices()  # one line that says what to set
       raise
     raise join_failure(error) from error
+  except AssertionError:  # JAX's way to say that a platform has no device
+    environment.check_devices()
+    raise
   # A TPU knows its neighbours even where the cluster did not answer for them.
   if known > 1 and not jax.distributed.is_initialized():
     raise Unavailable(

@@ -18,11 +18,12 @@ import os
 import pathlib
 import secrets
 import shutil
+import tempfile
 import time
 
 import dasm_jax
 from dasm_jax.errors import Unavailable, UserError
-from dasm_jax.runtime import paths, processes, records, waiting
+from dasm_jax.runtime import environment, paths, processes, records, waiting
 
 FORMAT_FILE = 'format.json'
 STATE_FORMAT = 3  # of checkpoints, and of what random keys mean in them
@@ -438,9 +439,9 @@ def find_workdir(name):
     return name
   name = str(name)
   if not paths.is_remote(name):
-    return Workdir(name)
+    return Workdir(environment.expand(name, '--workdir'))
   digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  cache = environment.cache_folder() or tempfile.gettempdir()
   near = pathlib.Path(cache) / 'dasm_jax' / 'workdirs' / digest
   return MirroredWorkdir(paths.to_path(name, '--workdir'), near)
 

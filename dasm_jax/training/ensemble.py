@@ -104,8 +104,10 @@ def fit_epochs(network, recipe, key, batch, state, last):
     def step(carry, indices, key):
       variables, opt_state, _ = carry
       some = change(key, sources.take_any(batch, indices))
-      return train_step.sgd_step(
+      *trained, loss = train_step.sgd_step(
           network, tx, variables, opt_state, label(some, index, indices), lr)
+      # Labels of float64 beside images of float32 would make it wider.
+      return *trained, loss.astype(dtype)
     return train_step.run_epoch(
         step, (variables, opt_state, loss), jax.random.fold_in(order, index),
         len(batch.labels), recipe.batch)

@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from dasm_jax import difficulty, losses, streams
 from dasm_jax.pipeline import loading, streaming
 from dasm_jax.pipeline import source as sources
-from dasm_jax.runtime import devices, processes, text, timing
+from dasm_jax.runtime import devices, environment, processes, text, timing
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, expert_store, recipes, resumable, sam
@@ -211,7 +211,8 @@ def _find_folder(experiment, c, home):
   digest = hashlib.sha256(json.dumps(
       about | {'epochs': c.epochs}, sort_keys=True).encode()).hexdigest()
   name = f'{pathlib.Path(experiment.dataset.name).name}_{digest[:8]}'
-  return pathlib.Path(c.dir or home / name), about, digest
+  folder = environment.expand(c.dir, '--config.experts.dir') or home / name
+  return pathlib.Path(folder), about, digest
 
 
 def _identity(experiment, c):
