@@ -84,7 +84,8 @@ def read(argv):
   try:
     words = flags.FLAGS.read_flags_from_files(argv[1:])
   except (OSError, ValueError, flags.Error) as error:
-    raise UserError(f'--flagfile: {error}') from error
+    text = str(error).removeprefix('ERROR:: ')  # of absl
+    raise UserError(f'--flagfile: {text}') from error
   files, texts, words = _split(words)
   given = files[-1] if files else ''
   config = None

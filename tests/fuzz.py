@@ -70,6 +70,13 @@ def load(arguments):
   return config
 
 
+def is_text(name):
+  """Whether an entry takes any text, as far as its type goes."""
+  entry = schema.ENTRIES.get(name)
+  return entry is None or isinstance(entry.default, str) or (
+      name in ('network.variant', 'network.stem'))
+
+
 def values(name, config):
   """The texts that are typed into an entry, or a group."""
   found = configs.entry(name, config)

@@ -80,6 +80,8 @@ FILES = {
     '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
     '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
     '': ['--config is missing', 'configs/digits.py'],
+    '-config=configs/digits.py -config.syn.ipc=0': ['--config.syn.ipc=0'],
+    '--flagfile=nowhere': ['--flagfile', "'nowhere'"],
 }
 
 
@@ -143,6 +145,20 @@ def test_workdir_that_cannot_be(tmp_path):
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert "'runs/digits-seed=1'" in done.stderr
   assert 'choose one that you may write to' in done.stderr
+
+
+def test_a_config_may_stand_in_a_flagfile(tmp_path):
+  (tmp_path / 'flags').write_text(f'{DIGITS}\n--config.syn.ipc=0\n')
+  done = call([f'--flagfile={tmp_path / "flags"}'])
+  assert done.returncode == 2 and '--config.syn.ipc=0' in done.stderr
+
+
+def test_a_platform_that_is_not_here(tmp_path):
+  done = call([DIGITS, f'--workdir={tmp_path / "new"}'],
+              JAX_PLATFORMS='nothing')
+  assert done.returncode == 2 and done.stderr.count('\n') == 1, done.stderr
+  assert 'JAX_PLATFORMS=nothing' in done.stderr
+  assert not (tmp_path / 'new').exists()
 
 
 @pytest.mark.parametrize('flag', ['--help', '-h'])
