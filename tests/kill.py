@@ -96,6 +96,7 @@ def left(workdir):
   results = json.loads((workdir / 'results.json').read_text())
   # The seal is of the run, which has a name of its own, and of its times.
   results.pop('seconds'), results.pop('costs'), results.pop('record')
+  results.pop('set')  # a digest of what is compared below
   rows = [json.loads(row)
           for row in (workdir / 'metrics.jsonl').read_text().splitlines()]
   for row in rows:
