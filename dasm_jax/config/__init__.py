@@ -98,13 +98,18 @@ def arguments(text, **spec):
     **spec: the keys with their defaults, whose types the values take.
 
   Raises:
-    UserError: a key that is not in `spec`, or a value of another type.
+    UserError: a key that is not in `spec` or stands twice, or a value of
+      another type.
   """
-  out = ConfigDict(spec)
+  out, seen = ConfigDict(spec), {}
   for part in filter(None, text.split(',')):
     key, equals, value = part.partition('=')
     if key not in spec:
       raise unknown('config argument', key, spec)
+    if key in seen:
+      raise UserError(f'config arguments {seen[key]!r} and {part!r} say the '
+                      'same twice; leave one out')
+    seen[key] = part
     kind = type(spec[key])
     try:
       if not equals:

@@ -35,6 +35,7 @@ def test_arguments_take_the_type_of_their_default():
     ('ipx=5', "config argument 'ipx'; choose from fast, ipc"),
     ('ipc=ten', "'ipc=ten' is not ipc=<int>; the default is 10"),
     ('ipc', "'ipc' is not ipc=<int>"),
+    ('ipc=1,ipc=2', "'ipc=1' and 'ipc=2' say the same twice"),
     ('fast=yes', "'fast=yes' is not fast=<bool>")])
 def test_wrong_arguments(text, words):
   with pytest.raises(UserError) as caught:
