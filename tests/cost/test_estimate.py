@@ -220,9 +220,9 @@ class Begun(NamedTuple):
 
 @pytest.mark.parametrize('method', ['dc', 'sre2l', 'mtt'])
 def test_state_is_what_is_checkpointed(method):
-  experiment = outline(method, segments__number=1, method__teach=1, **(
-      {'method__last_epoch': 1, 'experts__epochs': 3} if method == 'mtt'
-      else {}))
+  own = {'sre2l': {'method__teach': 1},
+         'mtt': {'method__last_epoch': 1, 'experts__epochs': 3}}
+  experiment = outline(method, segments__number=1, **own.get(method, {}))
   state = initialise.progress_shapes(
       Begun(experiment, jax.random.key(0)), experiment.plan[0]).state
   whole = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))

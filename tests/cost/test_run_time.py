@@ -56,7 +56,7 @@ def test_who_is_asked(seconds, new, ask, attended, yes):
 
 @pytest.fixture(scope='module', name='long')
 def _long():
-  return dry_run.outline(small.tiny('dm', method__steps=10 ** 12))
+  return dry_run.outline(small.tiny('dm', method__steps=10 ** 9))
 
 
 def test_a_long_run_is_refused_in_one_line_with_the_ways_out(long):
@@ -81,16 +81,18 @@ def test_a_short_run_is_not_measured():
 
 def test_experts_that_are_there_take_no_time(tmp_path):
   experiment = dry_run.outline(small.tiny(
-      'mtt', method__last_epoch=1, experts__number=2, experts__epochs=10 ** 9,
+      'mtt', method__last_epoch=1, experts__number=80, experts__epochs=10 ** 6,
       experts__dir=str(tmp_path)))
   home = workdirs.Workdir(tmp_path / 'run')
   whole = run_time.run_seconds(experiment, home)
-  (tmp_path / 'expert_0000.bin').touch()
+  for k in range(40):
+    (tmp_path / f'expert_{k:04d}.bin').touch()
   half = run_time.run_seconds(experiment, home)
-  (tmp_path / 'expert_0001.bin').touch()
+  for k in range(40, 80):
+    (tmp_path / f'expert_{k:04d}.bin').touch()
   # Each is measured anew, on a machine that others use as well.
   assert run_time.run_seconds(experiment, home) < run_time.MINUTE
-  assert run_time.DAY < half < .9 * whole
+  assert run_time.MINUTE < half < .9 * whole
 
 
 def test_a_run_that_is_refused_leaves_nothing(tmp_path):
