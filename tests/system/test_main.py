@@ -68,8 +68,8 @@ VALUES = [
     ({'method.name': 'herding'}, ['the name alone', ':method=herding']),
     ({'method.name': 'x'}, ["method.name 'x'", 'choose from aligned']),
     ({'coreset.epochs': 0}, ['coreset.epochs=0', 'at least 1']),
-    ({'method.train_on': 'real', 'method.net_batch': 100_000}, [
-        'net_batch=100000', 'at most that']),
+    ({'method.train_on': 'real', 'method.net_batch': 60_000}, [
+        'net_batch=60000', 'at most that']),
     ({'segments.window': 'random', 'segments.number': 5}, [
         'random', 'class', '5 parts', 'lower one']),
 ]

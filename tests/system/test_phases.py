@@ -80,9 +80,10 @@ def test_a_killed_phase_goes_on(tmp_path, capsys):
     np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize('number', [0, 11])
-def test_no_such_parts(number, tmp_path):
-  with pytest.raises(UserError, match=f'phases={number} .* from 1 to 10'):
+@pytest.mark.parametrize('number, words', [
+    (0, 'must be at least 1'), (11, '.* from 1 to 10')])
+def test_no_such_parts(number, words, tmp_path):
+  with pytest.raises(UserError, match=f'phases={number} {words}'):
     run.run(config(syn__phases=number), tmp_path)
 
 

@@ -184,9 +184,10 @@ def test_what_cannot_work_says_so(tmp_path, changes, text):
     run.run(tiny(**changes), tmp_path / 'run')
 
 
-def test_room_is_checked_before(tmp_path):
-  number = shutil.disk_usage(tmp_path).free // 9_000_000 + 1  # bytes each
+def test_room_is_checked_before(tmp_path, monkeypatch):
+  usage = shutil.disk_usage(tmp_path)._replace(free=100 * 2 ** 20)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
   with pytest.raises(UserError, match='use --workdir on a larger disk, or '
                      'fewer --config.method.pretrained'):
     opened(tmp_path / 'run', tiny(
-        method__pretrained=number, network__depth=2, network__width=512))
+        method__pretrained=12, network__depth=2, network__width=512))
