@@ -181,7 +181,8 @@ def simple(**changes):
 
 def test_loss_that_is_no_number(tmp_path):
   with pytest.raises(UserError, match='nan at segment 1, step 3.*method.lr'):
-    run.run(simple(method__lr=1e9, network__norm='none'), small.measured(tmp_path))
+    run.run(simple(method__lr=1e9, network__norm='none'),
+            small.measured(tmp_path))
 
 
 @pytest.mark.slow
