@@ -176,6 +176,7 @@ def test_teacher_sees_its_window():
              - one.stats['Norm_0']['mean']).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_teacher_that_is_given_stays():
   made = toy.toy('sre2l', steps=2, teacher='there.npz', teach=7)
   step = jax.jit(toy.sweep(made.method))

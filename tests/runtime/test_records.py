@@ -152,6 +152,7 @@ print(json.dumps(found))
 '''
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path):
   done = subprocess.run(
       [sys.executable, '-W', 'error', '-c', FULL, str(tmp_path)], text=True,

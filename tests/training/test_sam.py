@@ -59,6 +59,7 @@ def setting(norm='instance', size=6):
   return network, tx, variables, tx.init(variables.params), batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norm', ['instance', 'batch'])
 def test_nothing_to_climb_is_the_plain_step(norm):
   given = setting(norm)

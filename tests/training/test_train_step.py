@@ -110,6 +110,7 @@ def test_fit_learns():
   np.testing.assert_allclose(accuracy(fresh, 7), by_hand)
 
 
+@pytest.mark.slow
 def test_restart_forgets_the_momentum():
   data = toy.source()
   options = dict(lr=.05, batch=36, drops=(1,), decay=1.0)

@@ -81,6 +81,7 @@ def test_pytorch_s_are_taken_in_their_order(name, tmp_path):
   toy.leaves_equal(got, want)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_taken(tmp_path):
   network, variables = trained('convnet')
   path = tmp_path / 'w.npz'

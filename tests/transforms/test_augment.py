@@ -56,6 +56,7 @@ def test_roll_by_hand():
       assert set(u) == set(range(low, high + 1))
 
 
+@pytest.mark.slow
 def test_mixup_by_hand():
   batch = Batch(IMAGES, jnp.eye(5))
   mixed = augment.mixup(KEY, batch, .8)
