@@ -2,8 +2,6 @@
 
 import json
 import math
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import jax
@@ -14,7 +12,7 @@ import dasm_jax
 from dasm_jax import data, synthetic
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.pipeline import loading
-from dasm_jax.runtime import paths, records, text
+from dasm_jax.runtime import npz, paths, records, text
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
 from dasm_jax.types import Batch, SoftLabelled, Synthetic
@@ -24,8 +22,6 @@ USE = 'docs/FORMAT.md of dasm_jax says how to read and train this'
 # Of the card; a program reads no other. `told` (teachers' logits) and `lessons`
 # (how they were made) are names of this format, and stay.
 FORMAT = 1
-# What a compressed file may grow to, in bytes, or by how much.
-MOST_BYTES, MOST_GROWTH = 2 ** 30, 50
 
 
 class SavedSet(NamedTuple):
@@ -146,17 +142,11 @@ def load(path, dataset=''):
   """
   path = find(path)
   try:
-    # Opened here: NumPy forgets to close a file that it cannot read.
-    with path.open('rb') as raw:
-      _check_sizes(raw)
-      with np.load(raw, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = npz.read(path)
     # Before all else: a card of another format may lack any of the rest.
     card = json.loads(str(arrays['card']))
     written = card.get('format')
-  except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError,
-          RecursionError, NotImplementedError, RuntimeError, zipfile.BadZipFile,
-          zlib.error) as error:
+  except npz.FAULTS as error:
     raise UserError(
         f'{str(path)!r} is not a whole synthetic.npz: {type(error).__name__}; '
         'give one that a run has left, or its workdir') from error
@@ -200,28 +190,6 @@ def find(path):
     raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or '
                     f'the workdir of a finished run{several}')
   return path
-
-
-def _check_sizes(raw):
-  """Raises ValueError for an npz that takes more memory than it should.
-
-  NumPy makes an array of the shape that a header tells before it reads it.
-  """
-  size = raw.seek(0, 2)
-  raw.seek(0)
-  with zipfile.ZipFile(raw) as file:
-    members = file.infolist()
-    if sum(x.file_size for x in members) > max(MOST_BYTES, MOST_GROWTH * size):
-      raise ValueError('it would grow to more than it may')
-    for member in members:
-      with file.open(member) as array:
-        version = np.lib.format.read_magic(array)
-        shape, _, dtype = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0)
-            else np.lib.format.read_array_header_2_0)(array)
-        if math.prod(shape) * dtype.itemsize + array.tell() != member.file_size:
-          raise ValueError(f'{member.filename} is not of shape {shape}')
-  raw.seek(0)
 
 
 def _check_types(what, tree, like):

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import records
+from dasm_jax.runtime import npz, paths, records
 from dasm_jax.types import Variables
 
 # Of a layer in PyTorch: what kind it is by the dimensions of its weight.
@@ -64,12 +64,11 @@ def _name(keys):
 
 def _read(path):
   try:
-    with np.load(path, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
+    return npz.read(paths.to_path(path))
   except FileNotFoundError:
     raise UserError(f'no file {str(path)!r}; --config.method.teacher takes an '
                     '.npz of weights') from None
-  except Exception as error:  # zip and numpy raise anything for a damaged file
+  except npz.FAULTS as error:
     text = ' '.join(str(error).split())[:200] or type(error).__name__
     raise UserError(f'cannot read the weights in {str(path)!r}: {text}; give '
                     'an .npz of arrays, as numpy.savez writes it') from None

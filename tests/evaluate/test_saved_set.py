@@ -18,6 +18,7 @@ from dasm_jax.distill import results, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import __main__ as evaluate
 from dasm_jax.evaluate import saved_set, subjects
+from dasm_jax.runtime import npz
 from dasm_jax.types import Synthetic
 
 RNG = np.random.default_rng(0)
@@ -208,7 +209,7 @@ def bomb(path, shape, descr='<f4', compression=zipfile.ZIP_STORED, size=0):
     'grows': dict(shape=(2 ** 22,), size=2 ** 24,
                   compression=zipfile.ZIP_DEFLATED)}.items())
 def test_files_that_would_take_all_memory(name, given, tmp_path, monkeypatch):
-  monkeypatch.setattr(saved_set, 'MOST_BYTES', 2 ** 20)
+  monkeypatch.setattr(npz, 'MOST_BYTES', 2 ** 20)
   path = bomb(tmp_path / f'{name}.npz', **given)
   tracemalloc.start()
   with pytest.raises(UserError, match='not a whole synthetic.npz'):
