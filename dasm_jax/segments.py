@@ -6,6 +6,7 @@ gives the principle (segments in turn, easy to hard, by a model trained on all
 earlier segments); the formulas here are a documented reconstruction of it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -38,16 +39,20 @@ class WindowChoice(NamedTuple):
   name: a key of `WINDOWS`.
   gamma: `aligned` drops the easiest `gamma * accuracy` of a class.
   hardest: `aligned` drops this share at the hard end (label noise).
-  share: the part of a class that `slide`, `static`, `reversed` and `hardest`
-    keep, and that `drop_easy` drops.
-  first: what the first segment of `aligned` sees: 1 is everything, less the
-    easiest share by a network trained on real data.
+  share: the part that `slide`, `static`, `reversed` and `hardest` keep of a
+    class, that `drop_easy` drops of it, and that `frontier` and `ccfs` keep of
+    the images that the probes get wrong.
+  first: what the first segment of `aligned`, `frontier` and `ccfs` sees: 1 is
+    everything, less the easiest share by networks trained on real data.
+  ordered: whether networks trained on real data put images in order; if not,
+    windows that would ask them are by chance.
   """
   name: str = 'aligned'
   gamma: float = 0.6
   hardest: float = 0.03
   share: float = 0.5
   first: float = 1.0
+  ordered: bool = True
 
 
 def default_count(ipc):
@@ -59,17 +64,35 @@ def default_count(ipc):
   return 10
 
 
-def plan(ipc, segments):
-  """`segments` equal slices of `ipc` images, the remainder to the first.
+def plan(ipc, segments, shares=()):
+  """Slices of `ipc` images a class, equal or of chosen sizes.
+
+  Args:
+    ipc: images a class.
+    segments: how many slices; the remainder of equal ones goes to the first.
+    shares: their sizes, in shares of any sum, one a segment; () is equal ones.
+      Each has an image at least, taken from what follows.
 
   Raises:
-    UserError: fewer images than segments, or no segment.
+    UserError: fewer images than segments, no segment, or a share for another
+      number of segments.
   """
   if not 1 <= segments <= ipc:
     raise UserError(f'segments={segments} does not split ipc={ipc}; '
                     f'choose from 1 to {ipc}')
-  each = ipc // segments
-  ends = [ipc - each * (segments - 1 - k) for k in range(segments)]
+  if shares and len(shares) != segments:
+    raise UserError(f'shares={tuple(shares)} are {len(shares)}, but segments='
+                    f'{segments}; give one a segment')
+  if shares:
+    # Rounded where they end, so that the sizes add up.
+    ends = np.round(ipc * np.cumsum(shares) / np.sum(shares)).astype(int)
+    for k in range(segments):
+      before = ends[k - 1] if k else 0
+      ends[k] = np.clip(ends[k], before + 1, ipc - (segments - 1 - k))
+    ends = ends.tolist()
+  else:
+    each = ipc // segments
+    ends = [ipc - each * (segments - 1 - k) for k in range(segments)]
   starts = [0, *ends[:-1]]
   return [Segment(k, slice(a, b))
           for k, (a, b) in enumerate(zip(starts, ends, strict=True))]
@@ -89,63 +112,99 @@ def phases(segment, classes, number):
           for k in range(number)]
 
 
-def steps(total, segments, index):
-  """Sweeps of segment `index`: `total` in all, equal to within one."""
+def steps(total, segments, index, rates=(), each=False):
+  """Sweeps of segment `index`.
+
+  Args:
+    total: of all segments together, equal to within one.
+    segments: how many there are.
+    index: from 0.
+    rates: factors on the rate of their images, one a segment; a segment that
+      does not move (0) has no sweeps. () is 1 everywhere.
+    each: whether every segment has as many as `total`.
+  """
+  moving = [k for k in range(segments) if not rates or rates[k]]
+  if index not in moving:
+    return 0
+  if each:
+    return total
   # Differences of one rounded line, so that they add up to the total.
-  return total * (index + 1) // segments - total * index // segments
+  at, number = moving.index(index), len(moving)
+  return total * (at + 1) // number - total * at // number
 
 
 # ---- Which real images
 
 
-def scoring_networks(choice, index):
-  """Who scores the real images for a segment: None, `real` or `previous`.
+class Asked(NamedTuple):
+  """Which networks a window asks, each `real`, `previous` or None.
 
-  `real` is a network trained on real data, `previous` networks trained on all
-  earlier segments.
+  order: those that put the images in order, from easy to hard. missed: those
+    whose mistakes are the candidates. known: those that must be right about
+    them. `real` are trained on real data, `previous` on all earlier segments.
   """
+  order: str | None = None
+  missed: str | None = None
+  known: str | None = None
+
+
+def asked_networks(choice, index):
+  """The `Asked` of a segment's window; `UserError` for an unknown one."""
   if choice.name not in WINDOWS:
     raise unknown('window', choice.name, WINDOWS)
-  if choice.name == 'aligned' and index == 0:
-    return 'real' if choice.first < 1 else None
+  row = WINDOWS[choice.name]
   # Before the first segment there is no set to train on.
-  who = WINDOWS[choice.name][1]
-  return 'real' if who == 'previous' and index == 0 else who
+  if index == 0:
+    opens = choice.first < 1 if row.opens else row.asked.order is not None
+    found = Asked('real' if opens else None)
+  else:
+    found = row.asked
+  return found if choice.ordered or found.order != 'real' else (
+      found._replace(order=None))
 
 
 class Judged(NamedTuple):
   """The real images, and how hard they are.
 
   labels: `[n]` int, each below `classes`.
-  scores: `[n]`, higher is harder, as `scoring_networks` asks for; else None.
+  scores: `[n]`, higher is harder, by the networks that put them in order, see
+    `asked_networks`; None: by chance.
   accuracy: `[classes]` of the scoring networks on the images, or None.
+  missed: `[n]` bool, the candidates, as `asked_networks` asks for; None: all.
+  used: `[n]` bool, images that earlier segments began with; None: none.
   """
   labels: np.ndarray
   classes: int
   scores: np.ndarray | None = None
   accuracy: np.ndarray | None = None
+  missed: np.ndarray | None = None
+  used: np.ndarray | None = None
 
 
 def windows(choice, index, segments, judged, floor=1, seed=0):
   """The real images that a segment may see.
+
+  The rule of a window gives two quantiles of a class, or, where the networks
+  asked tell candidates, of those that no earlier segment began with. Where
+  there are too few of these the next follow: other unused images from easy to
+  hard, then used ones.
 
   Args:
     choice: a `WindowChoice`.
     index: the segment, from 0, of `segments`.
     judged: the images, `Judged`.
     floor: never fewer images a class than this, or all of a smaller class.
-    seed: of `random`: a number, or several.
+    seed: of windows by chance: a number, or several.
 
   Returns:
-    A list of int arrays, one a class, each sorted by index.
+    A list of int arrays, one a class, each from easy to hard.
 
   Raises:
     UserError: an unknown window.
   """
   if choice.name not in WINDOWS:
     raise unknown('window', choice.name, WINDOWS)
-  rule = WINDOWS[choice.name][0]
-  rows = []
+  rule, rows = WINDOWS[choice.name].between, []
   for c in range(judged.classes):
     members = np.flatnonzero(judged.labels == c)
     if judged.scores is None:
@@ -156,16 +215,37 @@ def windows(choice, index, segments, judged, floor=1, seed=0):
       order = members[np.argsort(judged.scores[members], kind='stable')]
     known = 0.0 if judged.accuracy is None else float(judged.accuracy[c])
     low, high = rule(choice, index, segments, known)
-    rows.append(np.sort(_trim(order, low, high, floor)))
+    count = len(order)
+    if judged.missed is not None:
+      used = (np.zeros(len(judged.labels), bool) if judged.used is None
+              else judged.used)
+      order, count = _candidates_first(order, judged.missed, used)
+    rows.append(_trim(order, low, high, floor, count))
   return rows
 
 
-def _trim(order, low, high, floor):
-  """`order` between the quantiles, widened to `floor`, easy side first."""
+def _candidates_first(order, missed, used):
+  """`order` with unused candidates in front, and how many these are."""
+  last = np.where(used[order], 2, np.where(missed[order], 0, 1))
+  return order[np.argsort(last, kind='stable')], int(np.sum(last == 0))
+
+
+def frontier_counts(judged):
+  """How many candidates each class has, `[classes]`; see `windows`."""
+  unused = judged.missed if judged.used is None else (
+      judged.missed & ~judged.used)
+  return np.bincount(judged.labels[unused], minlength=judged.classes)
+
+
+def _trim(order, low, high, floor, count=None):
+  """`order` between two quantiles, widened to `floor`, easy side first.
+
+  count: how many of `order` the quantiles are of, the first; None: all.
+  """
   # Widened towards the easy side: mislabelled images are at the other.
-  n = len(order)
+  n = len(order) if count is None else count
   start, stop = int(np.floor(low * n)), int(np.ceil(high * n))
-  floor = min(floor, n)
+  floor = min(floor, len(order))
   start = max(0, min(start, stop - floor))
   return order[start:max(stop, start + floor)]
 
@@ -190,16 +270,38 @@ def _random_part(choice, index, segments, accuracy):
   return index / segments, (index + 1) / segments
 
 
-# Name -> (quantiles of a class from easy to hard, who scores).
+def _frontier(choice, index, segments, accuracy):
+  # Of images that are all candidates: what is known is no part of them.
+  return 0.0, choice.share if index else choice.first
+
+
+class Window(NamedTuple):
+  """A kind of window.
+
+  between: `(choice, index, segments, accuracy) -> (low, high)`, quantiles of a
+    class, or of its candidates, from easy to hard.
+  asked: the `Asked` of later segments.
+  opens: whether the first segment sees what `WindowChoice.first` says.
+  """
+  between: Callable
+  asked: Asked = Asked()
+  opens: bool = False
+
+
+# `frontier` is ours after CCFS (2503.18872), whose candidates also have to be
+# right for a network trained on real data: `ccfs`.
+_PREVIOUS, _REAL = Asked('previous'), Asked('real')
 WINDOWS = {
-    'aligned': (_aligned, 'previous'),
-    'slide': (_sliding, 'previous'),
-    'static': (_sliding, 'real'),
-    'reversed': (_reversed, 'previous'),
-    'random': (_random_part, None),
-    'hardest': (lambda c, *_: (1 - c.share, 1.0), 'previous'),
-    'drop_easy': (lambda c, *_: (c.share, 1.0), 'real'),
-    'everything': (lambda *_: (0.0, 1.0), None),
+    'frontier': Window(_frontier, Asked('real', 'previous'), True),
+    'ccfs': Window(_frontier, Asked('real', 'previous', 'real'), True),
+    'aligned': Window(_aligned, _PREVIOUS, True),
+    'slide': Window(_sliding, _PREVIOUS),
+    'static': Window(_sliding, _REAL),
+    'reversed': Window(_reversed, _PREVIOUS),
+    'random': Window(_random_part),
+    'hardest': Window(lambda c, *_: (1 - c.share, 1.0), _PREVIOUS),
+    'drop_easy': Window(lambda c, *_: (c.share, 1.0), _REAL),
+    'everything': Window(lambda *_: (0.0, 1.0)),
 }
 
 
@@ -218,7 +320,12 @@ def expert_epochs(choice, index, segments, epochs, accuracy):
     (low, high), both included and within epochs.
   """
   first, last = epochs
-  low, high = WINDOWS[choice.name][0](choice, index, segments, accuracy)
+  row = WINDOWS[choice.name]
+  low, high = row.between(choice, index, segments, accuracy)
+  if row.asked.missed and index:
+    # Of images the candidates are those that are not known: so of epochs, those
+    # that are left where the first are as many as are known.
+    low, high = (accuracy + (1 - accuracy) * x for x in (low, high))
   inside = _trim(np.arange(first, last + 1), low, high, 1)
   return int(inside[0]), int(inside[-1])
 
@@ -239,7 +346,7 @@ def unused_first(rows, used, size):
           for new, row in zip(left, rows, strict=True)]
 
 
-def first_images(rows, labels, used, size, seed):
+def first_images(rows, labels, used, size, seed, easiest=False):
   """Real images to start a segment from: of its window, new ones first.
 
   Args:
@@ -248,6 +355,7 @@ def first_images(rows, labels, used, size, seed):
     used: `[n]` bool, images that earlier segments started from.
     size: images a class.
     seed: anything that `numpy.random.default_rng` takes.
+    easiest: whether to take the window in its order, not by chance.
 
   Returns:
     `[classes, size]` int; a class that is too small repeats images.
@@ -257,6 +365,9 @@ def first_images(rows, labels, used, size, seed):
   for c, row in enumerate(rows):
     members = rng.permutation(np.flatnonzero(labels == c))
     inside = np.isin(members, row)
+    if easiest:
+      members = np.concatenate([row, members[~inside]])
+      inside = np.arange(len(members)) < len(row)
     # Unused in the window, then used there, then the rest of the class.
     order = np.argsort(2 * ~inside + used[members], kind='stable')
     out.append(np.resize(members[order], size))

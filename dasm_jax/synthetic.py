@@ -274,6 +274,16 @@ def noise(key, codec_, shape):
   return z if codec_.space == 'normalised' else jnp.clip(z / 4 + 0.5, 0, 1)
 
 
+def hold(new, old, moving):
+  """`new` images `[classes, n, …]`, but from slot `moving` on as they were.
+
+  moving: a number; None: all are new.
+  """
+  if moving is None or moving >= new.shape[1]:
+    return new
+  return jnp.concatenate([new[:, :moving], old[:, moving:]], axis=1)
+
+
 def clip(codec_, images):
   """Keeps pixels in [0, 1]; normalised storage is free."""
   return jnp.clip(images, 0, 1) if codec_.space == 'pixels' else images

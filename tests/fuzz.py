@@ -57,7 +57,7 @@ TINY = {
     'method.expert_epochs': 1, 'method.watch_images': 4,
     'method.augment': 'flip', 'method.net_augment': 'flip',
     'segments.probes': 1, 'segments.probe_epochs': 1,
-    'segments.probe_real_steps': 1, 'coreset.epochs': 1, 'experts.number': 1,
+    'coreset.epochs': 1, 'experts.number': 1,
     'experts.epochs': 2, 'eval.epochs': 1, 'eval.networks': 1, 'run.chunk': 1}
 
 

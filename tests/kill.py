@@ -32,7 +32,7 @@ import toy  # noqa: E402
 TINY = {
     'network.width': 4, 'method.steps': 10, 'method.inner': 3,
     'method.net_steps': 1, 'method.batch': 8, 'segments.probes': 1,
-    'segments.probe_epochs': 2, 'segments.probe_real_steps': 2,
+    'segments.probe_epochs': 2, 'coreset.epochs': 2,
     'eval.epochs': 2, 'eval.networks': 2, 'run.chunk': 1,
     'run.save_seconds': 0.0}
 
@@ -50,7 +50,7 @@ EXPERTS = {
     'experts__epochs': 40, 'experts__batch': 64, 'method__expert_epochs': 1,
     'method__last_epoch': 4, 'method__student_steps': 3, 'method__batch': None,
     'method__inner': None, 'method__net_steps': None,
-    'segments__probe_real_steps': None, 'eval__epochs': 300}
+    'coreset__epochs': None, 'eval__epochs': 300}
 
 
 def environment(cache, devices=1, keep=True):

@@ -27,7 +27,7 @@ SMALL = {
     'network.width': 4, 'network.depth': 2, 'method.steps': 6,
     'method.inner': 3, 'method.net_steps': 1, 'method.batch': 8,
     'segments.probes': 2, 'segments.probe_epochs': 2,
-    'segments.probe_real_steps': 3, 'eval.epochs': 3, 'eval.networks': 2,
+    'coreset.epochs': 1, 'eval.epochs': 3, 'eval.networks': 2,
     'run.chunk': 2}
 EXPERTS = {
     'experts.number': 2, 'experts.epochs': 4, 'experts.batch': 64,

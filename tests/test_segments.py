@@ -16,8 +16,12 @@ def window(name, index, number, *, scores=SCORES, accuracy=None, floor=1,
   choice = segments.WindowChoice(name, **options)
   judged = segments.Judged(labels, 2, scores, accuracy)
   rows = segments.windows(choice, index, number, judged, floor, seed)
-  assert all((np.diff(row) > 0).all() for row in rows)
-  return [row.tolist() for row in rows]
+  for row, labels_of in zip(rows, range(2), strict=True):
+    assert len(set(row.tolist())) == len(row) and (labels[row] == labels_of
+                                                   ).all()
+    if scores is not None:  # from easy to hard
+      assert (np.diff(scores[row]) >= 0).all()
+  return [sorted(row.tolist()) for row in rows]
 
 
 def difficulty(rows):
@@ -46,6 +50,11 @@ BY_HAND = [
     ('hardest', 1, 2, {'share': 0.2}, [8, 9]),
     ('drop_easy', 1, 2, {'share': 0.7}, [7, 8, 9]),
     ('everything', 1, 2, {}, ALL),
+    # Where nobody tells candidates, all images are.
+    ('frontier', 0, 2, {}, ALL),
+    ('frontier', 0, 2, {'first': 0.4}, [0, 1, 2, 3]),
+    ('frontier', 1, 2, {'share': 0.3}, [0, 1, 2]),
+    ('ccfs', 1, 2, {'share': 0.3}, [0, 1, 2]),
 ]
 
 
@@ -121,22 +130,111 @@ def test_steps_sum(total, number):
   assert max(each) - min(each) <= 1 and min(each) > 0
 
 
-def test_who_scores():
-  def who(name, index, **options):
-    return segments.scoring_networks(segments.WindowChoice(name, **options),
-                                     index)
-  assert who('aligned', 0) is None and who('aligned', 1) == 'previous'
-  assert who('aligned', 0, first=0.5) == 'real'
-  assert who('slide', 0) == 'real' and who('slide', 1) == 'previous'
-  assert who('static', 1) == who('drop_easy', 2) == 'real'
-  assert who('everything', 1) is None and who('random', 1) is None
+@pytest.mark.parametrize('name, index, options, want', [
+    ('aligned', 0, {}, (None, None, None)),
+    ('aligned', 0, {'first': .5}, ('real', None, None)),
+    ('aligned', 1, {}, ('previous', None, None)),
+    ('slide', 0, {}, ('real', None, None)),
+    ('slide', 1, {}, ('previous', None, None)),
+    ('static', 1, {}, ('real', None, None)),
+    ('static', 1, {'ordered': False}, (None, None, None)),
+    ('drop_easy', 2, {}, ('real', None, None)),
+    ('everything', 1, {}, (None, None, None)),
+    ('random', 0, {}, (None, None, None)),
+    ('frontier', 0, {}, (None, None, None)),
+    ('frontier', 0, {'first': .5}, ('real', None, None)),
+    ('frontier', 1, {}, ('real', 'previous', None)),
+    ('frontier', 1, {'ordered': False}, (None, 'previous', None)),
+    ('ccfs', 1, {}, ('real', 'previous', 'real'))])
+def test_who_is_asked(name, index, options, want):
+  assert segments.asked_networks(
+      segments.WindowChoice(name, **options), index) == want
 
 
 def test_unknown_window():
-  with pytest.raises(UserError, match="'x'; choose from aligned, drop_easy"):
+  with pytest.raises(UserError, match="'x'; choose from aligned, ccfs, drop_"):
     window('x', 0, 2)
   with pytest.raises(UserError, match="unknown window 'x'"):
-    segments.scoring_networks(segments.WindowChoice('x'), 0)
+    segments.asked_networks(segments.WindowChoice('x'), 0)
+
+
+def frontier(missed, used=(), floor=1, share=.5, scores=SCORES, seed=0):
+  """The window of a second segment, as difficulties in tenths, in its order."""
+  given = np.zeros(20, bool), np.zeros(20, bool)
+  for into, tenths in zip(given, (missed, used), strict=True):
+    into[np.isin(np.rint(10 * SCORES).astype(int), tenths)] = True
+  judged = segments.Judged(LABELS, 2, scores, None, *given)
+  rows = segments.windows(segments.WindowChoice('frontier', share=share), 1, 2,
+                          judged, floor, seed)
+  tenths = [np.rint(10 * SCORES[row]).astype(int).tolist() for row in rows]
+  return tenths, segments.frontier_counts(judged).tolist()
+
+
+@pytest.mark.parametrize('missed, used, floor, share, want', [
+    # The easiest share of what is missed, rounded up.
+    ([3, 4, 6, 8, 9], [], 1, .5, [3, 4, 6]),
+    ([3, 4, 6, 8, 9], [], 1, 1., [3, 4, 6, 8, 9]),
+    # What a segment began with is no candidate any more.
+    ([3, 4, 6, 8, 9], [3, 4], 1, 1., [6, 8, 9]),
+    # At least the floor: of harder candidates first, then of those that are
+    # known, from easy to hard, then of used ones.
+    ([3, 4, 6, 8, 9], [], 4, .2, [3, 4, 6, 8]),
+    ([8, 9], [], 4, .5, [8, 9, 0, 1]),
+    ([8, 9], [0, 2], 4, .5, [8, 9, 1, 3]),
+    ([8, 9], [0, 1, 2, 3, 4, 9], 7, .5, [8, 5, 6, 7, 0, 1, 2]),
+    # Right about everything: as if nobody had been asked.
+    ([], [], 3, .5, [0, 1, 2]),
+    ([], list(range(9)), 2, .5, [9, 0]),
+    # A class that is smaller than the floor is there whole.
+    ([5], [], 99, .5, [5, 0, 1, 2, 3, 4, 6, 7, 8, 9])])
+def test_frontier_by_hand(missed, used, floor, share, want):
+  rows, counts = frontier(missed, used, floor, share)
+  assert rows == [want, want]
+  assert counts == [len(set(missed) - set(used))] * 2
+
+
+def test_frontier_without_an_order_is_by_chance():
+  parts = [frontier([3, 4, 6, 8, 9], share=.4, scores=None, seed=k)[0]
+           for k in range(6)]
+  assert all(len(row) == 2 and set(row) <= {3, 4, 6, 8, 9}
+             for part in parts for row in part)
+  assert len({tuple(part[0]) for part in parts}) > 1
+
+
+def test_epochs_of_experts_by_the_frontier():
+  """Of epochs those are left where the first are as many as is known."""
+  def epochs(index, accuracy, **options):
+    return segments.expert_epochs(segments.WindowChoice(
+        'frontier', **options), index, 3, (10, 19), accuracy)
+  assert epochs(0, 0.) == (10, 19)
+  assert epochs(0, 0., first=.3) == (10, 12)
+  assert epochs(1, .6, share=.5) == (16, 17)
+  assert epochs(2, 1., share=.5)[1] == 19
+
+
+@pytest.mark.parametrize('ipc, shares, widths', [
+    (200, (5, 5, 10, 20, 30, 30), [10, 10, 20, 40, 60, 60]),
+    (10, (.5, .5), [5, 5]), (3, (98, 1, 1), [1, 1, 1]),
+    (10, (5, 5, 10, 20, 30, 30), [1, 1, 1, 1, 3, 3]), (7, (3,), [7])])
+def test_chosen_sizes(ipc, shares, widths):
+  plan = segments.plan(ipc, len(shares), shares)
+  assert [one.width for one in plan] == widths
+  assert [one.slots.start for one in plan] == [0, *np.cumsum(widths)[:-1]]
+
+
+def test_sizes_of_another_number_of_segments():
+  with pytest.raises(UserError, match='are 2, but segments=3; give one a seg'):
+    segments.plan(10, 3, (50, 50))
+
+
+@pytest.mark.parametrize('rates, each, want', [
+    ((), False, [3, 4, 3]), ((), True, [10, 10, 10]),
+    ((1., 0., .5), False, [5, 0, 5]), ((0., 0., 1.), False, [0, 0, 10]),
+    ((1., 0., 1.), True, [10, 0, 10])])
+def test_sweeps_of_segments_that_move(rates, each, want):
+  got = [segments.steps(10, 3, k, rates, each) for k in range(3)]
+  assert sum(got) == sum(want) and sorted(got) == sorted(want)
+  assert [bool(x) for x in got] == [bool(x) for x in want]
 
 
 def test_fresh():
@@ -176,3 +274,14 @@ def test_starts_of_all_segments_are_apart():
   assert set(again.ravel()) == set(seen[:6])
   other = segments.first_images(rows, LABELS, np.zeros(20, bool), 3, [1, 1, 0])
   assert set(other.ravel()) != set(seen[:6])
+
+
+def test_the_easiest_start_in_the_order_of_the_window():
+  rows = [np.array([7, 2, 5, 0]), np.array([19, 11, 15])]
+  used = np.zeros(20, bool)
+  used[[2, 11]] = True
+  got = segments.first_images(rows, LABELS, used, 3, 0, easiest=True)
+  assert got.tolist() == [[7, 5, 0], [19, 15, 11]]
+  # Of what is outside the rest is by chance.
+  more = segments.first_images(rows, LABELS, used, 6, 0, easiest=True)
+  assert more[0][:4].tolist() == [7, 5, 0, 2] and len(set(more[0])) == 6

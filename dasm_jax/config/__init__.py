@@ -38,7 +38,8 @@ def defaults(method='idc'):
 
 def segment_count(c):
   """How many segments a configuration has."""
-  return c.segments.number or segments.default_count(c.syn.ipc)
+  return c.segments.number or len(c.segments.shares) or (
+      segments.default_count(c.syn.ipc))
 
 
 def expert_settings(c):

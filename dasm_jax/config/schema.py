@@ -30,7 +30,7 @@ from dasm_jax.runtime.entries import (
   share,
   unless,
 )
-from dasm_jax.training import expert_store, packing, recipes
+from dasm_jax.training import expert_store, packing, recipes, scoring
 from dasm_jax.transforms import augment
 
 
@@ -119,7 +119,7 @@ OTHER_NETWORKS = {
 SYN = {
     'ipc': Entry(10, 'images a class', at_least(1)),
     'init': Entry('real', 'what images begin as', None,
-                  ('real', 'noise', 'known', *coresets.CORESETS)),
+                  ('real', 'easiest', 'noise', 'known', *coresets.CORESETS)),
     'labels': Entry('hard', 'class numbers; or soft ones, from all experts '
                     'that know an image, or from the first expert', None,
                     ('hard', 'experts', 'expert')),
@@ -160,19 +160,27 @@ SDC = {
 
 # Of DASM the paper gives the principle only: these defaults are ours. What was
 # measured of them is in RESULTS.md.
+ORDERS = (*difficulty.SCORES, scoring.FORGETTING, 'none')
+BUDGETS = 'total', 'each'
 SEGMENTS = {
     'number': Entry(0, 'of DASM; 0: by ipc, 1: the plain method',
                     at_least(0)),
+    'shares': Entry((), 'sizes of segments, shares that add up to 1, 100 or '
+                    'syn.ipc; empty: equal', each(positive)),
     'window': Entry(
         'aligned', 'which real images a segment is matched with', None,
         segments.WINDOWS),
+    'order': Entry('loss', 'how networks trained on real images (coreset.*) '
+                   'put them in order; none: by chance', None, ORDERS),
     'gamma': Entry(
         0.6, 'aligned drops the easiest gamma x accuracy of a class', share),
     'hardest': Entry(0.03, 'aligned drops this share of the hardest', share),
     'share': Entry(
-        0.5, 'what slide, static, reversed and hardest keep', share),
+        0.5, 'what slide, static, reversed and hardest keep; frontier and ccfs '
+        'of their candidates', share),
     'first': Entry(
-        1.0, 'share that the first segment of aligned sees', share),
+        1.0, 'share that the first segment of aligned, frontier and ccfs sees',
+        share),
     'replay': Entry(0.25, 'share of a batch from the whole class', share),
     'match': Entry('new', 'new images, or their union with finished ones', None,
                    ('new', 'union')),
@@ -184,15 +192,23 @@ SEGMENTS = {
     'probe_epochs': Entry(
         100, 'epochs they are trained on finished segments', at_least(1),
         most=EPOCHS),
-    'probe_real_steps': Entry(
-        300, 'steps where they are trained on real images', at_least(1)),
+    'rates': Entry((), 'factors on the images\' rate, one a segment; 0: they '
+                   'stay as they are; empty: 1', each(not_negative)),
+    'moving': Entry(1.0, 'share of a segment\'s images that move, the first',
+                    _part),
+    'budget': Entry('total', 'whether segments share method.steps, or have as '
+                    'many each', None, BUDGETS),
+    'networks': Entry(
+        0.0, 'share of inner networks that begin as the probes of the segments '
+        'before', share),
 }
 
 CORESET = {
     'networks': Entry(
-        1, 'that choose (k_center, forgetting, herding, …)', at_least(1),
+        3, 'trained on real images, to choose some (k_center, herding, …) or '
+        'to put them in order (segments.order)', at_least(1),
         most=NETWORKS),
-    'epochs': Entry(10, 'of real images that they are trained', at_least(1),
+    'epochs': Entry(10, 'that these are trained', at_least(1),
                     most=EPOCHS),
 }
 

@@ -1,5 +1,7 @@
 """Refusing a configuration before any data are read, and what data lack."""
 
+import math
+
 import numpy as np
 
 from dasm_jax import coresets, data, models, segments
@@ -8,6 +10,7 @@ from dasm_jax.errors import UserError
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime.entries import check as check_entry
+from dasm_jax.runtime.text import plural
 
 
 def check(config):
@@ -53,9 +56,11 @@ def check_settings(c):
   _check_experts(c)
   _check_correction(c.sdc)
   plan = plan_segments(c)
-  if 0 < c.method.steps < len(plan):
+  _check_rates(c, len(plan))
+  moving = sum(map(bool, c.segments.rates)) or len(plan)
+  if 0 < c.method.steps < moving:
     raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
-                    f'{len(plan)} segments; give each at least one')
+                    f'{moving} segments; give each at least one')
 
 
 def check_phases(c, network=None):
@@ -118,7 +123,39 @@ def plan_segments(c):
     raise UserError(f'--config.segments.number={c.segments.number} does not '
                     f'split --config.syn.ipc={c.syn.ipc}; choose from 1 to '
                     f'{c.syn.ipc}, or 0: by ipc')
-  return segments.plan(c.syn.ipc, segment_count(c))
+  shares = c.segments.shares
+  # What does not add up was mistyped, or is meant for another number of images.
+  if shares and not any(math.isclose(sum(shares), whole, rel_tol=1e-6)
+                        for whole in (1, 100, c.syn.ipc)):
+    raise UserError(f'--config.segments.shares={shares} add up to '
+                    f'{sum(shares):g}; make them 1, 100, or '
+                    f'--config.syn.ipc={c.syn.ipc}')
+  if shares and len(shares) > c.syn.ipc:
+    raise UserError(f'--config.segments.shares={shares} are {len(shares)}, '
+                    f'more than --config.syn.ipc={c.syn.ipc}; give fewer')
+  if shares and c.segments.number not in (0, len(shares)):
+    raise UserError(f'--config.segments.shares={shares} are {len(shares)}, but '
+                    f'--config.segments.number={c.segments.number}; set 0')
+  return segments.plan(c.syn.ipc, segment_count(c), shares)
+
+
+def _check_rates(c, number):
+  """Refuses rates of segments that there are not, or that mean nothing."""
+  rates, s = c.segments.rates, c.segments
+  if rates and len(rates) != number:
+    raise UserError(f'--config.segments.rates={rates} are {len(rates)}, but '
+                    f'there are {plural(number, "segment")}; give one each')
+  if rates and not any(rates):
+    raise UserError(f'--config.segments.rates={rates} move no image; take a '
+                    'coreset, such as method=frontier')
+  if rates and not all(rates) and c.method.get('relabel') and (
+      not c.method.teacher):
+    raise UserError(f'--config.segments.rates={rates}: a segment that is not '
+                    'learned trains no teacher for its labels; set '
+                    '--config.method.relabel=False or .teacher')
+  if s.networks and 'warmup' not in c.method:
+    raise UserError(f'--config.segments.networks={s.networks}: method '
+                    f'{c.method.name} begins no networks between sweeps; set 0')
 
 
 def check_class_sizes(c, dataset):

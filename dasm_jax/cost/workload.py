@@ -18,7 +18,7 @@ from dasm_jax.distill import setup
 from dasm_jax.distill.setup import decoded_count
 from dasm_jax.methods import inner_network, registry, sre2l
 from dasm_jax.pipeline import loading
-from dasm_jax.training import packing, scoring, train_step
+from dasm_jax.training import packing, real_networks, scoring, train_step
 from dasm_jax.training.experts import LABEL_BLOCK
 from dasm_jax.training.packing import TREES, Work
 
@@ -52,22 +52,24 @@ def segment_start_work(experiment, segment, split_):
   """`[Work]` before a segment's first sweep: probes, scores, coresets."""
   c, works = experiment.config, []
   real, all_ = len(experiment.dataset.train.labels), split_.share(1)
-  # Networks trained on real images score them once, for all segments.
-  who = segments.scoring_networks(experiment.choice, segment.index)
-  if who == 'previous' or (who == 'real' and not segment.index):
-    if who == 'real':
-      size, epochs = experiment.probe.batch, 1
-      every = c.segments.probe_real_steps * size
-    else:
-      every = experiment.classes * decoded_count(
-          experiment, segment.slots.start, training=True)
-      probe = experiment.probe
-      size, epochs = probe.batch, probe.epochs + probe.extra
+  asked, probe = segments.asked_networks(
+      experiment.choice, segment.index), experiment.probe
+  if 'previous' in asked:
+    every = experiment.classes * decoded_count(
+        experiment, segment.slots.start, training=True)
     works += [
-        training_work(
-            experiment, c.segments.probes, epochs, every, size, split_),
+        training_work(experiment, c.segments.probes, probe.epochs + probe.extra,
+                      every, probe.batch, split_),
         *_scoring_work(
             experiment, c.segments.score, c.segments.probes, split_)]
+  # Networks are trained on real images once, for all segments, which score
+  # them once.
+  if _first_to_ask(experiment, segment):
+    works += _learning_work(experiment, split_)
+  if 'real' in asked and (asked.known or not _ordered_before(
+      experiment, segment)):
+    works += _scoring_work(
+        experiment, c.segments.order, c.coreset.networks, split_)
   if coresets.CORESETS.get(c.syn.init, (None,))[0]:
     works += _choosing_work(experiment, split_)
   if c.syn.init == 'known':  # by one expert at least
@@ -120,20 +122,48 @@ def _scoring_work(experiment, score, count, split_):
           Work('forward', count * n, size, calls, count)]
 
 
-def _choosing_work(experiment, split_):
-  """Networks that choose a coreset, and what they look at."""
+def _first_to_ask(experiment, segment):
+  """Whether a segment is the first to ask networks trained on real images."""
+  asks = [real_networks.are_asked(experiment, k)
+          for k in range(segment.index + 1)]
+  return asks[-1] and not any(asks[:-1])
+
+
+def _ordered_before(experiment, segment):
+  """Whether an earlier segment has put the real images in order by them."""
+  return any(segments.asked_networks(experiment.choice, k).order == 'real'
+             for k in range(segment.index))
+
+
+def _looking_work(experiment, times, split_):
+  """Networks trained on real images look at them so often; 0: not at all."""
+  if not times:
+    return []
+  n = split_.share(len(experiment.dataset.train.labels))
+  look = _classifying_work(
+      experiment, experiment.config.coreset.networks, n, split_,
+      scoring.SCORING_BLOCK)
+  return [look._replace(images=times * look.images, calls=times * look.calls)]
+
+
+def _learning_work(experiment, split_):
+  """Networks trained on real images, and what they keep of each epoch."""
   c, n = experiment.config.coreset, len(experiment.dataset.train.labels)
+  looks = c.epochs * real_networks.needs_history(experiment.config)
+  return [training_work(experiment, c.networks, c.epochs, n,
+                        experiment.probe.batch, split_),
+          *_looking_work(experiment, looks, split_)]
+
+
+def _choosing_work(experiment, split_):
+  """What those who choose a segment's coreset look at."""
   need = coresets.CORESETS[experiment.config.syn.init][0]
-  trained = training_work(experiment, c.networks, c.epochs, n,
-                          experiment.probe.batch, split_)
   if need == 'scores':
-    return [trained, *_scoring_work(
-        experiment, experiment.config.segments.score, c.networks, split_)]
-  times = c.epochs if need == 'history' else 1
-  look = _classifying_work(experiment, c.networks, split_.share(n), split_,
-                           scoring.SCORING_BLOCK)
-  return [trained, look._replace(images=times * look.images,
-                                 calls=times * look.calls)]
+    return _scoring_work(
+        experiment, experiment.config.segments.score,
+        experiment.config.coreset.networks, split_)
+  # What they got right was kept while they were trained.
+  return _looking_work(experiment, need == 'features', split_)
 
 
 def evaluation_work(experiment, split_):
@@ -310,16 +340,16 @@ def _read_by_experts(experiment):
 def _read_by_start(experiment, segment):
   """What probes and those who choose look at."""
   c, n = experiment.config, len(experiment.dataset.train.labels)
-  who, found = segments.scoring_networks(experiment.choice, segment.index), 0
-  if who == 'previous' or (who == 'real' and not segment.index):
-    found += n
-    if who == 'real':
-      found += c.segments.probes * c.segments.probe_real_steps * (
-          experiment.probe.batch)
-  need = coresets.CORESETS.get(c.syn.init, (None,))[0]
-  if need:
-    looks = c.coreset.epochs if need == 'history' else 1
+  asked, found = segments.asked_networks(
+      experiment.choice, segment.index), 0
+  found += n * ('previous' in asked)
+  found += n * ('real' in asked and (asked.known or not _ordered_before(
+      experiment, segment)))
+  if _first_to_ask(experiment, segment):
+    looks = c.coreset.epochs * real_networks.needs_history(c)
     found += (c.coreset.networks * c.coreset.epochs + looks) * n
+  need = coresets.CORESETS.get(c.syn.init, (None,))[0]
+  found += n * (need in ('features', 'scores'))
   if c.syn.init == 'known':  # by one expert at least
     found += n
   return found + _labelling_experts(c) * experiment.classes * decoded_count(

@@ -101,9 +101,10 @@ def open_feed(made, phase, progress, schedule, at):
     pairs = expert_feed(made, phase, progress)
     yield lambda at, most: (pairs(at.step, most), most)
     return
-  starts = network_starts(made.experts)
+  starts = dict(starts=network_starts(made.experts),
+                finished=finished_networks(progress))
   if not data.streamed:
-    source = streaming.fetch(data, None)._replace(starts=starts)
+    source = streaming.fetch(data, None)._replace(**starts)
     yield lambda at, most: (source, most)
     return
   indices = index_reader(made, phase, progress)
@@ -112,7 +113,7 @@ def open_feed(made, phase, progress, schedule, at):
   with streamed_feed(data, made.meter, indices, schedule, at, plans) as feed:
     def with_starts(at, most):
       source, size = feed(at, most)
-      return source._replace(starts=starts), size
+      return source._replace(**starts), size
     yield with_starts
 
 
@@ -243,6 +244,13 @@ def network_starts(store):
   who = range(store.number)
   return devices.replicate(jnp.asarray(expert_training.expert_weights(
       store, who, [store.epochs] * len(who))))
+
+
+def finished_networks(progress):
+  """`[k, parameters]` on every device: the probes that a segment keeps."""
+  if not len(progress.probes):
+    return None
+  return devices.replicate(jnp.asarray(progress.probes))
 
 
 # ---- Where experts stood

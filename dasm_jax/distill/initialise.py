@@ -15,10 +15,10 @@ from dasm_jax import coresets, segments, streams, synthetic
 from dasm_jax.distill import setup
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
-from dasm_jax.runtime.text import plural
 from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, resumable, scoring
 from dasm_jax.training import experts as expert_training
+from dasm_jax.training import real_networks as real_training
 from dasm_jax.types import Array, Batch, Synthetic, Variables, Window
 
 # ---- From segment to segment
@@ -27,15 +27,19 @@ from dasm_jax.types import Array, Batch, Synthetic, Variables, Window
 class Progress(NamedTuple):
   """A segment as it is checkpointed.
 
-  state: the method's. window: of real images. scores: `[n]` difficulty, and
-  accuracy: `[classes]`, of the real images under the probes (0 where nobody
-  scored). used: `[n]` bool, real images that any segment began with.
+  state: the method's. window: of real images. scores: `[n]`, and accuracy:
+  `[classes]`, of the real images under the networks asked (0: nobody was).
+  missed: `[n]` bool, the candidates of the window (True: nobody was asked).
+  used: `[n]` bool, real images that any segment began with. probes:
+  `[k, parameters]`, networks that inner networks begin as; k may be 0.
   """
   state: object
   window: Window
   scores: Array
   accuracy: Array
+  missed: Array
   used: Array
+  probes: Array
 
 
 class Frozen(NamedTuple):
@@ -86,8 +90,13 @@ def progress_shapes(made, phase):
     window = Window(jnp.zeros((classes, widest), jnp.int32),
                     jnp.zeros(classes, jnp.int32))
     labels = jnp.zeros((*images.shape[:2], classes))
+    kept = experiment.config.segments.probes if _keeps_probes(
+        experiment, phase) else 0
+    flat = expert_training.flat_parameters(experiment.network)[0](
+        experiment.network.init(jax.random.key(0)))
     return Progress(_first_state(made, phase, images, labels), window,
-                    jnp.zeros(n), jnp.zeros(classes), jnp.zeros(n, bool))
+                    jnp.zeros(n), jnp.zeros(classes), jnp.zeros(n, bool),
+                    jnp.zeros(n, bool), jnp.zeros((kept, len(flat))))
   return jax.eval_shape(blank)
 
 
@@ -118,63 +127,139 @@ def begin_phase(made, phase, done, phases):
     done: finished segments; phases: of this one, those that are finished.
   """
   experiment, labels = made.experiment, made.experiment.dataset.train.labels
-  scores, accuracy = score_images(made, phase, done, phases)
+  choice, n = experiment.choice, len(labels)
+  probes = _finished_probes(made, phase, done, phases)
+  judged = judge_images(made, phase, done, phases, probes)
+  floor = setup.window_floor(experiment, phase)
   rows = segments.windows(
-      experiment.choice, phase.index, len(experiment.plan),
-      segments.Judged(labels, experiment.classes, scores, accuracy),
-      setup.window_floor(experiment, phase),
+      choice, phase.index, len(experiment.plan), judged, floor,
       streams.seed(experiment.config.seed, Stream.WINDOWS))
-  used = np.asarray(done[-1].used) if done else np.zeros(len(labels), bool)
-  images, soft, used = first_images(made, phase, rows, used)
-  window = sources.pad_window(rows)
+  _say_filled(made, phase, judged, floor)
+  images, soft, used = first_images(made, phase, rows, judged.used)
+  window = sources.pad_window([np.sort(row) for row in rows])
   wide = np.zeros((experiment.classes, np.bincount(labels).max()), np.int32)
   wide[:, :window.indices.shape[1]] = window.indices
-  if scores is None:
-    scores, accuracy = np.zeros(len(labels)), np.zeros(experiment.classes)
+  kept = _flat_probes(made, phase, probes, phases)
+  def given(values, otherwise):
+    return jnp.asarray(otherwise if values is None else values)
   return Progress(
       _first_state(made, phase, images, soft,
                    done[-1].state.syn.lr if done else None),
       Window(jnp.asarray(wide), jnp.asarray(window.counts)),
-      jnp.asarray(scores, jnp.float32), jnp.asarray(accuracy, jnp.float32),
-      jnp.asarray(used))
+      given(judged.scores, np.zeros(n)).astype(jnp.float32),
+      given(judged.accuracy, np.zeros(experiment.classes)).astype(jnp.float32),
+      given(judged.missed, np.ones(n, bool)), jnp.asarray(used), kept)
 
 
 # ---- Difficulty
 
 
-def score_images(made, phase, done, phases):
-  """Difficulty of every real image for a segment: `(scores, accuracy)`.
+def judge_images(made, phase, done, phases, probes):
+  """What networks say of every real image for a segment, `segments.Judged`.
 
-  None, None where the windows ask nobody. Networks trained on real data score
-  once, those trained on the earlier segments anew for each segment. Arguments
-  as for `begin_phase`.
+  Networks trained on real data score once, those trained on the earlier
+  segments anew for each segment.
+
+  Args:
+    made, phase, done, phases: as for `begin_phase`.
+    probes: `() -> Variables`, see `_finished_probes`.
   """
   experiment, c = made.experiment, made.experiment.config.segments
-  who = segments.scoring_networks(experiment.choice, phase.index)
-  if who is None:
-    return None, None
-  # All phases of a segment have one window, so the first has scored for them.
-  known = phases or (done if who == 'real' else [])
-  if known:
-    return np.asarray(known[0].scores), np.asarray(known[0].accuracy)
-  keys = jax.random.split(
-      streams.key(made.key, Stream.PROBES, phase.index), c.probes)
-  if who == 'real':
-    trained_on = 'real images'
-    variables = scoring.train_probes(
-        experiment.network, experiment.probe, c.probe_real_steps)(
-            keys, made.data, _stop_check(made, phase))
-  else:
-    trained_on = 'the segments before'
-    variables = _train_probes(made, phase, done, keys)
-  scores, accuracy = scoring.difficulty_scores(experiment.network, c.score)(
-      devices.replicate(variables), made.data)
+  labels = experiment.dataset.train.labels
+  asked = segments.asked_networks(experiment.choice, phase.index)
+  judged = segments.Judged(
+      labels, experiment.classes,
+      used=np.asarray(done[-1].used) if done else np.zeros(len(labels), bool))
+  # All phases of a segment have one window, so the first has asked for them.
+  if phases:
+    return judged._replace(**{
+        name: np.asarray(getattr(phases[0], name)) for name, who in (
+            ('scores', asked.order), ('missed', asked.missed),
+            ('accuracy', asked.missed or asked.order)) if who})
+  # An order by networks trained on real images is that of earlier segments.
+  earlier = [progress for k, progress in enumerate(done)
+             if segments.asked_networks(experiment.choice, k).order == 'real']
+  if asked.order == 'real' and earlier and not asked.known:
+    real = scoring.Scored(np.asarray(earlier[0].scores),
+                          np.asarray(earlier[0].accuracy), None)
+  elif asked.order == 'real' or asked.known:
+    real = scoring.real_scores(experiment.network, c.order if asked.order
+                               else 'loss')(real_networks(made), made.data)
+    _say_scored(made, phase, 'real images', real, c.order)
+  if asked.order == 'previous' or asked.missed:
+    previous = scoring.difficulty_scores(experiment.network, c.score)(
+        devices.replicate(probes()), made.data)
+    _say_scored(made, phase, 'the segments before', previous, c.score)
+  if asked.order:
+    ordered = real if asked.order == 'real' else previous
+    judged = judged._replace(scores=ordered.scores, accuracy=ordered.accuracy)
+  if asked.missed:
+    # Most of them: of an even number as many may be right as wrong, which is
+    # no miss.
+    missed = previous.right < .5
+    if asked.known:
+      missed &= real.right > .5
+    judged = judged._replace(missed=missed, accuracy=previous.accuracy)
+  return judged
+
+
+def real_networks(made):
+  """The networks of a run that were trained on real images, on the host."""
+  return real_training.open_networks(
+      made.experiment, made.home.experts, made.data, made.log, made.keeper)
+
+
+def _say_scored(made, phase, trained_on, scored, name):
   made.log.say(
-      f'segment {phase.index + 1}: {plural(c.probes, "probe")} trained on '
-      f'{trained_on}: {accuracy.mean():.1%} right of the real images; score '
-      f'{c.score}: {np.quantile(scores, .1):.3g} (easy tenth) to '
-      f'{np.quantile(scores, .9):.3g} (hard tenth)')
-  return scores, accuracy
+      f'segment {phase.index + 1}: networks trained on {trained_on}: '
+      f'{scored.accuracy.mean():.1%} right of the real images; {name} '
+      f'{np.quantile(scored.scores, .1):.3g} (easy tenth) to '
+      f'{np.quantile(scored.scores, .9):.3g} (hard tenth)')
+
+
+def _say_filled(made, phase, judged, floor):
+  """Says where candidates are fewer than a window has to hold."""
+  if judged.missed is None:
+    return
+  counts = segments.frontier_counts(judged)
+  short = np.flatnonzero(counts < floor)
+  if len(short):
+    c = short[np.argmin(counts[short])]
+    name = made.experiment.dataset.class_names[c]
+    made.log.say(
+        f'segment {phase.index + 1}: the probes miss {counts[c]} unused images '
+        f'of class {name!r}, fewer than the {floor} of a window'
+        + f', and too few of {len(short)} classes' * (len(short) > 1)
+        + '; the next in order fill it')
+
+
+def _keeps_probes(experiment, phase):
+  """Whether inner networks of a segment may begin as its probes."""
+  return experiment.config.segments.networks > 0 and phase.index > 0
+
+
+def _flat_probes(made, phase, probes, phases):
+  """The probes that a segment keeps, `[k, parameters]`; k may be 0."""
+  if phases:
+    return phases[0].probes
+  ravel, _ = expert_training.flat_parameters(made.experiment.network)
+  if not _keeps_probes(made.experiment, phase):
+    size = len(jax.eval_shape(lambda key: ravel(
+        made.experiment.network.init(key)), jax.random.key(0)))
+    return jnp.zeros((0, size))
+  return jax.vmap(ravel)(probes())
+
+
+def _finished_probes(made, phase, done, phases):
+  """`() -> Variables [probes, …]`, trained on the segments before, once."""
+  del phases
+  @functools.cache
+  def probes():
+    keys = jax.random.split(
+        streams.key(made.key, Stream.PROBES, phase.index),
+        made.experiment.config.segments.probes)
+    return _train_probes(made, phase, done, keys)
+  return probes
 
 
 def _train_probes(made, phase, done, keys):
@@ -201,13 +286,6 @@ def _train_probes(made, phase, done, keys):
       report)
   made.log.wipe()
   return variables
-
-
-def _stop_check(made, phase):
-  """`() -> None`, called while networks are trained that are not kept."""
-  done = f'all before segment {phase.index + 1}' if phase.index else (
-      'nothing, as the first segment has not begun')
-  return lambda: resumable.stop_if_asked(made.keeper, done)
 
 
 # ---- First images
@@ -256,25 +334,19 @@ def _choose_images(made, phase, rows, used):
   size = setup.decoded_images(experiment, phase)
   seed = streams.seed(c.seed, Stream.FIRST_IMAGES, phase.index)
   if c.syn.init in coresets.CORESETS:
-    if coresets.CORESETS[c.syn.init][0]:
-      made.log.say(
-          f'segment {phase.index + 1}: choosing by {c.syn.init}; '
-          f'{plural(c.coreset.networks, "network")} to train for '
-          f'{plural(c.coreset.epochs, "epoch")} on all real images')
+    learned = (real_networks(made) if coresets.CORESETS[c.syn.init][0]
+               else None)
     values = scoring.selection_values(
-        c.syn.init, experiment.network, experiment.probe,
-        epochs=c.coreset.epochs, score=c.segments.score)
-    keys = jax.random.split(streams.key(
-        made.key, Stream.CHOOSERS, phase.index), c.coreset.networks)
-    return coresets.choose_from(
-        segments.unused_first(rows, used, size), c.syn.init,
-        values(keys, made.data, _stop_check(made, phase)), labels, size, seed)
+        c.syn.init, experiment.network, c.segments.score)(learned, made.data)
+    rows = segments.unused_first([np.sort(row) for row in rows], used, size)
+    return coresets.choose_from(rows, c.syn.init, values, labels, size, seed)
   # DATM begins with images that experts know; later segments need new ones.
   if c.syn.init == 'known':
     right = expert_training.known_by_experts(
         experiment, made.experts, made.data, size * (phase.index + 1))
     rows = [row[right[row]] for row in rows]
-  return segments.first_images(rows, labels, used, size, seed)
+  return segments.first_images(rows, labels, used, size, seed,
+                               easiest=c.syn.init == 'easiest')
 
 
 # ---- Windows, as the sweeps have them

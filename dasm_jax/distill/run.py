@@ -226,6 +226,8 @@ def _compiled_chunks(made, phase, method, programs, at):
   union = experiment.config.segments.match == 'union'
   alike = (phase.width, phase.slots.start if union else 0,
            setup.segment_steps(experiment, phase),
+           setup.rate_of(experiment.config, phase),
+           bool(experiment.config.segments.networks and phase.index),
            setup.correction_of(experiment.config, experiment, phase))
   if alike not in programs:
     results.report_compiling(made, phase, at.step)

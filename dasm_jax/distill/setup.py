@@ -116,7 +116,8 @@ def build(c, dataset=None):
             else None))
   names = ('gamma', 'hardest', 'share', 'first')
   choice = segments.WindowChoice(
-      c.segments.window, **{name: c.segments[name] for name in names})
+      c.segments.window, ordered=c.segments.order != 'none',
+      **{name: c.segments[name] for name in names})
   with config.naming(c, 'eval', 'eval.augment'):
     recipe, probe = (
         evaluation_recipe(c, epochs, dataset.mean, dataset.std)
@@ -248,6 +249,8 @@ def method_options(experiment, segment, axis_name=devices.AXIS):
       correction=correction_of(c, experiment, segment),
       replay=c.segments.replay if len(experiment.plan) > 1 else 0.0,
       union=union and segment.slots.start > 0,
+      rate=rate_of(c, segment), moving=moving_images(c, segment),
+      from_finished=c.segments.networks if segment.index else 0.0,
       steps=segment_steps(experiment, segment),
       before=steps_before(experiment, segment),
       batched=_classes_together(experiment, segment), axis_name=axis_name)
@@ -273,6 +276,18 @@ def correction_of(c, experiment, segment):
       c.sdc.penalty)
 
 
+def rate_of(c, segment):
+  """The factor on the images' rate in a segment."""
+  return c.segments.rates[segment.index] if c.segments.rates else 1.0
+
+
+def moving_images(c, segment):
+  """How many images a class of a segment move; None: all."""
+  # One at least: a segment of which none moves has the rate 0.
+  return None if c.segments.moving == 1 else max(
+      1, round(c.segments.moving * segment.width))
+
+
 def window_floor(experiment, segment):
   """The fewest real images a class that a window may hold."""
   # A batch without repeats, and twice what the segment can begin with.
@@ -290,8 +305,10 @@ def decoded_images(experiment, segment):
 
 def segment_steps(experiment, segment):
   """Sweeps of one segment over the classes it fills."""
-  return segments.steps(experiment.config.method.steps, len(experiment.plan),
-                        segment.index)
+  c = experiment.config
+  return segments.steps(
+      c.method.steps, len(experiment.plan), segment.index, c.segments.rates,
+      c.segments.budget == 'each')
 
 
 def steps_before(experiment, segment):
@@ -302,7 +319,8 @@ def steps_before(experiment, segment):
 
 def total_steps(experiment):
   """Sweeps over all segments and phases."""
-  return experiment.config.method.steps * experiment.config.syn.phases
+  return experiment.config.syn.phases * sum(
+      segment_steps(experiment, segment) for segment in experiment.plan)
 
 
 def progress_of(experiment, segment, step):

@@ -143,14 +143,16 @@ def _select(c, dataset, codec, say):
   probe = config.evaluation_recipe(
       c, c.segments.probe_epochs, dataset.mean, dataset.std)
   # Keys and seeds are those of the first segment of a run.
-  values = scoring.selection_values(
-      c.syn.init, network, probe, epochs=c.coreset.epochs,
-      score=c.segments.score)
+  need, *_ = coresets.CORESETS[c.syn.init]
+  train = scoring.train_choosers(
+      network, probe, c.coreset.epochs, need == 'history')
+  values = scoring.selection_values(c.syn.init, network, c.segments.score)
   keys = jax.random.split(
       streams.key(c.seed, Stream.CHOOSERS, 0), c.coreset.networks)
   data, _ = streaming.place_dataset(dataset, codec, c.run.buffer_mb)
+  learned = train(keys, data) if need else None
   chosen = coresets.choose(
-      c.syn.init, values(keys, data), labels, c.syn.ipc, classes,
+      c.syn.init, values(learned, data), labels, c.syn.ipc, classes,
       streams.seed(c.seed, Stream.FIRST_IMAGES, 0))
   images = jnp.asarray(dataset.train.read(chosen), jnp.float32) / 255
   one_hot = jnp.broadcast_to(

@@ -42,21 +42,28 @@ def is_last(inner, step):
   return step % inner == inner - 1
 
 
-def beginner(network, tx):
+def beginner(network, tx, from_finished=0.0):
   """`(when, carry, data, key) -> carry`: a new network, if it is time for one.
 
   A carry is `(variables, opt_state)`. The network is one of `data.starts` if
-  there are any (IDC on ImageNet-100 has ten), drawn by chance, else fresh.
+  there are any (IDC on ImageNet-100 has ten), drawn by chance, else fresh; of
+  all networks the share `from_finished` is one of `data.finished` instead, if
+  there are any.
   """
   def begin(when, carry, data, key):
     # The other half draws the batches of its warm-up (`matching._warmup`).
     start, _ = jax.random.split(key)
+    def one_of(rows, key):
+      row = jax.random.randint(key, (), 0, len(rows))
+      return experts.flat_parameters(network)[1](rows[row])
     def new(*_):
-      if data.starts is None:
-        variables = network.init(start)
-      else:
-        row = jax.random.randint(start, (), 0, len(data.starts))
-        variables = experts.flat_parameters(network)[1](data.starts[row])
+      variables = (network.init(start) if data.starts is None
+                   else one_of(data.starts, start))
+      if from_finished and data.finished is not None:
+        again, which = jax.random.split(jax.random.fold_in(start, 1))
+        variables = jax.lax.cond(
+            jax.random.bernoulli(again, from_finished),
+            lambda: one_of(data.finished, which), lambda: variables)
       return variables, tx.init(variables.params)
     return jax.lax.cond(when, new, lambda *old: old, *carry)
   return begin

@@ -57,6 +57,7 @@ class Settings(NamedTuple):
   watch: an `inner_network.AccuracyWatch`; `inner` and `steps` are the most
     then.
   batched: classes at once or in turn, see `objectives.per_class`.
+  moving, from_finished: see `options.Options`.
   """
   matching: objectives.Matching
   augment: Callable
@@ -77,6 +78,8 @@ class Settings(NamedTuple):
   decay: float = 1.0
   watch: inner_network.AccuracyWatch | None = None
   batched: bool | None = None
+  moving: int | None = None
+  from_finished: float = 0.0
 
 
 class State(NamedTuple):
@@ -102,7 +105,7 @@ def build(network, c, matching, options):
   proportional to them (IDC).
   """
   o = options
-  lr = c.lr * o.images / 10 if c.lr_per_image else c.lr
+  lr = o.rate * (c.lr * o.images / 10 if c.lr_per_image else c.lr)
   momentum = c.momentum
   if c.per_class_steps:
     lr, momentum = joint_step(lr, momentum, o.classes)
@@ -117,7 +120,8 @@ def build(network, c, matching, options):
       inner=c.inner, warmup=c.warmup, train_on=c.train_on, steps=c.net_steps,
       net=asked.network_recipe(c, o.codec),
       drops=tuple(round(share * steps) for share in c.get('drops', ())),
-      decay=c.get('decay', 1.0), watch=watch, batched=o.batched), o.axis_name)
+      decay=c.get('decay', 1.0), watch=watch, batched=o.batched,
+      moving=o.moving, from_finished=o.from_finished), o.axis_name)
 
 
 def joint_step(lr, momentum, classes):
@@ -151,7 +155,7 @@ def method(network, settings, axis_name=None):
   net_tx = train_step.sgd(s.net.momentum, s.net.weight_decay)
   image_gradient = _image_gradient(network, s, axis_name)
   life = inner_network.lifetime(network, net_tx, s, axis_name)
-  begin = inner_network.beginner(network, net_tx)
+  begin = inner_network.beginner(network, net_tx, s.from_finished)
   averages = models.normalises_batches(network)
   trains = s.train_on == 'real' and s.steps and not s.watch
 
@@ -194,7 +198,8 @@ def method(network, settings, axis_name=None):
         state.step)
     change, opt_state = tx.update(direction, state.opt_state)
     images = state.syn.images - image_rate(s, state.step) * change
-    syn = state.syn._replace(images=synthetic.clip(s.codec, images))
+    syn = state.syn._replace(images=synthetic.hold(
+        synthetic.clip(s.codec, images), state.syn.images, s.moving))
     # After the images, so that a network learns them as they are now.
     (variables, net_opt_state), memory = life.train(
         (variables, net_opt_state), state.memory, inner_network.Surroundings(
@@ -218,7 +223,7 @@ def _warmup(network, tx, settings, axis_name):
   s = settings
   if s.watch or not s.warmup:
     return None
-  begin = inner_network.beginner(network, tx)
+  begin = inner_network.beginner(network, tx, s.from_finished)
   train = inner_network.real_trainer(network, tx, s.net, axis_name)
 
   def draw(data, key, step):

@@ -16,6 +16,10 @@ class Options(NamedTuple):
   correction: an `objectives.Correction`, the strength of SDC.
   replay: share of a real batch that is from the whole class.
   union: finished and new images are matched together, not the new alone.
+  rate: factor on the images' rate in this segment.
+  moving: how many of each class's images move, the first; None: all.
+  from_finished: share of the inner networks that begin as one of those that
+    finished segments have trained.
   steps: sweeps of the segment; None is those of the settings.
   before: sweeps of the segments before this one.
   batched: classes at once or in turn, see `objectives.per_class`.
@@ -27,6 +31,9 @@ class Options(NamedTuple):
   correction: objectives.Correction = objectives.Correction()
   replay: float = 0.0
   union: bool = False
+  rate: float = 1.0
+  moving: int | None = None
+  from_finished: float = 0.0
   steps: int | None = None
   before: int = 0
   batched: bool | int | None = None

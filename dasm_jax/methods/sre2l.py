@@ -68,6 +68,7 @@ class Settings(NamedTuple):
   views: int
   relabel: bool = False
   batched: bool | None = None
+  moving: int | None = None
 
 
 class State(NamedTuple):
@@ -103,9 +104,9 @@ def build(network, c, matching, options):
   o = options
   return method(network, Settings(
       matching=matching, augment=asked.augmentation(c, o.codec),
-      correction=o.correction, codec=o.codec, limit=c.limit or None, lr=c.lr,
-      momentum=c.momentum, teach=teaching_steps(c), warm=c.net_warm,
-      steps=o.steps or c.steps,
+      correction=o.correction, codec=o.codec, limit=c.limit or None,
+      lr=o.rate * c.lr, moving=o.moving, momentum=c.momentum,
+      teach=teaching_steps(c), warm=c.net_warm, steps=o.steps or c.steps,
       net_steps=c.net_steps, net=asked.network_recipe(c, o.codec),
       replay=o.replay, views=c.label_views, relabel=c.relabel,
       batched=o.batched), o.axis_name)
@@ -272,8 +273,9 @@ def _recovery(network, tx, settings, axis_name):
     lr = settings.lr * recipes.cosine(
         state.step - begin, settings.steps - begin)
     # After every step, as published: pixels stay between black and white.
-    images = synthetic.clip_to_pixels(
-        settings.codec, state.syn.images - lr * change)
+    images = synthetic.hold(synthetic.clip_to_pixels(
+        settings.codec, state.syn.images - lr * change), state.syn.images,
+        settings.moving)
     return state._replace(syn=state.syn._replace(images=images),
                           opt_state=adam, strength=strength), metrics
 

@@ -56,6 +56,7 @@ class Settings(NamedTuple):
     expert makes of the images where it went (TESLA).
   average: decay of the images' moving average, which is the result (FTD).
   skip_above: a start with a larger loss, or none, changes nothing; 0 is off.
+  moving: see `options.Options`; of other images labels stay, too.
   """
   unravel: Callable
   loss_fn: Callable
@@ -76,6 +77,7 @@ class Settings(NamedTuple):
   average: float
   skip_above: float
   assign: Callable | None = None
+  moving: int | None = None
 
 
 class State(NamedTuple):
@@ -99,7 +101,7 @@ def build(network, c, matching, options):
   """The `Method` of the settings of a configuration, see `registry.build`."""
   del matching  # what experts are matched by is the same for all
   o = options
-  same = ('student_steps', 'frozen', 'image_factor', 'starts', 'lr', 'momentum',
+  same = ('student_steps', 'frozen', 'image_factor', 'starts', 'momentum',
           'lr_lr', 'lr_label', 'label_momentum', 'average', 'skip_above')
   return method(Settings(
       unravel=experts.flat_parameters(network)[1],
@@ -107,6 +109,7 @@ def build(network, c, matching, options):
       augment=augment.build(c.augment, c.augment_mode),
       correction=o.correction, codec=o.codec, batch=c.batch_syn, union=o.union,
       assign=experts.student_logits_fn(network) if c.assign else None,
+      lr=o.rate * c.lr, moving=o.moving,
       **{name: c[name] for name in same}), o.axis_name)
 
 
@@ -171,9 +174,11 @@ def _optimizers(settings):
 def _move(settings, state, change):
   """`(syn, learned)` after one step along `change`."""
   old = state.learned
-  images = synthetic.clip(
-      settings.codec, old.images - settings.lr * change.images)
-  logits = old.labels - settings.lr_label * change.labels
+  images = synthetic.hold(synthetic.clip(
+      settings.codec, old.images - settings.lr * change.images), old.images,
+      settings.moving)
+  logits = synthetic.hold(old.labels - settings.lr_label * change.labels,
+                          old.labels, settings.moving)
   # To first order lr - lr_lr * change, but never negative: in MTT's program it
   # may be, or explode, and users report both. One step changes it by a factor
   # of e at most.

@@ -23,6 +23,7 @@ class Source(NamedTuple):
     read are here, and `[n]` int32 says where in `images` each of them is.
   starts: None, or `[k, parameters]` float32, networks that were trained before;
     each inner network begins as one of them, drawn by chance.
+  finished: likewise, networks that finished segments have trained.
   """
   images: Array
   labels: Array
@@ -31,6 +32,7 @@ class Source(NamedTuple):
   std: Array
   slots: Array | None = None
   starts: Array | None = None
+  finished: Array | None = None
 
 
 class ClassWindows(NamedTuple):

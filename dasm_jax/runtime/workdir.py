@@ -26,11 +26,15 @@ from dasm_jax.errors import Unavailable, UserError
 from dasm_jax.runtime import environment, paths, processes, records, waiting
 
 FORMAT_FILE = 'format.json'
-STATE_FORMAT = 3  # of checkpoints, and of what random keys mean in them
+STATE_FORMAT = 4  # of checkpoints, and of what random keys mean in them
 _log = logging.getLogger('dasm_jax')
 
 
 # ---- The lock
+
+
+class InUse(UserError):
+  """Another run is at work there."""
 
 
 @contextlib.contextmanager
@@ -56,7 +60,7 @@ def lock(workdir, what='--workdir', name=None):
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       owner = os.pread(file, 32, 0).decode(errors='replace').strip() or '?'
-      raise UserError(
+      raise InUse(
           f'{what} {str(workdir)!r} is in use by process {owner}; wait for '
           f'it, stop it, or choose another {what}') from None
     except OSError as error:

@@ -217,6 +217,16 @@ def _find_folder(experiment, c, home):
 
 def _identity(experiment, c):
   """What experts are made of; a store of anything else is refused."""
+  return identity(experiment, {f'experts.{name}': c[name] for name in (
+      'lr', 'momentum', 'weight_decay', 'batch', 'augment', 'rho', 'alpha',
+      'seed', 'mode', 'cutmix', 'last') if name in c})
+
+
+def identity(experiment, training):
+  """What networks trained on real images are made of, a flat dict.
+
+  training: the part of it that tells how they are trained.
+  """
   split = experiment.dataset.train
   # Alike whether the images are in memory or not.
   n = len(split.labels)
@@ -225,13 +235,10 @@ def _identity(experiment, c):
   digest.update(np.ascontiguousarray(split.labels))
   network = {f'network.{name}': value
              for name, value in experiment.config.network.items()}
-  training = {f'experts.{name}': c[name] for name in (
-      'lr', 'momentum', 'weight_decay', 'batch', 'augment', 'rho', 'alpha',
-      'seed', 'mode', 'cutmix', 'last') if name in c}
   # Only where it is seldom: experts that are there stay.
   statistics = loading.statistics_of(experiment.config, experiment.dataset)
   if statistics != 'auto':
-    training['dataset.statistics'] = statistics
+    training = training | {'dataset.statistics': statistics}
   return {'dataset': experiment.dataset.name, 'images': digest.hexdigest()[:16],
           'shape': list(experiment.shape), 'classes': experiment.classes,
           'zca': experiment.config.dataset.zca, **network, **training}

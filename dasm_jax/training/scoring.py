@@ -1,5 +1,7 @@
 """Networks that look at all real images: probes, scores, coreset choosers."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +11,7 @@ from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices
 from dasm_jax.streams import Stream
-from dasm_jax.training import ensemble, packing, recipes, train_step
+from dasm_jax.training import ensemble, recipes, train_step
 
 
 def accuracy(network, variables, source, chunk=250):
@@ -31,43 +33,6 @@ def correct_predictions(network):
         network, variables, data, indices), networks).T
   run = map_images(block)
   return lambda variables, data: run(devices.replicate(variables), data)
-
-
-def train_probes(network, recipe, steps, together=None):
-  """Networks trained for `steps` batches of real images.
-
-  Returns:
-    `(keys, data, heard=None) -> Variables [P, …]`, one a key; data a `Source`,
-    or one of `streaming`. `heard()` is called now and then.
-  """
-  begin, step = train_step.random_batch_trainer(network, recipe)
-  first = devices.spread(begin, together=together)
-
-  def some(item, data):
-    carry, keys = item
-    return jax.lax.scan(
-        lambda carry, key: (step(carry, key, data), None), carry, keys)[0]
-  run = packing.spread_networks(some, network, recipe, together)
-
-  def call(keys, data, heard=lambda: None):
-    # A key for each step, drawn before: how the steps are cut changes nothing.
-    start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-    rest = jax.vmap(lambda key: jax.random.split(key, steps))(rest)
-    carry, n = first(start), len(data.labels)
-    size = streaming.pieces_with_room(data, steps, devices.most_local(
-        len(keys)) * recipe.batch)
-    # The draws of `random_batch_trainer`, on the host: images are read ahead
-    # while the devices train.
-    drawn = jax.jit(jax.vmap(jax.vmap(
-        lambda key: train_step.random_batch_indices(recipe, n, key))))
-    def wanted(at):
-      return streaming.local_rows(drawn(devices.on_host(rest[:, at:at + size])))
-    with streaming.prefetched(data, range(0, steps, size), wanted) as coming:
-      for at, source in coming:
-        carry = run((carry, rest[:, at:at + size]), source)
-        heard()
-    return carry[0]
-  return call
 
 
 def map_images(function, block=SCORING_BLOCK):
@@ -103,6 +68,17 @@ def map_images(function, block=SCORING_BLOCK):
   return call
 
 
+class Scored(NamedTuple):
+  """What networks say of real images, in NumPy, means over the networks.
+
+  scores: `[n]`, higher is harder. accuracy: `[classes]`. right: `[n]`, the
+  share of the networks that are right.
+  """
+  scores: np.ndarray
+  accuracy: np.ndarray
+  right: np.ndarray
+
+
 def difficulty_scores(network, name, block=SCORING_BLOCK,
                       references=REFERENCE_IMAGES):
   """Difficulty of every image for a group of networks.
@@ -114,8 +90,7 @@ def difficulty_scores(network, name, block=SCORING_BLOCK,
     references: real images, at most, whose loss influence is upon.
 
   Returns:
-    `(probes, data) -> (scores [n], accuracy [classes])`, NumPy, means over
-    the networks; no augmentation.
+    `(probes, data) -> Scored`; no augmentation.
   """
   score = difficulty.score(name, train_step.loss_fn(network),
                            train_step.logits_fn(network))
@@ -139,7 +114,7 @@ def difficulty_scores(network, name, block=SCORING_BLOCK,
     values, hits = run((probes, reference), data)
     classes = sources.class_count(data)
     accuracy = np.array([hits[labels == c].mean() for c in range(classes)])
-    return values, accuracy
+    return Scored(values, accuracy, hits)
   return call
 
 
@@ -161,6 +136,31 @@ def _reference_gradients(network, most):
   return call
 
 
+# ---- Networks trained on real images
+
+
+class Learning(NamedTuple):
+  """Networks that learn all real images.
+
+  trained: their `ensemble.TrainState`. correct: `[k, epochs, n]` bool, what
+  each got right after an epoch, as far as they are; `[k, 0, n]` where nobody
+  looks.
+  """
+  trained: ensemble.TrainState
+  correct: np.ndarray
+
+  @property
+  def done(self):
+    """Epochs that are behind."""
+    return self.trained.done
+
+
+def learning_shapes(network, recipe, epochs, n, networks):
+  """The shapes of a `Learning` of n images; epochs: that are looked at."""
+  return Learning(ensemble.state_shapes(network, recipe, networks),
+                  jax.ShapeDtypeStruct((networks, epochs, n), bool))
+
+
 def train_choosers(network, recipe, epochs, history=False, together=None):
   """Networks trained on a data set, and what they got right on the way.
 
@@ -173,31 +173,39 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
     together: how many a device trains at once, see `packing.spread_networks`.
 
   Returns:
-    `(keys, data, heard=None) -> (Variables [P, …], correct [P, epochs, n]
-    bool)`, one network a key, `data` a `Source` or one of `streaming`; no
-    history is None. `heard()` is called after each piece of an epoch.
+    `(keys, data, seen=None, start=None) -> (Variables [k, …], correct
+    [k, epochs, n] bool)`, one network a key, `data` a `Source` or one of
+    `streaming`; without a history `[k, 0, n]`. `seen(done, state, loss,
+    within)` is called after each piece of an epoch: epochs done, `() ->
+    Learning`, `() -> [k]` losses, batches of the next epoch. start: a
+    `Learning` to go on from.
   """
   run = ensemble.epoch_trainer(network, recipe, together=together)
   begin = devices.spread(network.init, together=together)
-  (lr, *_), _ = recipes.rates(recipe._replace(epochs=1, extra=0, drops=()))
+  (lr, *_), _ = recipes.rates(recipe._replace(
+      epochs=1, extra=0, drops=(), cosine=False, warmup=0))
   right = correct_predictions(network)
 
-  def call(keys, data, heard=lambda: None):
-    start, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+  def call(keys, data, seen=lambda *_: None, start=None):
+    first, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, epochs))(rest)
     # Every epoch has the keys of a `fit` of one epoch, see `fit_epochs`.
     def of(key):
       return jax.random.fold_in(jax.random.split(key)[1], 0)
-    rest, seen = jax.vmap(jax.vmap(of))(rest), []
+    rest = jax.vmap(jax.vmap(of))(rest)
+    correct = np.zeros(
+        (len(keys), epochs if history else 0, len(data.labels)), bool)
+    if start is not None:
+      correct[:] = start.correct
     def look(done, state, loss, within):
-      del done, loss
       if history and not within:
-        seen.append(right(state().variables, data).T > .5)
-      heard()
-    begun = ensemble.states_from(recipe, begin(start))
-    variables = run(begun, [ensemble.EpochPlan(
+        correct[:, done - 1] = right(state().variables, data).T > .5
+      seen(done, lambda: Learning(state(), correct), loss, within)
+    trained = start.trained if start is not None else (
+        ensemble.states_from(recipe, begin(first)))
+    variables = run(trained, [ensemble.EpochPlan(
         rest[:, epoch], lr) for epoch in range(epochs)], data, look)
-    return variables, np.stack(seen, 1) if history else None
+    return variables, correct
   return call
 
 
@@ -213,30 +221,51 @@ def embeddings(network, block=SCORING_BLOCK):
   return map_images(embed_block, block)
 
 
-def selection_values(name, network, recipe, *, epochs, score):
+def selection_values(name, network, score):
   """What the selection called `name` is made by.
 
   Args:
     name: a key of `coresets.CORESETS`.
-    network, recipe, epochs: see `train_choosers`.
+    network: a `Network`.
     score: a key of `difficulty.SCORES`, of those that go by scores.
 
   Returns:
-    `(keys, data, heard=None) -> values` as `coresets.choose` takes them, of one
-    network a key: features side by side, mean scores, histories; None for
-    `random`. heard: see `train_choosers`.
+    `(learned, data) -> values` as `coresets.choose` takes them: features side
+    by side, mean scores, histories; None for `random`. learned: what
+    `train_choosers` gives, with a history if that is what is needed.
   """
   need = coresets.CORESETS[name][0]
 
-  def call(keys, data, heard=lambda: None):
+  def call(learned, data):
     if need is None:
       return None
-    networks, history = train_choosers(
-        network, recipe, epochs, need == 'history')(keys, data, heard)
+    networks, correct = learned
     if need == 'history':
-      return np.asarray(history)
+      return correct
     networks = devices.replicate(networks)
     if need == 'features':
       return embeddings(network)(networks, data)
-    return difficulty_scores(network, score)(networks, data)[0]
+    return difficulty_scores(network, score)(networks, data).scores
+  return call
+
+
+FORGETTING = 'forgetting'  # beside difficulty.SCORES: by what they forgot
+
+
+def real_scores(network, name):
+  """`(learned, data) -> Scored` by networks that learned all real images.
+
+  Args:
+    network: a `Network`.
+    name: a key of `difficulty.SCORES`, or `forgetting`.
+  """
+  def call(learned, data):
+    networks, correct = learned
+    scored = difficulty_scores(
+        network, 'loss' if name == FORGETTING else name)(
+            devices.replicate(networks), data)
+    if name == FORGETTING:
+      return scored._replace(
+          scores=coresets.forgetting_events(correct).mean(0))
+    return scored
   return call

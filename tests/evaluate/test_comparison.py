@@ -77,7 +77,7 @@ def test_some_of_the_networks_are_the_same_networks(sets, name):
 def test_scores_are_means_over_probes(sets):
   data, everywhere = sets
   variables = INIT(KEYS)
-  values, accuracy = scoring.difficulty_scores(NETWORK, 'loss')(
+  values, accuracy, _ = scoring.difficulty_scores(NETWORK, 'loss')(
       devices.replicate(variables), everywhere)
   whole = sources.take(data, jnp.arange(36))
   loss_of = jax.jit(lambda one: difficulty.sample_losses(
@@ -97,9 +97,9 @@ def test_scores_are_means_over_probes(sets):
 def test_scores_of_more_images_than_a_block(sets):
   _, everywhere = sets
   variables = devices.replicate(INIT(KEYS[:1]))
-  want, share = scoring.difficulty_scores(NETWORK, 'el2n')(variables,
-                                                           everywhere)
-  got, again = scoring.difficulty_scores(NETWORK, 'el2n', block=7)(
+  want, share, _ = scoring.difficulty_scores(NETWORK, 'el2n')(
+      variables, everywhere)
+  got, again, _ = scoring.difficulty_scores(NETWORK, 'el2n', block=7)(
       variables, everywhere)  # 36 is no multiple of it
   np.testing.assert_allclose(got, want, rtol=1e-5)
   np.testing.assert_allclose(again, share)
@@ -109,7 +109,7 @@ def test_scores_of_more_images_than_a_block(sets):
 def test_influence_is_on_real_images(sets):
   data, everywhere = sets
   variables = INIT(KEYS)
-  values, _ = scoring.difficulty_scores(NETWORK, 'influence')(
+  values, *_ = scoring.difficulty_scores(NETWORK, 'influence')(
       devices.replicate(variables), everywhere)
   whole, loss = sources.take(data, jnp.arange(36)), train_step.loss_fn(NETWORK)
   each = []
@@ -118,7 +118,7 @@ def test_influence_is_on_real_images(sets):
     reference = jax.grad(loss)(one, whole)  # 36 are fewer than are asked
     each.append(difficulty.influence(loss, one, whole, reference))
   np.testing.assert_allclose(values, np.mean(each, 0), rtol=1e-3, atol=1e-4)
-  fewer, _ = scoring.difficulty_scores(NETWORK, 'influence', references=5)(
+  fewer, *_ = scoring.difficulty_scores(NETWORK, 'influence', references=5)(
       devices.replicate(variables), everywhere)
   assert not np.allclose(fewer, values, rtol=.05)
 
@@ -128,7 +128,7 @@ def test_running_averages_are_no_parameters(sets):
   network = toy.network(norm='batch')
   variables = jax.jit(jax.vmap(network.init))(KEYS[:1])
   one = jax.tree.map(lambda x: x[0], variables)
-  values, _ = scoring.difficulty_scores(network, 'fisher')(
+  values, *_ = scoring.difficulty_scores(network, 'fisher')(
       devices.replicate(variables), everywhere)
   def logits(params, images):
     return network.apply(one._replace(params=params), images)[0]
@@ -145,12 +145,13 @@ def test_probes_learn(sets):
   score = scoring.difficulty_scores(NETWORK, 'loss')
   start = score(devices.replicate(INIT(KEYS)), everywhere)
   for trained in (ensemble.train_on_set(NETWORK, recipe)(KEYS, batch),
-                  scoring.train_probes(NETWORK, recipe, 36)(
-                      KEYS, everywhere)):
+                  scoring.train_choosers(NETWORK, recipe, 12)(
+                      KEYS, everywhere)[0]):
     assert jax.tree.leaves(trained)[0].shape[0] == 3
-    values, accuracy = score(devices.replicate(trained), everywhere)
+    values, accuracy, right = score(devices.replicate(trained), everywhere)
     assert values.mean() < .7 * start[0].mean()
     assert accuracy.min() > .6
+    np.testing.assert_allclose(right.mean(), accuracy.mean(), rtol=1e-5)
 
 
 def test_random_subsets():

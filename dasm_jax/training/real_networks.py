@@ -1,0 +1,142 @@
+"""Networks trained on all real images, which tell how hard these are.
+
+They put real images in order for windows and choose coresets. They are trained
+once: runs that have one parent folder, one data set, network, recipe and seed
+share them, as they share experts.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from dasm_jax import coresets, segments, streams
+from dasm_jax.runtime import checkpoint, processes
+from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.runtime.text import plural
+from dasm_jax.streams import Stream
+from dasm_jax.training import experts, resumable, scoring
+
+WAIT = 2  # seconds between two looks whether another run has trained them
+
+
+def needs_history(c):
+  """Whether a configuration asks what networks got right after each epoch."""
+  need, *_ = coresets.CORESETS.get(c.syn.init, (None,))
+  return need == 'history' or c.segments.order == scoring.FORGETTING
+
+
+def are_asked(experiment, index=None):
+  """Whether a segment, or any, asks networks trained on real images."""
+  asked = (segments.asked_networks(experiment.choice, k) for k in (
+      range(len(experiment.plan)) if index is None else [index]))
+  need, *_ = coresets.CORESETS.get(experiment.config.syn.init, (None,))
+  return need is not None or any(
+      'real' in (x.order, x.known) for x in asked)
+
+
+def open_networks(experiment, home, data, log, keeper):
+  """The networks of a run: those that are there, or trained now.
+
+  Args:
+    experiment: an `Experiment`.
+    home: the folder below which they are.
+    data: the real images, one of `streaming`.
+    log: of the run; keeper: its `resumable.Keeper`.
+
+  Returns:
+    `(Variables [k, …], correct [k, epochs, n] bool)`, on the host; see
+    `scoring.train_choosers`.
+
+  Raises:
+    preemption.Stopped: asked to stop; those in training stay.
+  """
+  c, recipe = experiment.config, experiment.probe
+  n, number = len(experiment.dataset.train.labels), c.coreset.networks
+  epochs = c.coreset.epochs if needs_history(c) else 0
+  folder, digest = _find_folder(experiment, home)
+  like = scoring.learning_shapes(
+      experiment.network, recipe, epochs, n, number)
+  kept = like.trained.variables, like.correct
+  with contextlib.ExitStack() as held:
+    _lock(held, folder, keeper, log)
+    saved = held.enter_context(checkpoint.open_checkpoints(folder, digest))
+    found = saved.latest(kept)
+    if found is not None:
+      return jax.tree.map(np.asarray, found[1])
+    log.say(f'judges    {plural(number, "network")} to train for '
+            f'{plural(c.coreset.epochs, "epoch")} on all real images, in '
+            f'{folder}')
+    # Beside them, as other runs may go on with them.
+    learned = _train(experiment, data, log, keeper._replace(
+        folder=folder / 'unfinished', of=digest, owner=''), like)
+    saved.save(0, learned)
+    processes.on_leader(keeper.push)
+    return learned
+
+
+def _find_folder(experiment, home):
+  """`(folder, digest)`: where networks are, and what they are made of."""
+  c = experiment.config
+  recipe = experiment.probe._asdict()
+  # One rate and any number of epochs: what changes them changes nothing here.
+  for name in ('epochs', 'extra', 'drops', 'decay', 'restart', 'cosine',
+               'warmup'):
+    del recipe[name]
+  about = experts.identity(experiment, {
+      'recipe': json.loads(json.dumps(recipe, default=np.ndarray.tolist)),
+      'networks': c.coreset.networks, 'epochs': c.coreset.epochs,
+      'seed': c.seed, 'history': needs_history(c)})
+  digest = hashlib.sha256(
+      json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+  name = f'{pathlib.Path(experiment.dataset.name).name}_judges_{digest[:8]}'
+  return pathlib.Path(home) / name, digest
+
+
+def _lock(held, folder, keeper, log):
+  """Holds the folder's lock, once no other run does."""
+  said = False
+  while True:
+    def take():
+      try:
+        held.enter_context(workdirs.lock(folder, '--workdir'))
+      except workdirs.InUse:
+        return False
+      return True
+    if processes.on_leader(take):
+      return
+    if not said:
+      log.say(f'waiting for another run that trains the networks in {folder}')
+    said = True
+    resumable.stop_if_asked(keeper, 'all before them')
+    time.sleep(WAIT)
+
+
+def _train(experiment, data, log, keeper, like):
+  """`scoring.train_choosers`, shown, kept and stopped."""
+  c, network, recipe = (
+      experiment.config, experiment.network, experiment.probe)
+  number, epochs, n = like.correct.shape
+  train = scoring.train_choosers(
+      network, recipe, c.coreset.epochs, history=epochs > 0)
+  keys = jax.random.split(
+      streams.key(c.seed, Stream.CHOOSERS, 0), number)
+
+  def report(done, within, loss):
+    if done >= c.coreset.epochs:
+      return None
+    log.progress((1, 1, done, c.coreset.epochs), loss().mean(),
+                 what='judges', unit='epoch')
+    return lambda: f'networks on real images at epoch {done}'
+
+  group = resumable.Group('judges', range(number), functools.partial(
+      scoring.learning_shapes, network, recipe, epochs, n))
+  learned = resumable.train_networks(
+      lambda start, seen: train(keys, data, seen, start), keeper, group, report)
+  log.wipe()
+  return learned
