@@ -66,7 +66,8 @@ def read_value(name, text, now, kind):
 
 
 def _shown(value):
-  return ','.join(map(str, value)) if isinstance(value, tuple) else value
+  return ','.join(map(str, value or (1, 2))) if isinstance(
+      value, tuple) else value
 
 
 def _read_bool(text, now):
@@ -85,7 +86,8 @@ def _read_tuple(text, now):
   """`1,2`, `(1, 2)` or `1`; numbers of the kind that there are."""
   value = ast.literal_eval(text or '()')
   value = tuple(value) if isinstance(value, tuple | list) else (value,)
-  kind = float if any(isinstance(x, float) for x in now) else int
+  # An empty one does not tell of which kind its numbers are.
+  kind = float if any(isinstance(x, float) for x in now or value) else int
   for x in value:
     if isinstance(x, bool) or not isinstance(x, int | kind):
       raise ValueError

@@ -15,6 +15,7 @@ from dasm_jax import (
 )
 from dasm_jax.data import images
 from dasm_jax.data import registry as data_registry
+from dasm_jax.errors import UserError
 from dasm_jax.methods import registry, settings
 from dasm_jax.methods.settings import OPS
 from dasm_jax.models import layers, resnet
@@ -42,6 +43,8 @@ def _augment(name, value):
 
 def _blocks(name, values):
   not_empty(name, values)
+  if not all(isinstance(value, int) for value in values):
+    raise UserError(f'--config.{name}={values} must be whole numbers')
   each(at_least(1))(name, values)
 
 

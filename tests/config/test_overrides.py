@@ -19,6 +19,16 @@ def test_texts_are_read_by_the_type_of_the_entry():
       True, 1e-3, 'digits')
 
 
+def test_an_empty_entry_takes_numbers_of_any_kind():
+  c = config.defaults()
+  for text, value in (('(1, 0, .5)', (1., 0., .5)), ('5,95', (5, 95)),
+                      ('', ())):
+    overrides.apply(c, {'segments.shares': text})
+    assert c.segments.shares == value
+  with pytest.raises(UserError, match=r'shares=a must be .* such as 1,2$'):
+    overrides.apply(c, {'segments.shares': 'a'})
+
+
 def test_what_is_none_has_a_type_of_its_own_in_each_configuration():
   one, other = (config.defaults('dm') for _ in range(2))
   for c in (one, other):

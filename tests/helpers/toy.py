@@ -129,7 +129,8 @@ def windows(data, window=None, frozen=None):
       data.everything, frozen)
 
 
-OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name', 'before')
+OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name', 'before',
+           'rate', 'moving', 'from_finished')
 
 
 def toy(name, *, classes=3, ipc=2, frozen=0, seed=0, window=None, norm=None,

@@ -314,6 +314,25 @@ def test_plain_sweeps_are_of_the_first_networks_of_a_run():
   equal(images(2, 4), contrast(2))
 
 
+# ---- What a segment asks
+
+
+@each_that_learns
+def test_some_images_move_and_the_others_stay(name):
+  made, step = alone(name)
+  whole, _ = step(made.state, made.data, made.pool, made.key)
+  part = toy.toy(name, moving=1, rate=.5)
+  state, _ = jax.jit(toy.sweep(part.method))(
+      made.state, made.data, made.pool, made.key)
+  before, after = made.state.syn.images, state.syn.images
+  np.testing.assert_array_equal(after[:, 1:], before[:, 1:])
+  # Half the rate: from these images half as far, where nothing is cut off.
+  moved, fully = after - before, whole.syn.images - before
+  assert abs(moved[:, :1]).max() > 1e-4
+  close = np.isclose(moved[:, :1], fully[:, :1] / 2, rtol=.05, atol=1e-5)
+  assert close.mean() > .8
+
+
 # ---- IDC's steps, settings
 
 

@@ -10,7 +10,7 @@ import small
 import toy
 
 from dasm_jax import config
-from dasm_jax.distill import feeding, run, setup
+from dasm_jax.distill import feeding, initialise, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.methods import inner_network
 from dasm_jax.runtime import devices, preemption
@@ -59,6 +59,22 @@ def test_all_are_drawn_about_as_often():
   ravel = jax.vmap(experts.flat_parameters(toy.network())[0])
   same = (ravel(drawn)[:, None] == made.data.starts).all(-1)
   assert (same.sum(1) == 1).all() and same.sum(0).min() > 30
+
+
+@pytest.mark.parametrize('share', [0., .5, 1.])
+def test_a_share_begins_as_what_finished_segments_trained(share):
+  made, network, tx = with_starts('dc'), toy.network(), optax.sgd(.1)
+  data = made.data._replace(finished=made.data.starts[:2] + 1)
+  old = network.init(jax.random.key(0))
+  draw = jax.jit(jax.vmap(lambda key: inner_network.beginner(
+      network, tx, share)(True, (old, tx.init(old.params)), data, key)[0]))
+  ravel = jax.vmap(experts.flat_parameters(network)[0])
+  drawn = ravel(draw(jax.random.split(jax.random.key(0), 100)))[:, None]
+  again = (drawn == data.finished).all(-1)
+  assert (again.any(1) ^ (drawn == data.starts).all(-1).any(1)).all()
+  assert abs(again.any(1).mean() - share) < .15
+  if share:
+    assert again.sum(0).min() > 10
 
 
 def test_many_devices_do_as_one():
@@ -117,10 +133,13 @@ def test_they_are_what_experts_end_as(trained, tmp_path):
       1).any()
   # No other epoch is kept.
   assert made.experts.path(0).stat().st_size == 4 * want.shape[1]
-  with feeding.open_feed(
-      made, made.experiment.plan[0], None, None, None) as feed:
+  first = made.experiment.plan[0]
+  progress = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype),
+                          initialise.progress_shapes(made, first).probes)
+  progress = initialise.Progress(*6 * [None], progress)
+  with feeding.open_feed(made, first, progress, None, None) as feed:
     given, steps = feed(feeding.Position(0), 4)
-  assert steps == 4
+  assert steps == 4 and given.finished is None
   np.testing.assert_array_equal(given.starts, want)
 
 
