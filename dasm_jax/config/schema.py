@@ -207,6 +207,9 @@ SEGMENTS = {
 }
 
 CORESET = {
+    'skip': Entry(
+        0.0, 'share of each class\'s hardest images that those which go by '
+        'difficulty (highest, el2n, forgetting, ccs, …) leave out', below_one),
     'networks': Entry(
         3, 'trained on real images, to choose some (k_center, herding, …) or '
         'to put them in order (segments.order)', at_least(1),

@@ -55,6 +55,9 @@ def check_settings(c):
   check_phases(c)
   _check_experts(c)
   _check_correction(c.sdc)
+  if c.syn.init in coresets.CORESETS:
+    with naming(c, 'coreset'):
+      coresets.check_skip(c.syn.init, c.coreset.skip)
   plan = plan_segments(c)
   _check_rates(c, len(plan))
   moving = sum(map(bool, c.segments.rates)) or len(plan)
@@ -173,13 +176,21 @@ def check_class_sizes(c, dataset):
   # Coresets take no image twice; other first images repeat where a class is
   # too small.
   batch, each = c.method.get('batch', 0), c.syn.factor ** 2
-  if c.syn.ipc * each > counts[least] and (
-      c.syn.init in coresets.CORESETS
-      or not registry.family_of(c.method).synthesises):
+  whole, wanted = counts[least], c.syn.ipc * each
+  once = c.syn.init in coresets.CORESETS
+  if wanted > whole and (
+      once or not registry.family_of(c.method).synthesises):
     raise UserError(
         f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
         f'each at --config.syn.factor={c.syn.factor}, but {where}; lower one '
         'of them')
+  left = whole - coresets.skipped(whole, c.coreset.skip)
+  if once and wanted > left:
+    raise UserError(
+        f'--config.coreset.skip={c.coreset.skip} of the {whole} images of '
+        f'class {names[least]!r} leaves {left}, but --config.syn.ipc='
+        f'{c.syn.ipc} of --config.syn.factor={c.syn.factor} takes {wanted}; '
+        f'skip at most {(whole - wanted) * 100 // whole / 100}')
   if batch > counts[least]:
     raise UserError(
         f'--config.method.batch={batch} real images a class, but '

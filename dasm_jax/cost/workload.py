@@ -157,11 +157,11 @@ def _learning_work(experiment, split_):
 
 def _choosing_work(experiment, split_):
   """What those who choose a segment's coreset look at."""
-  need = coresets.CORESETS[experiment.config.syn.init][0]
-  if need == 'scores':
+  need = coresets.CORESETS[experiment.config.syn.init].needs
+  score = experiment.config.segments.score if need == 'scores' else need
+  if score in difficulty.SCORES:
     return _scoring_work(
-        experiment, experiment.config.segments.score,
-        experiment.config.coreset.networks, split_)
+        experiment, score, experiment.config.coreset.networks, split_)
   # What they got right was kept while they were trained.
   return _looking_work(experiment, need == 'features', split_)
 

@@ -339,7 +339,8 @@ def _choose_images(made, phase, rows, used):
     values = scoring.selection_values(
         c.syn.init, experiment.network, c.segments.score)(learned, made.data)
     rows = segments.unused_first([np.sort(row) for row in rows], used, size)
-    return coresets.choose_from(rows, c.syn.init, values, labels, size, seed)
+    return coresets.choose_from(rows, c.syn.init, values, labels, size, seed,
+                                c.coreset.skip)
   # DATM begins with images that experts know; later segments need new ones.
   if c.syn.init == 'known':
     right = expert_training.known_by_experts(

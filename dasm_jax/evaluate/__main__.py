@@ -15,9 +15,10 @@ import logging
 import jax
 
 import dasm_jax
-from dasm_jax import coresets, models, streams, synthetic
+from dasm_jax import models, streams, synthetic
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, dd_ranking, saved_set, subjects
+from dasm_jax.methods import registry
 from dasm_jax.runtime import cli, paths, records, text
 from dasm_jax.runtime.logging import Terminal
 from dasm_jax.training import recipes, resumable
@@ -33,7 +34,7 @@ def _parser():
   add = parser.add_argument
   add('--set', required=True, metavar='PATH', help='workdir of a finished run, '
       'its synthetic.npz, or real:DATASET:SELECTION:IPC, such as '
-      f'real:mnist:herding:10 (selections: {", ".join(coresets.CORESETS)})')
+      f'real:mnist:herding:10 (selections: {", ".join(registry.selections())})')
   add('--models', default='', metavar='NAMES', help='networks, joined by '
       f'commas ({", ".join(sorted(models.MODELS))}); if not given, that of '
       'the set')

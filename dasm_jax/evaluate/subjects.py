@@ -15,6 +15,7 @@ from dasm_jax.config import validate
 from dasm_jax.data.dataset import Dataset
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.evaluate import comparison, saved_set
+from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading, streaming
 from dasm_jax.runtime import devices
 from dasm_jax.runtime.text import plural
@@ -111,8 +112,8 @@ def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   if not (name and selection and ipc.isdecimal()):
     raise UserError(f'--set={text} is not real:DATASET:SELECTION:IPC, such as '
                     'real:mnist:random:10')
-  if selection not in coresets.CORESETS:
-    raise unknown('selection', selection, coresets.CORESETS)
+  if selection not in registry.selections():
+    raise unknown('selection', selection, registry.selections())
   c = config.defaults(selection)
   # The recipes bear the names of methods that are evaluated by them.
   c.eval = config.defaults(recipe).eval
@@ -135,7 +136,7 @@ def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
 def _select(c, dataset, codec, say):
   """The `Synthetic` of a coreset, as a run of its method begins with it."""
   labels, classes = dataset.train.labels, len(dataset.class_names)
-  if coresets.CORESETS[c.syn.init][0]:
+  if coresets.CORESETS[c.syn.init].needs:
     say(f'choosing by {c.syn.init}; {plural(c.coreset.networks, "network")} to '
         f'train for {plural(c.coreset.epochs, "epoch")} on all real images')
   network = models.build(
@@ -153,7 +154,7 @@ def _select(c, dataset, codec, say):
   learned = train(keys, data) if need else None
   chosen = coresets.choose(
       c.syn.init, values(learned, data), labels, c.syn.ipc, classes,
-      streams.seed(c.seed, Stream.FIRST_IMAGES, 0))
+      streams.seed(c.seed, Stream.FIRST_IMAGES, 0), c.coreset.skip)
   images = jnp.asarray(dataset.train.read(chosen), jnp.float32) / 255
   one_hot = jnp.broadcast_to(
       jnp.eye(classes)[:, None], (*chosen.shape, classes))

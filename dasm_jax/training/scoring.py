@@ -227,14 +227,14 @@ def selection_values(name, network, score):
   Args:
     name: a key of `coresets.CORESETS`.
     network: a `Network`.
-    score: a key of `difficulty.SCORES`, of those that go by scores.
+    score: a key of `difficulty.SCORES`, of those that go by any.
 
   Returns:
     `(learned, data) -> values` as `coresets.choose` takes them: features side
     by side, mean scores, histories; None for `random`. learned: what
     `train_choosers` gives, with a history if that is what is needed.
   """
-  need = coresets.CORESETS[name][0]
+  need = coresets.CORESETS[name].needs
 
   def call(learned, data):
     if need is None:
@@ -245,7 +245,8 @@ def selection_values(name, network, score):
     networks = devices.replicate(networks)
     if need == 'features':
       return embeddings(network)(networks, data)
-    return difficulty_scores(network, score)(networks, data).scores
+    return difficulty_scores(
+        network, score if need == 'scores' else need)(networks, data).scores
   return call
 
 

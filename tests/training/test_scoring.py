@@ -73,19 +73,20 @@ def wanted():
   networks = devices.replicate(networks)
   return {None: None, 'history': history,
           'features': scoring.embeddings(NETWORK)(networks, data),
-          'scores': scoring.difficulty_scores(NETWORK, 'el2n')(
-              networks, data).scores}
+          **{need: scoring.difficulty_scores(NETWORK, score)(
+              networks, data).scores
+             for need, score in (('scores', 'loss'), ('el2n', 'el2n'))}}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', coresets.CORESETS)
 def test_each_gets_what_it_asks_for(name, wanted):
   heard, data = [], devices.replicate(toy.source())
-  need, *_ = coresets.CORESETS[name]
+  need = coresets.CORESETS[name].needs
   learned = scoring.train_choosers(NETWORK, RECIPE, 2, need == 'history')(
       KEYS, data, lambda *_: heard.append(name)) if need else None
-  got = scoring.selection_values(name, NETWORK, 'el2n')(learned, data)
-  want = wanted[coresets.CORESETS[name][0]]
+  got = scoring.selection_values(name, NETWORK, 'loss')(learned, data)
+  want = wanted[need]
   if want is None:
     assert got is None and not heard
   else:
@@ -96,9 +97,9 @@ def test_each_gets_what_it_asks_for(name, wanted):
 @pytest.mark.slow
 def test_what_coresets_ask_for_has_its_shape(wanted):
   assert wanted['features'].shape[0] == 36 and wanted['features'].ndim == 2
-  assert wanted['scores'].shape == (36,)
+  assert wanted['scores'].shape == wanted['el2n'].shape == (36,)
   assert wanted['history'].shape == (2, 2, 36)
-  assert {need for need, _ in coresets.CORESETS.values()} == {*wanted}
+  assert {row.needs for row in coresets.CORESETS.values()} == {*wanted}
 
 
 def tiny(method, **entries):
@@ -143,7 +144,16 @@ def test_a_coreset_is_a_run(tmp_path):
 @pytest.mark.parametrize('method, entries, words', [
     ('random', {'syn.ipc': 200}, ['ipc=200', 'has 139', 'at most']),
     ('aligned', {'syn.ipc': 40, 'syn.factor': 2}, ['4 real ones', 'has 139']),
-    ('herding', {'method.steps': 5}, ['steps=5', 'herding', 'set 0'])])
+    ('herding', {'method.steps': 5}, ['steps=5', 'herding', 'set 0']),
+    ('herding', {'coreset.skip': .2}, [
+        'coreset.skip=0.2: ', 'which herding does not go by; set 0', 'el2n']),
+    ('highest', {'coreset.skip': 1.}, ['coreset.skip=1.0', 'less than 1']),
+    # 139 less 97, of which none is packed; .64 leaves the 50.
+    ('window', {'syn.ipc': 50}, [
+        'coreset.skip=0.7 of the 139 images', 'leaves 42', 'syn.ipc=50 of',
+        'factor=1 takes 50; skip at most 0.64']),
+    ('ccs', {'syn.ipc': 25, 'syn.factor': 2}, [
+        'skip=0.3', 'leaves 97', 'factor=2 takes 100; skip at most 0.28'])])
 def test_mistakes(method, entries, words, tmp_path):
   with pytest.raises(UserError) as caught:
     run.run(tiny(method, **entries), tmp_path / 'new')
