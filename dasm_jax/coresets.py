@@ -387,6 +387,11 @@ def check_skip(name, skip):
                     f'{", ".join(sorted(scored))}')
 
 
+def describe(name, skip):
+  """What is chosen by, for people: `highest, without the hardest 70 %`."""
+  return name + (f', without the hardest {100 * skip:.3g} %' if skip else '')
+
+
 def skipped(count, skip):
   """How many of a class of `count` images the share `skip` is."""
   return round(skip * count)

@@ -360,6 +360,11 @@ def test_mistakes(name):
     coresets.choose(name, values, LABELS, 1, 4)
 
 
+def test_what_it_is_called():
+  assert coresets.describe('el2n', 0.) == 'el2n'
+  assert coresets.describe('el2n', .7) == 'el2n, without the hardest 70 %'
+
+
 def test_unknown_name():
   with pytest.raises(UserError, match="selection 'x'; choose from ccs"):
     coresets.choose('x', None, LABELS, 1, 3)

@@ -190,7 +190,7 @@ def check_class_sizes(c, dataset):
         f'--config.coreset.skip={c.coreset.skip} of the {whole} images of '
         f'class {names[least]!r} leaves {left}, but --config.syn.ipc='
         f'{c.syn.ipc} of --config.syn.factor={c.syn.factor} takes {wanted}; '
-        f'skip at most {(whole - wanted) * 100 // whole / 100}')
+        f'lower it, or skip at most {(whole - wanted) * 100 // whole / 100}')
   if batch > counts[least]:
     raise UserError(
         f'--config.method.batch={batch} real images a class, but '

@@ -334,8 +334,11 @@ def _choose_images(made, phase, rows, used):
   size = setup.decoded_images(experiment, phase)
   seed = streams.seed(c.seed, Stream.FIRST_IMAGES, phase.index)
   if c.syn.init in coresets.CORESETS:
-    learned = (real_networks(made) if coresets.CORESETS[c.syn.init][0]
-               else None)
+    learned = None
+    if coresets.CORESETS[c.syn.init].needs:
+      learned = real_networks(made)
+      made.log.say(f'segment {phase.index + 1}: choosing by '
+                   f'{coresets.describe(c.syn.init, c.coreset.skip)}')
     values = scoring.selection_values(
         c.syn.init, experiment.network, c.segments.score)(learned, made.data)
     rows = segments.unused_first([np.sort(row) for row in rows], used, size)

@@ -137,8 +137,9 @@ def _select(c, dataset, codec, say):
   """The `Synthetic` of a coreset, as a run of its method begins with it."""
   labels, classes = dataset.train.labels, len(dataset.class_names)
   if coresets.CORESETS[c.syn.init].needs:
-    say(f'choosing by {c.syn.init}; {plural(c.coreset.networks, "network")} to '
-        f'train for {plural(c.coreset.epochs, "epoch")} on all real images')
+    say(f'choosing by {coresets.describe(c.syn.init, c.coreset.skip)}; '
+        f'{plural(c.coreset.networks, "network")} to train for '
+        f'{plural(c.coreset.epochs, "epoch")} on all real images')
   network = models.build(
       shape=dataset.train.shape, classes=classes, **c.network)
   probe = config.evaluation_recipe(

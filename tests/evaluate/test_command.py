@@ -77,7 +77,7 @@ MISTAKES = {
     '': ['--set', 'required'],
     '--set=real:digits': ['not real:DATASET:SELECTION:IPC', 'real:mnist'],
     '--set=real:digits:random:many': ['not real:DATASET', 'random:many'],
-    '--set=real:digits:best:2': ["selection 'best'", 'choose from forgetting'],
+    '--set=real:digits:best:2': ["selection 'best'", 'choose from ccs'],
     '--set=real:digitz:random:2': ["'digitz'", 'did you mean digits'],
     '--set=real:digits:herding:400': [
         'error: ipc=400', "class '", 'at most that'],

@@ -151,9 +151,9 @@ def test_a_coreset_is_a_run(tmp_path):
     # 139 less 97, of which none is packed; .64 leaves the 50.
     ('window', {'syn.ipc': 50}, [
         'coreset.skip=0.7 of the 139 images', 'leaves 42', 'syn.ipc=50 of',
-        'factor=1 takes 50; skip at most 0.64']),
+        'factor=1 takes 50; lower it, or skip at most 0.64']),
     ('ccs', {'syn.ipc': 25, 'syn.factor': 2}, [
-        'skip=0.3', 'leaves 97', 'factor=2 takes 100; skip at most 0.28'])])
+        'skip=0.3', 'leaves 97', 'factor=2 takes 100; lower it'])])
 def test_mistakes(method, entries, words, tmp_path):
   with pytest.raises(UserError) as caught:
     run.run(tiny(method, **entries), tmp_path / 'new')
