@@ -141,6 +141,22 @@ def test_a_coreset_is_a_run(tmp_path):
     np.testing.assert_array_equal(np.rint(255 * file['images']), got)
 
 
+@pytest.mark.slow
+def test_a_run_leaves_out_the_hardest(tmp_path):
+  found = {}
+  for method, factor in (('highest', 2), ('window', 2), ('window', 1)):
+    workdir = small.measured(tmp_path / f'{method}_{factor}')
+    run.run(tiny(method, **{'syn.factor': factor}), workdir)
+    images = saved_set.load(workdir / 'synthetic.npz').syn.images
+    found[method, factor] = {image.tobytes() for image in np.asarray(
+        images).reshape(30, -1)}
+    said = (workdir / 'log.txt').read_text()
+    assert ('choosing by highest, without the hardest 70 %; 1 network' in said
+            ) == (method == 'window')
+  assert not found['highest', 2] & found['window', 2]
+  assert all(len(images) == 30 for images in found.values())
+
+
 @pytest.mark.parametrize('method, entries, words', [
     ('random', {'syn.ipc': 200}, ['ipc=200', 'has 139', 'at most']),
     ('aligned', {'syn.ipc': 40, 'syn.factor': 2}, ['4 real ones', 'has 139']),
