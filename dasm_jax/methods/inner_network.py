@@ -116,6 +116,9 @@ def real_trainer(network, tx, recipe, axis_name=None):
   change = train_step.augmentation(recipe)
 
   def run(carry, data, order, key, begin=0, end=None):
+    # Of no batches none can be taken, not even in a loop of no turns.
+    if not len(order):
+      return carry
     # A key for each batch of the whole order, wherever a call begins: a warm-up
     # in pieces is the same as in one. The first half of the key gave the order.
     alter = jax.random.split(jax.random.split(key)[1], len(order))

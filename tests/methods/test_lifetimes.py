@@ -115,3 +115,12 @@ def test_rate_falls_at_each_drop():
       [matching.image_rate(made, jnp.int32(step)) for step in range(10)],
       [.8] * 6 + [.4, .4, .2, .1], rtol=1e-6)
   assert matching.image_rate(made._replace(drops=()), jnp.int32(9)) == .8
+
+
+def test_networks_of_no_training_on_real_images_stay_as_they_begin():
+  made = toy.toy('idc', net_steps=0, augment='', net_augment='', limit=2)
+  step = jax.jit(toy.sweep(made.method))
+  first, _ = step(made.state, made.data, made.pool, made.key)
+  second, _ = step(first, made.data, made.pool, made.key)
+  toy.leaves_equal(first.variables, second.variables)
+  assert abs(first.syn.images - second.syn.images).max() > 0
