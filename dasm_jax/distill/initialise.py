@@ -134,7 +134,8 @@ def begin_phase(made, phase, done, phases):
   rows = segments.windows(
       choice, phase.index, len(experiment.plan), judged, floor,
       streams.seed(experiment.config.seed, Stream.WINDOWS))
-  _say_filled(made, phase, judged, floor)
+  if not phases:
+    _say_filled(made, phase, judged, floor)
   images, soft, used = first_images(made, phase, rows, judged.used)
   window = sources.pad_window([np.sort(row) for row in rows])
   wide = np.zeros((experiment.classes, np.bincount(labels).max()), np.int32)
