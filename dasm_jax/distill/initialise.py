@@ -31,7 +31,8 @@ class Progress(NamedTuple):
   `[classes]`, of the real images under the networks asked (0: nobody was).
   missed: `[n]` bool, the candidates of the window (True: nobody was asked).
   used: `[n]` bool, real images that any segment began with. probes:
-  `[k, parameters]`, networks that inner networks begin as; k may be 0.
+  `[k, parameters]`, networks that inner networks begin as; k may be 0. first:
+  `[k, width, …]` uint8, the pixels that the phase's images began with.
   """
   state: object
   window: Window
@@ -40,6 +41,7 @@ class Progress(NamedTuple):
   missed: Array
   used: Array
   probes: Array
+  first: Array
 
 
 class Frozen(NamedTuple):
@@ -66,7 +68,8 @@ def freeze_segment(experiment, phases):
   images, labels = (np.concatenate([np.asarray(x) for x in leaves])
                     for leaves in list(zip(*parts, strict=True))[:2])
   return phases[-1]._replace(
-      state=Frozen(Synthetic(images, labels, parts[-1].lr)))
+      state=Frozen(Synthetic(images, labels, parts[-1].lr)),
+      first=np.concatenate([np.asarray(one.first) for one in phases]))
 
 
 def join_segments(done, rows=slice(None)):
@@ -96,7 +99,8 @@ def progress_shapes(made, phase):
         experiment.network.init(jax.random.key(0)))
     return Progress(_first_state(made, phase, images, labels), window,
                     jnp.zeros(n), jnp.zeros(classes), jnp.zeros(n, bool),
-                    jnp.zeros(n, bool), jnp.zeros((kept, len(flat))))
+                    jnp.zeros(n, bool), jnp.zeros((kept, len(flat))),
+                    images.astype(jnp.uint8))
   return jax.eval_shape(blank)
 
 
@@ -149,7 +153,8 @@ def begin_phase(made, phase, done, phases):
       Window(jnp.asarray(wide), jnp.asarray(window.counts)),
       given(judged.scores, np.zeros(n)).astype(jnp.float32),
       given(judged.accuracy, np.zeros(experiment.classes)).astype(jnp.float32),
-      given(judged.missed, np.ones(n, bool)), jnp.asarray(used), kept)
+      given(judged.missed, np.ones(n, bool)), jnp.asarray(used), kept,
+      np.asarray(first_pixels(experiment.codec, images)))
 
 
 # ---- Difficulty
@@ -352,6 +357,11 @@ def _choose_images(made, phase, rows, used):
     rows = [row[right[row]] for row in rows]
   return segments.first_images(rows, labels, used, size, seed,
                                easiest=c.syn.init == 'easiest')
+
+
+def first_pixels(codec, images):
+  """Stored images as 8-bit pixels: what real ones are; noise is rounded."""
+  return jnp.rint(255 * synthetic.pixels(codec, images)).astype(jnp.uint8)
 
 
 # ---- Windows, as the sweeps have them

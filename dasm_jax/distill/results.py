@@ -15,7 +15,7 @@ import dasm_jax
 from dasm_jax import config, models, synthetic
 from dasm_jax.distill import figures, setup
 from dasm_jax.errors import UserError
-from dasm_jax.evaluate import comparison, saved_set
+from dasm_jax.evaluate import comparison, diagnostics, saved_set
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import (
@@ -329,6 +329,45 @@ def _scores_and_window(progress):
   return np.asarray(progress.scores), inside
 
 
+def segment_rows(experiment, done):
+  """What each segment was, a list of dicts.
+
+  Args:
+    experiment: an `Experiment`.
+    done: `Progress` of every segment.
+
+  Returns:
+    Of each: `images` a class, `moved` (rms of the pixels on [0, 1], from their
+    first to their last; 0 of coresets), `window` (real images in it), `overlap`
+    with the window of each segment, see `diagnostics.overlaps`.
+  """
+  inside = [_scores_and_window(progress)[1] for progress in done]
+  shared = diagnostics.overlaps(inside, experiment.dataset.train.labels)
+  return [{'images': segment.width,
+           'moved': round(_moved(experiment.codec, progress), 6),
+           'window': int(one.sum()), 'overlap': np.round(row, 4).tolist()}
+          for segment, progress, one, row in zip(
+              experiment.plan, done, inside, shared, strict=True)]
+
+
+def _moved(codec, progress):
+  # Class by class: as floats all images need not fit.
+  first = (np.float32(x) / 255 for x in progress.first)
+  last = (np.asarray(synthetic.pixels(codec, x))
+          for x in progress.state.syn.images)
+  return diagnostics.moved(first, last)
+
+
+def segments_table(rows):
+  """`segment_rows` as text; the overlaps are a square of their own columns."""
+  return text.table(
+      [(number, row['images'], f'{row["moved"]:.4f}', row['window'],
+        *(f'{x:.2f}' for x in row['overlap']))
+       for number, row in enumerate(rows, 1)],
+      ('segment', 'images', 'moved (rms)', 'window',
+       *(f'in {number}' for number in range(1, len(rows) + 1))))
+
+
 def write_results(made, syn, batch, done, accuracy):
   """Writes the set, the pictures, the page and, last, results.json.
 
@@ -346,7 +385,7 @@ def write_results(made, syn, batch, done, accuracy):
   results = {
       'dataset': experiment.dataset.name, 'classes': c.dataset.classes,
       'method': c.method.name, 'ipc': c.syn.ipc,
-      'segments': len(experiment.plan), 'window': c.segments.window,
+      'segments': segment_rows(experiment, done), 'window': c.segments.window,
       'seed': c.seed, 'accuracy': summary,
       'seconds': round(made.log.seconds, 1),
       'devices': jax.device_count(), 'processes': processes.count(),
@@ -387,6 +426,7 @@ def card(experiment, syn, accuracy):
       'data': loading.written_request(c, experiment.dataset),
       'method': c.method.name, 'ipc': c.syn.ipc,
       'segments': len(experiment.plan), 'seed': c.seed,
+      'segment_images': [segment.width for segment in experiment.plan],
       'network': settings['network'],
       'recipe': experiment.at_rate(experiment.recipe, syn)._asdict(),
       'recipe_name': c.eval.recipe, 'real_lr': experiment.recipe.lr,
@@ -417,8 +457,10 @@ def _write_page(experiment, results, table, folder):
     names += [(f'images of segment {segment.index + 1}',
                f'images_{segment.index + 1}.png')
               for segment in experiment.plan]
+  shown = {name: x for name, x in results.items() if name != 'segments'}
   figures.report_page(
-      folder / 'report.html', title, results, table,
+      folder / 'report.html', title, shown,
+      f'{table}\n\n{segments_table(results["segments"])}',
       [(caption, folder / name) for caption, name in names],
       list(config.entries(experiment.config)))
 

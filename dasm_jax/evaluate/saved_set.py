@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import dasm_jax
-from dasm_jax import data, synthetic
+from dasm_jax import data, segments, synthetic
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import npz, paths, records, text
@@ -59,6 +59,17 @@ class SavedSet(NamedTuple):
   def ipc(self):
     """Stored images a class."""
     return self.syn.images.shape[1]
+
+  @property
+  def segment_images(self):
+    """Stored images a class of each segment, in the order they were made."""
+    known = self.card.get('segment_images')
+    if known is None:  # of a set that is older, or is no run's
+      number = self.card.get('segments')
+      whole = isinstance(number, int) and 1 <= number <= self.ipc
+      known = [segment.width for segment in segments.plan(
+          self.ipc, number if whole else 1)]
+    return tuple(known)
 
   @property
   def batch(self):
@@ -233,6 +244,12 @@ def _read(arrays, card):
       'name': '', 'size': 0, 'holdout': 0.0, 'seed': 0, 'classes': ''})
   _check_types('storage', card['storage'], {
       'space': '', 'formation': '', 'factor': 0, 'zca': 0.0})
+  sizes = card.get('segment_images')
+  if sizes is not None and not (
+      all(type(x) is int and x > 0 for x in sizes)
+      and sum(sizes) == images.shape[1]):
+    raise ValueError(f'segments of {str(sizes)[:40]} images in a set of '
+                     f'{images.shape[1]} a class')
   recipe = {**card['recipe'], 'drops': tuple(card['recipe']['drops'])}
   recipe, name = recipes.recipe(**recipe), card['recipe_name']
   if name not in recipes.RECIPES:

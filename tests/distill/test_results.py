@@ -1,8 +1,12 @@
 """What a run says of itself."""
 
+import numpy as np
 import pytest
+import small
 
-from dasm_jax.distill import results
+from dasm_jax.distill import initialise, results, setup
+from dasm_jax.pipeline import source as sources
+from dasm_jax.types import Synthetic
 
 
 @pytest.mark.parametrize('idle, words', [
@@ -11,3 +15,31 @@ from dasm_jax.distill import results
 def test_gpus_that_are_idle_are_told_with_the_way_to_take_them(idle, words):
   said = results.idle_note(idle)
   assert bool(said) == bool(words) and all(word in said for word in words)
+
+
+def test_rows_of_segments():
+  """Sizes, how far pixels went from where they began, common windows."""
+  experiment = setup.build(small.tiny(
+      'dm', syn__ipc=5, syn__phases=2, method__net_steps=0))
+  labels, std = experiment.dataset.train.labels, experiment.codec.std[0]
+  grey = np.full((5, 5, 8, 8, 1), 128 / 255, np.float32)
+  began = (grey - experiment.codec.mean[0]) / std
+  done = []
+  for segment, size, distance in zip(
+      experiment.plan, (9, 6), (.1, 0), strict=True):
+    window = sources.pad_window(
+        [np.flatnonzero(labels == c)[:size] for c in range(10)])
+    images = began[:, segment.slots]
+    one = initialise.Progress(
+        initialise.Frozen(Synthetic(
+            images + distance / std, np.ones((*images.shape[:2], 10)), .01)),
+        window, np.zeros(len(labels)), np.zeros(10),
+        np.zeros(len(labels), bool),
+        initialise.first_pixels(experiment.codec, images))
+    # Two phases of five classes.
+    done.append(initialise.freeze_segment(experiment, [one, one]))
+  assert results.segment_rows(experiment, done) == [
+      {'images': 3, 'moved': .1, 'window': 90, 'overlap': [1, 1]},
+      {'images': 2, 'moved': 0, 'window': 60, 'overlap': [1, 1]}]
+  table = results.segments_table(results.segment_rows(experiment, done))
+  assert '0.1000' in table and 'in 2' in table and table.count('\n') == 3

@@ -63,7 +63,7 @@ def test_what_is_saved_comes_back(space, tmp_path):
   assert got.recipe == experiment.recipe
   assert got.network == experiment.config.network.to_dict()
   assert got.class_names == experiment.dataset.class_names
-  assert (got.shape, got.ipc) == ((8, 8, 1), 2)
+  assert (got.shape, got.ipc, got.segment_images) == ((8, 8, 1), 2, (1, 1))
   assert got.card['method'] == got.recipe_name == 'idc'
   assert got.data == {
       'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7, 'classes': ''}
@@ -156,6 +156,9 @@ BAD = {
                 ["epochs of its recipe is 'inf'"]),
     'rate': (dict(recipe={'epochs': 1, 'drops': [], 'lr': float('nan')}),
              ["lr of its recipe is 'nan'"]),
+    'segments': (dict(segment_images=[1, 2]), ['segments of [1, 2] images']),
+    'none': (dict(segment_images=[2, 0]), ['segments of [2, 0]']),
+    'words': (dict(segment_images=7), ['no usable set']),
 }
 
 
@@ -168,6 +171,14 @@ def test_sets_that_cannot_be_used(name, saved, tmp_path):
   for word in [str(path), *words]:
     assert word in str(caught.value), str(caught.value)
   assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('segments, images', [
+    (2, (1, 1)), (1, (2,)), (3, (2,)), ('x', (2,)), (None, (2,))])
+def test_segments_of_older_sets(segments, images, saved, tmp_path):
+  path = changed(saved, tmp_path / 'old.npz', segment_images=None,
+                 segments=segments)
+  assert saved_set.load(path).segment_images == images
 
 
 def test_files_that_are_no_sets(saved, tmp_path):

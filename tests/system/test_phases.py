@@ -32,9 +32,12 @@ def test_phases_distil_the_same_set(tmp_path):
   """A class knows nothing of others, and is read from the disk."""
   c = dict(method__train_on='real', method__net_steps=1, method__inner=2,
            segments__number=1)
-  run.run(config(**c), small.measured(tmp_path / 'whole'))
-  run.run(config(**c, syn__phases=2, dataset__stream='always'),
-          small.measured(tmp_path / 'parts'))
+  one = run.run(config(**c), small.measured(tmp_path / 'whole'))
+  two = run.run(config(**c, syn__phases=2, dataset__stream='always'),
+                small.measured(tmp_path / 'parts'))
+  (one,), (two,) = one['segments'], two['segments']
+  assert 0 < one.pop('moved') == pytest.approx(two.pop('moved'), abs=1e-5)
+  assert one == two
   whole, parts = images(tmp_path / 'whole'), images(tmp_path / 'parts')
   np.testing.assert_allclose(whole[0], parts[0], rtol=0, atol=2e-5)
   assert parts[1].tolist() == [[c] * 2 for c in range(10)]

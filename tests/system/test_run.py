@@ -48,7 +48,7 @@ def test_killed_runs_end_as_others(whole):
 def test_results(whole):
   root = whole[0]
   found = json.loads((root / 'one/run' / 'results.json').read_text())
-  assert {'dataset': 'digits', 'method': 'dc', 'ipc': 2, 'segments': 2,
+  assert {'dataset': 'digits', 'method': 'dc', 'ipc': 2, 'classes': '',
           'seed': 0, 'devices': 1}.items() <= found.items()
   assert found['seconds'] > 0
   assert set(found['accuracy']) == {'synthetic', 'random'}

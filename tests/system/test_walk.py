@@ -110,10 +110,12 @@ def coreset(**changes):
 def ran(config, workdir):
   """Asserts what a run of two segments leaves; `Progress` of the last one."""
   found = run.run(config, small.measured(workdir))
-  assert found['segments'] == 2 and found['method'] == 'aligned'
+  assert len(found['segments']) == 2 and found['method'] == 'aligned'
   assert found['window'] == config.segments.window
+  assert all(one['moved'] == 0 for one in found['segments'])
   for name in small.PICTURES:
     assert (workdir / name).exists()
+  assert 'moved (rms)' in (workdir / 'report.html').read_text()
   ends = [progress_of(config, workdir, index) for index in range(2)]
   for one in ends:  # never fewer than a real batch
     assert np.asarray(one.window.counts).min() >= config.method.batch
