@@ -55,6 +55,14 @@ class Comparison(NamedTuple):
   def accuracies(self, name, part=slice(None), room=0, **how):
     """Accuracies `[k]` of some networks after the last epoch, as fractions.
 
+    Arguments as for `trained`.
+    """
+    return tested(self.network)(
+        self.trained(name, part, room, **how), self.test)
+
+  def trained(self, name, part=slice(None), room=0, **how):
+    """`Variables` `[k, …]` of some networks after the last epoch.
+
     Args:
       name: `random` for subsets of real images, another for each network,
         `full` for all of them, else the set.
@@ -64,8 +72,8 @@ class Comparison(NamedTuple):
     """
     train = {'random': self._on_random, 'full': self._on_full}.get(
         name, self._on_set)
-    keys = network_keys(self.seed, self.networks)[part]
-    return tested(self.network)(train(keys, part, room, **how), self.test)
+    return train(network_keys(self.seed, self.networks)[part], part, room,
+                 **how)
 
   def shapes(self, networks):
     """The shapes of the `ensemble.TrainState` of so many."""
@@ -167,14 +175,30 @@ def measure_row(compared, name, identity, keeper, report, save):
     keeper: of `keeper_beside`; report: see `resumable.train_networks`.
     save: `accuracies -> row`.
   """
+  # Saved while the networks still are kept: a full disk then costs nothing.
+  group = resumable.Group('row', range(compared.networks), compared.shapes)
+  with kept_row(functools.partial(compared.accuracies, name), identity, keeper,
+                group, report) as accuracies:
+    return save(accuracies)
+
+
+@contextlib.contextmanager
+def kept_row(train, identity, keeper, group, report):
+  """Yields what `train` returns; its networks stay kept until the end.
+
+  What several rows are needed for is done within all of them: whatever it is
+  that stops it, the same rows go on.
+
+  Args:
+    train: of keywords `start` and `seen`, see `resumable.train_networks`.
+    identity, keeper: see `measure_row`.
+    group: a `resumable.Group`; report: see `resumable.train_networks`.
+  """
   with contextlib.ExitStack() as held:
     keeper = keeper and held.enter_context(_row_keeper(keeper, identity))
-    group = resumable.Group('row', range(compared.networks), compared.shapes)
-    # Saved while the networks still are kept: a full disk then costs nothing.
-    return resumable.train_networks(
-        lambda start, seen: save(
-            compared.accuracies(name, start=start, seen=seen)),
-        keeper, group, report)
+    yield held.enter_context(resumable.trained_networks(
+        lambda start, seen: train(start=start, seen=seen), keeper, group,
+        report))
 
 
 @contextlib.contextmanager

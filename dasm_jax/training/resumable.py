@@ -89,12 +89,22 @@ def train_networks(train, keeper, group, report, before=lambda: None):
   Raises:
     preemption.Stopped: asked to stop, after a save.
   """
+  with trained_networks(train, keeper, group, report, before) as result:
+    return result
+
+
+@contextlib.contextmanager
+def trained_networks(train, keeper, group, report, before=lambda: None):
+  """Yields what `train` returns; its networks stay kept until the end.
+
+  Arguments as for `train_networks`.
+  """
   with resumable(keeper, group, before) as (start, keep):
     def seen(done, state, loss, within=0):
       saved = report(done, within, loss)
       if saved is not None:
         keep(state, saved)
-    return train(start, seen)
+    yield train(start, seen)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from image_sets import small_folder, write
 
-from dasm_jax import diagnose, synthetic
+from dasm_jax import synthetic
 from dasm_jax.config import defaults
 from dasm_jax.data import registry
+from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.distill import results, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import __main__ as evaluate

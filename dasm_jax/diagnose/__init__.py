@@ -1,0 +1,1 @@
+"""How hard and how diverse sets are: a command, and its parts."""
