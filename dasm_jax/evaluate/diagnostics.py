@@ -130,8 +130,7 @@ def accuracies_by_third(network, variables, test, third):
 
   third: `[n]`, what `thirds_of_test` returned.
   """
-  right = scoring.correct_predictions(network)(variables, test)
-  return accuracy_by_third(right, third)
+  return accuracy_by_third(_right(network)(variables, test), third)
 
 
 def diversity(network, judges, images, labels):
@@ -157,6 +156,13 @@ def diversity(network, judges, images, labels):
     known = apart[np.isfinite(apart)]
     found.append(known.mean() if known.size else np.nan)
   return np.array(found)
+
+
+# Rows of networks that are alike share programs.
+@functools.lru_cache(8)
+def _right(network):
+  """`(variables [k, …], test) -> [n, k]`, see `correct_predictions`."""
+  return scoring.correct_predictions(network)
 
 
 @functools.lru_cache(8)
