@@ -76,6 +76,9 @@ def _thirds(found, out):
   table = text.table(
       [(name, *(f'{x.mean():.2%} ± {x.std():.2%}' for x in values.values()))
        for name, values in rows], ('test accuracy', *rows[0][1]))
+  table += ('\nthirds of all test images, by the mean loss of the networks on '
+            'all real images after '
+            f'{text.plural(found["epochs"], "epoch")}')
   sets = {name: {kind: {part: comparison.summary(x)
                         for part, x in values.items()}
                  for kind, values in kinds.items()}

@@ -360,12 +360,14 @@ def _moved(codec, progress):
 
 def segments_table(rows):
   """`segment_rows` as text; the overlaps are a square of their own columns."""
-  return text.table(
+  table = text.table(
       [(number, row['images'], f'{row["moved"]:.4f}', row['window'],
         *(f'{x:.2f}' for x in row['overlap']))
        for number, row in enumerate(rows, 1)],
-      ('segment', 'images', 'moved (rms)', 'window',
+      ('segment', 'images', 'moved', 'window',
        *(f'in {number}' for number in range(1, len(rows) + 1))))
+  return (f'{table}\nmoved: rms of pixels on [0, 1]; in n: of the smaller of '
+          'two windows, what is in both')
 
 
 def write_results(made, syn, batch, done, accuracy):

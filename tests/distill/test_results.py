@@ -42,4 +42,4 @@ def test_rows_of_segments():
       {'images': 3, 'moved': .1, 'window': 90, 'overlap': [1, 1]},
       {'images': 2, 'moved': 0, 'window': 60, 'overlap': [1, 1]}]
   table = results.segments_table(results.segment_rows(experiment, done))
-  assert '0.1000' in table and 'in 2' in table and table.count('\n') == 3
+  assert '0.1000' in table and 'in 2' in table and table.count('\n') == 4

@@ -115,7 +115,7 @@ def ran(config, workdir):
   assert all(one['moved'] == 0 for one in found['segments'])
   for name in small.PICTURES:
     assert (workdir / name).exists()
-  assert 'moved (rms)' in (workdir / 'report.html').read_text()
+  assert 'moved: rms' in (workdir / 'report.html').read_text()
   ends = [progress_of(config, workdir, index) for index in range(2)]
   for one in ends:  # never fewer than a real batch
     assert np.asarray(one.window.counts).min() >= config.method.batch
