@@ -33,9 +33,8 @@ def test_rows_of_segments():
     one = initialise.Progress(
         initialise.Frozen(Synthetic(
             images + distance / std, np.ones((*images.shape[:2], 10)), .01)),
-        window, np.zeros(len(labels)), np.zeros(10),
-        np.zeros(len(labels), bool),
-        initialise.first_pixels(experiment.codec, images))
+        window, np.zeros(len(labels)), *4 * [None],
+        first=initialise.first_pixels(experiment.codec, images))
     # Two phases of five classes.
     done.append(initialise.freeze_segment(experiment, [one, one]))
   assert results.segment_rows(experiment, done) == [

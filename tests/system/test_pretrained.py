@@ -136,7 +136,7 @@ def test_they_are_what_experts_end_as(trained, tmp_path):
   first = made.experiment.plan[0]
   progress = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype),
                           initialise.progress_shapes(made, first).probes)
-  progress = initialise.Progress(*6 * [None], progress)
+  progress = initialise.Progress(*6 * [None], progress, None)
   with feeding.open_feed(made, first, progress, None, None) as feed:
     given, steps = feed(feeding.Position(0), 4)
   assert steps == 4 and given.finished is None
