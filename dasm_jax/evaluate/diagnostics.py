@@ -120,9 +120,8 @@ def thirds_of_test(network, judges, test):
       images.
     test: a `Source`, or one of `streaming`.
   """
-  scores, _ = scoring.difficulty_scores(network, 'loss')(
-      devices.replicate(judges), test)
-  return thirds(scores)
+  return thirds(scoring.difficulty_scores(network, 'loss')(
+      devices.replicate(judges), test).scores)
 
 
 def accuracies_by_third(network, variables, test, third):
