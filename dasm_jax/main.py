@@ -8,7 +8,6 @@ entry can be set: --config.method.steps=500. Results are in --workdir.
 import contextlib
 import gc
 import hashlib
-import itertools
 import json
 import logging as std_logging
 import os
@@ -86,7 +85,8 @@ def read(argv):
   except (OSError, ValueError, flags.Error) as error:
     text = str(error).removeprefix('ERROR:: ')  # of absl
     raise UserError(f'--flagfile: {text}') from error
-  files, texts, words = _split(words)
+  from dasm_jax.runtime import cli
+  files, texts, words = cli.split_config(words)
   given = files[-1] if files else ''
   config = None
   if files:
@@ -104,34 +104,6 @@ def read(argv):
   if not files:
     raise UserError('--config is missing; try --config=configs/digits.py')
   return Command(given, texts, config)
-
-
-def _split(words):
-  """`(config files, {entry: text}, the other words)` of a command line."""
-  files, texts, others = [], {}, []
-  words = iter(words)
-  for word in words:
-    match = re.fullmatch(r'--?(no)?config(?:\.([^=]*))?(?:=(.*))?', word, re.S)
-    if not match or (match[1] and not match[2]):
-      others.append(word)
-      continue
-    no, name, text = match.groups()
-    if no:
-      text = 'false' if text is None else text
-    elif text is None:
-      # As flags are: what follows, unless it is one itself, is the value.
-      following = next(words, None)
-      if following is not None and re.match('--?[a-z]', following):
-        words = itertools.chain([following], words)
-      else:
-        text = following
-    if name is None:
-      files.append(text or '')
-    else:
-      # The last one counts, as of any flag.
-      texts.pop(name, None)
-      texts[name] = text
-  return files, texts, others
 
 
 def _help(config):
@@ -209,18 +181,12 @@ def main(command):
   # Tracing makes millions of objects that stay: looking through them after
   # every 700 new ones took 9 % of a short run.
   gc.set_threshold(100_000)
-  import jax
-
   from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
   from dasm_jax.runtime import paths, preemption, processes
   from dasm_jax.runtime import workdir as workdirs
   environment.use_single_precision()
-  # A cache that the user has named stays.
-  folder = environment.cache_folder()
-  if folder and not jax.config.jax_compilation_cache_dir:
-    jax.config.update('jax_compilation_cache_dir',
-                      os.path.join(folder, 'dasm_jax', 'xla'))
+  environment.keep_programs()
   try:
     workdir = _WORKDIR.value or default_workdir(
         command.given, _lasting(command.texts))

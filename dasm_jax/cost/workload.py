@@ -173,18 +173,27 @@ def evaluation_work(experiment, split_):
   # stored.
   sets = (experiment.classes * decoded_count(
       experiment, c.syn.ipc, training=True), experiment.classes * c.syn.ipc)
-  works = [training_work(
-      experiment, c.eval.networks, recipe.epochs + recipe.extra, every,
-      recipe.batch, split_) for every in sets]
-  tested = _classifying_work(experiment, c.eval.networks, split_.share(
-      len(experiment.dataset.test.labels)), split_, scoring.SCORING_BLOCK)
+  works = []
+  if c.eval.networks:
+    for every in sets:
+      works += measuring_work(
+          experiment, c.eval.networks, recipe, every, split_)
   if c.method.get('relabel'):  # one epoch after the other, by each teacher
     mine = split_.share(recipe.epochs + recipe.extra)
     size = min(recipe.batch, sets[0])
     calls = len(experiment.plan) * mine * math.ceil(sets[0] / size)
     works.append(
         Work('forward', len(experiment.plan) * mine * sets[0], size, calls))
-  return [*works, tested, tested]
+  return works
+
+
+def measuring_work(experiment, count, recipe, every, split_):
+  """`[Work]` of `count` networks trained on `every` images, then tested."""
+  return [
+      training_work(experiment, count, recipe.epochs + recipe.extra, every,
+                    recipe.batch, split_),
+      _classifying_work(experiment, count, split_.share(
+          len(experiment.dataset.test.labels)), split_, scoring.SCORING_BLOCK)]
 
 
 # ---- Sweeps

@@ -128,6 +128,52 @@ def line_plot(x, lines, path, x_name, y_name):
   _save(figure, path)
 
 
+def curve_panels(panels, path, x_name, y_name, columns=3):
+  """Saves panels of curves with error bars, by the logarithm of x.
+
+  panels: `[(title, {name: (x [n], y [n], error [n])}, {name: level})]`; a level
+  is a dashed line across its panel. A name has one colour in all of them. An
+  error that is NaN is not drawn.
+  """
+  from matplotlib.font_manager import FontProperties
+  columns = min(columns, len(panels))
+  rows = -(-len(panels) // columns)
+  figure = _figure(.6 + 4.6 * columns, .6 + 3.4 * rows)
+  axes = figure.subplots(rows, columns, squeeze=False, sharey='all').ravel()
+  names = list(dict.fromkeys(name for _, lines, levels in panels
+                             for name in (*lines, *levels)))
+  font, labels = readable(names)
+  labels = {name: label.replace('$', r'\$')
+            for name, label in zip(names, labels, strict=True)}
+  colors = {name: f'C{number % 10}' for number, name in enumerate(names)}
+  drawn = {}
+  for axis, (title, lines, levels) in zip(axes, panels, strict=False):
+    for name, (x, y, error) in lines.items():
+      dash = '-' if names.index(name) < 10 else '--'
+      drawn[name] = axis.errorbar(
+          x, y, np.nan_to_num(np.asarray(error, np.float64)), marker='o',
+          markersize=4, capsize=2, linestyle=dash, color=colors[name])
+    for name, level in levels.items():
+      drawn[name] = axis.axhline(level, color=_INK, linestyle='--')
+    axis.set_xscale('log')
+    ticks = sorted({value for x, _, _ in lines.values() for value in x})
+    axis.set_xticks(ticks, [str(value) for value in ticks])
+    axis.minorticks_off()
+    axis.set_title(title, loc='left', fontsize=10, color=_INK)
+    axis.set_xlabel(x_name, color=_INK)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.tick_params(colors=_INK, labelsize=9)
+  for axis in axes[len(panels):]:
+    axis.axis('off')
+  for axis in axes[::columns]:
+    axis.set_ylabel(y_name, color=_INK)
+  if drawn:
+    figure.legend(drawn.values(), [labels[name] for name in drawn],
+                  frameon=False, loc='outside lower left', ncols=columns + 1,
+                  prop=FontProperties(fname=font, size=9))
+  _save(figure, path)
+
+
 def report_page(path, title, results, table_text, images, settings=()):
   """Writes one page that needs no other file and no network.
 

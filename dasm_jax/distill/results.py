@@ -92,7 +92,7 @@ def check_results(found):
                     for name, row in found['accuracy'].items()})
   # All that the closing table shows.
   numbers = [found['seconds'], found['ipc'], found['devices'], *(
-      found['accuracy'][name][key] for name in ('synthetic', 'random')
+      row[key] for row in found['accuracy'].values()
       for key in ('mean', 'std'))]
   if not all(isinstance(x, int | float) and 0 <= x < math.inf
              for x in numbers):
@@ -477,6 +477,12 @@ def closing_table(results, workdir):
   """The closing table: the set against random, and where things are."""
   rows = []
   ours = kind_of_set(results['method'])
+  took = (f'{text.duration(results["seconds"])} on {results["devices"]} '
+          f'{results["device"]}\nsee {workdir}/report.html, '
+          'images.png, synthetic.npz, results.json there')
+  if not results['accuracy']:
+    return (f'{ours} {plural(results["ipc"], "image")} a class, not evaluated '
+            f'(python -m dasm_jax.evaluate --set={workdir} does); {took}')
   for name, what in (('synthetic', ours), ('random', 'random real')):
     one = results['accuracy'][name]
     rows.append((what, results['ipc'], f'{one["mean"]:.2%}',
@@ -485,6 +491,4 @@ def closing_table(results, workdir):
       'synthetic', 'random'))
   table = text.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))
   return (f'{table}\n{ours} - random: {100 * (mean - other):+.2f} points; '
-          f'{text.duration(results["seconds"])} on {results["devices"]} '
-          f'{results["device"]}\nsee {workdir}/report.html, '
-          'images.png, synthetic.npz, results.json there')
+          f'{took}')

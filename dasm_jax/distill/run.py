@@ -258,6 +258,8 @@ def evaluate(made, syn, batch):
     preemption.Stopped: asked to stop.
   """
   experiment, c = made.experiment, made.experiment.config
+  if not c.eval.networks:
+    return {}
   batch = devices.replicate(batch)
   together = packing.resolve_together(
       c.eval.together, c.eval.networks, lambda: packing.networks_together_here(

@@ -1,6 +1,7 @@
-"""What `evaluate` and `diagnose` share: how they read arguments and end."""
+"""What the commands share: how they read arguments and end."""
 
 import argparse
+import itertools
 import os
 import re
 import sys
@@ -41,6 +42,37 @@ def int_at_least(low, most=LARGEST):
   return number
 
 
+def split_config(words):
+  """`(config files, {entry: text}, the other words)` of a command line.
+
+  Config files are given by --config=FILE, entries by --config.NAME=TEXT.
+  """
+  files, texts, others = [], {}, []
+  words = iter(words)
+  for word in words:
+    match = re.fullmatch(r'--?(no)?config(?:\.([^=]*))?(?:=(.*))?', word, re.S)
+    if not match or (match[1] and not match[2]):
+      others.append(word)
+      continue
+    no, name, text = match.groups()
+    if no:
+      text = 'false' if text is None else text
+    elif text is None:
+      # As flags are: what follows, unless it is one itself, is the value.
+      following = next(words, None)
+      if following is not None and re.match('--?[a-z]', following):
+        words = itertools.chain([following], words)
+      else:
+        text = following
+    if name is None:
+      files.append(text or '')
+    else:
+      # The last one counts, as of any flag.
+      texts.pop(name, None)
+      texts[name] = text
+  return files, texts, others
+
+
 def exit_process(status):
   """Ends the process with a status; at once if it was interrupted.
 
@@ -54,10 +86,11 @@ def exit_process(status):
   sys.exit(status)
 
 
-def run_command(action, interrupted):
+def run_command(action, interrupted, configured=False):
   """Runs `action()`; returns the exit status, after one line if it failed.
 
-  interrupted: what Ctrl-C says.
+  interrupted: what Ctrl-C says. configured: whether the command has --config,
+  so that what it refuses is named by that.
   """
   environment.open_streams()
   try:
@@ -70,8 +103,10 @@ def run_command(action, interrupted):
       raise
   except UserError as error:
     # What a run calls --config.dataset.size is called size here.
-    text = str(error).replace('--config.dataset.moved_to', '--dataset')
-    text = re.sub(r'--config\.(\w+\.)*', '', text)
+    text = ' '.join(str(error).splitlines())  # whatever was typed
+    if not configured:
+      text = text.replace('--config.dataset.moved_to', '--dataset')
+      text = re.sub(r'--config\.(\w+\.)*', '', text)
     print(f'error: {text}', file=sys.stderr)
     return error.code
   except preemption.Stopped as stopped:

@@ -72,6 +72,16 @@ def use_single_precision():
   jax.config.update('jax_enable_x64', False)
 
 
+def keep_programs():
+  """Keeps compiled programs in the cache folder, for all later processes."""
+  import jax
+  folder = cache_folder()
+  # A cache that the user has named stays.
+  if folder and not jax.config.jax_compilation_cache_dir:
+    jax.config.update('jax_compilation_cache_dir',
+                      os.path.join(folder, 'dasm_jax', 'xla'))
+
+
 def check_devices():
   """Makes sure that JAX finds a device.
 

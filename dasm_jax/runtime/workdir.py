@@ -42,8 +42,8 @@ def lock(workdir, what='--workdir', name=None):
   """Creates `workdir` and keeps every other run out of it.
 
   what: how a user gives another; name: what they call this one. The kernel lets
-  go when the process ends, however it ends. Raises `UserError` if another run
-  holds it, or if the directory cannot be written.
+  go when the process ends, however it ends. Raises `InUse` if another run
+  holds it, `UserError` if the directory cannot be written.
   """
   path, workdir = pathlib.Path(workdir) / '.lock', name or workdir
   made = not path.parent.exists()
@@ -207,28 +207,40 @@ def _read_format(workdir):
   return told, owner
 
 
-def _check_same(workdir, there, config, free):
-  """Raises `UserError` naming the entries that differ."""
+def differences(there, here, free=()):
+  """The entries in which two configurations differ, sorted, and in words.
+
+  Args:
+    there, here: nested dicts that JSON can hold.
+    free: see `claim`.
+
+  Returns:
+    `(names, text)`; the text names five of them with both values.
+  """
   # Through JSON, like the file: tuples become lists. The dots below keep a
   # free `run` from freeing `runner` as well.
-  there = _flat({name: value for name, value in there.items()
-                 if name != records.FIELD})
-  here = _flat(json.loads(json.dumps(config)))
+  there, here = (_flat(json.loads(json.dumps(tree))) for tree in (there, here))
   names = [
       name for name in sorted(there | here)
       if there.get(name) != here.get(name)
       and not any(f'{name}.'.startswith(f'{entry}.') for entry in free)]
+  listed = ', '.join(
+      f'{name} ({_shorten(there, name)} there, {_shorten(here, name)} here)'
+      for name in names[:5])
+  return names, listed + f' and {len(names) - 5} more' * (len(names) > 5)
+
+
+def _check_same(workdir, there, config, free):
+  """Raises `UserError` naming the entries that differ."""
+  names, listed = differences({name: value for name, value in there.items()
+                               if name != records.FIELD}, config, free)
   if names:
-    listed = ', '.join(
-        f'{name} ({_shorten(there, name)} there, {_shorten(here, name)} here)'
-        for name in names[:5])
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
     # Nothing has to be distilled again for another evaluation.
     hint = f', or measure its set by dasm_jax.evaluate --set={workdir}' * (
         all(name.startswith('eval.') for name in names))
     raise UserError(
         f'--workdir {str(workdir)!r} holds a run of another configuration: '
-        f'{listed}{more}; choose another --workdir or delete this one{hint}')
+        f'{listed}; choose another --workdir or delete this one{hint}')
 
 
 def _flat(tree, prefix=''):

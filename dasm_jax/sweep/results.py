@@ -1,0 +1,286 @@
+"""The table, the figure and the page of a sweep, from its measurements."""
+
+import csv
+import io
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from dasm_jax import config as configs
+from dasm_jax.distill import figures
+from dasm_jax.runtime import records, text
+from dasm_jax.sweep import plan
+
+TABLE, PAGE, FIGURE, LENGTHS = (
+    'table', 'report.html', 'figure.png', 'lengths.png')
+
+
+class Row(NamedTuple):
+  """An arm at some images a class and a length of training, over all seeds.
+
+  arm: its name. ipc: None of all real images. of: of the set that it is a
+  prefix of, None if of none. length: a `plan.Length`.
+  epochs, steps, recipe: in fact, of one network.
+  values: `{seed: [accuracy of each network]}`, fractions.
+  """
+  arm: str
+  ipc: int | None
+  of: int | None
+  length: plan.Length
+  epochs: int
+  steps: int
+  recipe: str
+  values: dict
+
+  @property
+  def mean(self):
+    """Over all networks of all seeds, each seed with the same weight."""
+    return float(np.mean([np.mean(v) for v in self.values.values()]))
+
+  @property
+  def over_networks(self):
+    """Standard deviation (of n - 1) of networks of one seed, pooled; or NaN."""
+    found = [np.var(v, ddof=1) for v in self.values.values() if len(v) > 1]
+    return float(np.sqrt(np.mean(found))) if found else math.nan
+
+  @property
+  def over_seeds(self):
+    """Standard deviation (of n - 1) of the seeds' means; NaN of one seed."""
+    if len(self.values) < 2:
+      return math.nan
+    return float(np.std([np.mean(v) for v in self.values.values()], ddof=1))
+
+  @property
+  def error(self):
+    """That of the error bars: over seeds where there are several."""
+    return self.over_seeds if len(self.values) > 1 else self.over_networks
+
+  @property
+  def networks(self):
+    """How many of each seed, the fewest."""
+    return min(map(len, self.values.values()))
+
+  @property
+  def line(self):
+    """The name of its curve."""
+    return self.arm if self.of is None else (
+        f'{self.arm}, prefixes of {self.of}')
+
+
+def rows_of(found):
+  """The `Row`s of `[(plan.Measurement, values or None)]`, in that order."""
+  rows = {}
+  for one, values in found:
+    if values is None:
+      continue
+    of = None if one.ipc == one.cell.ipc else one.cell.ipc
+    key = one.cell.arm.name, one.ipc, of, one.length
+    row = rows.setdefault(key, Row(
+        *key, values['epochs'], values['steps'], values['recipe'], {}))
+    row.values[one.cell.seed] = values['networks']
+  return list(rows.values())
+
+
+def difference(row, other):
+  """`(difference of the means, its standard error)` of two `Row`s.
+
+  Where both have several seeds in common it is that of the pairs, whose
+  networks begin alike; else of the networks of the seeds that are there, which
+  tells nothing of another selection or distillation. NaN where it is unknown.
+  """
+  common = sorted(set(row.values) & set(other.values))
+  if len(common) > 1:
+    pairs = [np.mean(row.values[seed]) - np.mean(other.values[seed])
+             for seed in common]
+    return float(np.mean(pairs)), float(
+        np.std(pairs, ddof=1) / math.sqrt(len(pairs)))
+  parts = [x.over_networks ** 2 / sum(map(len, x.values.values()))
+           for x in (row, other)]
+  return row.mean - other.mean, math.sqrt(sum(parts))
+
+
+def compared(rows):
+  """`[(row, to random, to the first arm)]`, each a `difference` or None.
+
+  The first arm is the first that is not `random`.
+  """
+  first = next((row.arm for row in rows if row.arm not in (
+      plan.RANDOM, plan.FULL)), None)
+  known = {}
+  for row in rows:
+    # A whole set before a prefix of the same size.
+    key = row.arm, row.ipc, row.length
+    if key not in known or row.of is None:
+      known[key] = row
+  def to(name, row):
+    other = known.get((name, row.ipc, row.length))
+    return None if other is None or other.arm == row.arm and (
+        other.of == row.of) else difference(row, other)
+  return [(row, to(plan.RANDOM, row), to(first, row)) for row in rows], first
+
+
+def order(rows, arms):
+  """Rows by length, images a class, and the order of the arms.
+
+  arms: their names in the order of the command line.
+  """
+  return sorted(rows, key=lambda row: (
+      row.length.kind, row.length.number if row.length.kind == 'steps' else 0,
+      row.ipc or math.inf, arms.index(row.arm), row.of or 0))
+
+
+HEAD = ('arm', 'ipc', 'prefix of', 'length', 'epochs', 'steps', 'recipe',
+        'accuracy', 'std of networks', 'networks', 'std of seeds', 'seeds',
+        '- random', 'error of that', '- first', 'error')
+
+
+def cells_of(rows):
+  """`(head, [cells])`: percent and points, as text; '' where unknown."""
+  lines, first = compared(rows)
+  head = [*HEAD[:-2], f'- {first}', f'error of - {first}'] if first else (
+      [*HEAD[:-2]])
+  def points(value):
+    return '' if value is None or math.isnan(value) else f'{100 * value:.2f}'
+  out = []
+  for row, random, other in lines:
+    cells = [row.arm, row.ipc or 'all', row.of or '', str(row.length),
+             row.epochs, row.steps, row.recipe, points(row.mean),
+             points(row.over_networks), row.networks, points(row.over_seeds),
+             len(row.values), *map(points, random or (None, None))]
+    if first:
+      cells += map(points, other or (None, None))
+    out.append([str(cell) for cell in cells])
+  return head, out
+
+
+def as_csv(rows):
+  """The table as CSV."""
+  head, lines = cells_of(rows)
+  file = io.StringIO()
+  csv.writer(file, lineterminator='\n').writerows([head, *lines])
+  return file.getvalue()
+
+
+def short_cells(rows):
+  """`(head, [cells])` of the table that is shown: what belongs together."""
+  lines, first = compared(rows)
+  head = ['arm', 'ipc', 'trained for', 'epochs', 'steps', 'accuracy',
+          '± networks', '± seeds', 'n', '- random']
+  head += [f'- {first}'] if first else []
+  def number(value, form='{:.2f}'):
+    return '' if math.isnan(value) else form.format(100 * value)
+  def gap(pair):
+    if pair is None:
+      return ''
+    error = number(pair[1])
+    return number(pair[0], '{:+.2f}') + f' ± {error}' * bool(error)
+  out = []
+  for row, random, other in lines:
+    ipc = str(row.ipc or 'all') + (f' of {row.of}' if row.of else '')
+    kind = 'recipe' if row.length.kind == 'epochs' else str(row.length)
+    cells = [row.arm, ipc, kind, row.epochs, row.steps, number(row.mean),
+             number(row.over_networks), number(row.over_seeds),
+             f'{len(row.values)} x {row.networks}', gap(random)]
+    out.append([*map(str, cells), *([gap(other)] if first else [])])
+  return head, out
+
+
+def as_markdown(rows):
+  """The table that is shown, as Markdown."""
+  head, lines = short_cells(rows)
+  return '\n'.join(
+      '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
+      for cells in (head, ['---'] * len(head), *lines)) + '\n'
+
+
+NOTE = '''accuracy in percent; ± standard deviation (of n - 1): of networks of \
+one seed, and of the seeds' means; n: seeds x networks each
+differences in points ± standard error: of pairs of seeds where there are \
+several, else of networks alone
+"recipe": as many epochs for all; "N steps": the recipe with as many epochs as \
+come nearest (one at least), its drops moved with them'''
+
+
+def text_table(rows):
+  """The table as it is said, with what its columns mean."""
+  head, lines = short_cells(rows)
+  return f'{text.table(lines, head)}\n{NOTE}'
+
+
+# ---- Figures and the page
+
+
+def figure_panels(rows):
+  """Accuracy against images a class, a panel a length; see `curve_panels`."""
+  panels = {}
+  for row in rows:
+    kind, number = row.length
+    title = 'equal epochs' if kind == 'epochs' else f'about {number} steps'
+    panels.setdefault(title, []).append(row)
+  found = []
+  for title, some in panels.items():
+    sized = [row for row in some if row.ipc is not None]
+    # The end of a run's prefixes is the whole set.
+    sized += [row._replace(of=row.ipc) for row in sized if row.of is None and (
+        row.arm, row.ipc) in {(part.arm, part.of) for part in sized}]
+    found.append((title, _curves(sized, lambda row: row.ipc), {
+        row.line: 100 * row.mean for row in some if row.ipc is None}))
+  return found
+
+
+def length_panels(rows):
+  """Accuracy against steps in fact, a panel for each number of images."""
+  whole = [row for row in rows if row.of is None]
+  return [(f'{text.plural(ipc, "image")} a class', _curves(
+      [row for row in whole if row.ipc in (ipc, None)],
+      lambda row: row.steps), {})
+      for ipc in sorted({row.ipc for row in whole} - {None})]
+
+
+def _curves(rows, by):
+  """`{line: (x, y, error)}` of rows, each line ascending by x, in percent."""
+  lines = {}
+  for row in sorted(rows, key=by):
+    lines.setdefault(row.line, []).append(row)
+  order = list(dict.fromkeys(row.line for row in rows))
+  return {name: ([by(row) for row in lines[name]],
+                 [100 * row.mean for row in lines[name]],
+                 [100 * row.error for row in lines[name]]) for name in order}
+
+
+def write(sweep, found, problems=()):
+  """Writes table.csv, table.md, the figures and the page; returns the table.
+
+  Args:
+    sweep: a `work.Sweep`; found: see `rows_of`.
+    problems: lines about cells that are not whole.
+  """
+  arms = [cell.arm.name for cell in sweep.cells]
+  rows = order(rows_of(found), arms)
+  if not rows:
+    return 'nothing is measured yet'
+  folder = sweep.folder
+  records.write_text(folder / f'{TABLE}.csv', as_csv(rows))
+  records.write_text(folder / f'{TABLE}.md', as_markdown(rows))
+  pictures = [('test accuracy in percent against images a class; error bars: '
+               'standard deviation over seeds, of one seed over networks',
+               FIGURE, figure_panels(rows), 'images a class')]
+  if len({row.length for row in rows}) > 1:
+    pictures.append(('the same against steps of training, at each size',
+                     LENGTHS, length_panels(rows), 'steps of training'))
+  shown = []
+  for caption, name, panels, x_name in pictures:
+    if panels:
+      figures.curve_panels(panels, folder / name, x_name, 'test accuracy, %')
+      shown.append((caption, folder / name))
+  table, base = text_table(rows), sweep.cells[0].base
+  figures.report_page(
+      folder / PAGE, f'{base.dataset.name}: accuracy against images a class',
+      {'measurements': f'{sum(x is not None for _, x in found)} of '
+                       f'{len(found)}',
+       'measured by': f'{base.network.name}, recipe {base.eval.recipe}, '
+                      f'{text.plural(base.eval.networks, "network")} a set',
+       **{f'missing {number}': line for number, line in enumerate(problems, 1)}
+       }, table, shown, list(configs.entries(base)))
+  return table
