@@ -132,8 +132,8 @@ def curve_panels(panels, path, x_name, y_name, columns=3):
   """Saves panels of curves with error bars, by the logarithm of x.
 
   panels: `[(title, {name: (x [n], y [n], error [n])}, {name: level})]`; a level
-  is a dashed line across its panel. A name has one colour in all of them. An
-  error that is NaN is not drawn.
+  is a line across its panel. A name has one colour in all of them, and after
+  the tenth another dash. An error that is NaN is not drawn.
   """
   from matplotlib.font_manager import FontProperties
   columns = min(columns, len(panels))
@@ -154,9 +154,13 @@ def curve_panels(panels, path, x_name, y_name, columns=3):
           x, y, np.nan_to_num(np.asarray(error, np.float64)), marker='o',
           markersize=4, capsize=2, linestyle=dash, color=colors[name])
     for name, level in levels.items():
-      drawn[name] = axis.axhline(level, color=_INK, linestyle='--')
+      drawn[name] = axis.axhline(level, color=colors[name], linestyle=':')
     axis.set_xscale('log')
-    ticks = sorted({value for x, _, _ in lines.values() for value in x})
+    # Numbers that are near each other would be written over each other.
+    ticks = []
+    for value in sorted({value for x, _, _ in lines.values() for value in x}):
+      if not ticks or value > 1.2 * ticks[-1]:
+        ticks.append(value)
     axis.set_xticks(ticks, [str(value) for value in ticks])
     axis.minorticks_off()
     axis.set_title(title, loc='left', fontsize=10, color=_INK)

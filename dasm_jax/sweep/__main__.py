@@ -82,9 +82,10 @@ def run(words):
     arms += plan.read_arms(environment.expand(options.arms, '--arms'))
   lengths = _lengths(options, plan.Length)
   folder = _folder(options.workdir, given[-1])
-  sweep = work.Sweep(folder, plan.cells(plan.Asked(
-      given[-1], texts, arms, _numbers('--ipc', options.ipc, 1),
-      options.seeds), options.prefixes, print), lengths, options.prefixes)
+  asked = plan.Asked(given[-1], texts, arms,
+                     _numbers('--ipc', options.ipc, 1), options.seeds)
+  sweep = work.Sweep(folder, arms, plan.cells(asked, options.prefixes, print),
+                     lengths, options.prefixes)
   sweep.check()
   if options.dry_run:
     hours.say_hours(sweep, print)

@@ -1,14 +1,16 @@
 """What a sweep would take, and what of it is done; nothing is run."""
 
+import functools
 import json
 
 from dasm_jax import config as configs
-from dasm_jax import data, models, synthetic
+from dasm_jax import data, synthetic
 from dasm_jax.cost import dry_run, estimate, machine, workload
 from dasm_jax.distill import setup
 from dasm_jax.models import flops
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import text
+from dasm_jax.sweep import measure
 from dasm_jax.training import packing
 
 HEAD = 'cell', 'state', 'run', 'measurements', 'to measure'
@@ -74,7 +76,7 @@ def _measuring_seconds(one, machine_):
   base, config = one.cell.base, one.cell.config or one.cell.base
   outline = data.outline(**loading.request_of(config))
   shape, classes = outline.train.shape, len(outline.class_names)
-  network = models.build(shape=shape, classes=classes, **base.network)
+  network = measure.network_of(base, shape, classes)
   images = len(outline.train.labels) if one.ipc is None else (
       classes * _decoded(one, shape))
   def recipe_at(epochs):
@@ -86,8 +88,13 @@ def _measuring_seconds(one, machine_):
   works = workload.measuring_work(
       experiment, base.eval.networks, recipe, images,
       packing.split_of(machine_))
-  once = flops.forward_cost(network, shape)
-  return estimate.work_seconds(works, once, machine_)
+  return estimate.work_seconds(
+      works, _forward_cost(network, shape), machine_)
+
+
+@functools.lru_cache(8)
+def _forward_cost(network, shape):
+  return flops.forward_cost(network, shape)
 
 
 def _decoded(one, shape):

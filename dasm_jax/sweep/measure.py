@@ -21,6 +21,7 @@ from dasm_jax.pipeline import loading, streaming
 from dasm_jax.runtime import devices, records
 from dasm_jax.sweep import plan
 from dasm_jax.training import packing
+from dasm_jax.transforms import zca
 
 KIND = 'measurement'  # of its seal
 _NUMBERS = 'epochs', 'steps', 'images', 'seconds'
@@ -51,7 +52,8 @@ class Places:
     dataset = loading.load_configured(config)
     codec = synthetic.codec(
         dataset.mean, dataset.std, shape=dataset.train.shape,
-        whitening=synthetic_whitening(config, dataset))
+        whitening=zca.fit(dataset.train.images, config.dataset.zca)
+        if config.dataset.zca else None)
     drawn = dataset.cut or config.dataset.holdout
     found = Place(dataset, codec, *streaming.place_dataset(
         dataset, codec, config.run.buffer_mb))
@@ -65,18 +67,11 @@ class Places:
     self._kept = None
 
 
-def synthetic_whitening(config, dataset):
-  """The whitening that a configuration asks for, or None."""
-  from dasm_jax.transforms import zca
-  return zca.fit(dataset.train.images,
-                 config.dataset.zca) if config.dataset.zca else None
-
-
 class Prepared(NamedTuple):
   """What a measurement trains: a `comparison.Comparison`, and as what.
 
   name: of `Comparison.accuracies`. recipe_name: as it is called.
-  images: that a network is trained on. digest: of the set, or None.
+  images: that a network is trained on.
   """
   compared: comparison.Comparison
   name: str
@@ -107,9 +102,7 @@ def prepare(one, folder, places):
   cell, base = one.cell, one.cell.base
   place = places.of(cell.config or base)
   classes, shape = len(place.dataset.class_names), place.dataset.train.shape
-  network = _network(
-      json.dumps(json.loads(base.to_json())['network'], sort_keys=True), shape,
-      classes)
+  network = network_of(base, shape, classes)
   def by_base(epochs):
     return configs.evaluation_recipe(
         base, epochs, place.dataset.mean, place.dataset.std)
@@ -138,6 +131,15 @@ def prepare(one, folder, places):
       network=network, networks=base.eval.networks, seed=cell.seed, batch=batch,
       recipe=recipe, real_recipe=real, ipc=one.ipc, data=place.data,
       test=place.test, together=together), name, recipe_name, images)
+
+
+def network_of(base, shape, classes):
+  """The network that sets of images of a shape are measured by.
+
+  base: a configuration.
+  """
+  return _network(json.dumps(json.loads(base.to_json())['network'],
+                             sort_keys=True), shape, classes)
 
 
 # Comparisons of one network share their programs, by its identity.

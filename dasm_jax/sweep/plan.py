@@ -34,7 +34,8 @@ from dasm_jax.runtime.text import plural
 RANDOM, FULL = 'random', 'full'
 OWN_EPOCHS = 'epochs'  # of `full`, which may have fewer than a small set
 # Arguments and entries that are those of the sweep.
-OF_SWEEP = {'method': 'NAME@METHOD', 'ipc': '--ipc', 'seed': '--seeds',
+OF_SWEEP = {'method': 'NAME@METHOD', 'ipc': '--ipc',
+            'seed': '--seeds, or --config=FILE:seed=5 as the first of them',
             'syn.ipc': '--ipc', 'method.name': 'NAME@METHOD'}
 
 
@@ -215,7 +216,7 @@ class Asked(NamedTuple):
 
 
 def cells(asked, prefixes=False, say=lambda line: None):
-  """The cells of a sweep, baselines first, small sets before large ones.
+  """The cells of a sweep: small sets before large ones, all images last.
 
   Args:
     asked: an `Asked`.
@@ -227,6 +228,10 @@ def cells(asked, prefixes=False, say=lambda line: None):
     UserError: whatever a run of one of them would refuse at once.
   """
   check_arms(asked.arms)
+  for name in asked.texts:
+    if name in OF_SWEEP:
+      raise UserError(f'--config.{name} is what the sweep sets; give '
+                      f'{OF_SWEEP[name]}')
   _check_used(asked)
   first = _base(asked, asked.ipcs[0], None)
   out, sizes, outlines = [], set(asked.ipcs), {}
@@ -238,20 +243,20 @@ def cells(asked, prefixes=False, say=lambda line: None):
         if arm.baseline:
           continue
         made = _configure(asked, arm, ipc, base.seed)
-        if made.segments.number > ipc:
+        if (parts := configs.segment_count(made)) > ipc:
           if not number:
-            say(f'note      {arm.name} has {made.segments.number} segments: '
-                f'left out at {plural(ipc, "image")} a class')
+            say(f'note      {arm.name} has {parts} segments: left out at '
+                f'{plural(ipc, "image")} a class')
           continue
         with _naming(arm):
           _check(made, outlines)
         out.append(Cell(arm, ipc, base.seed, base, made))
   if prefixes:
     sizes |= {size for cell in out for size in prefix_sizes(cell)}
-  for arm in reversed([arm for arm in asked.arms if arm.baseline]):
+  for arm in asked.arms:
     if arm.method == FULL:
-      out.insert(0, Cell(arm, None, first.seed, first))
-    else:
+      out.append(Cell(arm, None, first.seed, first))
+    elif arm.baseline:
       out[:0] = [Cell(arm, ipc, first.seed + number, _base(
           asked, ipc, first.seed + number))
           for ipc in sorted(sizes) for number in range(asked.seeds)]
@@ -326,18 +331,17 @@ def _fitting(config, texts):
 def _check_used(asked):
   """Raises `UserError` for an entry that is of no arm at all."""
   left = {name for name in asked.texts if name.startswith(_OWN_GROUPS)}
-  reason = None
-  for arm in asked.arms:
-    if left and not arm.baseline:
-      config = _configure(asked, arm, asked.ipcs[0], 0)
-      for name in left & set(_fitting(config, asked.texts)):
-        left.discard(name)
-      reason = reason or next((
-          found for name in sorted(left)
-          if (found := configs.difference(name, config))), None)
+  if not left:
+    return
+  # Another part of the same sweep may have the method of the config itself.
+  known = [_base(asked, asked.ipcs[0], None)] + [
+      _configure(asked, arm, asked.ipcs[0], 0)
+      for arm in asked.arms if not arm.baseline]
+  for config in known:
+    left -= set(_fitting(config, asked.texts))
   if left:
-    raise UserError(reason or f'--config.{min(left)} is of no arm of the sweep;'
-                    ' leave it out')
+    raise UserError(configs.difference(min(left), known[0]) or (
+        f'--config.{min(left)} is of no arm of the sweep; leave it out'))
 
 
 @contextlib.contextmanager

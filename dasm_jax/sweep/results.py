@@ -100,13 +100,25 @@ def difference(row, other):
   return row.mean - other.mean, math.sqrt(sum(parts))
 
 
-def compared(rows):
-  """`[(row, to random, to the first arm)]`, each a `difference` or None.
+class Marks(NamedTuple):
+  """The names of the arms that others are compared with, None if there are none.
 
-  The first arm is the first that is not `random`.
+  random: other random images for each network. first: the first that is run.
   """
-  first = next((row.arm for row in rows if row.arm not in (
-      plan.RANDOM, plan.FULL)), None)
+  random: str | None
+  first: str | None
+
+
+def marks_of(arms):
+  """The `Marks` of a list of `plan.Arm`, in the order of the command line."""
+  return Marks(
+      next((arm.name for arm in arms
+            if arm.baseline and arm.method == plan.RANDOM), None),
+      next((arm.name for arm in arms if not arm.baseline), None))
+
+
+def compared(rows, marks):
+  """`[(row, to random, to the first arm)]`, each a `difference` or None."""
   known = {}
   for row in rows:
     # A whole set before a prefix of the same size.
@@ -115,9 +127,10 @@ def compared(rows):
       known[key] = row
   def to(name, row):
     other = known.get((name, row.ipc, row.length))
-    return None if other is None or other.arm == row.arm and (
-        other.of == row.of) else difference(row, other)
-  return [(row, to(plan.RANDOM, row), to(first, row)) for row in rows], first
+    if other is None or row.arm in (name, marks.random):
+      return None
+    return difference(row, other)
+  return [(row, *(to(name, row) for name in marks)) for row in rows]
 
 
 def order(rows, arms):
@@ -131,64 +144,56 @@ def order(rows, arms):
 
 
 HEAD = ('arm', 'ipc', 'prefix of', 'length', 'epochs', 'steps', 'recipe',
-        'accuracy', 'std of networks', 'networks', 'std of seeds', 'seeds',
-        '- random', 'error of that', '- first', 'error')
+        'accuracy', 'std of networks', 'networks', 'std of seeds', 'seeds')
 
 
-def cells_of(rows):
-  """`(head, [cells])`: percent and points, as text; '' where unknown."""
-  lines, first = compared(rows)
-  head = [*HEAD[:-2], f'- {first}', f'error of - {first}'] if first else (
-      [*HEAD[:-2]])
-  def points(value):
-    return '' if value is None or math.isnan(value) else f'{100 * value:.2f}'
-  out = []
-  for row, random, other in lines:
-    cells = [row.arm, row.ipc or 'all', row.of or '', str(row.length),
-             row.epochs, row.steps, row.recipe, points(row.mean),
-             points(row.over_networks), row.networks, points(row.over_seeds),
-             len(row.values), *map(points, random or (None, None))]
-    if first:
-      cells += map(points, other or (None, None))
-    out.append([str(cell) for cell in cells])
-  return head, out
-
-
-def as_csv(rows):
-  """The table as CSV."""
-  head, lines = cells_of(rows)
+def as_csv(rows, marks):
+  """The table as CSV, in percent and points; '' where nothing is known."""
+  names = [name for name in marks if name]
   file = io.StringIO()
-  csv.writer(file, lineterminator='\n').writerows([head, *lines])
+  out = csv.writer(file, lineterminator='\n')
+  out.writerow([*HEAD, *(head for name in names for head in (
+      f'- {name}', f'error of - {name}'))])
+  def points(value):
+    return '' if math.isnan(value) else f'{100 * value:.3f}'
+  for row, *gaps in compared(rows, marks):
+    out.writerow([
+        row.arm, row.ipc or 'all', row.of or '', row.length, row.epochs,
+        row.steps, row.recipe, points(row.mean), points(row.over_networks),
+        row.networks, points(row.over_seeds), len(row.values),
+        *(points(value) for name, gap in zip(marks, gaps, strict=True) if name
+          for value in gap or (math.nan, math.nan))])
   return file.getvalue()
 
 
-def short_cells(rows):
+def short_cells(rows, marks):
   """`(head, [cells])` of the table that is shown: what belongs together."""
-  lines, first = compared(rows)
+  names = [name for name in marks if name]
   head = ['arm', 'ipc', 'trained for', 'epochs', 'steps', 'accuracy',
-          '± networks', '± seeds', 'n', '- random']
-  head += [f'- {first}'] if first else []
+          '± networks', '± seeds', 'n', *(f'- {name}' for name in names)]
   def number(value, form='{:.2f}'):
     return '' if math.isnan(value) else form.format(100 * value)
-  def gap(pair):
-    if pair is None:
+  def shown(gap):
+    if gap is None:
       return ''
-    error = number(pair[1])
-    return number(pair[0], '{:+.2f}') + f' ± {error}' * bool(error)
+    error = number(gap[1])
+    return number(gap[0], '{:+.2f}') + f' ± {error}' * bool(error)
   out = []
-  for row, random, other in lines:
+  for row, *gaps in compared(rows, marks):
     ipc = str(row.ipc or 'all') + (f' of {row.of}' if row.of else '')
     kind = 'recipe' if row.length.kind == 'epochs' else str(row.length)
     cells = [row.arm, ipc, kind, row.epochs, row.steps, number(row.mean),
              number(row.over_networks), number(row.over_seeds),
-             f'{len(row.values)} x {row.networks}', gap(random)]
-    out.append([*map(str, cells), *([gap(other)] if first else [])])
+             f'{len(row.values)} x {row.networks}',
+             *(shown(gap) for name, gap in zip(marks, gaps, strict=True)
+               if name)]
+    out.append([*map(str, cells)])
   return head, out
 
 
-def as_markdown(rows):
+def as_markdown(rows, marks):
   """The table that is shown, as Markdown."""
-  head, lines = short_cells(rows)
+  head, lines = short_cells(rows, marks)
   return '\n'.join(
       '| ' + ' | '.join(cell.replace('|', r'\|') for cell in cells) + ' |'
       for cells in (head, ['---'] * len(head), *lines)) + '\n'
@@ -202,9 +207,9 @@ several, else of networks alone
 come nearest (one at least), its drops moved with them'''
 
 
-def text_table(rows):
+def text_table(rows, marks):
   """The table as it is said, with what its columns mean."""
-  head, lines = short_cells(rows)
+  head, lines = short_cells(rows, marks)
   return f'{text.table(lines, head)}\n{NOTE}'
 
 
@@ -256,13 +261,13 @@ def write(sweep, found, problems=()):
     sweep: a `work.Sweep`; found: see `rows_of`.
     problems: lines about cells that are not whole.
   """
-  arms = [cell.arm.name for cell in sweep.cells]
-  rows = order(rows_of(found), arms)
+  rows = order(rows_of(found), [arm.name for arm in sweep.arms])
+  marks = marks_of(sweep.arms)
   if not rows:
     return 'nothing is measured yet'
   folder = sweep.folder
-  records.write_text(folder / f'{TABLE}.csv', as_csv(rows))
-  records.write_text(folder / f'{TABLE}.md', as_markdown(rows))
+  records.write_text(folder / f'{TABLE}.csv', as_csv(rows, marks))
+  records.write_text(folder / f'{TABLE}.md', as_markdown(rows, marks))
   pictures = [('test accuracy in percent against images a class; error bars: '
                'standard deviation over seeds, of one seed over networks',
                FIGURE, figure_panels(rows), 'images a class')]
@@ -274,7 +279,7 @@ def write(sweep, found, problems=()):
     if panels:
       figures.curve_panels(panels, folder / name, x_name, 'test accuracy, %')
       shown.append((caption, folder / name))
-  table, base = text_table(rows), sweep.cells[0].base
+  table, base = text_table(rows, marks), sweep.cells[0].base
   figures.report_page(
       folder / PAGE, f'{base.dataset.name}: accuracy against images a class',
       {'measurements': f'{sum(x is not None for _, x in found)} of '

@@ -29,10 +29,12 @@ SAVE_SECONDS = 30.0  # between two times that networks in training are kept
 class Sweep(NamedTuple):
   """A sweep in its folder.
 
-  folder: a `pathlib.Path`. cells: of `plan.cells`. lengths: a list of
-  `plan.Length`. prefixes: whether those of a run's segments are measured, too.
+  folder: a `pathlib.Path`. arms: as they were given. cells: of `plan.cells`.
+  lengths: a list of `plan.Length`. prefixes: whether those of a run's segments
+  are measured, too.
   """
   folder: pathlib.Path
+  arms: list
   cells: list
   lengths: list
   prefixes: bool = False
@@ -153,9 +155,18 @@ def _do_cell(sweep, cell, places, screen, stopping):
   keeper = resumable.Keeper(
       sweep.folder / 'unfinished' / cell.name, '', SAVE_SECONDS, stopping,
       lambda: None, screen.say)
+  done = {(one.ipc, values['epochs']): values for one, values in found
+          if values is not None}
   for row, one in enumerate(missing, 1):
     prepared = measure.prepare(
         one, None if cell.config is None else sweep.run_folder(cell), places)
+    # Several lengths may be the same number of epochs.
+    key = one.ipc, prepared.facts['epochs']
+    if key in done:
+      screen.say(_line(one, measure.write(
+          sweep.result(one), one, prepared.facts, done[key]['networks'],
+          done[key]['seconds'])))
+      continue
     began = time.time()
     values = comparison.measure_row(
         prepared.compared, prepared.name, {'measurement': one.path}, keeper,
@@ -165,6 +176,7 @@ def _do_cell(sweep, cell, places, screen, stopping):
         lambda accuracies, one=one, prepared=prepared, began=began: (
             measure.write(sweep.result(one), one, prepared.facts, accuracies,
                           time.time() - began)))
+    done[key] = values
     screen.wipe()
     screen.say(_line(one, values))
     resumable.stop_if_asked(
