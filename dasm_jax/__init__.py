@@ -13,7 +13,8 @@ __version__ = '0.2.0'
 _MODULES = {name: name for name in (
     'config', 'coresets', 'cost', 'data', 'difficulty', 'distill', 'errors',
     'evaluate', 'losses', 'methods', 'models', 'objectives', 'pipeline',
-    'runtime', 'segments', 'synthetic', 'training', 'transforms', 'types')} | {
+    'runtime', 'segments', 'sweep', 'synthetic', 'training', 'transforms',
+    'types')} | {
         'card': 'evaluate.saved_set',  # their names before 0.2, which sets tell
         'train': 'training.ensemble'}
 

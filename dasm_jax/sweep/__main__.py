@@ -4,7 +4,7 @@ r"""Accuracy against images a class, of several methods: the figure of DASM.
       --methods=random,idc,frontier --ipc=1,2 --workdir=runs/sweep
 
 An arm is a method (distilling or a coreset), `full` (all real images), or a
-variant, METHOD:key=value:key=value with arguments of the config file and
+variant: METHOD:key=value:key=value with arguments of the config file and
 entries: idc:segments=5, idc:factor=2:segments.window=frontier; NAME@METHOD:…
 names it. --config.NAME=VALUE sets an entry of all arms. `random` alone has
 other images for each network, as in every run's evaluation.
@@ -93,6 +93,8 @@ def run(words):
   work.open_folder(sweep)
   screen, outcome = Terminal(), work.Outcome({}, [])
   if not options.show:
+    # Else every cell would fail alike.
+    environment.check_devices()
     with preemption.catch_signals() as stopping:
       outcome = work.do(sweep, screen, stopping)
   table = work.write_results(sweep, outcome, results.write)

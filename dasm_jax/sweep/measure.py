@@ -24,6 +24,7 @@ from dasm_jax.training import packing
 from dasm_jax.transforms import zca
 
 KIND = 'measurement'  # of its seal
+ROOM = 0.1  # of a device's memory, that images may take beside those of a run
 _NUMBERS = 'epochs', 'steps', 'images', 'seconds'
 
 
@@ -60,8 +61,14 @@ class Places:
     self._kept = [asked, config.seed if drawn else None], found
     return found
 
+  def make_room(self):
+    """Forgets large ones before a run, which has its own on the devices."""
+    if self._kept and loading.image_bytes(
+        self._kept[1].dataset) > ROOM * devices.memory():
+      self.close()
+
   def close(self):
-    """Ends the processes that read images."""
+    """Forgets it, and ends the processes that read images."""
     if self._kept and streaming.is_lazy(self._kept[1].dataset.train):
       self._kept[1].dataset.train.close()
     self._kept = None

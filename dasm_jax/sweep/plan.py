@@ -57,6 +57,12 @@ class Arm(NamedTuple):
         self.method == RANDOM and not (self.arguments or self.entries))
 
   @property
+  def text(self):
+    """What it is, in a line of an arms file."""
+    return ' '.join([self.method, *(f'{key}={value}' for key, value in (
+        self.arguments | self.entries).items())])
+
+  @property
   def file_name(self):
     """Its name, as folders bear it."""
     name = re.sub(r'[^\w=.,+-]', '_', self.name)

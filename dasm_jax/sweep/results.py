@@ -101,7 +101,7 @@ def difference(row, other):
 
 
 class Marks(NamedTuple):
-  """The names of the arms that others are compared with, None if there are none.
+  """The names of the arms that others are compared with, or None.
 
   random: other random images for each network. first: the first that is run.
   """
@@ -286,6 +286,7 @@ def write(sweep, found, problems=()):
                        f'{len(found)}',
        'measured by': f'{base.network.name}, recipe {base.eval.recipe}, '
                       f'{text.plural(base.eval.networks, "network")} a set',
+       **{f'arm {arm.name}': arm.text for arm in sweep.arms},
        **{f'missing {number}': line for number, line in enumerate(problems, 1)}
        }, table, shown, list(configs.entries(base)))
   return table

@@ -149,6 +149,7 @@ def _do_cell(sweep, cell, places, screen, stopping):
   screen.say(f'cell      {number}/{len(sweep.cells)}: {cell.name}, '
              f'{text.plural(len(missing), "measurement")}')
   if cell.config is not None:
+    places.make_room()
     run.run(cell.config, sweep.run_folder(cell), stopping=stopping)
     # Its programs are of its shapes alone.
     jax.clear_caches()
