@@ -93,54 +93,17 @@ class Outcome(NamedTuple):
   elsewhere: list
 
 
-def do(sweep, screen, stopping):
-  """Does all that nobody else is at; returns an `Outcome`.
+def do_cell(sweep, cell, places, screen, stopping):
+  """Runs and measures a cell as far as it is not done.
 
   Args:
-    sweep: a `Sweep`; screen: a `logging.Terminal`.
-    stopping: a `preemption.StopFlag`.
+    sweep, screen, stopping: of `do`.
+    cell: a `plan.Cell`; places: a `measure.Places`.
 
   Raises:
+    UserError: what a run or a measurement refuses.
     preemption.Stopped: asked to stop, after a save.
   """
-  failed, places, left = {}, measure.Places(), list(sweep.cells)
-  with contextlib.closing(places):
-    while left:
-      taken = []
-      for cell in left:
-        try:
-          with claimed(sweep, cell.name):
-            _do_cell(sweep, cell, places, screen, stopping)
-        except workdirs.InUse:
-          taken.append(cell)
-        except UserError as error:
-          failed[cell.name] = str(error)
-        except preemption.Stopped:
-          raise
-        except Exception as error:  # whatever a run meets: others go on
-          failed[cell.name] = _log_failure(sweep, cell, error)
-        if cell.name in failed:
-          screen.say(f'failed: {cell.name}: {failed[cell.name]}')
-      # What others had may be free by now; who finds nothing so goes.
-      if len(taken) == len(left):
-        break
-      left = taken
-  return Outcome(failed, [cell.name for cell in left])
-
-
-@contextlib.contextmanager
-def claimed(sweep, name):
-  """Keeps others from a cell; raises `workdir.InUse` if one is at it."""
-  folder = sweep.folder / 'claims' / name
-  # Made before it is locked: a lock takes away a folder that it has made.
-  with records.writing(folder):
-    folder.mkdir(parents=True, exist_ok=True)
-  with workdirs.lock(folder, 'cell', name):
-    yield
-
-
-def _do_cell(sweep, cell, places, screen, stopping):
-  """Runs and measures a cell as far as it is not done."""
   found = sweep.read(cell)
   missing = [one for one, values in found if values is None]
   if not missing:
@@ -203,6 +166,53 @@ def _log_failure(sweep, cell, error):
     records.write_text(path, ''.join(traceback.format_exception(error)))
   line = ' '.join(str(error).split())[:200]
   return f'{type(error).__name__}: {line} (see {path})'
+
+
+def do(sweep, screen, stopping, action=do_cell):
+  """Does all that nobody else is at; returns an `Outcome`.
+
+  Args:
+    sweep: a `Sweep`; screen: a `logging.Terminal`.
+    stopping: a `preemption.StopFlag`.
+    action: what is done of a cell, with the arguments of `do_cell`.
+
+  Raises:
+    preemption.Stopped: asked to stop, after a save.
+  """
+  failed, places, left = {}, measure.Places(), list(sweep.cells)
+  with contextlib.closing(places):
+    while left:
+      taken = []
+      for cell in left:
+        try:
+          with claimed(sweep, cell.name):
+            action(sweep, cell, places, screen, stopping)
+        except workdirs.InUse:
+          taken.append(cell)
+        except UserError as error:
+          failed[cell.name] = str(error)
+        except preemption.Stopped:
+          raise
+        except Exception as error:  # whatever a run meets: others go on
+          failed[cell.name] = _log_failure(sweep, cell, error)
+        if cell.name in failed:
+          screen.say(f'failed: {cell.name}: {failed[cell.name]}')
+      # What others had may be free by now; who finds nothing so goes.
+      if len(taken) == len(left):
+        break
+      left = taken
+  return Outcome(failed, [cell.name for cell in left])
+
+
+@contextlib.contextmanager
+def claimed(sweep, name):
+  """Keeps others from a cell; raises `workdir.InUse` if one is at it."""
+  folder = sweep.folder / 'claims' / name
+  # Made before it is locked: a lock takes away a folder that it has made.
+  with records.writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+  with workdirs.lock(folder, 'cell', name):
+    yield
 
 
 # ---- The end
