@@ -42,3 +42,12 @@ def test_rows_of_segments():
       {'images': 2, 'moved': 0, 'window': 60, 'overlap': [1, 1]}]
   table = results.segments_table(results.segment_rows(experiment, done))
   assert '0.1000' in table and 'in 2' in table and table.count('\n') == 4
+
+
+def test_a_set_that_nobody_evaluated_says_how_to():
+  found = {'method': 'idc', 'ipc': 2, 'seconds': 70, 'devices': 1,
+           'device': 'cpu', 'accuracy': {}}
+  results.check_results(found)
+  said = results.closing_table(found, 'runs/a')
+  assert 'distilled 2 images a class, not evaluated' in said
+  assert '--set=runs/a' in said and '1m10s on 1 cpu' in said
