@@ -39,7 +39,7 @@ VALUES = [
     ({'segments.match': 'x'}, ["match 'x'", 'choose from new, union']),
     ({'segments.score': 'x'}, ["score 'x'", 'choose from el2n']),
     ({'eval.recipe': 'x'}, ["recipe 'x'", 'choose from dc, idc']),
-    ({'syn.init': 'x'}, ["init 'x'", 'choose from ccs, el2n']),
+    ({'syn.init': 'x'}, ["init 'x'", 'choose from ccs, easiest']),
     ({'syn.space': 'x'}, ["space 'x'", 'choose from normalised']),
     ({'syn.ipc': 1, 'segments.number': 2}, [
         'segments.number=2', 'ipc=1', 'choose from']),
