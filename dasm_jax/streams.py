@@ -29,6 +29,7 @@ class Stream(enum.IntEnum):
   EXPERTS = 11         # each expert, by its number
   DIAGNOSED = 12       # networks that tell how hard a set is
   REFERENCE = 13       # real images whose mean gradient images are held against
+  CROPS = 14           # crops of real images, and the teacher that chooses them
   JUDGES = 18          # networks on all real images that judge test images
   # Saved sets are trained by these: they stay what they were in version 0.1.
   EVALUATION = 2 ** 20

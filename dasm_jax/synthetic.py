@@ -232,7 +232,7 @@ def training_inputs(codec_, syn):
 # ---- First images, and what they may become
 
 
-def pack(real, factor):
+def pack(real, factor, shape=None):
   """Packs `factor ** 2` real images into each stored one (IDC).
 
   Cell (i, j) of image n is real image `(i * factor + j) * ipc + n`, shrunk by
@@ -241,14 +241,16 @@ def pack(real, factor):
 
   Args:
     real: `[ipc * factor ** 2, height, width, channels]`.
+    factor: cells along a side.
+    shape: (height, width) of a stored image; None: of a real one.
 
   Returns:
-    `[ipc, height, width, channels]`.
+    `[ipc, *shape, channels]`.
   """
-  n, height, width, _ = real.shape
-  ipc = n // factor ** 2
-  rows, columns = (_cell_positions(height, factor),
-                   _cell_positions(width, factor))
+  sizes = real.shape[1:3]
+  ipc = len(real) // factor ** 2
+  rows, columns = (_cell_positions(size, stored, factor) for size, stored in
+                   zip(sizes, shape or sizes, strict=True))
   lines = []
   for i, r in enumerate(rows):
     line = []
@@ -259,9 +261,9 @@ def pack(real, factor):
   return jnp.concatenate(lines, axis=1)
 
 
-def _cell_positions(size, factor):
-  """Source positions of each cell along one axis."""
-  small, larger = divmod(size, factor)
+def _cell_positions(size, stored, factor):
+  """Source positions, below `size`, of each cell along an axis of `stored`."""
+  small, larger = divmod(stored, factor)
   # From the first pixel on, as PyTorch's nearest: `jax.image.resize` would
   # take the odd ones when it halves a side.
   lengths = [small + (i < larger) for i in range(factor)]

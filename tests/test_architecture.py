@@ -14,7 +14,7 @@ import toy
 # other.
 ORDER = '''
 errors types streams <- runtime
-<- losses transforms models data segments coresets <- difficulty synthetic
+<- losses transforms models data segments coresets <- difficulty synthetic crops
 <- objectives pipeline <- training <- methods <- config <- evaluate <- distill
 <- cost <- main diagnose sweep <- __main__
 '''

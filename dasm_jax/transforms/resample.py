@@ -42,6 +42,39 @@ def _apply_weights(each, shared, weights, images):
   return jnp.einsum(each, weights, images)
 
 
+def resized_boxes(images, boxes, shape):
+  """Boxes of images, resized bilinearly and with antialiasing.
+
+  As PyTorch's `antialias=True`: a box that shrinks is averaged by triangles as
+  wide as the shrinking, within the box. One that grows is sampled at half-pixel
+  centres, its edges repeated.
+
+  Args:
+    images: `[n, height, width, channels]`.
+    boxes: (top, left, height, width), `[n]` each, whole pixels.
+    shape: (height, width) of what is returned.
+
+  Returns:
+    `[n, *shape, channels]`.
+  """
+  top, left, tall, wide = boxes
+  images = _apply_weights('nij,njwc->niwc', 'ij,njwc->niwc', _triangles(
+      top, tall, images.shape[1], shape[0], precision(images)), images)
+  return _apply_weights('nij,nhjc->nhic', 'ij,nhjc->nhic', _triangles(
+      left, wide, images.shape[2], shape[1], precision(images)), images)
+
+
+def _triangles(start, length, size, size_out, dtype):
+  """Weights `[n, size_out, size]` of `length` pixels from `start` on."""
+  start, length = (x[:, None, None].astype(dtype) for x in (start, length))
+  scale = length / size_out
+  centre = start + (jnp.arange(size_out, dtype=dtype)[:, None] + 0.5) * scale
+  at = jnp.arange(size, dtype=dtype) + 0.5
+  weights = jnp.maximum(0, 1 - jnp.abs(at - centre) / jnp.maximum(scale, 1))
+  weights = jnp.where((at > start) & (at < start + length), weights, 0)
+  return weights / weights.sum(-1, keepdims=True)
+
+
 def bilinear(images, rows, columns):
   """Bilinear samples at any positions, zeros outside.
 
