@@ -102,6 +102,8 @@ SHIFT, STRETCH, TURN = 4, 0.2, 45.0
 # SRe2L's, of what it moves: pixels in each axis, on CIFAR, Tiny ImageNet and
 # ImageNet.
 ROLLS = {'roll4': (0, 4), 'roll4both': (-4, 4), 'roll32': (0, 32)}
+# RDED's: patches along a side.
+PATCHES = {'patches2': 2, 'patches3': 3, 'patches4': 4}
 
 
 def _precise(u, x):
@@ -156,6 +158,30 @@ def roll(x, rows, columns):
     at = (jnp.arange(size) - moved[:, None].astype(jnp.int32)) % size
     return at.astype(resample.precision(x))
   return resample.separable(x, around(rows, height), around(columns, width))
+
+
+def shuffle_patches(x, rows, columns):
+  """Cuts images into strips, puts these in another order, in both directions.
+
+  Strip i of the result is strip `rows[i]`, and so are columns. Where a side
+  does not divide evenly its first strips are one pixel longer, as
+  `synthetic.pack` makes them.
+
+  Args:
+    x: `[n, height, width, channels]`.
+    rows, columns: orders, `[n or 1, strips]` int.
+  """
+  def positions(order, size):
+    each, longer = divmod(size, order.shape[1])
+    lengths = each + (jnp.arange(order.shape[1]) < longer)
+    starts = (jnp.cumsum(lengths) - lengths)[order]
+    ends = jnp.cumsum(lengths[order], 1)
+    at = jnp.arange(size)
+    strip = (at[:, None] >= ends[:, None]).sum(-1)
+    shift = jnp.take_along_axis(starts - ends + lengths[order], strip, 1)
+    return (at + shift).astype(resample.precision(x))
+  return resample.separable(
+      x, positions(rows, x.shape[1]), positions(columns, x.shape[2]))
 
 
 def cutout(x, row, column):
@@ -254,13 +280,17 @@ def _random_centre(key, shape, size):
 
 
 def draws(op, key, n, height, width):
-  """The random values of one operation, a tuple of arrays `[n]`."""
+  """The random values of one operation, a tuple of arrays `[n, …]`."""
   if op in photometric.PHOTOMETRIC:
     return photometric.draws(op, key, n, height, width)
   keys = jax.random.split(key, 3)
   if op in ROLLS:
     low, high = ROLLS[op]
     return tuple(jax.random.randint(k, (n,), low, high + 1) for k in keys[:2])
+  if op in PATCHES:
+    order = jnp.broadcast_to(jnp.arange(PATCHES[op]), (n, PATCHES[op]))
+    return tuple(jax.random.permutation(k, order, 1, independent=True)
+                 for k in keys[:2])
   if op == 'crop':
     return (_random_shift(keys[0], (n,), height),
             _random_shift(keys[1], (n,), width))
@@ -280,7 +310,8 @@ def draws(op, key, n, height, width):
 
 OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
        'scale': scale, 'rotate': rotate, 'jitter': jitter,
-       **dict.fromkeys(ROLLS, roll), **photometric.PHOTOMETRIC}
+       **dict.fromkeys(ROLLS, roll),
+       **dict.fromkeys(PATCHES, shuffle_patches), **photometric.PHOTOMETRIC}
 GEOMETRIC = ('scale', 'rotate')
 WARPS = ('crop', 'scale', 'rotate', 'jitter')
 
@@ -308,9 +339,9 @@ def build(strategy, mode='single', *, statistics=()):
     mode: `single` applies one operation drawn for the whole batch. `dsa`: the
       same, resampled with `align_corners`, as torch 1.2 did, for which the
       programs of DC, DSA and DM were written; `mtt`: `dsa` by another name, of
-      programs that ask for it. `idc` resizes, flips, rolls and colours when
-      named, then one drawn of crop, scale, rotate and jitter, then cuts out.
-      `all` applies all in the order named.
+      programs that ask for it. `idc` shuffles patches, resizes, flips, rolls
+      and colours when named, then one drawn of crop, scale, rotate and jitter,
+      then cuts out. `all` applies all in the order named.
     statistics: (mean, std) that the images are normalised with, which jitter3
       and lighting ask for; (): they are on [0, 1].
 
@@ -349,7 +380,8 @@ def build(strategy, mode='single', *, statistics=()):
   return apply
 
 
-ALWAYS = ('rrc', 'rrc08', 'flip', *ROLLS, 'color', 'jitter3', 'lighting')
+ALWAYS = (*PATCHES, *photometric.LEAST_AREA, 'flip', *ROLLS, 'color', 'jitter3',
+          'lighting')
 ALIGNED = ('dsa', 'mtt')  # modes that resample with `align_corners`
 
 

@@ -144,7 +144,8 @@ def draws(op, key, n, height, width):
           *jax.random.uniform(rest, (3, n)))
 
 
-LEAST_AREA = {'rrc': 0.5, 'rrc08': 0.08}  # least area of a crop: IDC's, SRe2L's
+# Least area of a crop: IDC's, SRe2L's; RDED's, one of so many patches a side.
+LEAST_AREA = {'rrc': 0.5, 'rrc08': 0.08, 'rrc33': 1 / 3, 'rrc25': 0.25}
 PHOTOMETRIC = {**dict.fromkeys(LEAST_AREA, resized_crop), 'jitter3': jitter3,
                'lighting': lighting}
 PIXEL_OPS = 'jitter3', 'lighting'  # those that take mean and std
