@@ -19,6 +19,7 @@ class Recipe(NamedTuple):
   statistics: (mean, std) of the images, if the strategy asks for them.
   optimizer: `sgd` or `adamw`, whose first average has the momentum.
   cosine: whether the rate falls to 0 as a cosine of the epoch besides.
+  stretch: of this cosine; at 2 it ends at one half.
   warmup: first epochs, in which it grows from a hundredth, as a line.
   matrices: only tensors of several dimensions decay, not biases and norms.
   mixup: both parameters of the Beta distribution of Mixup's share; 0: none.
@@ -43,6 +44,7 @@ class Recipe(NamedTuple):
   matrices: bool = False
   mixup: float = 0.0
   squared: bool = False
+  stretch: float = 1.0
 
 
 def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
@@ -100,9 +102,28 @@ def sre2l_tiny_recipe(epochs, *, lr=0.2, weight_decay=1e-4, batch=256,
                 **more)
 
 
+def rded_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=50, cutmix=1.0,
+                **more):
+  """The RDED validation: AdamW, half of a cosine, CutMix in every batch.
+
+  Source: 2312.03526, which trains on a teacher's soft labels of every view
+  (`soft_labels`); its program.
+  """
+  return sre2l_recipe(epochs, lr=lr, weight_decay=weight_decay, batch=batch,
+                      cutmix=cutmix, stretch=2.0, **more)
+
+
+# Of RDED, by cells along a side: they are shuffled, and a view has the area of
+# a row of them at least. Of one cell it is the image.
+RDED_AUGMENT = {1: 'flip', 2: 'patches2_rrc_flip', 3: 'patches3_rrc33_flip',
+                4: 'patches4_rrc25_flip'}
+# Its rates, by network; the others have that of the recipe.
+RDED_RATES = {'vgg': 5e-4, 'alexnet': 1e-4, 'vit': 1e-4}
+
 MOST_EPOCHS = 10 ** 6  # as each has its rate in a table
 RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe,
-           'sre2l_cifar': sre2l_cifar_recipe, 'sre2l_tiny': sre2l_tiny_recipe}
+           'sre2l_cifar': sre2l_cifar_recipe, 'sre2l_tiny': sre2l_tiny_recipe,
+           'rded': rded_recipe}
 OPTIMIZERS = 'sgd', 'adamw'
 WARM = 0.01  # of the rate, at the first epoch of a warm-up
 
@@ -123,6 +144,9 @@ def recipe(epochs, **settings):
     raise UserError(f'lr={r.lr} of a training recipe must be positive')
   if not 0 <= r.cutmix <= 1:
     raise UserError(f'cutmix={r.cutmix} is a probability, from 0 to 1')
+  if r.stretch < 1:
+    raise UserError(f'stretch={r.stretch} of a training recipe must be at '
+                    'least 1: the rate falls no further than to 0')
   if r.mixup < 0 or r.warmup < 0:
     raise UserError(f'mixup={r.mixup} and warmup={r.warmup} of a training '
                     'recipe must not be negative')
@@ -145,7 +169,7 @@ def rates(recipe_):
   restart = np.isin(epoch, recipe_.drops) & recipe_.restart
   lrs = recipe_.lr * recipe_.decay ** passed.astype(float)
   if recipe_.cosine:
-    lrs = lrs * cosine(epoch, len(epoch), recipe_.warmup)
+    lrs = lrs * cosine(epoch, recipe_.stretch * len(epoch), recipe_.warmup)
   return lrs, restart
 
 
