@@ -71,9 +71,7 @@ def evaluation_recipe(c, epochs, mean, std):
   """
   strategy = c.eval.augment
   if strategy == 'auto':
-    strategy = c.method.augment if c.eval.recipe != 'idc' else (
-        'color_crop_scale_rotate' if c.dataset.name in UNFLIPPED
-        else 'flip_color_crop_scale_rotate')
+    strategy = _own_augmentation(c)
   # Below 0, or a batch of 0: the recipe's own.
   given = {name: c.eval[name] for name in ('cutmix', 'weight_decay')
            if c.eval[name] >= 0}
@@ -82,12 +80,25 @@ def evaluation_recipe(c, epochs, mean, std):
   # A learned rate is not known before it is learned: the set brings it.
   if c.eval.lr >= 0:
     given['lr'] = c.eval.lr or RATE_ON_REAL
+  elif c.eval.recipe == 'rded' and c.network.name in recipes.RDED_RATES:
+    given['lr'] = recipes.RDED_RATES[c.network.name]
   # MTT's family evaluates by DC's recipe, but resamples with aligned corners.
   if c.eval.recipe == 'dc' and c.method.augment_mode in augment.ALIGNED:
     given['mode'] = c.method.augment_mode
   return recipes.RECIPES[c.eval.recipe](
       epochs, strategy=strategy, statistics=photometric.pixel_statistics(
           strategy, mean, std, c.dataset.zca), **given)
+
+
+def _own_augmentation(c):
+  """That of the recipe where it has one, else of the method."""
+  strategy = {
+      'idc': 'flip_color_crop_scale_rotate',
+      'rded': recipes.RDED_AUGMENT[c.coreset.cells],
+  }.get(c.eval.recipe)
+  if strategy is None:
+    return c.method.augment
+  return _unflipped(strategy) if c.dataset.name in UNFLIPPED else strategy
 
 
 def arguments(text, **spec):
@@ -196,8 +207,11 @@ def remove_flips(c):
   """Takes the mirror out of every augmentation."""
   for group in (c.method, c.get('experts', {})):
     for name in {'augment', 'net_augment'} & set(group):
-      ops = group[name].split('_')
-      group[name] = '_'.join(op for op in ops if op != 'flip')
+      group[name] = _unflipped(group[name])
+
+
+def _unflipped(strategy):
+  return '_'.join(op for op in strategy.split('_') if op != 'flip')
 
 
 def set_network(c, name):

@@ -122,7 +122,8 @@ OTHER_NETWORKS = {
 SYN = {
     'ipc': Entry(10, 'images a class', at_least(1)),
     'init': Entry('real', 'what images begin as', None,
-                  ('real', 'easiest', 'noise', 'known', *coresets.CORESETS)),
+                  ('real', 'easiest', 'noise', 'known', 'rded',
+                   *coresets.CORESETS)),
     'labels': Entry('hard', 'class numbers; or soft ones, from all experts '
                     'that know an image, or from the first expert', None,
                     ('hard', 'experts', 'expert')),
@@ -216,6 +217,12 @@ CORESET = {
         most=NETWORKS),
     'epochs': Entry(10, 'that these are trained', at_least(1),
                     most=EPOCHS),
+    'pool': Entry(300, 'real images a class that rded crops; the class if it '
+                  'has fewer', at_least(1)),
+    'crops': Entry(5, 'random crops of each of them (rded)', at_least(1),
+                   most=10 ** 4),
+    'cells': Entry(1, 'crops along a side of a decoded image (rded)', None,
+                   recipes.RDED_AUGMENT),
 }
 
 EVAL = {

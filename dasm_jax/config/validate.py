@@ -60,6 +60,7 @@ def check_settings(c):
       coresets.check_skip(c.syn.init, c.coreset.skip)
   plan = plan_segments(c)
   _check_rates(c, len(plan))
+  _check_crops(c, plan)
   moving = sum(map(bool, c.segments.rates)) or len(plan)
   if 0 < c.method.steps < moving:
     raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
@@ -161,6 +162,28 @@ def _check_rates(c, number):
                     f'{c.method.name} begins no networks between sweeps; set 0')
 
 
+def first_cells(c):
+  """Real images that a stored one begins as, or crops of them."""
+  return (c.syn.factor * (c.coreset.cells if c.syn.init == 'rded' else 1)) ** 2
+
+
+def _cell_flags(c):
+  flags = f'--config.syn.factor={c.syn.factor}'
+  if c.syn.init == 'rded':
+    flags += f' and --config.coreset.cells={c.coreset.cells}'
+  return flags
+
+
+def _check_crops(c, plan):
+  """At most one crop of each image of the pool is taken."""
+  asked = max(segment.width for segment in plan) * first_cells(c)
+  if c.syn.init == 'rded' and asked > c.coreset.pool:
+    raise UserError(
+        f'--config.coreset.pool={c.coreset.pool} images a class that are '
+        f'cropped, but {asked} crops are asked for, as --config.syn.ipc='
+        f'{c.syn.ipc} at {_cell_flags(c)}; raise the pool to that')
+
+
 def check_class_sizes(c, dataset):
   """Refuses a data set with a class smaller than what a step asks of it.
 
@@ -175,15 +198,14 @@ def check_class_sizes(c, dataset):
                     'real ones; set at most that')
   # Coresets take no image twice; other first images repeat where a class is
   # too small.
-  batch, each = c.method.get('batch', 0), c.syn.factor ** 2
+  batch, each = c.method.get('batch', 0), first_cells(c)
   whole, wanted = counts[least], c.syn.ipc * each
   once = c.syn.init in coresets.CORESETS
-  if wanted > whole and (
-      once or not registry.family_of(c.method).synthesises):
+  if wanted > whole and (once or c.syn.init == 'rded' or not (
+      registry.family_of(c.method).synthesises)):
     raise UserError(
         f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
-        f'each at --config.syn.factor={c.syn.factor}, but {where}; lower one '
-        'of them')
+        f'each at {_cell_flags(c)}, but {where}; lower one of them')
   left = whole - coresets.skipped(whole, c.coreset.skip)
   if once and wanted > left:
     raise UserError(

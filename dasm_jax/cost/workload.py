@@ -13,8 +13,10 @@ that are read.
 
 import math
 
+import numpy as np
+
 from dasm_jax import config, coresets, difficulty, models, segments
-from dasm_jax.distill import setup
+from dasm_jax.distill import real_crops, setup
 from dasm_jax.distill.setup import decoded_count
 from dasm_jax.methods import inner_network, registry, sre2l
 from dasm_jax.pipeline import loading
@@ -72,6 +74,7 @@ def segment_start_work(experiment, segment, split_):
         experiment, c.segments.order, c.coreset.networks, split_)
   if coresets.CORESETS.get(c.syn.init, (None,))[0]:
     works += _choosing_work(experiment, split_)
+  works += _teacher_work(experiment, split_)
   if c.syn.init == 'known':  # by one expert at least
     works.append(Work('forward', real, LABEL_BLOCK, all_ * real / LABEL_BLOCK))
   if many := _labelling_experts(c):
@@ -164,6 +167,28 @@ def _choosing_work(experiment, split_):
         experiment, score, experiment.config.coreset.networks, split_)
   # What they got right was kept while they were trained.
   return _looking_work(experiment, need == 'features', split_)
+
+
+def _teacher_work(experiment, split_):
+  """A teacher that is trained before a segment, and its look at crops."""
+  c, n = experiment.config, len(experiment.dataset.train.labels)
+  works = []
+  if real_crops.trains_teacher(experiment):
+    recipe = real_crops.teacher_recipe(experiment)
+    works.append(training_work(
+        experiment, 1, recipe.epochs, n, recipe.batch, split_))
+  if c.syn.init == 'rded':
+    looks = _cropped_images(experiment) * c.coreset.crops
+    size = min(real_crops.LOOK, looks)
+    mine = split_.share(math.ceil(looks / size))
+    works.append(Work('forward', mine * size, size, mine, 1))
+  return works
+
+
+def _cropped_images(experiment):
+  """Images of the pools of all classes, at most."""
+  counts = np.bincount(experiment.dataset.train.labels)
+  return int(np.minimum(counts, experiment.config.coreset.pool).sum())
 
 
 def evaluation_work(experiment, split_):
@@ -359,6 +384,10 @@ def _read_by_start(experiment, segment):
     found += (c.coreset.networks * c.coreset.epochs + looks) * n
   need = coresets.CORESETS.get(c.syn.init, (None,))[0]
   found += n * (need in ('features', 'scores'))
+  if real_crops.trains_teacher(experiment):
+    found += c.coreset.epochs * n
+  if c.syn.init == 'rded':
+    found += _cropped_images(experiment)
   if c.syn.init == 'known':  # by one expert at least
     found += n
   return found + _labelling_experts(c) * experiment.classes * decoded_count(

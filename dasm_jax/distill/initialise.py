@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import coresets, segments, streams, synthetic
-from dasm_jax.distill import setup
+from dasm_jax.distill import real_crops, setup
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.streams import Stream
@@ -104,8 +104,12 @@ def progress_shapes(made, phase):
   return jax.eval_shape(blank)
 
 
-def _first_state(made, phase, images, labels, lr=None):
-  """The method's state of first images; lr: of the segments before, or None."""
+def _first_state(made, phase, images, labels, lr=None, teacher=None):
+  """The method's state of first images.
+
+  lr: of the segments before, or None. teacher: that labels views, if it was
+    not trained before the run.
+  """
   experiment = made.experiment
   # A student's rate goes on where the segment before has brought it.
   if lr is None:
@@ -114,8 +118,9 @@ def _first_state(made, phase, images, labels, lr=None):
   state = jax.jit(setup.build_method(experiment, phase).init)(
       streams.key(made.key, Stream.FIRST_STATE, phase.index), syn)
   # Not by `init`, in whose program its weights would be constants.
-  if experiment.teacher is not None:
-    state = state._replace(variables=experiment.teacher)
+  teacher = experiment.teacher if teacher is None else teacher
+  if teacher is not None and 'teacher' in experiment.config.method:
+    state = state._replace(variables=teacher)
   return state
 
 
@@ -140,7 +145,8 @@ def begin_phase(made, phase, done, phases):
       streams.seed(experiment.config.seed, Stream.WINDOWS))
   if not phases:
     _say_filled(made, phase, judged, floor)
-  images, soft, used = first_images(made, phase, rows, judged.used)
+  teacher = real_crops.teacher(made, lambda: real_networks(made))
+  images, soft, used = first_images(made, phase, rows, judged.used, teacher)
   window = sources.pad_window([np.sort(row) for row in rows])
   wide = np.zeros((experiment.classes, np.bincount(labels).max()), np.int32)
   wide[:, :window.indices.shape[1]] = window.indices
@@ -149,7 +155,7 @@ def begin_phase(made, phase, done, phases):
     return jnp.asarray(otherwise if values is None else values)
   return Progress(
       _first_state(made, phase, images, soft,
-                   done[-1].state.syn.lr if done else None),
+                   done[-1].state.syn.lr if done else None, teacher),
       Window(jnp.asarray(wide), jnp.asarray(window.counts)),
       given(judged.scores, np.zeros(n)).astype(jnp.float32),
       given(judged.accuracy, np.zeros(experiment.classes)).astype(jnp.float32),
@@ -297,13 +303,14 @@ def _train_probes(made, phase, done, keys):
 # ---- First images
 
 
-def first_images(made, phase, rows, used):
+def first_images(made, phase, rows, used, teacher=None):
   """First images and labels `[k, width, …]` of a phase, and who is used now.
 
   Args:
     made: a `setup.Run`; phase: a `Segment` of k classes.
     rows: the windows, one a class.
     used: `[n]` bool, real images that any segment began with.
+    teacher: `Variables` of the network that chooses crops.
   """
   experiment, c = made.experiment, made.experiment.config
   codec, which = experiment.codec, experiment.rows(phase)
@@ -315,7 +322,11 @@ def first_images(made, phase, rows, used):
     return synthetic.noise(key, codec, shape)[which], labels, used
   # Of all classes, also where a phase fills some: each phase then chooses as if
   # there were one.
-  chosen = _choose_images(made, phase, rows, used)
+  crops = None
+  if c.syn.init == 'rded':
+    chosen, crops = real_crops.choose(made, phase, rows, used, teacher)
+  else:
+    chosen = _choose_images(made, phase, rows, used)
   used = used.copy()
   used[chosen] = True
   chosen = chosen[which]
@@ -326,6 +337,8 @@ def first_images(made, phase, rows, used):
     # The cells of a stored image have one label: their mean.
     labels = jnp.asarray(soft.reshape(
         len(which), -1, phase.width, experiment.classes).mean(1))
+  if crops is not None:
+    return real_crops.packed(experiment, crops[which]), labels, used
   # From the host's images: those on the devices may be whitened, or not there.
   real = jnp.asarray(experiment.dataset.train.read(chosen), jnp.float32) / 255
   if codec.space == 'normalised':

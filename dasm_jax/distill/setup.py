@@ -292,12 +292,17 @@ def window_floor(experiment, segment):
   """The fewest real images a class that a window may hold."""
   # A batch without repeats, and twice what the segment can begin with.
   return max(experiment.config.method.get('batch', 0),
-             2 * decoded_images(experiment, segment))
+             2 * real_images(experiment, segment))
 
 
 def decoded_images(experiment, segment):
   """Images a class that a segment decodes to, at the full factor."""
   return segment.width * experiment.codec.factor ** 2
+
+
+def real_images(experiment, segment):
+  """Real images a class that a segment begins with, or crops of them."""
+  return segment.width * validate.first_cells(experiment.config)
 
 
 # ---- How far a run is

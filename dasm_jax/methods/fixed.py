@@ -4,22 +4,24 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dasm_jax.types import Array, Drawn, Method, Synthetic
+from dasm_jax.types import Array, Drawn, Method, Synthetic, Variables
 
 
 class State(NamedTuple):
   """As that of the other methods, as far as there is anything to carry."""
   syn: Synthetic
   step: Array  # [] int32
+  variables: Variables | None = None  # of a teacher that chose (RDED)
 
 
-def build(network=None, c=None, matching=None, options=None):
+def build(network, c, matching=None, options=None):
   """A `Method` whose steps move no image."""
-  del network, c, matching, options
+  del matching, options
 
   def init(key, syn):
-    del key
-    return State(syn, jnp.zeros((), jnp.int32))
+    # Who begins a segment puts the trained one in its place.
+    teacher = network.init(key) if 'teacher' in c else None
+    return State(syn, jnp.zeros((), jnp.int32), teacher)
 
   def draw(data, windows, key, step):
     del data, key, step

@@ -206,6 +206,17 @@ def _coreset(name, presets=None, skip=0.0):
       **_IDC_PRESETS} if presets is None else presets)
 
 
+# Like the inner networks of others its teacher is trained by `net_…`, for
+# `coreset.epochs`.
+_RDED = Spec(
+    {**_SWEEPS, **defaults('teacher', 'relabel', 'temperature'),
+     'match': 'none', 'steps': 0, 'batch': 1, 'augment_mode': 'idc',
+     'net_steps': 0, 'net_lr': 0.05, 'net_momentum': 0.9,
+     'net_weight_decay': 5e-4, 'net_batch': 128, 'net_augment': 'flip_crop'},
+    {'syn.init': 'rded', 'syn.space': 'pixels', 'segments.number': 1,
+     'segments.window': 'everything', 'network.norm': 'batch',
+     'eval.recipe': 'rded'})
+
 METHODS = {
     'dc': _matching('gradient', {'syn.init': 'noise'}, augment_mode='dsa',
                     distance='layerwise_cosine'),
@@ -252,6 +263,7 @@ METHODS = {
         'syn.init': 'easiest', 'segments.window': name, **more,
         **_IDC_PRESETS}) for name, more in (
             ('frontier', {}), ('ccfs', {'segments.order': 'forgetting'}))},
+    'rded': _RDED,
     **{name: _coreset(name) for name in coresets.CORESETS},
     # As its program leaves out of CIFAR-10 where a tenth is kept.
     'ccs': _coreset('ccs', skip=.3),

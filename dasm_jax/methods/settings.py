@@ -136,7 +136,7 @@ ENTRIES = {
         0, 'of them those in which its rate grows from a hundredth',
         at_least(0)),
     'teacher': Entry(
-        '', 'file of a trained teacher; empty: each segment trains its own'),
+        '', 'file of a trained teacher; empty: it is trained here'),
     'relabel': Entry(True, 'the teachers label every view of the evaluation'),
     'temperature': Entry(20.0, 'at which such labels are matched', positive),
     'label_views': Entry(0, 'views that one soft label is the mean of; 0: the '

@@ -36,7 +36,10 @@ def are_asked(experiment, index=None):
   asked = (segments.asked_networks(experiment.choice, k) for k in (
       range(len(experiment.plan)) if index is None else [index]))
   need, *_ = coresets.CORESETS.get(experiment.config.syn.init, (None,))
-  return need is not None or any(
+  # A method with a teacher has that choose crops.
+  crops = experiment.config.syn.init == 'rded' and (
+      'teacher' not in experiment.config.method)
+  return need is not None or crops or any(
       'real' in (x.order, x.known) for x in asked)
 
 
