@@ -67,4 +67,7 @@ def get_config(text=''):
   # labels of one expert, right or wrong.
   if a.method == 'datm' and nearest_row(DATM, a.ipc) is DATM[50]:
     c.syn.init, c.syn.labels = 'real', 'expert'
+  # As its program has this one network; the others are as on CIFAR-10.
+  if a.method == 'rded' and c.network.name == 'convnet':
+    c.eval.lr, c.eval.batch = 0.002, 25
   return c

@@ -54,4 +54,6 @@ def get_config(text=''):
   # As published: one block more than at 32x32.
   if not a.network and c.network.name == 'convnet':
     c.network.depth = 4
+  if a.method == 'rded':
+    c.eval.batch = 100  # at every ipc
   return c

@@ -1,7 +1,7 @@
 """Published settings on ImageNet and its subsets.
 
 `configs` calls `settings`; sources: IDC (2205.14959) with its program, MTT
-(2203.11932), SRe2L (2306.13092).
+(2203.11932), SRe2L (2306.13092), RDED (2312.03526).
 """
 
 from dasm_jax.config import small_images, trajectories
@@ -49,7 +49,8 @@ def settings(a, classes):
 
   Trajectory methods: MTT's, squashed to 128x128, ConvNet-5, evaluated by DSA's
   recipe; TESLA's on all 1000 classes, 64x64 and ConvNet-4 with labels by its
-  experts. SRe2L: ResNet-18 with batch norm, its own recipe. The others:
+  experts. SRe2L, and RDED above 128x128: ResNet-18 with batch norm, their own
+  recipes. The others:
   ResNet-AP-10, evaluated by IDC's recipe. `a.size` of 128 or less means
   ConvNet-5 for them too.
 
@@ -65,7 +66,7 @@ def settings(a, classes):
   tesla = a.method == 'tesla' and count > 100
   size = a.size or (
       64 if tesla else 128 if a.method in TRAJECTORIES else 224)
-  a.factor = a.factor or (3 if a.method == 'idc' else 1)
+  a.factor = a.factor or {'idc': 3, 'rded': 2}.get(a.method, 1)
   c = small_images.settings(
       a, name='imagenet2012', size=size, idc=dict(
           distance='l1', lr=1e-3 if many else 3e-3, base_size=224,
@@ -74,7 +75,7 @@ def settings(a, classes):
       sre2l=SHORT_TEACHING, recoveries=4000)
   c.dataset.size, c.dataset.classes = size, classes
   # As IDC's program, for memory: at most 128 decoded images a class.
-  if a.factor > 2 and a.ipc >= 20:
+  if c.syn.factor > 2 and a.ipc >= 20:
     c.syn.formation = 'bound'
   if not a.network:
     _network(c, size, short)
@@ -95,6 +96,9 @@ def settings(a, classes):
     e.augment, e.networks = CROP, 3
     e.batch = 1024 if count > 100 else 128
     return c
+  if a.method == 'rded':
+    _rded(c, size, count)
+    return c
   if a.method == 'idc':
     _idc(c.method, count, short)
   _evaluation(c, count, short)
@@ -111,7 +115,7 @@ def subset(text, classes):
 
 
 def _network(c, size, short):
-  if c.method.name == 'sre2l':
+  if c.method.name == 'sre2l' or c.method.name == 'rded' and size > 128:
     c.network = dict(name='resnet', depth=18, widen=.25 if short else 1.,
                      norm='batch')
   elif size <= 128:
@@ -119,6 +123,17 @@ def _network(c, size, short):
   else:
     c.network = dict(name='resnet_ap', depth=10, widen=.25 if short else 1.,
                      norm='instance')
+
+
+def _rded(c, size, count):
+  """Its images of validation are enlarged by a seventh and cut, by its rule."""
+  c.dataset.test_crop = size / (size // 7 * 8)
+  c.method.net_augment = CROP
+  c.eval.networks = 3
+  c.eval.batch = small_images.rded_batch(c.syn.ipc, count)
+  # Of all classes its teacher is torchvision's, which had so many.
+  if count > 100:
+    c.coreset.epochs = min(c.coreset.epochs, 90)
 
 
 def _idc(m, count, short):

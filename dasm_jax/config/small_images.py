@@ -2,11 +2,12 @@
 
 `configs` calls `settings`; sources: DC (2006.05929), DSA (2102.08259), DM
 (2110.04181), CAFE (2203.01531), IDC (2205.14959), SRe2L (2306.13092), their
-programs, and `trajectories` for trajectory methods.
+programs, RDED (2312.03526) and its, and `trajectories` for trajectory methods.
 """
 
 from dasm_jax import config
 from dasm_jax.config.trajectories import apply_row, nearest_row, shortened
+from dasm_jax.data.registry import DATASETS
 from dasm_jax.errors import unknown
 
 # DC, DSA, DSAC: image updates a network lives, and epochs between them, by ipc.
@@ -25,6 +26,8 @@ SINGLE = {
     # Two hundred steps that teach, of 200 batches.
     'sre2l': {'method.lr': 0.25, 'method.teach': 200, 'method.net_steps': 200,
               'eval.epochs': 300},
+    # Two hundred epochs of the teacher, as SRe2L's: its own is told nowhere.
+    'rded': {'coreset.epochs': 200, 'method.net_lr': 0.1, 'eval.epochs': 300},
 }
 # SRe2L's program for CIFAR-100: a step that teaches is an epoch of 50,000
 # images in batches of 128.
@@ -46,6 +49,18 @@ RESNET18 = {'name': 'resnet', 'depth': 18, 'norm': 'batch',
             'variant': 'imagenet', 'stem': 'small'}
 
 
+# RDED: images of a batch by ipc, twice as many from 100 classes on; the program
+# says no other ipc: here the nearest.
+RDED_BATCHES = {1: 10, 10: 50, 50: 100}
+
+
+def rded_batch(ipc, classes):
+  """Images of a batch on RDED's set; never more than there are."""
+  nearest = min(RDED_BATCHES, key=lambda known: abs(known - ipc))
+  batch = RDED_BATCHES[nearest] * (2 if classes >= 100 else 1)
+  return min(batch, ipc * classes)
+
+
 def arguments(text, **more):
   """The argument string of a config file, with what all of them take.
 
@@ -63,7 +78,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
   (DC) or 1000 with augmentation (DSA). DM: 20,000 networks of one update. CAFE:
   2000 networks of 10 updates at least; here 20,000 updates, which end more
   networks or fewer. SRe2L: 1000 updates, and a teacher a segment; ResNet-18
-  where `sre2l` has settings of its own. IDC: 2000
+  where `sre2l` has settings of its own. RDED: 300 epochs of `rded_batch`
+  images. IDC: 2000
   networks of 100 sweeps, rate `lr * (ipc / 10) * (size / base_size)^2`, factor
   2. Trajectory methods: the row of the nearest ipc. `schedule=short` has
   narrower and fewer networks, for two CPU cores. A method that is not named
@@ -98,6 +114,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     apply_row(c, shortened(row) if a.schedule == 'short' else row)
   elif a.method in SINGLE:
     c.update_from_flattened_dict(SINGLE[a.method])
+    if a.method == 'rded':
+      _rded(c, DATASETS[name], a.network)
     if a.method == 'sre2l':
       m.steps = recoveries
       c.update_from_flattened_dict(dict(sre2l))
@@ -124,6 +142,17 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
   return c
 
 
+def _rded(c, known, network):
+  """What depends on the data set, a `TfdsSet`: statistics, batches, rates."""
+  # Its cells are shuffled, and never cut apart.
+  c.coreset.cells, c.syn.factor = c.syn.factor, 1
+  c.eval.batch = rded_batch(c.syn.ipc, known.classes)
+  if len(known.mean) == 3:
+    c.dataset.statistics = 'imagenet'
+  if network == 'resnet':
+    c.network.update(RESNET18)
+
+
 def _shorten(c):
   """For two CPU cores: fewer sweeps, a narrower network."""
   if 'width' in c.network:
@@ -136,4 +165,5 @@ def _shorten(c):
   if 'teach' in c.method:
     c.method.teach, c.method.net_steps = 20, 40
   c.segments.probe_epochs = 60
+  c.coreset.epochs = min(c.coreset.epochs, 20)
   c.eval.epochs = 150
