@@ -44,6 +44,20 @@ def test_rates_of_a_warm_up():
   np.testing.assert_allclose(2 * traced, rate, rtol=1e-6)
 
 
+def test_rates_of_rded():
+  # Half of a cosine: at epoch e of E (1 + cos(pi e / 2E)) / 2.
+  recipe = recipes.rded_recipe(4)
+  rate, restart = recipes.rates(recipe)
+  np.testing.assert_allclose(rate, .001 * (1 + np.cos(
+      np.pi * np.array([0, .125, .25, .375]))) / 2)
+  assert rate[-1] > .0005 and not restart.any()
+  assert (recipe.optimizer, recipe.weight_decay, recipe.cutmix) == (
+      'adamw', .01, 1)
+  assert recipe.matrices and not recipe.squared
+  with pytest.raises(UserError, match='stretch=0.5 of a training recipe'):
+    recipes.recipe(4, stretch=.5)
+
+
 @pytest.mark.parametrize('optimizer', ['sgd', 'adamw'])
 def test_what_decays(optimizer):
   params = {'kernel': jnp.ones((2, 2)), 'scale': jnp.ones(2)}

@@ -1,5 +1,7 @@
 """Augmentation: the range of draws, shared and separate, every combination."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import lanes
@@ -54,6 +56,39 @@ def test_roll_by_hand():
                           ('roll32', (0, 32))):
     for u in draws(op):
       assert set(u) == set(range(low, high + 1))
+
+
+def test_patches_by_hand():
+  # Strips of 3 and 2 rows, of 2, 2 and 1 columns would be those of 5.
+  x = np.arange(25, dtype='f').reshape(1, 5, 5, 1)
+  shuffle = jax.jit(augment.shuffle_patches)
+  got = shuffle(x, np.array([[1, 0]]), np.array([[0, 1]]))
+  np.testing.assert_array_equal(got[0], x[0, [3, 4, 0, 1, 2]])
+  got = shuffle(np.concatenate([x, x]), np.array([[0, 1, 2], [2, 0, 1]]),
+                np.array([[2, 0, 1], [0, 1, 2]]))
+  np.testing.assert_array_equal(got[0], x[0][:, [4, 0, 1, 2, 3]])
+  np.testing.assert_array_equal(got[1], x[0, [4, 0, 1, 2, 3]])
+
+
+@pytest.mark.parametrize('op, count', augment.PATCHES.items())
+def test_orders_of_patches(op, count):
+  rows, columns = jax.jit(lambda key: augment.draws(op, key, 200, 8, 8))(KEY)
+  for orders in rows, columns:
+    assert (np.sort(orders, 1) == np.arange(count)).all()
+    assert len(np.unique(orders, axis=0)) == math.factorial(count)
+  assert (np.asarray(rows) != columns).any()
+
+
+@pytest.mark.parametrize('op', augment.PATCHES)
+def test_patches_are_those_of_the_image(op):
+  # Cells of one colour each: what comes out are the same cells.
+  count = augment.PATCHES[op]
+  cells = jnp.arange(float(count ** 2)).reshape(1, count, count, 1)
+  x = jnp.repeat(jnp.repeat(cells, 3, 1), 3, 2)
+  got = np.asarray(jax.jit(augment.build(op, 'idc'))(KEY, x))[0, ..., 0]
+  found = got[::3, ::3]
+  np.testing.assert_array_equal(got, np.kron(found, np.ones((3, 3))))
+  assert sorted(found.ravel()) == list(range(count ** 2))
 
 
 @pytest.mark.slow
