@@ -3,7 +3,7 @@ r"""CIFAR-10: DASM on IDC, and the trajectory methods.
   python -m dasm_jax.main --config=configs/cifar10.py:ipc=10,method=idc
 
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
-datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
+datm; or a coreset: rded, aligned, random, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
 (published, or short: some 30 minutes on two CPU cores), network (another than
 the published), seed.

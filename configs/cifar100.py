@@ -3,7 +3,7 @@ r"""CIFAR-100: DASM on IDC, and the trajectory methods.
   python -m dasm_jax.main --config=configs/cifar100.py:ipc=10,method=idc
 
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
-datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
+datm; or a coreset: rded, aligned, random, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
 (published, or short: narrower and fewer networks; its rate is CIFAR-10's, not
 tried here), network (another than the published), seed.

@@ -3,7 +3,7 @@ r"""Tiny ImageNet (64x64, 200 classes), ConvNet-4: DASM on IDC, trajectories.
   python -m dasm_jax.main --config=configs/tiny_imagenet.py:ipc=10,method=dm
 
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
-datm; or a coreset: aligned, random, herding, …), segments (0: by ipc, 1: the
+datm; or a coreset: rded, aligned, random, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation), schedule (published, or short:
 narrower and fewer networks; its rate is CIFAR-10's, not tried here), network
 (another than the published), seed.

@@ -118,7 +118,7 @@ def rded_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=50, cutmix=1.0,
 RDED_AUGMENT = {1: 'flip', 2: 'patches2_rrc_flip', 3: 'patches3_rrc33_flip',
                 4: 'patches4_rrc25_flip'}
 # Its rates, by network; the others have that of the recipe.
-RDED_RATES = {'vgg': 5e-4, 'alexnet': 1e-4, 'vit': 1e-4}
+RDED_RATES = {'vgg11': 5e-4, 'alexnet': 1e-4, 'vit': 1e-4}
 
 MOST_EPOCHS = 10 ** 6  # as each has its rate in a table
 RECIPES = {'dc': dc_recipe, 'idc': idc_recipe, 'sre2l': sre2l_recipe,

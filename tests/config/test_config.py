@@ -59,7 +59,7 @@ def test_unknown_method():
     config.defaults('x')
 
 
-@pytest.mark.parametrize('method', [*toy.METHODS, 'aligned', 'herding'])
+@pytest.mark.parametrize('method', [*toy.METHODS, 'aligned', 'herding', 'rded'])
 @pytest.mark.parametrize('name', FILES)
 def test_every_file_makes_a_possible_job(name, method):
   for ipc in (1, 5, 10, 50):
@@ -281,6 +281,30 @@ def test_sre2l_is_as_published():
       load('imagenette', 'method=sre2l'), 300, (0,), (1,))
   assert (recipe.optimizer, recipe.matrices, recipe.cutmix,
           recipe.strategy) == ('adamw', True, 1., 'rrc08_flip')
+
+
+@pytest.mark.parametrize('name, text, want', [
+    ('cifar10', 'ipc=1', ('convnet', 1, 'flip', .001, 10, 1.)),
+    ('cifar10', 'ipc=10,network=resnet', ('resnet', 1, 'flip', .001, 50, 1.)),
+    ('cifar10', 'network=vgg11', ('vgg11', 1, 'flip', .0005, 50, 1.)),
+    ('cifar100', 'ipc=50', ('convnet', 1, 'flip', .002, 25, 1.)),
+    ('cifar100', 'ipc=50,network=resnet', (
+        'resnet', 1, 'flip', .001, 200, 1.)),
+    ('tiny_imagenet', 'ipc=50', ('convnet', 1, 'flip', .001, 100, 1.)),
+    ('imagenette', 'ipc=10,size=128', (
+        'convnet', 2, 'patches2_rrc_flip', .001, 50, 8 / 9)),
+    ('imagenet', 'classes=1000,ipc=10', (
+        'resnet', 2, 'patches2_rrc_flip', .001, 100, .875)),
+    ('mnist', 'factor=3', ('convnet', 3, 'patches3_rrc33', .001, 50, 1.))])
+def test_rded_is_as_published(name, text, want):
+  c = load(name, f'method=rded,{text}')
+  recipe = config.evaluation_recipe(c, c.eval.epochs, (.5,), (.2,))
+  assert (c.network.name, c.coreset.cells, recipe.strategy, recipe.lr,
+          recipe.batch, c.dataset.test_crop) == want
+  assert c.network.norm == 'batch' and c.syn.factor == 1
+  assert (c.coreset.pool, c.coreset.crops, c.method.temperature) == (300, 5, 20)
+  assert recipe.epochs == 300 and recipe.stretch == 2
+  assert (c.dataset.statistics == 'imagenet') == (name != 'mnist')
 
 
 def test_sre2l_s_network_is_the_published_one():

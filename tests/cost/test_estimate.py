@@ -198,6 +198,7 @@ def test_experts_on_disk(dtype, tmp_path):
 @pytest.mark.parametrize('method, changes, kind', [
     ('dc', {}, 'hard'), ('sre2l', dict(teach=1, relabel=False), 'soft'),
     ('mtt', dict(last_epoch=1), 'hard'),
+    ('rded', dict(relabel=False, steps=0), 'hard'),
     ('tesla', dict(last_epoch=1, assign=True), 'soft')])
 def test_bytes_of_a_set(method, changes, kind):
   experiment = outline(
@@ -218,9 +219,9 @@ class Begun(NamedTuple):
   key: jax.Array
 
 
-@pytest.mark.parametrize('method', ['dc', 'sre2l', 'mtt'])
+@pytest.mark.parametrize('method', ['dc', 'sre2l', 'mtt', 'rded'])
 def test_state_is_what_is_checkpointed(method):
-  own = {'sre2l': {'method__teach': 1},
+  own = {'sre2l': {'method__teach': 1}, 'rded': {'method__steps': 0},
          'mtt': {'method__last_epoch': 1, 'experts__epochs': 3}}
   experiment = outline(method, segments__number=1, **own.get(method, {}))
   state = initialise.progress_shapes(
@@ -250,6 +251,22 @@ def test_memory_of_real_images():
   assert plain > 1797 * 64
   more = memory(outline(dataset__zca=0.1))['data'] - plain
   assert more == 4 * (1797 * 64 + 64 ** 2) - 1797 * 64
+
+
+def test_a_teacher_and_its_crops_by_hand():
+  experiment = outline('rded', method__steps=0, coreset__epochs=3,
+                       coreset__pool=20, coreset__crops=4)
+  trained, looked = workload.segment_start_work(
+      experiment, experiment.plan[0], packing.split_of(ONE))
+  assert (trained.kind, trained.images) == ('gradient', 3 * 1438)
+  assert (looked.kind, looked.images) == ('forward', 10 * 20 * 4)
+  # Of a method that has no teacher they are those that choose.
+  experiment = outline('dm', syn__init='rded', coreset__networks=2,
+                       coreset__epochs=3, segments__window='everything')
+  trained, looked = workload.segment_start_work(
+      experiment, experiment.plan[0], packing.split_of(ONE))
+  assert (trained.kind, trained.images) == ('gradient', 2 * 3 * 1438)
+  assert looked.images >= 5 * 1390  # pools of 300 are whole classes
 
 
 def test_sweeps_of_a_selection_are_none():

@@ -19,7 +19,8 @@ from dasm_jax.types import SoftLabelled
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 SHAPE = (8, 8, 1)
 CHANGES = dict(segments__number=1, network__width=8, coreset__pool=30,
-               coreset__cells=2, coreset__epochs=2, method__net_augment='')
+               coreset__cells=2, coreset__epochs=2, method__net_augment='',
+               method__steps=0)
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +87,7 @@ def test_choice_as_a_loop_makes_it(teacher, tmp_path):
 @pytest.mark.slow
 def test_whole_runs(teacher, tmp_path):
   """With a teacher that the run trains and its labels; by a file, without."""
-  found = run.run(rded(eval__augment='auto'), tmp_path / 'soft')
+  found = run.run(rded(), tmp_path / 'soft')
   assert found['label_kind'] == 'told'
   files = [path.name for path in (tmp_path / 'soft').glob('*.npz')]
   assert sorted(files) == ['synthetic.npz', 'teacher_1.npz']
@@ -94,14 +95,14 @@ def test_whole_runs(teacher, tmp_path):
   assert isinstance(labelled, SoftLabelled)
   assert labelled.logits.shape == (2, 20, 10)
   c = rded(method__teacher=str(tmp_path / 'soft' / 'teacher_1.npz'),
-           method__relabel=False)
+           method__relabel=False, eval__augment='auto')
   hard = run.run(c, small.measured(tmp_path / 'hard'))
   assert hard['label_kind'] == 'hard'
   one, two = (saved_set.load(tmp_path / name) for name in ('soft', 'hard'))
   # The same teacher chooses the same crops; stored whole, with 8 bits.
   np.testing.assert_array_equal(one.syn.images, two.syn.images)
   assert one.codec.factor == 1 and one.recipe_name == 'rded'
-  assert one.recipe.strategy == 'patches2_rrc'  # digits are not mirrored
+  assert two.recipe.strategy == 'patches2_rrc'  # digits are not mirrored
   levels = 255 * one.syn.images
   np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
 
@@ -133,7 +134,7 @@ def test_first_images_of_another_method(tmp_path):
     (dict(coreset__cells=4), '=30 images a class that are cropped, but 32 '
      'crops are asked for, as --config.syn.ipc=2 at --config.syn.factor=1 and '
      '--config.coreset.cells=4; raise the pool to that'),
-    (dict(coreset__cells=5), 'cells=5; choose from 1, 2, 3, 4'),
+    (dict(coreset__cells=5), 'cells 5; choose from 1, 2, 3, 4'),
     (dict(coreset__crops=0), 'crops=0 must be at least 1')])
 def test_refuses(changes, words):
   with pytest.raises(UserError) as caught:
