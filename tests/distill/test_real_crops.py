@@ -38,6 +38,7 @@ def rded(**changes):
   return small.tiny('rded', **CHANGES | changes)
 
 
+@pytest.mark.slow
 def test_choice_as_a_loop_makes_it(teacher, tmp_path):
   network, variables, path = teacher
   c = rded(method__teacher=str(path), coreset__crops=3)
@@ -107,6 +108,7 @@ def test_whole_runs(teacher, tmp_path):
   np.testing.assert_allclose(levels, np.round(levels), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_first_images_of_another_method(tmp_path):
   # Without a teacher of its own; each cell is decoded by itself.
   c = small.tiny('idc', syn__init='rded', syn__factor=2, segments__number=1,
