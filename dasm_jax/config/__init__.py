@@ -1,6 +1,7 @@
 """The configuration: every entry with its default, and the argument string."""
 
 import contextlib
+import difflib
 import re
 
 from ml_collections import ConfigDict
@@ -141,7 +142,6 @@ def _boolean(text):
 
 def difference(path, config):
   """Why `path` (`a.b.c`) is no entry of `config`: one line, or None."""
-  import difflib
   node, walked = config, []
   for name in path.split('.'):
     if not isinstance(node, ConfigDict) or name not in node:
@@ -176,6 +176,67 @@ def entries(config, prefix=''):
       yield from entries(value, f'{prefix}{name}.')
     else:
       yield f'{prefix}{name}', value
+
+
+def name_problem(config):
+  """Why the entries of a configuration are not those of its method: one line.
+
+  config: as Python has built it, where whatever is assigned becomes an entry.
+    A method or network whose name alone was changed is no matter of this.
+
+  Returns:
+    Such as `no entry 'eval.epohcs'; did you mean eval.epochs?`, or None.
+  """
+  names = [name for name, _ in entries(config)]
+  for name in ('method.name', 'network.name'):
+    if name not in names:
+      return f'lost the entry {name!r}; begin with config.defaults'
+  if (config.method.name not in registry.METHODS
+      or config.network.name not in models.MODELS):
+    return None  # refused as the value of an entry
+  known = _known_names(config)
+  for name in names:
+    if name not in known:
+      return _about_unknown(name, known, config)
+  for name in known:
+    # What a network is not told it knows by itself.
+    if name not in names and not name.startswith('network.'):
+      return f'lost the entry {name!r}; begin with config.defaults'
+  return None
+
+
+def _about_unknown(name, known, config):
+  group, _, last = name.rpartition('.')
+  if name in schema.ENTRIES and 'name' in config[group]:
+    of, close = f' of {group} {config[group].name!r}', ()
+  else:
+    of, close = '', difflib.get_close_matches(name, known, 1, 0.75) or [
+        one for one in known if one.split('.')[-1] == last]
+  beside = sorted(one.rpartition('.')[2] for one in known
+                  if one.rpartition('.')[0] == group)
+  choices = beside if group and beside else [
+      one for one in config if one != (group or name)]
+  way = (f'did you mean {" or ".join(close[:3])}?' if close else
+         f'choose from {", ".join(choices)}')
+  return f'no entry {name!r}{of}; {way}'
+
+
+def _known_names(config):
+  """The dotted names that a configuration with its method and network has."""
+  tables = {name: table for name, table in schema.GROUPS.items()}
+  method = registry.settings_of(config.method.name)
+  if not registry.family_of(ConfigDict(method)).experts:
+    del tables['experts']
+  network = {'name', 'dtype', *models.settings_of(config.network.name)}
+  for group, own, others in (
+      ('method', method, map(registry.settings_of, registry.METHODS)),
+      ('network', network, map(models.settings_of, models.MODELS))):
+    there = set(config[group])
+    # Those of another: it is the name that does not fit.
+    alone = any(there <= {'name', 'dtype', *other} for other in others)
+    tables[group] = there if alone and not there <= set(own) else own
+  return ['seed', *(f'{group}.{name}' for group, table in tables.items()
+                    for name in table)]
 
 
 @contextlib.contextmanager

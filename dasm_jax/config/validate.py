@@ -5,7 +5,13 @@ import math
 import numpy as np
 
 from dasm_jax import coresets, data, models, segments
-from dasm_jax.config import entries, naming, schema, segment_count
+from dasm_jax.config import (
+  entries,
+  name_problem,
+  naming,
+  schema,
+  segment_count,
+)
 from dasm_jax.errors import UserError
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
@@ -42,6 +48,9 @@ def check_streamed(config):
 
 def check_settings(c):
   """As `check`, without a look at where the data are."""
+  problem = name_problem(c)
+  if problem:
+    raise UserError(f'the configuration has {problem}')
   # First of all, so that whatever follows may take each entry for what it says.
   for name, value in entries(c):
     if name in schema.ENTRIES:

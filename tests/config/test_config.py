@@ -54,6 +54,28 @@ def test_difference():
   assert "no entry 'sin'" in config.difference('sin.ipc', c)
 
 
+@pytest.mark.parametrize('name', [
+    'eval.epohcs', 'segments.gama', 'method.stpes', 'network.widht', 'sed'])
+def test_what_python_mistypes_is_no_entry(name):
+  for method in ('idc', 'mtt', 'herding'):
+    c = config.defaults(method)
+    c.dataset.name = 'digits'
+    validate.check(c)
+    c.update_from_flattened_dict({name: 4})
+    with pytest.raises(UserError, match=f"no entry '{name}'.*did you mean"):
+      validate.check(c)
+
+
+def test_another_name_alone_is_told_of_as_such():
+  c = config.defaults('idc')
+  for group, name in (('method', 'mtt'), ('network', 'vit')):
+    changed = c.copy_and_resolve_references()
+    changed[group].name = name
+    assert config.name_problem(changed) is None
+    with pytest.raises(UserError, match='the name alone'):
+      validate.check_settings(changed)
+
+
 def test_unknown_method():
   with pytest.raises(UserError, match="method 'x'; choose from .*dc, dm, dsa"):
     config.defaults('x')
