@@ -223,18 +223,21 @@ def _about_unknown(name, known, config):
 
 def _known_names(config):
   """The dotted names that a configuration with its method and network has."""
-  tables = {name: table for name, table in schema.GROUPS.items()}
-  method = registry.settings_of(config.method.name)
-  if not registry.family_of(ConfigDict(method)).experts:
-    del tables['experts']
-  network = {'name', 'dtype', *models.settings_of(config.network.name)}
-  for group, own, others in (
-      ('method', method, map(registry.settings_of, registry.METHODS)),
-      ('network', network, map(models.settings_of, models.MODELS))):
+  tables = dict(schema.GROUPS)
+  for group, settings_of, names, all_have in (
+      ('method', registry.settings_of, registry.METHODS, {'name'}),
+      ('network', models.settings_of, models.MODELS, {'name', 'dtype'})):
+    own, *others = (all_have | settings_of(name).keys()
+                    for name in (config[group].name, *names))
     there = set(config[group])
     # Those of another: it is the name that does not fit.
-    alone = any(there <= {'name', 'dtype', *other} for other in others)
-    tables[group] = there if alone and not there <= set(own) else own
+    alone = not there <= own and any(there <= other for other in others)
+    tables[group] = there if alone else own
+    if group == 'method':
+      experts = 'experts' in config if alone else registry.family_of(
+          ConfigDict(settings_of(config.method.name))).experts
+  if not experts:
+    del tables['experts']
   return ['seed', *(f'{group}.{name}' for group, table in tables.items()
                     for name in table)]
 

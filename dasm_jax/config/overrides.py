@@ -2,7 +2,8 @@
 
 import ast
 
-from dasm_jax.config import difference, entry, schema
+from dasm_jax.config import difference, entry, files, schema
+from dasm_jax.config import entries as flattened
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import entries
 
@@ -20,8 +21,9 @@ def apply(config, texts, given=''):
   Raises:
     UserError: an unknown entry, a group that is given a value, a text that is
       none of the entry's type, a label that says something else than the
-      entries beside it.
+      entries beside it, a value that the config file has other entries for.
   """
+  chosen = {}
   for name, text in texts.items():
     problem = difference(name, config)
     if problem:
@@ -36,8 +38,47 @@ def apply(config, texts, given=''):
           f'--config.{name}={text} would change the name alone: the other '
           f'entries are those of {now}; ask for '
           f'--config={_with_argument(given, schema.LABELS[name], text)}')
+    if name in schema.ARGUMENTS and value != now:
+      entries.check(name, value, schema.ENTRIES[name])
+      chosen[name] = value
     with config.unlocked():
       config.update_from_flattened_dict({name: value})
+  _check_arguments(chosen, texts, given)
+
+
+def _check_arguments(chosen, texts, given):
+  """Refuses values that a config file has other entries for.
+
+  What is published depends on images a class and the like: the file knows, and
+  a flag would take what it has for another value.
+
+  chosen: `{name: value}` of such entries. texts, given: see `apply`.
+  """
+  taken, asked = {}, given
+  for name, value in chosen.items():
+    longer = _with_argument(asked, schema.ARGUMENTS[name], value)
+    found = _loaded(longer)
+    # Where it has no such argument the flag is the only way.
+    if name in found and found[name] == value:
+      asked, taken = longer, found
+  before = _loaded(given) if taken else {}
+  others = [name for name in taken
+            if taken[name] != before.get(name) and name not in texts]
+  if others:
+    said = ' '.join(f'--config.{name}={texts[name]}' for name in chosen)
+    raise UserError(
+        f'{said} would change that alone, but {given.partition(":")[0]} has '
+        f'other values of {", ".join(others[:3])}'
+        + f' and {len(others) - 3} more' * (len(others) > 3)
+        + f' for it; ask for --config={asked}')
+
+
+def _loaded(given):
+  """`{name: value}` of a config file and arguments; {} if it takes them not."""
+  try:
+    return dict(flattened(files.load(given)))
+  except UserError:
+    return {}
 
 
 def read_value(name, text, now, kind):

@@ -308,6 +308,9 @@ ENTRIES |= {
 # Entries that say what a configuration was built for: the others are made for
 # their value, so that a config file's argument chooses it, not a flag.
 LABELS = {'method.name': 'method', 'network.name': 'network'}
+# Entries that arguments of config files set, with what the files know for them.
+ARGUMENTS = {'syn.ipc': 'ipc', 'syn.factor': 'factor',
+             'segments.number': 'segments', 'dataset.size': 'size'}
 
 
 def defaults(group):

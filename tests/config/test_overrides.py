@@ -1,9 +1,10 @@
 """Entries as a command line sets them."""
 
 import pytest
+import toy
 
 from dasm_jax import config
-from dasm_jax.config import overrides
+from dasm_jax.config import files, overrides
 from dasm_jax.errors import UserError
 
 
@@ -55,3 +56,45 @@ def test_a_label_that_says_what_is_so_is_fine():
   c = config.defaults('idc')
   overrides.apply(c, {'method.name': 'idc'})
   assert c.method.name == 'idc'
+
+
+@pytest.mark.parametrize('given, texts, way', [
+    ('cifar10.py:method=mtt', {'syn.ipc': '50'}, 'method=mtt,ipc=50'),
+    ('cifar10.py:ipc=1,method=dc', {'syn.ipc': '0x32'}, 'method=dc,ipc=50'),
+    ('cifar10.py:method=dm', {'syn.ipc': '100', 'segments.number': '1'},
+     'method=dm,ipc=100,segments=1'),
+    ('svhn.py:ipc=1', {'syn.factor': '1'}, 'ipc=1,factor=1'),
+    ('imagenet.py', {'dataset.size': '64'}, 'size=64')])
+def test_a_value_that_the_file_has_other_entries_for(given, texts, way):
+  given = str(toy.ROOT / 'configs' / given)
+  with pytest.raises(UserError) as caught:
+    overrides.apply(files.load(given), texts, given)
+  text = str(caught.value)
+  assert text.endswith(f'ask for --config={given.split(":")[0]}:{way}')
+  assert 'would change that alone' in text and '\n' not in text
+  # As it is asked for there, the same flags say nothing else.
+  given = text.split('--config=')[-1]
+  overrides.apply(files.load(given), texts, given)
+
+
+@pytest.mark.parametrize('given, texts', [
+    ('digits.py:method=mtt', {'syn.ipc': '5', 'segments.number': '1'}),
+    ('cifar10.py:method=mtt', {'syn.ipc': '10'}),
+    ('mnist.py', {'dataset.size': '64'}),  # it takes none
+    ('cifar10.py:method=dc', {'syn.ipc': '50', 'method.inner': '9',
+                              'method.steps': '9', 'method.net_steps': '9'})])
+def test_a_value_that_changes_nothing_else_is_free(given, texts):
+  given = str(toy.ROOT / 'configs' / given)
+  c = files.load(given)
+  overrides.apply(c, texts, given)
+  for name, text in texts.items():
+    assert config.entry(name, c)[0] == int(text)
+
+
+def test_a_file_of_ones_own_without_such_an_argument_is_free(tmp_path):
+  path = tmp_path / 'own.py'
+  path.write_text('from dasm_jax import config\n'
+                  'def get_config(text):\n  return config.defaults("mtt")\n')
+  c = files.load(str(path))
+  overrides.apply(c, {'syn.ipc': '50'}, str(path))
+  assert c.syn.ipc == 50
