@@ -19,7 +19,7 @@ from dasm_jax import models, streams, synthetic
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, dd_ranking, saved_set, subjects
 from dasm_jax.methods import registry
-from dasm_jax.runtime import cli, paths, records, text
+from dasm_jax.runtime import cli, paths, preemption, records, text
 from dasm_jax.runtime.logging import Terminal
 from dasm_jax.training import recipes, resumable
 
@@ -79,7 +79,23 @@ def run(options, measure=comparison.measure_row):
   screen = Terminal()
   # In this order: a wrong --out is found out before data are read, and before
   # networks are trained that choose a coreset.
-  path, subject = _rows_file(options), _subject(options, screen.say)
+  path = _rows_file(options)
+  with _nothing_kept() if path is None else contextlib.nullcontext():
+    return _measure_rows(options, measure, screen, path)
+
+
+@contextlib.contextmanager
+def _nothing_kept():
+  """Says of a Ctrl-C within what is true where no row is kept."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise preemption.Stopped('stopped: nothing was kept; --out=FILE.json keeps '
+                             'rows', 130) from None
+
+
+def _measure_rows(options, measure, screen, path):
+  subject = _subject(options, screen.say)
   set_ = subject.set
   networks = subjects.networks_for(_models(options, set_), set_)
   recipe = subjects.recipe_for(set_, options.epochs)

@@ -223,16 +223,17 @@ def row_reporter(terminal, row, rows, recipe, done):
   """The `report` of a row's networks; done: what is saved besides, in words."""
   epochs = recipe.epochs + recipe.extra
   speed, last = timing.Throughput(1), [0]
+  # What the first call waits for may take longer than a row.
+  terminal.progress((row, rows, 0, recipe.epochs), what='row', unit='epoch',
+                    note='compiling')
 
   def report(epoch, within, loss):
     speed.add(epoch - last[0])
     last[0] = epoch
     if epoch >= epochs:
       return None
-    # Elsewhere rows are said one by one, and no loss has to be gathered.
-    if terminal.terminal:
-      terminal.progress(
-          (row, rows, epoch, recipe.epochs), loss().mean(), None,
-          speed.left(epochs - epoch), what='row', unit='epoch')
+    terminal.progress(
+        (row, rows, epoch, recipe.epochs), loss().mean(), None,
+        speed.left(epochs - epoch), what='row', unit='epoch')
     return lambda: f'{done}, and the next at epoch {epoch}'
   return report

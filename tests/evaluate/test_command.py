@@ -13,8 +13,15 @@ import toy
 
 from dasm_jax.config import defaults
 from dasm_jax.distill import results, setup
-from dasm_jax.evaluate import __main__, dd_ranking, saved_set, subjects
+from dasm_jax.evaluate import (
+  __main__,
+  comparison,
+  dd_ranking,
+  saved_set,
+  subjects,
+)
 from dasm_jax.pipeline import streaming
+from dasm_jax.runtime import logging
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.training import recipes
 from dasm_jax.types import Synthetic
@@ -204,11 +211,11 @@ def test_rows_are_kept_and_not_made_twice(workdir, tmp_path, capsys):
   assert __main__.main(command, calls) == 0
   said = capsys.readouterr().out
   assert 'dsa on digits, 2 images a class, 1.7 kB with labels; 6 epochs' in said
-  table = said.split('\n')[1:5]
-  assert [line.split() for line in table if '%' in line] == [
+  table = [line for line in said.split('\n') if '%' in line]
+  assert [line.split() for line in table] == [
       ['convnet', 'dsa', '2', '1.00%', '±', '0.00%', '3'],
       ['convnet', 'random', '2', '2.00%', '±', '0.00%', '3']]
-  assert len({line.rstrip().rfind('  ') for line in table[2:]}) == 1
+  assert len({line.rstrip().rfind('  ') for line in table}) == 1
   first = rows_of(out)
   assert calls == [('dsa', 6, 0), ('random', 6, 0)]
   assert first[0]['networks'] == [.01] * 3
@@ -296,6 +303,36 @@ def test_scores_that_a_set_cannot_have(workdir):
   assert names(told) == ['dsa', 'random', 'full', 'dsa, hard labels']
   real = subjects.real_subject('real:digits:random:3')
   assert names(real) == ['random', 'full', 'random, plain']
+
+
+@pytest.mark.parametrize('more, words', [
+    ([], 'nothing was kept; --out=FILE.json keeps rows'),
+    (['--out=rows.json'], 'the same command goes on')])
+def test_what_a_stop_says_of_the_rows(more, words, tmp_path, capsys,
+                                      monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  def stop(*_):
+    raise KeyboardInterrupt
+  assert __main__.main(['--set=real:digits:random:3', *more], stop) == 130
+  said = capsys.readouterr()
+  assert words in said.err and said.err.strip().count('\n') == 0
+  # Before the first call, which compiles, and where nothing is redrawn.
+  assert 'row 1/1  epoch 0/1000  compiling' in said.out
+
+
+def test_how_far_a_row_is_told_where_nothing_is_redrawn(capsys):
+  now = [0.]
+  screen = logging.Terminal(clock=lambda: now[0])
+  recipe = recipes.dc_recipe(9)
+  report = comparison.row_reporter(screen, 2, 3, recipe, '1 row of 3')
+  for epoch in range(1, 9):
+    now[0] += 6
+    assert '1 row of 3' in report(epoch, 0, lambda: np.full(2, .5))()
+  assert report(9 + recipe.extra, 0, None) is None
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[:4] for line in lines] == [
+      ['row', '2/3', 'epoch', f'{n}/9'] for n in (0, 2, 4, 6, 8)]
+  assert all('loss 0.5' in line for line in lines[1:])
 
 
 def test_real_subset(tmp_path, capsys, monkeypatch):
