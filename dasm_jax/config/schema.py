@@ -172,7 +172,7 @@ SEGMENTS = {
     'shares': Entry((), 'sizes of segments, shares that add up to 1, 100 or '
                     'syn.ipc; empty: equal', each(positive)),
     'window': Entry(
-        'aligned', 'which real images a segment is matched with', None,
+        'frontier', 'which real images a segment is matched with', None,
         segments.WINDOWS),
     'order': Entry('loss', 'how networks trained on real images (coreset.*) '
                    'put them in order; none: by chance', None, ORDERS),
@@ -180,12 +180,12 @@ SEGMENTS = {
         0.6, 'aligned drops the easiest gamma x accuracy of a class', share),
     'hardest': Entry(0.03, 'aligned drops this share of the hardest', share),
     'share': Entry(
-        0.5, 'what slide, static, reversed and hardest keep; frontier and ccfs '
+        0.2, 'what slide, static, reversed and hardest keep; frontier and ccfs '
         'of their candidates', share),
     'first': Entry(
         1.0, 'share that the first segment of aligned, frontier and ccfs sees',
         share),
-    'replay': Entry(0.25, 'share of a batch from the whole class', share),
+    'replay': Entry(0.0, 'share of a batch from the whole class', share),
     'match': Entry('new', 'new images, or their union with finished ones', None,
                    ('new', 'union')),
     'score': Entry('loss', 'how difficulty is measured', None,

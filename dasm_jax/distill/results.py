@@ -132,7 +132,8 @@ def describe(experiment, workdir, log, called=''):
   log.say(f'set       {plural(c.syn.ipc, "image")} a class '
           f'({c.syn.ipc * experiment.classes} in all), factor {c.syn.factor}, '
           f'{plural(len(experiment.plan), "segment")} of '
-          f'{", ".join(str(s.width) for s in experiment.plan)}' + (
+          f'{", ".join(str(s.width) for s in experiment.plan)} '
+          f'({config.segments_reason(c)})' + (
               f', {c.syn.phases} parts of the classes in turn'
               if c.syn.phases > 1 else ''))
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, window '

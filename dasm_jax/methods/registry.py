@@ -259,10 +259,9 @@ METHODS = {
     # Coresets: real images that no step moves. What they begin as is chosen
     # by `syn.init`, of DASM's windows or (the others) of everything.
     'aligned': _coreset('aligned', _IDC_PRESETS),
-    **{name: _coreset(name, {
-        'syn.init': 'easiest', 'segments.window': name, **more,
-        **_IDC_PRESETS}) for name, more in (
-            ('frontier', {}), ('ccfs', {'segments.order': 'forgetting'}))},
+    **{name: _coreset(name, {'segments.window': name, **more, **_IDC_PRESETS})
+       for name, more in (('frontier', {}), ('ccfs', {
+           'segments.order': 'forgetting', 'syn.init': 'easiest'}))},
     'rded': _RDED,
     **{name: _coreset(name) for name in coresets.CORESETS},
     # As its program leaves out of CIFAR-10 where a tenth is kept.
