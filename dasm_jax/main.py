@@ -103,6 +103,10 @@ def read(argv):
     raise UserError(f'unexpected argument {rest[1]!r}; {way}')
   if not files:
     raise UserError('--config is missing; try --config=configs/digits.py')
+  for name in ('workdir', 'machine', 'coordinator'):
+    # As of an unset $VARIABLE: the default is not what was meant.
+    if flags.FLAGS[name].present and not flags.FLAGS[name].value:
+      raise UserError(f'--{name}= is empty; give it a value, or leave it out')
   return Command(given, texts, config)
 
 
@@ -143,7 +147,8 @@ def _fail(error, code=2):
   line = ' '.join(str(error).splitlines())  # whatever was typed
   print(f'error: {line}', file=sys.stderr, flush=True)
   if 'jax' in sys.modules:
-    from dasm_jax.runtime import processes
+    from dasm_jax.runtime import preemption, processes
+    preemption.ignore_interrupts()
     # Where JAX finds no device there are no others.
     with contextlib.suppress(RuntimeError, AssertionError):
       processes.leave(code)
@@ -210,9 +215,11 @@ def main(command):
           _YES.value, lambda: shorter_config(command.given))
       run.run(command.config, workdir, _PROFILE.value, estimate=(
           lambda *found: run_time.check(*found, asking)))
+    preemption.ignore_interrupts()
   except UserError as error:
     _fail(error, error.code)
   except preemption.Stopped as stopped:
+    preemption.ignore_interrupts()
     print(f'\n{stopped}', file=sys.stderr)
     sys.exit(stopped.code)
   except KeyboardInterrupt:  # before a run hears of it

@@ -126,8 +126,11 @@ def distill(made, trace=None):
   syn = initialise.join_segments(done)
   batch = results.evaluation_set(experiment, syn, done)
   accuracy = evaluate(made, syn, batch)
-  return processes.on_leader(lambda: results.write_results(
+  found = processes.on_leader(lambda: results.write_results(
       made, syn, batch, done, accuracy))
+  made.home.sync()
+  made.stopping.finish()
+  return found
 
 
 def begin_or_resume(made, phase, done, phases, saved):

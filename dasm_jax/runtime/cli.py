@@ -24,6 +24,18 @@ class Parser(argparse.ArgumentParser):
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False)
 
+  def parse_args(self, args=None, namespace=None):
+    """As argparse has it, but nothing may be given an empty value.
+
+    That is what an unset $VARIABLE leaves, and the default is another thing.
+    """
+    words = sys.argv[1:] if args is None else list(args)
+    for word, following in zip(words, [*words, None][1:], strict=True):
+      name, equals, value = word.partition('=')
+      if name.startswith('--') and '' == (value if equals else following):
+        raise UserError(f'{name}= is empty; give it a value, or leave it out')
+    return super().parse_args(args, namespace)
+
   def error(self, message):
     """Raises `UserError`."""
     raise UserError(f'{message}; --help lists the arguments')
@@ -78,6 +90,7 @@ def exit_process(status):
 
   An interpreter that shuts down while devices still compute would crash.
   """
+  preemption.ignore_interrupts()
   # `os._exit` flushes nothing.
   sys.stdout.flush()
   sys.stderr.flush()

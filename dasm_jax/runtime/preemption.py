@@ -30,6 +30,7 @@ class StopFlag:
     # What came here, and what all processes have heard of: only that stops a
     # run, or the others would wait in a collective for the one that left.
     self._came = self._heard = None
+    self.finished = False
 
   @property
   def asked(self):
@@ -43,6 +44,10 @@ class StopFlag:
       raise Stopped(
           f'{name}: saved {saved}; the same command goes on from there',
           PREEMPTED if self._heard == signal.SIGTERM else 128 + self._heard)
+
+  def finish(self):
+    """From here on a signal says and stops nothing: all is written."""
+    self.finished = True
 
   def hear(self, *values):
     """Tells the other processes, and hears of them, whether to stop.
@@ -62,11 +67,11 @@ class StopFlag:
     self._came = number
 
 
-def _answer_signals(pipe, caught):
+def _answer_signals(pipe, caught, seen):
   """Answers the bytes that signals write to a pipe until it is closed."""
   first = True
   while byte := os.read(pipe, 1):
-    if byte[0] not in caught:
+    if byte[0] not in caught or seen.finished:
       continue
     name = signal.Signals(byte[0]).name
     if first:
@@ -83,6 +88,16 @@ def _answer_signals(pipe, caught):
   os.close(pipe)
 
 
+def ignore_interrupts():
+  """Ctrl-C does nothing any more: for a process that is about to end.
+
+  What is left are the callbacks of its libraries, whose tracebacks would follow
+  what it has said.
+  """
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 @contextlib.contextmanager
 def catch_signals():
   """Catches SIGINT and SIGTERM while a run lasts; yields a `StopFlag`."""
@@ -95,7 +110,7 @@ def catch_signals():
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-  threading.Thread(target=_answer_signals, args=(reader, caught),
+  threading.Thread(target=_answer_signals, args=(reader, caught, seen),
                    daemon=True).start()
   try:
     yield seen

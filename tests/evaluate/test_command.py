@@ -80,6 +80,8 @@ MISTAKES = {
     '--set={} --recipe=x': ["'x'", "'dc', 'idc'"],
     '--set={} --recipe=dc': ['--recipe=dc', 'as its card says'],
     '--set={} --size=9': ['--size=9', 'as its card says'],
+    '--set=': ['--set= is empty'], '--set={} --out=': ['--out= is empty'],
+    '--set={} --dataset=': ['--dataset= is empty', 'leave it out'],
     '--set={},b': ['does not exist', 'one at a time'],
     '': ['--set', 'required'],
     '--set=real:digits': ['not real:DATASET:SELECTION:IPC', 'real:mnist'],

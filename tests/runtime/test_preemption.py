@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import toy
@@ -28,6 +29,21 @@ def test_a_signal_is_noted_and_leaves_at_the_next_save(number, code):
   assert number.name in text and 'segment 2, step 30' in text
   assert 'same command' in text and '\n' not in text
   assert signal.getsignal(number) is before
+
+
+def test_control_c_at_the_end_is_nothing(capfd):
+  before = signal.getsignal(signal.SIGINT)
+  with preemption.catch_signals() as seen:
+    seen.finish()
+    for _ in range(2):  # the second one would stop at once
+      signal.raise_signal(signal.SIGINT)
+    time.sleep(.1)
+  try:
+    preemption.ignore_interrupts()
+    signal.raise_signal(signal.SIGINT)
+  finally:
+    signal.signal(signal.SIGINT, before)
+  assert capfd.readouterr() == ('', '')
 
 
 BUSY = '''

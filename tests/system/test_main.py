@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import toy
+from absl.testing import flagsaver
 
 from dasm_jax import config, main
 from dasm_jax.distill import run
@@ -113,6 +114,31 @@ def test_mistake_is_one_line(text, answers):
   for word in (MISTAKES | FILES)[text]:
     assert word in done.stderr, done.stderr
   assert 'segment 1' not in done.stdout  # nothing was begun
+
+
+@pytest.fixture(name='typed')
+def _typed():
+  """Reads a command line in this process, and forgets it again."""
+  with flagsaver.flagsaver():
+    yield lambda *words: main.read(['main', *words])
+
+
+# The same of command lines that need no process: what is typed -> words.
+LINES = {
+    '--workdir=': ['--workdir= is empty', 'leave it out'],
+    '--machine= --dry_run': ['--machine= is empty'],
+    '--coordinator=': ['--coordinator= is empty'],
+}
+
+
+@pytest.mark.parametrize('line', LINES)
+def test_a_line_that_is_refused(line, typed, monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  with pytest.raises(UserError) as caught:
+    typed(DIGITS, *line.split())
+  for word in LINES[line]:
+    assert word in str(caught.value), str(caught.value)
+  assert '\n' not in str(caught.value)
 
 
 @pytest.mark.parametrize('entries, words', VALUES)
