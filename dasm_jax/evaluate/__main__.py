@@ -272,9 +272,9 @@ def _read(path, warn=False):
                        if len(x['lrs']['networks'])]}
   except (OSError, ValueError, KeyError, TypeError, AttributeError,
           RecursionError) as error:
-    raise UserError(f'{str(path)!r} is no evaluation.json: '
-                    f'{type(error).__name__}; mend or move it, or give another '
-                    '--out') from error
+    why = getattr(error, 'strerror', None) or 'it is cut, damaged or another'
+    raise UserError(f'{str(path)!r} is no evaluation.json: {why}; mend or move '
+                    'it, or give another --out') from error
 
 
 def _fault(row):

@@ -151,16 +151,21 @@ def load(path, dataset=''):
   Raises:
     UserError: no such file, not a set, or a card of another format.
   """
-  path = find(path)
+  given, path = path, find(path)
+  # Of a run the way out is its command, which makes a lost set again.
+  way = ('the command that began this run makes it again'
+         if path != paths.to_path(given) or not paths.is_remote(path)
+         and path.with_name('config.json').is_file()
+         else 'give one that a run has left, or its workdir')
   try:
     arrays = npz.read(path)
     # Before all else: a card of another format may lack any of the rest.
     card = json.loads(str(arrays['card']))
     written = card.get('format')
   except npz.FAULTS as error:
-    raise UserError(
-        f'{str(path)!r} is not a whole synthetic.npz: {type(error).__name__}; '
-        'give one that a run has left, or its workdir') from error
+    why = getattr(error, 'strerror', None) or 'it is cut, damaged or another'
+    raise UserError(f'{str(path)!r} is not a whole synthetic.npz: {why}; '
+                    f'{way}') from error
   if written != FORMAT:
     raise UserError(
         f'{str(path)!r} has a card of format {written}, and dasm_jax '
@@ -173,8 +178,7 @@ def load(path, dataset=''):
     why = ' '.join(str(error).split())
     if isinstance(error, KeyError):
       why = f'it has no {why}'
-    raise UserError(f'{str(path)!r} is no usable set: {why}; make it '
-                    'anew') from error
+    raise UserError(f'{str(path)!r} is no usable set: {why}; {way}') from error
   return found._replace(data=found.data | {
       'name': data.absolute(dataset)}) if dataset else found
 

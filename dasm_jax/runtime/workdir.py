@@ -52,6 +52,7 @@ def lock(workdir, what='--workdir', name=None):
     # Not cut on opening: it names the process that may hold it.
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
   except OSError as error:
+    _refuse_file(path.parent, what, workdir)
     raise UserError(
         f'cannot write to {what} {str(workdir)!r} as a directory: '
         f'{error.strerror}; choose one that you may write to') from error
@@ -81,6 +82,16 @@ def lock(workdir, what='--workdir', name=None):
       fcntl.flock(file, fcntl.LOCK_UN)
   finally:
     os.close(file)
+
+
+def _refuse_file(path, what, name):
+  """Raises `UserError` where a file is, or is above, what is no directory."""
+  file = next((str(one) for one in (path, *path.parents)
+               if os.path.isfile(one)), None)
+  if file is not None:
+    lies = 'is' if file == str(path) else f'is below {file!r},'
+    raise UserError(f'{what} {str(name)!r} {lies} a file, no directory; choose '
+                    f'another {what}')
 
 
 # ---- Whose a workdir is
@@ -146,6 +157,7 @@ def check_config(workdir, config, free=()):
     The name of its run; None if it has none yet, or one of an earlier version.
   """
   workdir = pathlib.Path(workdir)
+  _refuse_file(workdir, '--workdir', workdir)
   there, problem = _read_config(workdir)
   if problem:
     return _run_without_config(workdir, problem, config, free)
@@ -170,16 +182,25 @@ def _run_without_config(workdir, problem, config, free):
     raise UserError(
         f'--workdir {str(workdir)!r} holds {", ".join(files[:3]) or "a run"}, '
         f'but its {CONFIG_FILE} is {problem} and no {FORMAT_FILE} tells of '
-        'which run that is; choose another --workdir or delete this one')
+        f'which run that is{_kept_aside(workdir)}; put one of them back, or '
+        'choose another --workdir')
   if told.get('config') not in (None, fingerprint(config, free)):
     raise UserError(
         f'--workdir {str(workdir)!r} holds a run of another configuration, '
-        f'whose {CONFIG_FILE} is {problem}; choose another --workdir or delete '
-        'this one')
+        f'whose {CONFIG_FILE} is {problem}{_kept_aside(workdir)}; give the '
+        'command that began it, which goes on, or choose another --workdir')
   return owner
 
 
+def _kept_aside(workdir):
+  """Where a configuration that was damaged may still be read, in words."""
+  aside = workdir / f'{CONFIG_FILE}.damaged'
+  return f' ({aside.name} there may tell which)' * aside.is_file()
+
+
 MISSING = 'missing'
+# What tells runs apart, before the entries that follow from it.
+TELLING = 'dataset.name', 'method.name', 'network.name', 'syn.ipc', 'seed'
 
 
 def _read_config(workdir):
@@ -221,7 +242,8 @@ def differences(there, here, free=()):
   # free `run` from freeing `runner` as well.
   there, here = (_flat(json.loads(json.dumps(tree))) for tree in (there, here))
   names = [
-      name for name in sorted(there | here)
+      name for name in sorted(there | here, key=lambda name: (
+          TELLING.index(name) if name in TELLING else len(TELLING), name))
       if there.get(name) != here.get(name)
       and not any(f'{name}.'.startswith(f'{entry}.') for entry in free)]
   listed = ', '.join(

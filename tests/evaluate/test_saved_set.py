@@ -195,10 +195,23 @@ def test_files_that_are_no_sets(saved, tmp_path):
     with pytest.raises(UserError, match='not a whole synthetic.npz') as caught:
       saved_set.load(tmp_path / name)
     assert name in str(caught.value) and '\n' not in str(caught.value)
+    assert 'give one that a run has left' in str(caught.value)
+    assert 'Error' not in str(caught.value) and 'BadZip' not in str(
+        caught.value)
   with pytest.raises(UserError, match='does not exist; give a synthetic.npz'):
     saved_set.load(tmp_path / 'nowhere')
   with pytest.raises(UserError, match='holds no synthetic.npz; .* finish'):
     saved_set.load(tmp_path)
+
+
+def test_a_damaged_set_of_a_run_is_made_again_by_its_command(saved, tmp_path):
+  path = tmp_path / 'synthetic.npz'
+  path.write_bytes(saved.read_bytes()[:-99])
+  (tmp_path / 'config.json').touch()
+  for given in tmp_path, str(path):
+    with pytest.raises(UserError, match='not a whole .*; the command that '
+                       'began this run makes it again'):
+      saved_set.load(given)
 
 
 def bomb(path, shape, descr='<f4', compression=zipfile.ZIP_STORED, size=0):

@@ -41,9 +41,12 @@ def test_lock(tmp_path):
 
 def test_lock_where_nothing_can_be_made(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot write to --workdir'):
-    with workdirs.lock(tmp_path / 'file' / 'run'):
-      pass
+  for name, words in (('file/run', "run' is below '.*/file', a file, no"),
+                      ('file', "file' is a file, no directory; choose")):
+    for asked in (lambda path: workdirs.lock(path).__enter__(),
+                  lambda path: workdirs.check_config(path, {})):
+      with pytest.raises(UserError, match=f'--workdir .*{words}'):
+        asked(tmp_path / name)
 
 
 def test_claim(tmp_path):
@@ -67,6 +70,17 @@ def test_claim(tmp_path):
       'n': 8}
   assert sorted(path.name for path in tmp_path.iterdir()) == [
       'config.json', 'format.json']
+
+
+def test_what_tells_runs_apart_is_named_first(tmp_path):
+  def config(method, seed):
+    return {'dataset': {'name': 'digits'}, 'eval': {'lr': seed},
+            'method': {'augment': method, 'batch': seed, 'name': method},
+            'network': {'depth': seed}, 'seed': seed, 'syn': {'ipc': seed + 1}}
+  workdirs.claim(tmp_path, config('dm', 0))
+  with pytest.raises(UserError, match='configuration: method.name .*, syn.ipc '
+                     '.*, seed .*, eval.lr .*, method.augment .* and 2 more'):
+    workdirs.claim(tmp_path, config('dc', 1))
 
 
 CONFIG = {'seed': 0, 'run': {'chunk': 1}}
@@ -94,8 +108,11 @@ def test_one_of_two_files_tells_whose_a_workdir_is(fault, name, tmp_path,
   run = workdirs.claim(tmp_path, CONFIG, ('run',))
   (tmp_path / 'results.json').write_text('{}')
   FAULTS[fault](tmp_path / name)
-  with pytest.raises(UserError, match='another configuration'):
+  with pytest.raises(UserError, match='another configuration') as caught:
     workdirs.claim(tmp_path, CONFIG | {'seed': 1}, ('run',))
+  # A finished run is nothing to delete.
+  assert name != 'config.json' or 'the command that began it' in str(
+      caught.value) and 'delete' not in str(caught.value)
   assert workdirs.check_config(tmp_path, CONFIG, ('run',)) == run
   assert not caplog.records
   again = CONFIG | {'run': {'chunk': 2}}
@@ -116,6 +133,18 @@ def test_a_workdir_of_nobody_knows_whom_is_refused(fault, tmp_path):
     with pytest.raises(UserError, match='segment_1.*config.json is .*choose '
                        'another --workdir'):
       workdirs.claim(tmp_path, CONFIG | {'seed': seed})
+
+
+def test_a_configuration_that_was_set_aside_is_told_of(tmp_path):
+  workdirs.claim(tmp_path, CONFIG)
+  for _ in range(2):
+    (tmp_path / 'config.json').replace(tmp_path / 'config.json.damaged')
+    with pytest.raises(UserError, match=r'json is missing.* \(config\.json\.'
+                       'damaged there may tell which.; .*choose another'):
+      workdirs.claim(tmp_path, CONFIG | {'seed': 1})
+    (tmp_path / 'config.json.damaged').replace(tmp_path / 'config.json')
+    (tmp_path / 'format.json').unlink(missing_ok=True)
+    (tmp_path / 'results.json').touch()
 
 
 def test_files_of_two_runs_are_refused(tmp_path):

@@ -170,7 +170,7 @@ def test_workdir_that_cannot_be(tmp_path):
                '--config.run.chunk=5', '--config.seed=1'], tmp_path)
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert "'runs/digits-seed=1'" in done.stderr
-  assert 'choose one that you may write to' in done.stderr
+  assert 'is a file, no directory; choose another' in done.stderr
 
 
 def test_a_config_may_stand_in_a_flagfile(tmp_path):
