@@ -96,10 +96,14 @@ def read(argv):
     overrides.apply(config, texts, given)
   if {'--help', '-h', '-help', '--helpfull'} & set(words):
     _help(config)
-  rest = flags.FLAGS([argv[0], *words])
+  try:
+    rest = flags.FLAGS([argv[0], *words])
+  except flags.UnrecognizedFlagError as error:
+    raise UserError(_about_flag(error, config, given)) from error
   if len(rest) > 1:
     way = (f'a config is given by --config={rest[1]}' if '.py' in rest[1]
-           else 'entries are set by --config.name=value')
+           else 'entries are set by --config.name=value; quote paths that have '
+           'spaces')
     raise UserError(f'unexpected argument {rest[1]!r}; {way}')
   if not files:
     raise UserError('--config is missing; try --config=configs/digits.py')
@@ -108,6 +112,31 @@ def read(argv):
     if flags.FLAGS[name].present and not flags.FLAGS[name].value:
       raise UserError(f'--{name}= is empty; give it a value, or leave it out')
   return Command(given, texts, config)
+
+
+def _about_flag(error, config, given):
+  """What is said of a flag that there is none of: perhaps it is an entry."""
+  import difflib
+
+  from dasm_jax import config as configs
+  from dasm_jax.config import schema
+  name, text = error.flagname, str(error)
+  names = [*schema.ENTRIES] if config is None else [
+      one for one, _ in configs.entries(config)]
+  arguments = [*schema.LABELS.values(), *schema.ARGUMENTS.values()]
+  fitting = [f'--config.{one}' for one in names
+             if f'.{one}'.endswith(f'.{name}')]
+  if name in arguments:
+    fitting.insert(0, f'--config={given.partition(":")[0] or "FILE.py"}:{name}')
+  if not fitting and 'Did you mean' not in text:
+    lasts = {one.split('.')[-1] for one in names}
+    fitting = [f'--config.{one}' for last in difflib.get_close_matches(
+        name.split('.')[-1], lasts, 1) for one in names
+        if one.split('.')[-1] == last]
+  if not fitting:
+    return text
+  return (f'there is no flag --{name}; did you mean '
+          f'{" or ".join(f"{one}=…" for one in fitting[:4])}?')
 
 
 def _help(config):

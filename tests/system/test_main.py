@@ -127,6 +127,14 @@ def _typed():
 LINES = {
     '--workdir=': ['--workdir= is empty', 'leave it out'],
     '--machine= --dry_run': ['--machine= is empty'],
+    '--steps=4': ['no flag --steps', 'did you mean --config.method.steps=…?'],
+    '--method.steps=4': ['did you mean --config.method.steps=…?'],
+    '--epochs=4': ['--config.coreset.epochs=… or --config.eval.epochs=…?'],
+    '--ipc=4': ['--config=configs/digits.py:ipc=… or --config.syn.ipc=…?'],
+    '--method=dc': ['did you mean --config=configs/digits.py:method=…?'],
+    '--epohcs=4': ['--config.coreset.epochs=… or --config.eval.epochs=…?'],
+    '--zzz=4': ["'zzz'"],
+    'my photos/x.py': ["'my'", 'quote paths that have spaces'],
     '--coordinator=': ['--coordinator= is empty'],
 }
 
