@@ -184,8 +184,8 @@ CASES = {
     'a folder too high': Case(
         lambda root: classes(root / 'archive'),
         ('1 class folders', "/archive'*$")),
-    'no folder': Case(lambda root: None, ('not a folder',), below='/no'),
-    'a file': Case(lambda root: root.write_text(''), ('not a folder',)),
+    'no folder': Case(lambda root: None, ('does not exist',), below='/no'),
+    'a file': Case(lambda root: root.write_text(''), ('is a file, no folder',)),
     'control signs in a name': Case(
         lambda root: classes(root, names=('a\nb', 'c')),
         ("'a.*b'", 'rename')),

@@ -263,7 +263,8 @@ def naming(config, group, *always):
     yield
   except UserError as error:
     text = str(error)
-    if '--config.' in text:
+    # After the semicolon is what to set instead, which is not what is wrong.
+    if '--config.' in text.partition(';')[0]:
       raise
     known = dict(entries(config))
     names = [*always, *(

@@ -27,7 +27,7 @@ def check(config):
   """
   c = config
   check_settings(c)
-  with naming(c, '', 'dataset.name'):
+  with naming(c, '', f'dataset.{"moved_to" if c.dataset.moved_to else "name"}'):
     data.check(**loading.request_of(c))
 
 
@@ -196,45 +196,59 @@ def _check_crops(c, plan):
 def check_class_sizes(c, dataset):
   """Refuses a data set with a class smaller than what a step asks of it.
 
-  dataset: a `data.Dataset`.
+  All that does not fit is told at once. dataset: a `data.Dataset`.
   """
-  names, labels = dataset.class_names, dataset.train.labels
-  counts = np.bincount(labels, minlength=len(names))
+  faults = [*_set_faults(c, dataset), *_batch_faults(c, dataset)]
+  if faults:
+    raise UserError('; and '.join(faults))
+
+
+def _smallest_class(dataset):
+  """`(how many images the smallest class has, how it is called)`."""
+  counts = np.bincount(dataset.train.labels,
+                       minlength=len(dataset.class_names))
   least = int(counts.argmin())
-  where = f'class {names[least]!r} has {counts[least]}'
-  if c.syn.ipc > counts[least]:
-    raise UserError(f'--config.syn.ipc={c.syn.ipc} images a class, but {where} '
-                    'real ones; set at most that')
+  return int(counts[least]), f'class {dataset.class_names[least]!r}'
+
+
+def _set_faults(c, dataset):
+  """Yields why there are too few images for those of the set, at most once."""
+  whole, name = _smallest_class(dataset)
   # Coresets take no image twice; other first images repeat where a class is
   # too small.
-  batch, each = c.method.get('batch', 0), first_cells(c)
-  whole, wanted = counts[least], c.syn.ipc * each
+  each = first_cells(c)
+  wanted = c.syn.ipc * each
   once = c.syn.init in coresets.CORESETS
-  if wanted > whole and (once or c.syn.init == 'rded' or not (
-      registry.family_of(c.method).synthesises)):
-    raise UserError(
-        f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
-        f'each at {_cell_flags(c)}, but {where}; lower one of them')
   left = whole - coresets.skipped(whole, c.coreset.skip)
-  if once and wanted > left:
-    raise UserError(
-        f'--config.coreset.skip={c.coreset.skip} of the {whole} images of '
-        f'class {names[least]!r} leaves {left}, but --config.syn.ipc='
-        f'{c.syn.ipc} of --config.syn.factor={c.syn.factor} takes {wanted}; '
-        f'lower it, or skip at most {(whole - wanted) * 100 // whole / 100}')
-  if batch > counts[least]:
-    raise UserError(
-        f'--config.method.batch={batch} real images a class, but '
-        f'{where}; set at most that')
-  if c.method.get('train_on') == 'real' and (
-      c.method.net_batch > counts.sum()):
-    raise UserError(
-        f'--config.method.net_batch={c.method.net_batch} real images a step, '
-        f'but there are {counts.sum()}; set at most that')
+  if c.syn.ipc > whole:
+    yield (f'--config.syn.ipc={c.syn.ipc} images a class, but {name} has '
+           f'{whole} real ones; set at most that')
+  elif wanted > whole and (
+      once or c.syn.init == 'rded' or not (
+          registry.family_of(c.method).synthesises)):
+    yield (f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
+           f'each at {_cell_flags(c)}, but {name} has {whole}; lower one of '
+           'them')
+  elif once and wanted > left:
+    yield (f'--config.coreset.skip={c.coreset.skip} of the {whole} images of '
+           f'{name} leaves {left}, but --config.syn.ipc={c.syn.ipc} of '
+           f'--config.syn.factor={c.syn.factor} takes {wanted}; lower it, or '
+           f'skip at most {(whole - wanted) * 100 // whole / 100}')
+
+
+def _batch_faults(c, dataset):
+  """Yields why there are too few images for the batches of a step."""
+  whole, name = _smallest_class(dataset)
+  batch, count = c.method.get('batch', 0), len(dataset.train.labels)
   # Parts that are widened to a batch would overlap.
   parts = segment_count(c)
-  if c.segments.window == 'random' and counts[least] < batch * parts:
-    raise UserError(
-        f'--config.segments.window=random cuts class {names[least]!r} of '
-        f'{counts[least]} images into {parts} parts, each smaller than '
-        f'--config.method.batch={batch}; lower one of them')
+  if batch > whole:
+    yield (f'--config.method.batch={batch} real images a class, but {name} has '
+           f'{whole}; set at most that')
+  elif c.segments.window == 'random' and whole < batch * parts:
+    yield (f'--config.segments.window=random cuts {name} of {whole} images '
+           f'into {parts} parts, each smaller than --config.method.batch='
+           f'{batch}; lower one of them')
+  if c.method.get('train_on') == 'real' and c.method.net_batch > count:
+    yield (f'--config.method.net_batch={c.method.net_batch} real images a step,'
+           f' but there are {count}; set at most that')

@@ -297,8 +297,11 @@ def _layout(path, holdout):
   """`(Layout, whether there are splits)` of a folder; see `describe`."""
   root = Path(environment.expand(path, '--config.dataset.name=folder:'))
   if not path or not root.is_dir():
-    raise UserError(f'folder:{path} is not a folder; give folder:PATH with '
-                    f'PATH/train/CLASS/*.png or PATH/CLASS/*.png{IF_MOVED}')
+    why = ('the path of folder: is empty' if not path else
+           f'{str(root)!r} is a file, no folder' if root.exists() else
+           f'{str(root)!r} does not exist')
+    raise UserError(f'{why}; give folder:PATH with PATH/train/CLASS/*.png or '
+                    f'PATH/CLASS/*.png{IF_MOVED}')
   words = {name: word for name in _folders(root)
            if (word := _split_word(name))}
   # A class may be called 'train': then it holds images, not folders.

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import dasm_jax
-from dasm_jax import config, models, synthetic
+from dasm_jax import config, models, segments, synthetic
 from dasm_jax.distill import figures, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, diagnostics, saved_set
@@ -136,8 +136,9 @@ def describe(experiment, workdir, log, called=''):
           f'({config.segments_reason(c)})' + (
               f', {c.syn.phases} parts of the classes in turn'
               if c.syn.phases > 1 else ''))
-  log.say(f'method    {c.method.name}, begun with {c.syn.init} images, window '
-          f'{c.segments.window}, {registry.describe(c.method)}')
+  log.say(f'method    {c.method.name}, begun with {c.syn.init} images, '
+          + f'window {c.segments.window}, ' * _has_windows(experiment)
+          + registry.describe(c.method))
   parameters = text.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
           f'{c.eval.recipe}, {plural(c.eval.epochs, "epoch")}, '
@@ -147,6 +148,13 @@ def describe(experiment, workdir, log, called=''):
   if idle:
     log.say(f'note      {idle}')
   log.say(f'workdir   {workdir}')
+
+
+def _has_windows(experiment):
+  """Whether any segment sees less than all real images."""
+  choice, count = experiment.choice, len(experiment.plan)
+  first = segments.WINDOWS[choice.name].between(choice, 0, count, 0.0)
+  return count > 1 or first != (0.0, 1.0)
 
 
 def _devices():

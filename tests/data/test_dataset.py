@@ -205,8 +205,8 @@ def test_folder_as_tiny_imagenet_is_unpacked(tmp_path):
 
 
 def test_folder_errors(tmp_path):
-  refused_early('not a folder', name='folder:')
-  refused_early('not a folder', name=f'folder:{tmp_path}/none')
+  refused_early('is empty', name='folder:')
+  refused_early('does not exist', name=f'folder:{tmp_path}/none')
   refused_early('0 class folders', name=f'folder:{tmp_path}')
   root = tmp_path / 'set'
   small_folder(root / 'train', 1)

@@ -30,6 +30,12 @@ MISTAKES = {
 # The same, asked inside this process: entries -> words.
 VALUES = [
     ({'dataset.name': 'digitz'}, ["'digitz'", 'choose from', 'digits']),
+    ({'dataset.name': 'folder:'}, [
+        '--config.dataset.name=folder:: the path of folder: is empty; give']),
+    ({'dataset.name': 'folder:/no/where'}, [
+        "--config.dataset.name=folder:/no/where: '/no/where' does not exist"]),
+    ({'dataset.moved_to': f'folder:{__file__}'}, [
+        f'--config.dataset.moved_to=folder:{__file__}: ', 'is a file, no fol']),
     ({'method.augment': 'blur'}, [
         '--config.method.augment=blur', 'choose from color, crop']),
     ({'method.augment_mode': 'x'}, ["mode 'x'", 'choose from all']),
