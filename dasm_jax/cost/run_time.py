@@ -88,19 +88,20 @@ def line(seconds):
   return f'time      {took} on this machine by count, compilation not included'
 
 
-def run_seconds(experiment, home):
+def run_seconds(experiment, home, measure=machine.measure_machine):
   """How long a run takes from its beginning, the same in all processes.
 
   Args:
     experiment: an `Experiment`.
     home: a `Workdir`, whose experts that are there are not counted; or None.
+    measure: of seconds a product, to a `machine.Machine`.
   """
   slow = machine.this_machine(1.0)
   slow = slow._replace(speed=slow.speed * SLOW.get(
       slow.backend, SLOW_ACCELERATOR))
   seconds = sum(_phase_seconds(experiment, slow).values())
   if seconds >= MINUTE:
-    phases = _phase_seconds(experiment, machine.measure_machine(MEASURED))
+    phases = _phase_seconds(experiment, measure(MEASURED))
     # Of images that are read, to know the experts again takes a while, too.
     if 'experts' in phases and home is not None and (
         not experiment.streamed or sum(phases.values()) > DAY):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import small
 
+from dasm_jax.cost import dry_run
 from dasm_jax.distill import initialise, results, setup
 from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime import logging
 from dasm_jax.types import Synthetic
 
 
@@ -51,3 +53,20 @@ def test_a_set_that_nobody_evaluated_says_how_to():
   said = results.closing_table(found, 'runs/a')
   assert 'distilled 2 images a class, not evaluated' in said
   assert '--set=runs/a' in said and '1m10s on 1 cpu' in said
+
+
+@pytest.mark.parametrize('entries, words', [
+    (dict(segments__number=2), 'window frontier, '),
+    (dict(segments__number=1, segments__window='slide'), 'window slide, '),
+    (dict(segments__number=1, segments__first=.5), 'window frontier, '),
+    (dict(segments__number=1), ''),
+    (dict(segments__number=1, segments__window='random'), '')])
+def test_a_window_that_is_not_used_is_not_told_of(entries, words, capsys,
+                                                  tmp_path):
+  experiment = dry_run.outline(small.tiny('dm', **entries))
+  with logging.RunLog(tmp_path) as log:
+    results.describe(experiment, 'here', log)
+  (line,) = [line for line in capsys.readouterr().out.splitlines()
+             if line.startswith('method ')]
+  assert f'dm, begun with real images, {words}' in line
+  assert ('window' in line) == bool(words)

@@ -77,6 +77,9 @@ VALUES = [
     ({'coreset.epochs': 0}, ['coreset.epochs=0', 'at least 1']),
     ({'method.train_on': 'real', 'method.net_batch': 60_000}, [
         'net_batch=60000', 'at most that']),
+    ({'method.train_on': 'real', 'method.net_batch': 60_000, 'syn.ipc': 400,
+      'method.batch': 500}, ['ipc=400', '; and --config.method.batch=500',
+                             '; and --config.method.net_batch=60000']),
     ({'segments.window': 'random', 'segments.number': 5}, [
         'random', 'class', '5 parts', 'lower one']),
 ]
