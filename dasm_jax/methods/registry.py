@@ -258,7 +258,8 @@ METHODS = {
                         lr_label=2.0, skip_above=1.0, steps=10_000),
     # Coresets: real images that no step moves. What they begin as is chosen
     # by `syn.init`, of DASM's windows or (the others) of everything.
-    'aligned': _coreset('aligned', _IDC_PRESETS),
+    'aligned': _coreset('aligned', {'segments.window': 'aligned',
+                                    **_IDC_PRESETS}),
     **{name: _coreset(name, {'segments.window': name, **more, **_IDC_PRESETS})
        for name, more in (('frontier', {}), ('ccfs', {
            'segments.order': 'forgetting', 'syn.init': 'easiest'}))},

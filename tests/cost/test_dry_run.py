@@ -46,7 +46,7 @@ def test_dry_run_of_every_method(method, tmp_path, monkeypatch):
      'activations of distillation; lower --config.method.batch, '
      '--config.method.limit'),
     ({'network__width': 64, 'method__batch': 100, 'method__train_on': 'real',
-      'segments__probes': 1}, 'raise --config.syn.phases')])
+      'segments__window': 'everything'}, 'raise --config.syn.phases')])
 def test_warns_where_memory_is_short(changes, word):
   lines = []
   dry_run.dry_run(small.tiny(**changes), 'x', ONE._replace(memory=1000),

@@ -142,13 +142,25 @@ def test_union_and_limit():
 
 
 def test_probes_and_evaluation_by_hand():
-  c = dict(segments__probes=3, segments__probe_epochs=4, eval__recipe='idc')
+  c = dict(segments__probes=3, segments__probe_epochs=4, eval__recipe='idc',
+           segments__window='aligned')
   # Three networks on the first segment's 10 images; all real ones scored,
   # by their loss, and classified.
   assert passes(outline(**c), phase='segments') == 3 * (4 * 10 * 3 + 2 * 1438)
   assert passes(outline(**c, segments__score='gradient_norm'),
                 phase='segments') == 3 * (4 * 10 * 3 + 1438 + 1438 * 3)
   assert passes(outline(**c, segments__number=1), phase='segments') == 0
+  # By the frontier besides: three networks, two epochs of the real images, and
+  # their look at them; with what they forget a look after each epoch.
+  front = c | dict(segments__window='frontier', coreset__networks=3,
+                   coreset__epochs=2, segments__number=2)
+  many = 3 * (4 * 10 * 3 + 2 * 1438) + 3 * 2 * 1438 * 3 + 3 * 2 * 1438
+  assert passes(outline(**front), phase='segments') == many
+  assert passes(outline(**front, segments__order='forgetting'),
+                phase='segments') == many + 3 * 2 * 1438
+  # A third segment has probes of its own, and the order of before.
+  assert passes(outline(**front | dict(segments__number=3, syn__ipc=3)),
+                phase='segments') == many + 3 * (4 * 20 * 3 + 2 * 1438)
   # Two networks for two epochs on 20 images, then all tests, twice.
   assert passes(outline(**c), phase='evaluation') == 2 * 2 * (2 * 20 * 3 + 359)
 
