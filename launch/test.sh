@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs with the test extras if need be, and runs the tests.
-#   launch/test.sh [--fast] [pytest arguments]
+#   launch/test.sh [--fast | --all] [pytest arguments]
 #   PYTHON=python3.13 launch/test.sh …      on another Python than python3
-# With --fast only those that are quick: two minutes on two cores, where all
-# take a quarter of an hour.
+# A quarter of an hour on two cores. With --fast only those that are quick, in
+# two minutes; with --all also those that take half a minute each.
 set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -13,10 +13,12 @@ setup dev
 # Two workers: most of the time goes into compiling, on one core each.
 # As the files come: the longest have few tests, and would all come last.
 arguments=(-n 2 --dist loadfile --no-loadscope-reorder)
+lane='not long'
 for argument in "$@"; do
   case $argument in
-    --fast) arguments+=(-m 'not slow') ;;
+    --fast) lane='not slow and not long' ;;
+    --all) lane='' ;;
     *) arguments+=("$argument") ;;
   esac
 done
-exec .venv/bin/python -m pytest "${arguments[@]}"
+exec .venv/bin/python -m pytest -m "$lane" "${arguments[@]}"

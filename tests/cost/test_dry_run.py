@@ -169,7 +169,7 @@ def test_says_that_a_set_is_not_there(tmp_path):
 @pytest.mark.parametrize('name, words', [
     ('imagenet2012', ['differ in size', '--config.dataset.size=']),
     ('nothing', ["'nothing'", 'choose from']),
-    ('folder:nowhere', ['folder:nowhere'])])
+    ('folder:nowhere', ['nowhere', 'does not exist'])])
 def test_outline_refuses_in_one_line(name, words, tmp_path):
   with pytest.raises(UserError) as caught:
     data.outline(name, data_dir=str(tmp_path))

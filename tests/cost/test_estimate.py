@@ -242,6 +242,7 @@ def test_state_is_what_is_checkpointed(method):
   assert memory(experiment)['state'] == 2 * whole
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_activations_are_those_of_the_program():
   shape, size = (16, 16, 3), 32

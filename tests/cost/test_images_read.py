@@ -50,10 +50,12 @@ SWEEPS = small.PLAIN | dict(
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method, changes', [
-    ('dm', SWEEPS | dict(method__warmup=4, method__net_batch=16,
-                         syn__init='forgetting', coreset__epochs=2)),
-    ('idc', SWEEPS | dict(method__inner=3, method__net_steps=2,
-                          method__net_batch=20, segments__window='static')),
+    pytest.param('dm', SWEEPS | dict(
+        method__warmup=4, method__net_batch=16, syn__init='forgetting',
+        coreset__epochs=2), marks=pytest.mark.long),
+    pytest.param('idc', SWEEPS | dict(
+        method__inner=3, method__net_steps=2, method__net_batch=20,
+        segments__window='static'), marks=pytest.mark.long),
     ('mtt', small.PLAIN | dict(
         dataset__stream='always', experts__number=3, experts__epochs=4,
         experts__lr=.1, method__student_steps=1, method__last_epoch=2,

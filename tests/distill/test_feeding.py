@@ -361,6 +361,7 @@ def test_networks_grow_up_alike(stream):
   assert len(set(means)) == len(means)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_saved_set_of_much_data_is_measured_alike(tmp_path):
   """`evaluate` and `diagnose` read what does not fit."""

@@ -85,6 +85,7 @@ def test_choice_as_a_loop_makes_it(teacher, tmp_path):
             got[:, (2 * i + j) * 2 + n] / 255, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_whole_runs(teacher, tmp_path):
   """With a teacher that the run trains and its labels; by a file, without."""

@@ -125,6 +125,7 @@ def test_set_of_other_data(workdir, tmp_path, capsys):
     assert 'is no evaluation.json' in broken and 'mend or move' in broken
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures('quick_compiler')
 def test_stopped_within_a_row(workdir, tmp_path, monkeypatch, capsys):

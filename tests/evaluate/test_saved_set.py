@@ -64,7 +64,7 @@ def test_what_is_saved_comes_back(space, tmp_path):
   assert got.recipe == experiment.recipe
   assert got.network == experiment.config.network.to_dict()
   assert got.class_names == experiment.dataset.class_names
-  assert (got.shape, got.ipc, got.segment_images) == ((8, 8, 1), 2, (1, 1))
+  assert (got.shape, got.ipc, got.segment_images) == ((8, 8, 1), 2, (2,))
   assert got.card['method'] == got.recipe_name == 'idc'
   assert got.data == {
       'name': 'digits', 'size': 0, 'holdout': .25, 'seed': 7, 'classes': ''}
@@ -305,7 +305,7 @@ def test_a_folder_that_has_moved(photos, tmp_path, capsys):
   for command in evaluate.main, diagnose.main:
     assert command([f'--set={tmp_path / "run"}']) == 2
     said = capsys.readouterr().err
-    assert 'not a folder' in said and 'moved, --dataset=NAME' in said
+    assert 'does not exist' in said and 'moved, --dataset=NAME' in said
     assert said.count('\n') == 1
   found = saved_set.load(tmp_path / 'run', 'folder:../now')
   assert found.data['name'] == f'folder:{now}'

@@ -21,6 +21,12 @@ from dasm_jax.types import Batch, Synthetic
 # those that match experts, those that match class by class.
 METHODS = tuple(name for name in registry.METHODS if registry.family_of(
     config.defaults(name).method).synthesises)
+# Of coresets of the same settings one: all are built alike, and no step moves
+# them.
+DISTINCT = (*METHODS, *{
+    repr(sorted(row.settings.items())): name
+    for name, row in reversed(registry.METHODS.items())
+    if name not in METHODS}.values())
 TRAJECTORY = tuple(name for name in METHODS if registry.family_of(
     config.defaults(name).method).experts)
 BY_CLASS = tuple(name for name in METHODS if name not in TRAJECTORY)

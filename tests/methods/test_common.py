@@ -31,7 +31,7 @@ def each(slow, names):
   return pytest.mark.parametrize('name', lanes.slow(slow, names))
 
 
-each_method = each(SLOW, registry.METHODS)
+each_method = each(SLOW, toy.DISTINCT)
 each_that_learns = each(SLOW, toy.METHODS)  # coresets have no loss
 
 
@@ -79,7 +79,7 @@ def walk(name, steps):
   return state, jax.tree.map(lambda *x: sum(x) / steps, *seen)
 
 
-@each((*SLOW, 'dm'), registry.METHODS)
+@each((*SLOW, 'dm'), toy.DISTINCT)
 def test_compiled_is_as_written(name):
   made, step = alone(name)
   once, metrics = step(made.state, made.data, made.pool, made.key)
@@ -211,7 +211,7 @@ def check_draws(made, step, steps=3):
 
 # Those that match experts read what these were, and no images.
 @each(SLOW, [
-    name for name in registry.METHODS if name not in toy.TRAJECTORY])
+    name for name in toy.DISTINCT if name not in toy.TRAJECTORY])
 def test_draw_tells_all_that_a_step_reads(name):
   made, step = alone(name)
   if not made.method.foretold:

@@ -112,6 +112,7 @@ def check_measured(result, set_):
       comparison.tested(network)(variables, test), result['networks'])
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_processes_share_a_folder(tmp_path):
   command = [sys.executable, '-m', 'dasm_jax.sweep', *TINY,

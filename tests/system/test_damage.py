@@ -104,7 +104,8 @@ def test_a_finished_run_of_an_earlier_version_is_shown(bench):
 
 
 @pytest.mark.parametrize('changes', [
-    {'seconds': 1e400}, {'accuracy': {}}, {'method': 'x'}, {'devices': '8'},
+    {'seconds': 1e400}, {'accuracy': {'random': {}}}, {'method': 'x'},
+    {'devices': '8'},
     {'accuracy': {'synthetic': {'mean': 7.5, 'std': 0., 'networks': [7.5]},
                   'random': {'mean': .1, 'std': 0., 'networks': [.1]}}}])
 def test_results_of_an_earlier_version_that_cannot_be(changes, bench):

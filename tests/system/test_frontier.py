@@ -11,9 +11,10 @@ from dasm_jax.errors import UserError
 from dasm_jax.runtime import checkpoint, preemption
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
-FRONTIER = dict(segments__window='frontier', segments__number=3, syn__ipc=6,
-                syn__init='easiest', segments__replay=0., coreset__networks=2,
-                coreset__epochs=2, segments__probe_epochs=6)
+FRONTIER = dict(segments__window='frontier', segments__share=.5,
+                segments__number=3, syn__ipc=6, syn__init='easiest',
+                segments__replay=0., coreset__networks=2, coreset__epochs=2,
+                segments__probe_epochs=6)
 
 
 def tiny(method='dm', **changes):

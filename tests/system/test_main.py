@@ -56,7 +56,7 @@ VALUES = [
     ({'dataset.name': 'mnist', 'dataset.data_dir': '/nowhere'}, [
         "'/nowhere'", 'does not exist', 'data_dir']),
     ({'method.steps': -5}, ['steps=-5', 'at least 0']),
-    ({'method.steps': 1}, ['steps=1 ', '2 segments']),
+    ({'method.steps': 1, 'segments.number': 2}, ['steps=1 ', '2 segments']),
     ({'segments.gamma': 2.0}, ['gamma=2', 'from 0 to 1']),
     ({'sdc.weight': .1, 'sdc.ratio': .1}, ['set one']),
     ({'sdc.weight': -.1}, ['must not be negative', '-0.1']),

@@ -58,6 +58,7 @@ class Killed(preemption.StopFlag):
     return super().hear(*values)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_killed_phase_goes_on(tmp_path, capsys):
   straight = small.measured(tmp_path / 'straight')

@@ -50,6 +50,7 @@ def _states(path, count, devices):
     return dict(file)
 
 
+@pytest.mark.long
 def test_two_processes_are_one(tmp_path):
   one = _states(tmp_path / 'one.npz', 1, 4)
   two = _states(tmp_path / 'two.npz', 2, 2)

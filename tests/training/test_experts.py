@@ -206,7 +206,7 @@ def test_draws_stay_in_the_window():
 def test_windows_of_epochs():
   def window(name, index, count, accuracy=0.0):
     return segments.expert_epochs(
-        segments.WindowChoice(name), index, count, (10, 19), accuracy)
+        segments.WindowChoice(name, share=.5), index, count, (10, 19), accuracy)
   assert window('aligned', 0, 1) == (10, 19)       # one segment: everything
   assert window('aligned', 1, 2, 0.5) == (13, 19)  # gamma .6, h .03
   assert window('slide', 0, 3) == (10, 14)
