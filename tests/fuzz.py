@@ -83,7 +83,7 @@ def values(name, config):
   if found is None:
     return GROUP
   _, kind = found
-  choices = list(getattr(schema.ENTRIES[name], 'choices', ()))
+  choices = [*map(str, getattr(schema.ENTRIES[name], 'choices', ()))]
   # Of names that there are the first and the last.
   return tuple(dict.fromkeys((*TYPED[kind], *choices[:1], *choices[-1:])))
 
