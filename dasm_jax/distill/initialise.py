@@ -137,7 +137,7 @@ def begin_phase(made, phase, done, phases):
   """
   experiment, labels = made.experiment, made.experiment.dataset.train.labels
   choice, n = experiment.choice, len(labels)
-  probes = _finished_probes(made, phase, done, phases)
+  probes = _finished_probes(made, phase, done)
   judged = judge_images(made, phase, done, phases, probes)
   floor = setup.window_floor(experiment, phase)
   rows = segments.windows(
@@ -262,9 +262,8 @@ def _flat_probes(made, phase, probes, phases):
   return jax.vmap(ravel)(probes())
 
 
-def _finished_probes(made, phase, done, phases):
+def _finished_probes(made, phase, done):
   """`() -> Variables [probes, …]`, trained on the segments before, once."""
-  del phases
   @functools.cache
   def probes():
     keys = jax.random.split(
