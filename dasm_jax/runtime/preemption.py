@@ -110,13 +110,17 @@ def catch_signals():
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
   woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-  threading.Thread(target=_answer_signals, args=(reader, caught, seen),
-                   daemon=True).start()
+  answering = threading.Thread(
+      target=_answer_signals, args=(reader, caught, seen), daemon=True)
+  answering.start()
   try:
     yield seen
   finally:
     # First of all, so that no signal writes to a pipe that is closed.
     signal.set_wakeup_fd(woken)
     os.close(writer)
+    # What it has to say of a late signal comes before what follows the run. It
+    # ends with the pipe; the limit is for an error stream that nobody reads.
+    answering.join(timeout=1)
     for number, handler in before.items():
       signal.signal(number, handler)

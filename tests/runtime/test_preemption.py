@@ -75,13 +75,15 @@ def test_a_busy_process_answers_and_the_second_control_c_stops_it():
       err.count('\n') == 2)
 
 
-def test_second_sigterm_waits():
+def test_second_sigterm_waits(capfd):
   # A scheduler that repeats itself must not cost the last minutes.
   with preemption.catch_signals() as seen:
     signal.raise_signal(signal.SIGTERM)
     signal.raise_signal(signal.SIGTERM)
     seen.hear()
   assert seen.asked
+  # What is said of it comes before all that follows.
+  assert capfd.readouterr().err.count('SIGTERM: saving') == 1
 
 
 def test_other_threads_have_no_signals():
