@@ -70,8 +70,9 @@ def _read(path):
                     '.npz of weights') from None
   except npz.FAULTS as error:
     text = ' '.join(str(error).split())[:200] or type(error).__name__
-    raise UserError(f'cannot read the weights in {str(path)!r}: {text}; give '
-                    'an .npz of arrays, as numpy.savez writes it') from None
+    raise UserError(f'cannot read the weights in {str(path)[:200]!r}: {text}; '
+                    '--config.method.teacher takes an .npz of arrays, as '
+                    'numpy.savez writes it') from None
 
 
 def _from_pytorch(path, arrays, maps):
