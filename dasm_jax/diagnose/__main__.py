@@ -142,15 +142,30 @@ def _parser():
 
 def run(a):
   """Measures and draws what the parsed arguments ask for."""
-  found = [paths.to_path(path) for path in a.set.split(',')]
-  sets = {name: saved_set.load(path, a.dataset) for name, path in zip(
+  measure(a.set.split(','), a.out, a, Terminal())
+
+
+def measure(given, out, a, screen, change=lambda found: found):
+  """Measures sets and draws them; returns the tables as text.
+
+  Args:
+    given: paths of sets. out: a directory; '' is that of the first set.
+    a: parsed arguments, all but these; see `options`.
+    screen: a `logging.Terminal`.
+    change: what is made of each `saved_set.SavedSet`, such as another recipe.
+
+  Raises:
+    UserError: no set is there, they differ in kind, `out` cannot be written.
+    preemption.Stopped: asked to stop, after a save.
+  """
+  found = [paths.to_path(path) for path in given]
+  sets = {name: change(saved_set.load(path, a.dataset)) for name, path in zip(
       names_of(found), found, strict=True)}
   # All that may be refused is refused before data are read.
   agree(sets)
   first = saved_set.find(found[0])
-  out = _writable(a.out or first.parent)
+  out = _writable(out or first.parent)
   dataset = subjects.dataset_of(next(iter(sets.values())), first, a.data_dir)
-  screen = Terminal()
   bench = measures.prepare(sets, dataset, a.networks, a.seed)
   done = {'epochs': a.epochs, 'ages': a.ages}
   with comparison.keeper_beside(
@@ -168,10 +183,17 @@ def run(a):
         screen.say(f'age {age} measured')
         resumable.stop_if_asked(keeper, 'all but the ages')
       done['lines'] = measures.by_age(bench, a.ages, a.real, say)
-    screen.say(tables.write(bench, found, done, out))
+    table = tables.write(bench, found, done, out)
+    screen.say(table)
   pictures = ', '.join(tables.PICTURES) if 'ages' in a.measures else ''
   screen.say(f'see {out / "diagnose.json"}'
              + f', {pictures} there' * bool(pictures))
+  return table
+
+
+def options(words=()):
+  """The arguments that `measure` takes, of such words of a command line."""
+  return _parser().parse_args(['--set=.', *words])
 
 
 def main(argv=None):

@@ -13,7 +13,8 @@ Each arm, number of images and seed is an ordinary run, in WORKDIR/runs. Its set
 is measured by fresh networks of the config's network and recipe, as the config
 says them without an arm: at equal epochs, and at equal steps (--steps). The
 same command goes on where it stopped, several may share the folder, and what
-is done costs nothing. Leaves table.csv, table.md, figure.png and report.html.
+is done costs nothing. Leaves table.csv, table.md, figure.png and report.html,
+and with --diagnose a folder diagnose/ with those of the sets.
 """
 
 import gc
@@ -45,6 +46,9 @@ def _parser():
       'each set, too: smaller sets of the same run')
   add('--workdir', default='', metavar='PATH', help='the folder; runs/sweep-'
       'CONFIG if not given')
+  add('--diagnose', action='store_true', help='measure how hard and how '
+      'diverse the sets of the first seed are, as dasm_jax.diagnose does; '
+      'trains networks on each once more')
   add('--dry_run', action='store_true', help='only say the cells, which are '
       'done, and the hours that the others take')
   add('--show', action='store_true', help='only make table and page of what is '
@@ -76,7 +80,7 @@ def run(words):
   # Only now: --help needs no JAX.
   from dasm_jax.runtime import preemption
   from dasm_jax.runtime.logging import Terminal
-  from dasm_jax.sweep import hours, plan, results, work
+  from dasm_jax.sweep import diagnosed, hours, plan, results, work
   arms = plan.parse_arms(options.methods)
   if options.arms:
     arms += plan.read_arms(environment.expand(options.arms, '--arms'))
@@ -97,6 +101,8 @@ def run(words):
     environment.check_devices()
     with preemption.catch_signals() as stopping:
       outcome = work.do(sweep, screen, stopping)
+    if options.diagnose:
+      diagnosed.measure(sweep, screen)
   table = work.write_results(sweep, outcome, results.write)
   screen.say(table)
   screen.say(f'see {folder}/{results.PAGE}, {results.FIGURE}, '

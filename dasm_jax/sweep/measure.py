@@ -74,6 +74,27 @@ class Places:
     self._kept = None
 
 
+def as_measured(set_, base, config):
+  """A `SavedSet` with the recipe of the sweep, at its number of epochs.
+
+  base: what all arms are measured by; config: of the set's run.
+  """
+  # Labels that a teacher told for each epoch are of its views alone.
+  if set_.logits is not None:
+    return set_
+  recipe = configs.evaluation_recipe(
+      base, base.eval.epochs, set_.codec.mean, set_.codec.std)
+  return set_._replace(
+      recipe=_at_rate(recipe, set_, base, config), recipe_name=base.eval.recipe,
+      card={**set_.card, 'real_lr': recipe.lr})
+
+
+def _at_rate(recipe, set_, base, config):
+  # A rate that was learned belongs to the set, where the sweep asks for such.
+  learned = not base.eval.lr and not config.eval.lr
+  return recipe._replace(lr=set_.recipe.lr) if learned else recipe
+
+
 class Prepared(NamedTuple):
   """What a measurement trains: a `comparison.Comparison`, and as what.
 
@@ -128,9 +149,8 @@ def prepare(one, folder, places):
     batch, name, images = lambda: made, 'set', len(made.labels)
   recipe = recipe_at(one.length.epochs(images, recipe_at(1)))
   real = recipe
-  # A rate that was learned belongs to the set, where the sweep asks for such.
-  if set_ is not None and not base.eval.lr and not cell.config.eval.lr:
-    recipe = recipe._replace(lr=set_.recipe.lr)
+  if set_ is not None:
+    recipe = _at_rate(recipe, set_, base, cell.config)
   together = packing.resolve_together(
       base.eval.together, base.eval.networks,
       lambda: packing.networks_together_here(network, recipe, shape))

@@ -10,7 +10,7 @@ import numpy as np
 from dasm_jax import config as configs
 from dasm_jax.distill import figures
 from dasm_jax.runtime import records, text
-from dasm_jax.sweep import plan
+from dasm_jax.sweep import diagnosed, plan
 
 TABLE, PAGE, FIGURE, LENGTHS = (
     'table', 'report.html', 'figure.png', 'lengths.png')
@@ -280,6 +280,10 @@ def write(sweep, found, problems=()):
       figures.curve_panels(panels, folder / name, x_name, 'test accuracy, %')
       shown.append((caption, folder / name))
   table, base = text_table(rows, marks), sweep.cells[0].base
+  page = [table, diagnosed.segments(sweep)]
+  for title, measured, drawn in diagnosed.shown(sweep):
+    page.append(f'{title}\n{measured}')
+    shown += drawn
   figures.report_page(
       folder / PAGE, f'{base.dataset.name}: accuracy against images a class',
       {'measurements': f'{sum(x is not None for _, x in found)} of '
@@ -288,5 +292,6 @@ def write(sweep, found, problems=()):
                       f'{text.plural(base.eval.networks, "network")} a set',
        **{f'arm {arm.name}': arm.text for arm in sweep.arms},
        **{f'missing {number}': line for number, line in enumerate(problems, 1)}
-       }, table, shown, list(configs.entries(base)))
+       }, '\n\n'.join(filter(None, page)), shown,
+      list(configs.entries(base)))
   return table

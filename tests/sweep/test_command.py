@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -11,8 +12,10 @@ import toy
 
 from dasm_jax import models
 from dasm_jax.config import files
+from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.evaluate import comparison, saved_set
-from dasm_jax.sweep import __main__, measure
+from dasm_jax.runtime import logging
+from dasm_jax.sweep import __main__, diagnosed, measure, plan, work
 from dasm_jax.training import ensemble, recipes
 
 TINY = ['--config=configs/digits.py', '--config.network.width=4',
@@ -97,8 +100,31 @@ def test_a_sweep(tmp_path, capsys, monkeypatch):
   assert __main__.main([*words, '--dry_run']) == 0
   said = capsys.readouterr().out
   assert 'to do' not in said and said.count('done') >= 3
+  check_diagnosed(words, tmp_path, capsys)
   assert __main__.main([*words, '--config.network.norm=none']) == 2
   assert 'network.norm' in capsys.readouterr().err
+
+
+def check_diagnosed(words, folder, capsys):
+  """Asserts that what --diagnose measures is shown, and is not made twice."""
+  page = folder / 'report.html'
+  # The window of both segments is all images.
+  assert re.search('two_ipc2_seed0 +2 +1 +0.0000 +1438 +1.00', page.read_text())
+  assert 'diversity' not in page.read_text()
+  asked = plan.Asked('configs/digits.py', {
+      word.partition('=')[0][9:]: word.partition('=')[2] for word in TINY[1:]},
+      plan.parse_arms(ARMS.partition('=')[2]), [2])
+  sweep = work.Sweep(folder, asked.arms, plan.cells(asked), [])
+  few = diagnose.options([
+      '--measures=diversity,thirds', '--networks=1', '--epochs=1'])
+  diagnosed.measure(sweep, logging.Terminal(), few)
+  # By the recipe of the sweep, which is shorter than that of the run.
+  assert re.search('training 1 network for 2 epochs: on the set',
+                   capsys.readouterr().out)
+  assert __main__.main([*words, '--show', '--diagnose']) == 0
+  assert 'training' not in capsys.readouterr().out
+  for word in ('sets of 2 images a class', 'diversity', 'easy', 'all real'):
+    assert word in page.read_text(), word
 
 
 def check_measured(result, set_):

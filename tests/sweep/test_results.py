@@ -1,11 +1,10 @@
 """The numbers of the table, by hand; the figure and the page."""
 
 import math
-import types
 
 import pytest
 
-from dasm_jax.sweep import plan, results
+from dasm_jax.sweep import plan, results, work
 
 EPOCHS, STEPS = plan.Length('epochs', 9), plan.Length('steps', 20)
 
@@ -106,7 +105,7 @@ def test_files(tmp_path):
   text = 'random,idc:segments=2,full'
   asked = plan.Asked('configs/digits.py', {}, plan.parse_arms(text), [2])
   cells = plan.cells(asked)
-  sweep = types.SimpleNamespace(folder=tmp_path, arms=asked.arms, cells=cells)
+  sweep = work.Sweep(tmp_path, asked.arms, cells, [EPOCHS, STEPS])
   found = []
   for cell in cells:
     for one in plan.measurements(cell, [EPOCHS, STEPS]):

@@ -1,0 +1,111 @@
+"""What the sets of a sweep are: their segments, how hard, how diverse.
+
+The first is told by their runs; the others are those of dasm_jax.diagnose, of
+the sets of one size and the first seed together.
+"""
+
+import contextlib
+import json
+
+from dasm_jax.diagnose import __main__ as diagnose
+from dasm_jax.diagnose import tables
+from dasm_jax.errors import UserError
+from dasm_jax.runtime import records, text
+from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.sweep import measure as measures
+from dasm_jax.sweep import work
+
+FOLDER, TEXT = 'diagnose', 'tables.txt'
+
+
+def measure(sweep, screen, options=None):
+  """Measures the sets that are there, those of each size together.
+
+  Args:
+    sweep: a `work.Sweep`; screen: a `logging.Terminal`.
+    options: of dasm_jax.diagnose; None are those that it has by itself.
+
+  Raises:
+    preemption.Stopped: asked to stop, after a save.
+  """
+  for folder, cells in _groups(sweep).items():
+    runs = [sweep.run_folder(cell) for cell in cells]
+    # Another process may be at it, and writes it then.
+    with contextlib.suppress(workdirs.InUse), work.claimed(
+        sweep, f'{FOLDER}-{folder.name}'):
+      if _measured(folder) != [run.name for run in runs]:
+        screen.say(f'diagnose  {", ".join(run.name for run in runs)}')
+        try:
+          found = diagnose.measure(
+              runs, folder, options or diagnose.options(), screen,
+              _change(cells))
+        except UserError as error:  # the table of accuracies stands without
+          screen.say(f'note      {folder.name} is not diagnosed: {error}')
+        else:
+          records.write_text(folder / TEXT, f'{found}\n')
+
+
+def _change(cells):
+  """Gives the sets of cells, in their order, the recipe of the sweep."""
+  left = iter(cells)
+  def change(set_):
+    cell = next(left)
+    return measures.as_measured(set_, cell.base, cell.config)
+  return change
+
+
+def _groups(sweep):
+  """`{folder of the measures: [cell]}` of sets that are finished."""
+  groups = {}
+  for cell in sweep.cells:
+    if cell.config is not None and cell.seed == sweep.cells[0].seed and (
+        sweep.run_folder(cell) / 'results.json').exists():
+      groups.setdefault(
+          sweep.folder / FOLDER / f'ipc{cell.ipc}', []).append(cell)
+  return groups
+
+
+def _measured(folder):
+  """Names of the sets that were measured there, [] if that was not ended."""
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    if (folder / TEXT).exists():
+      return list(json.loads((folder / 'diagnose.json').read_text())['sets'])
+  return []
+
+
+def shown(sweep):
+  """`[(title, table, [(caption, picture)])]` of what `measure` has left."""
+  found = []
+  for folder in sorted(_groups(sweep), key=lambda path: int(path.name[3:])):
+    if _measured(folder):
+      title = f'sets of {text.plural(int(folder.name[3:]), "image")} a class'
+      found.append((title, (folder / TEXT).read_text().rstrip(), [
+          (f'{title}: {what} of an image against the age of the network',
+           folder / name) for what, name in zip(
+               ('gradient norm', 'loss'), tables.PICTURES, strict=True)
+          if (folder / name).exists()]))
+  return found
+
+
+def segments(sweep):
+  """The segments of all runs as a text, '' where none has several.
+
+  Of each: images a class, how far they moved, the real images of its window,
+  and how much of that the windows before it had.
+  """
+  rows = []
+  for cell in sweep.cells:
+    path = sweep.run_folder(cell) / 'results.json'
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+      of_run = json.loads(path.read_text())['segments']
+      for number, row in enumerate(of_run if len(of_run) > 1 else ()):
+        before = max(row['overlap'][:number], default=None)
+        rows.append((cell.name, number + 1, row['images'],
+                     f'{row["moved"]:.4f}', row['window'],
+                     '' if before is None else f'{before:.2f}'))
+  if not rows:
+    return ''
+  return text.table(rows, ('run', 'segment', 'images', 'moved', 'window',
+                           'shared')) + (
+      '\nmoved: rms of pixels on [0, 1]; window: real images; shared: with the '
+      'earlier window\nthat it has most of, of the smaller of the two')
