@@ -15,8 +15,8 @@ import toy
 ORDER = '''
 errors types streams <- runtime
 <- losses transforms models data segments coresets <- difficulty synthetic crops
-<- objectives pipeline <- training <- methods <- config <- evaluate <- distill
-<- cost <- main diagnose <- sweep <- __main__
+<- objectives pipeline <- training <- methods saved <- config <- foreign
+<- evaluate <- distill <- cost <- main diagnose <- sweep <- __main__
 '''
 RANK = {name: rank for rank, group in enumerate(ORDER.split('<-'))
         for name in group.split()}
