@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 
 import jax
 import numpy as np
@@ -133,6 +134,25 @@ def find(path):
     raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or '
                     f'the workdir of a finished run{several}')
   return path
+
+
+def is_ours(path):
+  """Whether `find` and `load` are to open `path`, or to say what is wrong.
+
+  Not so a file that another program wrote, or a folder that is no workdir.
+  """
+  path = paths.to_path(path)
+  with paths.remote_access(path):
+    if path.is_dir():
+      return any((path / name).exists()
+                 for name in ('synthetic.npz', 'config.json'))
+    if path.suffix != '.npz' or not path.exists():
+      return path.name == 'synthetic.npz'
+    try:
+      with path.open('rb') as raw, zipfile.ZipFile(raw) as file:
+        return 'card.npy' in file.namelist()
+    except npz.FAULTS:
+      return True
 
 
 def _check_types(what, tree, like):

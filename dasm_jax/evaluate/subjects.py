@@ -10,14 +10,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import config, coresets, models, streams, synthetic
+from dasm_jax import config, coresets, foreign, models, streams, synthetic
 from dasm_jax.config import validate
 from dasm_jax.data.dataset import Dataset
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.evaluate import comparison, saved_set
+from dasm_jax.foreign import NOTHING, Told
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading, streaming
-from dasm_jax.runtime import devices
+from dasm_jax.runtime import devices, paths
 from dasm_jax.runtime.text import plural
 from dasm_jax.streams import Stream
 from dasm_jax.training import recipes, scoring
@@ -39,29 +40,64 @@ class Subject(NamedTuple):
   digest: str | None
 
 
-def saved_subject(path, data_dir=None, memory=None, dataset=''):
+def open_set(path, told=NOTHING, data_dir=None):
+  """The `SavedSet` of a file or folder, of ours or as others published it.
+
+  Args:
+    path: a synthetic.npz, the workdir of a finished run, or what
+      `foreign.load` reads. A string, where `#2` behind it takes the second of
+      several sets.
+    told: what the user says of a set of others; of one of ours the name by
+      which its data are found now.
+    data_dir: where TFDS sets are; None: TFDS_DATA_DIR.
+
+  Returns:
+    A `SavedSet`. One of others tells in `card['source']` what was found in
+    which files, and in its `notes` what was guessed, a line each.
+
+  Raises:
+    UserError: no usable set.
+  """
+  if not saved_set.is_ours(path):
+    return foreign.load(path, told, data_dir)
+  for name, value in told._replace(dataset='')._asdict().items():
+    if value != getattr(NOTHING, name):
+      raise UserError(f'--{name}={value} is not for sets of dasm_jax, whose '
+                      'cards say it; leave it out')
+  return saved_set.load(path, told.dataset)
+
+
+def saved_subject(path, data_dir=None, memory=None, dataset='', told=None):
   """The `Subject` of a file or workdir.
 
   Args:
-    path: see `saved_set.load`.
+    path: see `open_set`.
     data_dir: where TFDS sets are; None: as the run beside the file said.
     memory: of a device, see `loading.streams`.
     dataset: see `saved_set.load`.
+    told: see `open_set`, in the place of `dataset`.
 
   Raises:
     UserError: no usable set, or its data set is not there or another one.
   """
-  path = saved_set.find(path)
-  set_ = saved_set.load(path, dataset)
+  return subject_of(open_set(path, told or Told(dataset), data_dir), path,
+                    data_dir, memory)
+
+
+def subject_of(set_, path, data_dir=None, memory=None):
+  """The `Subject` of what `open_set` returned; see `saved_subject`."""
   found = dataset_of(set_, path, data_dir, memory)
   method = set_.card['method']
+  digest = set_.card['source']['digest'] if not saved_set.is_ours(path) else (
+      hashlib.sha256(saved_set.find(path).read_bytes()).hexdigest())
   # `random` is the name of the rows that a set is compared with.
   return Subject('selected' if method == 'random' else method, set_, found,
-                 hashlib.sha256(path.read_bytes()).hexdigest())
+                 digest)
 
 
 def dataset_of(set_, path, data_dir=None, memory=None):
-  """The `Dataset` that a `saved_set.SavedSet` is of; see `saved_subject`."""
+  """The `Dataset` that a `SavedSet` is of; see `saved_subject`."""
+  path = home_of(path)
   # A set may have come from another machine: no cache is made here on the word
   # of a run that had one.
   cache = _of_run(path, 'cache')
@@ -80,6 +116,17 @@ def dataset_of(set_, path, data_dir=None, memory=None):
     raise UserError(f'{str(path)!r} has images {set_.shape}, but data set '
                     f'{dataset.name!r} has {shape}; find the data it is of')
   return dataset
+
+
+def home_of(path):
+  """The file that a set is in, beside which its results lie.
+
+  Of a folder of others it is a name in it.
+  """
+  if saved_set.is_ours(path):
+    return saved_set.find(path)
+  path = paths.to_path(foreign.split(path)[0])
+  return path / 'set' if path.is_dir() else path
 
 
 def _of_run(path, entry):
