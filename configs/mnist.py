@@ -16,14 +16,10 @@ DC: 91.7 / 97.4 / 98.8; DSA: 88.7 / 97.8 / 99.2; DM: 89.7 /
 CIFAR-10's of the nearest ipc, without whitening. Measured: RESULTS.md.
 """
 
-import pathlib
-import runpy
+from dasm_jax.config import files, small_images, trajectories
 
-from dasm_jax.config import small_images, trajectories
-
-# By its path, as a config file is read itself: configs are no package.
-CIFAR10 = runpy.run_path(str(pathlib.Path(__file__).with_name('cifar10.py')))
-TRAJECTORIES = trajectories.without_whitening(CIFAR10['TRAJECTORIES'])
+TRAJECTORIES = trajectories.without_whitening(
+    files.beside(__file__, 'cifar10')['TRAJECTORIES'])
 
 
 def get_config(text=''):

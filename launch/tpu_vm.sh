@@ -83,7 +83,7 @@ like "$poll" '[0-9.]+' poll 60
 like "$retries" '[0-9]+' retries 3
 like "$allowed" '[1-9][0-9]*' failures 3
 like "$bearable" '[1-9][0-9]*' aborts 20
-[ -e "$root/${config%%:*}" ] ||
+[ -e "$root/${config%%:*}" ] || [ -e "$root/configs/${config%%:*}.py" ] ||
   wrong "no config '${config%%:*}' in $root, which is what is copied"
 command -v gcloud > /dev/null || {
   echo 'error: gcloud is needed: https://cloud.google.com/sdk/docs/install' >&2

@@ -1,9 +1,15 @@
-"""Config files: Python with `get_config(arguments)`."""
+"""Config files: Python with `get_config(arguments)`.
 
+A path names a file, a name one of the project's own: `configs/` of a checkout,
+`dasm_jax/configs/` of an installed package.
+"""
+
+import difflib
 import importlib.util
 import os
 import pathlib
 import re
+import runpy
 import traceback
 
 from ml_collections import ConfigDict
@@ -16,17 +22,13 @@ def load(given):
   """What a config file says, a `ConfigDict` that takes no further entries.
 
   Args:
-    given: `path:arguments`, as `--config=` has it.
+    given: `path:arguments` or `name:arguments`, as `--config=` has it.
 
   Raises:
     UserError: no such file, one that is no Python or fails, or wrong arguments.
   """
   path, _, arguments = given.partition(':')
-  if not (path.endswith('.py') and _is_file(path)):
-    near = sorted(str(p) for p in pathlib.Path(path).parent.glob('*.py'))
-    raise UserError(f'no config file {path!r}; ' + (
-        f'there are {", ".join(near)}' if near else
-        'give the path of a .py file, such as configs/digits.py'))
+  path = find(path)
   spec = importlib.util.spec_from_file_location('dasm_config', path)
   module = importlib.util.module_from_spec(spec)
   try:
@@ -57,6 +59,74 @@ def load(given):
   if problem:
     raise UserError(f'config file {path!r} has {problem}')
   return config.lock()
+
+
+# ---- Where they are
+
+
+def folder():
+  """The folder of the project's own config files."""
+  package = pathlib.Path(__file__).parents[1]
+  inside = package / 'configs'  # of a wheel
+  return inside if inside.is_dir() else package.parent / 'configs'
+
+
+def names():
+  """What the project's own config files are called, sorted: `digits`, …"""
+  return sorted(path.stem for path in folder().glob('[!_]*.py'))
+
+
+def find(path):
+  """The path of a config file, of what `--config=` has before the colon.
+
+  A file wins that is there. Else `digits`, `digits.py` and `configs/digits.py`
+  are the project's own, from wherever it is called. A name without `.py` is
+  always one of these: no file that happens to lie there is run for it.
+
+  Raises:
+    UserError: there is none.
+  """
+  if path.endswith('.py') and _is_file(path):
+    return path
+  own = re.fullmatch(r'(?:(?:\./)?configs/)?(\w+)\.py|(\w+)', path)
+  name = own and (own[1] or own[2])
+  if name in names():
+    return str(folder() / f'{name}.py')
+  raise UserError(f'no config file {path!r}; {_choices(path)}')
+
+
+def beside(file, name):
+  """What another config file defines, `{name: value}`; for config files.
+
+  The one called `name` beside `file`, else the project's own: a copy of one in
+  a folder of one's own finds what it builds on.
+
+  Args:
+    file: `__file__` of the one that asks.
+    name: of the other, without `.py`.
+
+  Raises:
+    UserError: there is none.
+  """
+  near = pathlib.Path(file).with_name(f'{name}.py')
+  return runpy.run_path(str(near) if near.is_file() else find(name))
+
+
+def _choices(path):
+  """What there is instead of a config file, in words."""
+  stem = pathlib.PurePath(path).stem
+  close = difflib.get_close_matches(stem, names(), 1)
+  hint = f'did you mean {close[0]}? ' if close else ''
+  if path and not path.endswith('.py') and _is_file(f'{path}.py'):
+    hint = f'did you mean {path}.py? '
+  try:
+    near = sorted(str(p) for p in pathlib.Path(path).parent.glob('*.py'))
+  except (OSError, ValueError):
+    near = []
+  # A folder may be full of programs.
+  beside_it = (f'there are {", ".join(near)}; ' if 0 < len(near) <= 20 else '')
+  return (f'{hint}{beside_it}choose from {", ".join(names())}, or give the '
+          'path of a .py file')
 
 
 def _is_file(path):

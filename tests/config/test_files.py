@@ -1,8 +1,10 @@
-"""Config files that are none, or fail."""
+"""Config files: where they are found, those that are none, or fail."""
 
 import re
+import shutil
 
 import pytest
+import toy
 
 from dasm_jax.config import files
 from dasm_jax.errors import UserError
@@ -61,3 +63,69 @@ def test_a_file_whose_line_is_mistyped(line, words, tmp_path):
 def test_a_file_that_is_not_there(given):
   with pytest.raises(UserError, match='no config file'):
     files.load(given)
+
+
+# ---- Where they are found
+
+CONFIGS = toy.ROOT / 'configs'
+OTHER = """from dasm_jax import config
+def get_config(text):
+  c = config.defaults()
+  c.seed = 77
+  return c
+"""
+
+
+def test_the_projects_own_have_names():
+  assert files.names() == sorted(p.stem for p in CONFIGS.glob('*.py'))
+  assert 'digits' in files.names()
+
+
+@pytest.mark.parametrize('given', [
+    'digits', 'digits.py', 'configs/digits.py', './configs/digits.py'])
+def test_the_projects_own_are_found_from_anywhere(
+    given, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  want = files.load(f'{CONFIGS / "digits.py"}:ipc=7')
+  assert files.load(f'{given}:ipc=7') == want and want.syn.ipc == 7
+
+
+def test_a_file_that_is_here_wins_by_its_path_alone(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'configs').mkdir()
+  for name in ('configs/digits.py', 'digits.py', 'own.py'):
+    (tmp_path / name).write_text(OTHER)
+    assert files.load(name).seed == 77
+  # A name runs no file that happens to lie here.
+  assert files.load('digits').seed == 0
+  assert files.load('configs/mnist.py').dataset.name == 'mnist'
+  with pytest.raises(UserError, match="'own'; did you mean own.py?"):
+    files.load('own')
+
+
+@pytest.mark.parametrize('given, words', [
+    ('digitz', 'did you mean digits?'), ('configs/minst.py', 'mean mnist?'),
+    ('no/digits.py', 'mean digits?'), ('no', 'or give the path of a .py file'),
+    ('', 'choose from'), ('../digits', 'choose from')])
+def test_an_unknown_name_lists_the_choices(
+    given, words, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError) as caught:
+    files.load(given)
+  text = str(caught.value)
+  assert f'no config file {given!r}; ' in text and words in text
+  assert ', '.join(files.names()) in text and '\n' not in text
+
+
+def test_a_file_of_ones_own_builds_on_those_of_the_project(
+    tmp_path, monkeypatch):
+  shutil.copy(CONFIGS / 'mnist.py', tmp_path)
+  monkeypatch.chdir(tmp_path)
+  given = 'mnist.py:method=mtt'
+  assert files.load(given) == files.load(f'{CONFIGS / given}')
+  # One beside it is nearer.
+  (tmp_path / 'cifar10.py').write_text('TRAJECTORIES = {}\n')
+  assert files.beside(str(tmp_path / 'mnist.py'), 'cifar10')[
+      'TRAJECTORIES'] == {}
+  with pytest.raises(UserError, match="no config file 'cifar11'.*cifar10"):
+    files.beside(__file__, 'cifar11')
