@@ -1,8 +1,9 @@
-r"""Distils a data set: python -m dasm_jax.main --config=configs/digits.py
+r"""Distils a data set: python -m dasm_jax.main --config=digits
 
-The same command again goes on where it stopped. The config file takes
-arguments (--config=configs/mnist.py:ipc=10,method=idc,segments=2), and every
-entry can be set: --config.method.steps=500. Results are in --workdir.
+The same command again goes on where it stopped. --config is the name of a
+config or the path of a file, and takes arguments: --config=mnist:ipc=10,
+--config=configs/mnist.py:ipc=10,method=idc,segments=2. Every entry can be set:
+--config.method.steps=500. Results are in --workdir.
 """
 
 import contextlib
@@ -85,6 +86,9 @@ def read(argv):
   except (OSError, ValueError, flags.Error) as error:
     text = str(error).removeprefix('ERROR:: ')  # of absl
     raise UserError(f'--flagfile: {text}') from error
+  if {'--version', '-version'} & {*words}:
+    print(environment.version_line())
+    sys.exit(0)
   from dasm_jax.runtime import cli
   files, texts, words = cli.split_config(words)
   given = files[-1] if files else ''
@@ -101,17 +105,23 @@ def read(argv):
   except flags.UnrecognizedFlagError as error:
     raise UserError(_about_flag(error, config, given)) from error
   if len(rest) > 1:
-    way = (f'a config is given by --config={rest[1]}' if '.py' in rest[1]
+    way = (f'a config is given by --config={rest[1]}' if _is_config(rest[1])
            else 'entries are set by --config.name=value; quote paths that have '
            'spaces')
     raise UserError(f'unexpected argument {rest[1]!r}; {way}')
   if not files:
-    raise UserError('--config is missing; try --config=configs/digits.py')
+    raise UserError('--config is missing; try --config=digits')
   for name in ('workdir', 'machine', 'coordinator'):
     # As of an unset $VARIABLE: the default is not what was meant.
     if flags.FLAGS[name].present and not flags.FLAGS[name].value:
       raise UserError(f'--{name}= is empty; give it a value, or leave it out')
   return Command(given, texts, config)
+
+
+def _is_config(word):
+  """Whether what stands alone on a command line names a config."""
+  from dasm_jax.config import files
+  return '.py' in word or word.partition(':')[0] in files.names()
 
 
 def _about_flag(error, config, given):
@@ -143,14 +153,20 @@ def _help(config):
   """Prints flags and every entry with its value, and leaves."""
   signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--help | head`
   from dasm_jax import config as configs
-  from dasm_jax.config import schema
-  from dasm_jax.runtime import entries
+  from dasm_jax.config import files, schema
+  from dasm_jax.runtime import cli, entries
   width = shutil.get_terminal_size().columns
   print('\n'.join([
-      __doc__, *(textwrap.fill(f'--{name}: {flags.FLAGS[name].help}', width,
-                               subsequent_indent='  ')
-                 for name in ('workdir', 'dry_run', 'machine', 'yes', 'profile',
-                              'coordinator', 'processes', 'process_id')),
+      cli.as_called(__doc__, 'main'),
+      textwrap.fill('--config: a .py file, or one of '
+                    f'{", ".join(files.names())}', width,
+                    subsequent_indent='  '),
+      *(textwrap.fill(f'--{name}: {flags.FLAGS[name].help}', width,
+                      subsequent_indent='  ')
+        for name in ('workdir', 'dry_run', 'machine', 'yes', 'profile',
+                     'coordinator', 'processes', 'process_id')),
+      textwrap.fill('--version: says the version, and those of JAX and NumPy',
+                    width, subsequent_indent='  '),
       '\nEntries, with the values of the --config given, else the defaults:\n',
       *entries.help_lines(
           configs.entries(config or configs.defaults()), schema.ENTRIES,
@@ -263,5 +279,10 @@ def main(command):
     raise
 
 
-if __name__ == '__main__':
+def command():
+  """The whole program, as `dasm-jax` calls it."""
   app.run(main, flags_parser=parse)
+
+
+if __name__ == '__main__':
+  command()

@@ -20,6 +20,7 @@ from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import (
   devices,
+  environment,
   logging,
   processes,
   records,
@@ -404,7 +405,7 @@ def write_results(made, syn, batch, done, accuracy):
       'costs': made.meter.summary(),
       'label_kind': synthetic.label_kind(syn.labels, logits),
       'bytes': synthetic.set_bytes(syn, logits),
-      'version': dasm_jax.__version__, 'jax': jax.__version__}
+      'version': dasm_jax.__version__, **environment.versions()}
   saved_set.save(
       folder / SET, syn, experiment.codec,
       experiment.dataset.class_names, card(experiment, syn, summary), batch)
@@ -445,7 +446,9 @@ def card(experiment, syn, accuracy):
       'config_hash': workdirs.fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,
                   'formation': codec.kind, 'zca': c.dataset.zca},
-      'split': f'{len(experiment.dataset.test.labels)} test images'}
+      'split': f'{len(experiment.dataset.test.labels)} test images',
+      # Other versions may sum in another order: the set is theirs, too.
+      **environment.versions()}
 
 
 def _write_pictures(experiment, syn, done, folder):

@@ -11,6 +11,18 @@ from dasm_jax.runtime import environment, preemption
 from dasm_jax.runtime.entries import LARGEST
 
 
+def as_called(text, name):
+  """A text with the module's command named as it was called.
+
+  That of an installed package is `dasm-jax-evaluate`, of a module `python -m
+  dasm_jax.evaluate`.
+  """
+  called = os.path.basename(sys.argv[0])
+  module = f'python -m dasm_jax.{name}'
+  return (text.replace(module, called) if called.startswith('dasm-jax')
+          else text)
+
+
 class Parser(argparse.ArgumentParser):
   """An argument parser whose errors are `UserError`.
 
@@ -20,9 +32,12 @@ class Parser(argparse.ArgumentParser):
   def __init__(self, name, text):
     # `text` is the docstring of a module, whose lines stay as they are.
     super().__init__(
-        prog=f'python -m dasm_jax.{name}', description=text,
+        prog=as_called(f'python -m dasm_jax.{name}', name),
+        description=as_called(text, name),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False)
+    self.add_argument('--version', action='version',
+                      version=environment.version_line())
 
   def parse_args(self, args=None, namespace=None):
     """As argparse has it, but nothing may be given an empty value.

@@ -1,8 +1,10 @@
-"""What a process finds around it: streams, a home, and JAX's devices."""
+"""What a process finds around it: streams, a home, versions, JAX's devices."""
 
 import os
+import platform
 import sys
 
+import dasm_jax
 from dasm_jax.errors import UserError
 
 # ---- Streams
@@ -57,6 +59,33 @@ def cache_folder():
   if os.path.isabs(given):
     return given
   return home() and os.path.join(home(), '.cache')
+
+
+# ---- Versions
+
+
+def versions():
+  """`{name: version}` of what computes: jax, jaxlib and numpy.
+
+  Loads none of them; one that is not installed is `missing`.
+  """
+  from importlib import metadata  # which loads much
+  def version(name):
+    # What is loaded may be another than what is installed.
+    loaded = getattr(sys.modules.get(name), '__version__', None)
+    try:
+      return loaded or metadata.version(name)
+    except metadata.PackageNotFoundError:
+      return 'missing'
+  return {name: version(name) for name in ('jax', 'jaxlib', 'numpy')}
+
+
+def version_line():
+  """What `--version` says."""
+  others = ', '.join(f'{name} {version}'
+                     for name, version in versions().items())
+  return (f'dasm_jax {dasm_jax.__version__} ({others}, '
+          f'Python {platform.python_version()})')
 
 
 # ---- JAX

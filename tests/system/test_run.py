@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import small
 
+from dasm_jax.runtime import environment
+
 pytestmark = pytest.mark.slow
 
 
@@ -77,6 +79,10 @@ def test_synthetic_set(whole):
       'space': 'normalised', 'factor': 1, 'formation': 'single',
       'zca': 0.0}
   assert card['recipe']['epochs'] == 2 and card['network']['width'] == 4
+  versions = environment.versions()
+  assert versions.items() <= card.items()
+  assert versions.items() <= json.loads(
+      (root / 'one/run' / 'results.json').read_text()).items()
   assert card['accuracy'] == json.loads(
       (root / 'one/run' / 'results.json').read_text())['accuracy']
   assert np.ptp(got['images'], axis=(2, 3, 4)).min() > 0
