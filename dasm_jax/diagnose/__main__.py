@@ -202,5 +202,10 @@ def main(argv=None):
                      'the same command goes on')
 
 
-if __name__ == '__main__':
+def command():
+  """The whole program, as `dasm-jax-diagnose` calls it."""
   exit_process(main())
+
+
+if __name__ == '__main__':
+  command()

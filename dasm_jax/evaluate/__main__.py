@@ -340,5 +340,10 @@ def _lines(model_names, set_names):
   return '\n'.join(lines(*[''] * 6)[:2]), line
 
 
-if __name__ == '__main__':
+def command():
+  """The whole program, as `dasm-jax-evaluate` calls it."""
   cli.exit_process(main())
+
+
+if __name__ == '__main__':
+  command()

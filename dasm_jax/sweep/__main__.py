@@ -1,6 +1,6 @@
 r"""Accuracy against images a class, of several methods: the figure of DASM.
 
-  python -m dasm_jax.sweep --config=configs/digits.py \
+  python -m dasm_jax.sweep --config=digits \
       --methods=random,idc,frontier --ipc=1,2 --workdir=runs/sweep
 
 An arm is a method (distilling or a coreset), `full` (all real images), or a
@@ -28,8 +28,8 @@ from dasm_jax.runtime import cli, environment
 def _parser():
   parser = cli.Parser('sweep', __doc__)
   add = parser.add_argument
-  add('--config', metavar='FILE', help='as of dasm_jax.main, with arguments '
-      'for all arms: configs/cifar10.py:schedule=short')
+  add('--config', metavar='NAME', help='a config or the path of a file, as of '
+      'dasm_jax.main, with arguments for all arms: cifar10:schedule=short')
   add('--methods', default='', metavar='ARMS', help='joined by commas')
   add('--arms', default='', metavar='FILE', help='more of them, one a line, as '
       'NAME: METHOD key=value …')
@@ -73,7 +73,7 @@ def run(words):
   given, texts, words = cli.split_config(words)
   options = _parser().parse_args(words)
   if not given:
-    raise UserError('--config is missing; try --config=configs/digits.py')
+    raise UserError('--config is missing; try --config=digits')
   environment.keep_programs()
   # Tracing makes millions of objects that stay.
   gc.set_threshold(100_000)
@@ -152,5 +152,10 @@ def _folder(text, given):
   return pathlib.Path('runs') / f'sweep-{stem}'
 
 
-if __name__ == '__main__':
+def command():
+  """The whole program, as `dasm-jax-sweep` calls it."""
   cli.exit_process(main())
+
+
+if __name__ == '__main__':
+  command()
