@@ -5,11 +5,13 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import dasm_jax
 from dasm_jax import config
 from dasm_jax.config import files, options, overrides, validate
 from dasm_jax.diagnose import __main__ as diagnose
@@ -25,6 +27,7 @@ README = (ROOT / 'README.md').read_text()
 PAGES = README + ''.join(
     page.read_text() for folder in ('docs', 'launch')
     for page in sorted((ROOT / folder).rglob('*.md')))
+INSTALLING = (ROOT / 'docs' / 'installing.md').read_text()
 # Lines of the shell, those that go on joined.
 COMMANDS = sorted({
     line.partition(' #')[0].strip()
@@ -144,3 +147,25 @@ def test_the_site_is_built_without_a_warning(tmp_path):
   page = (tmp_path / 'api' / 'losses' / 'index.html').read_text()
   assert 'layerwise_cosine' in page and 'Returns' in page
   assert (tmp_path / 'results' / 'index.html').exists()
+
+
+def test_a_config_of_ones_own_is_as_it_is_shown(tmp_path):
+  (code,) = re.findall(r'```python\n(.*?)```', INSTALLING, re.DOTALL)
+  (tmp_path / 'photos.py').write_text(code)
+  c = files.load(f'{tmp_path / "photos.py"}:ipc=3')
+  assert c.dataset.name == 'folder:photos' and c.syn.ipc == 3
+
+
+def test_what_is_installed_is_as_it_is_told():
+  project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+  assert set(re.findall(r"'\.\[(\w+)\]'", INSTALLING)) == set(
+      project['optional-dependencies'])
+  assert set(re.findall(r'^\| `(dasm-jax\S*)`', INSTALLING, re.M)) == set(
+      project['scripts'])
+  python = project['requires-python'].removeprefix('>=')
+  assert f'Python {python} or newer' in INSTALLING
+
+
+def test_the_version_to_cite_is_that_of_the_program():
+  assert f'\nversion: {dasm_jax.__version__}\n' in (
+      ROOT / 'CITATION.cff').read_text()

@@ -226,6 +226,7 @@ def test_ctrl_c_leaves_the_job_alone_and_the_next_call_watches_it(project):
 @pytest.mark.parametrize('arguments, says', [
     ([], 'CONFIG is missing'), (['--nosuch', 'configs/digits.py'], '--nosuch'),
     (['configs/none.py'], "no config 'configs/none.py'"),
+    (['none'], "no config 'none'"),
     (['--bucket=b', 'configs/digits.py'], "--bucket='b'"),
     (['--zone=', 'configs/digits.py'], "--zone=''"),
     (['--env=A', 'configs/digits.py'], '--env=A'),
@@ -284,7 +285,7 @@ def test_gpu_passes_a_signal_on_and_then_stops(project):
 
 
 @pytest.mark.parametrize('script', ['local.sh', 'gpu.sh', 'test.sh',
-                                    'tpu_vm.sh'])
+                                    'tpu_vm.sh', 'versions.sh'])
 def test_help_installs_nothing(project, script):
   code, text = run(project, script, '--help')
   assert code == 0 and f'launch/{script}' in text and '#' not in text
