@@ -25,10 +25,11 @@ import argparse
 import contextlib
 import pathlib
 
-from dasm_jax import streams
+from dasm_jax import foreign, streams
 from dasm_jax.diagnose import measures, tables
 from dasm_jax.errors import UserError
-from dasm_jax.evaluate import comparison, saved_set, subjects
+from dasm_jax.evaluate import comparison, subjects
+from dasm_jax.evaluate.foreign_flags import add_flags, told_by
 from dasm_jax.runtime import environment, paths, records
 from dasm_jax.runtime.cli import (
   Parser,
@@ -118,7 +119,8 @@ def _parser():
   parser = Parser('diagnose', __doc__)
   add = parser.add_argument
   add('--set', required=True, metavar='PATH[,PATH…]',
-      help='synthetic.npz files, or workdirs of finished runs')
+      help='synthetic.npz files, workdirs of finished runs, or what others '
+      'published')
   add('--measures', type=_measures, default=','.join(MEASURES),
       metavar='NAMES', help='what to measure (%(default)s)')
   add('--ages', type=_ages, default='0,10,30,100,300,1000',
@@ -132,11 +134,10 @@ def _parser():
       help='real images to measure, as many of each class (%(default)s)')
   add('--seed', type=int_at_least(0, streams.LARGEST_SEED), default=0,
       help='of networks and real images')
-  add('--dataset', default='', metavar='NAME', help='where the data of the '
-      'sets are now, such as folder:PATH, if not where their cards say')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the first run if not given, else TFDS_DATA_DIR')
   add('--out', default='', help='where to write (the first set\'s directory)')
+  add_flags(parser)
   return parser
 
 
@@ -159,13 +160,16 @@ def measure(given, out, a, screen, change=lambda found: found):
     preemption.Stopped: asked to stop, after a save.
   """
   found = [paths.to_path(path) for path in given]
-  sets = {name: change(saved_set.load(path, a.dataset)) for name, path in zip(
-      names_of(found), found, strict=True)}
+  sets = {name: change(subjects.open_set(path, told_by(a), a.data_dir))
+          for name, path in zip(names_of(found), found, strict=True)}
+  for name, set_ in sets.items():
+    for note in foreign.notes(set_):
+      screen.say(f'{name}: {note}' if len(sets) > 1 else note)
   # All that may be refused is refused before data are read.
   agree(sets)
-  first = saved_set.find(found[0])
+  first = subjects.home_of(found[0])
   out = _writable(out or first.parent)
-  dataset = subjects.dataset_of(next(iter(sets.values())), first, a.data_dir)
+  dataset = subjects.dataset_of(next(iter(sets.values())), found[0], a.data_dir)
   bench = measures.prepare(sets, dataset, a.networks, a.seed)
   done = {'epochs': a.epochs, 'ages': a.ages}
   with comparison.keeper_beside(

@@ -15,9 +15,10 @@ import logging
 import jax
 
 import dasm_jax
-from dasm_jax import models, streams, synthetic
-from dasm_jax.errors import UserError
-from dasm_jax.evaluate import comparison, dd_ranking, saved_set, subjects
+from dasm_jax import foreign, models, streams, synthetic
+from dasm_jax.errors import UserError, unknown
+from dasm_jax.evaluate import comparison, dd_ranking, subjects
+from dasm_jax.evaluate.foreign_flags import add_flags, told_by
 from dasm_jax.methods import registry
 from dasm_jax.runtime import cli, paths, preemption, records, text
 from dasm_jax.runtime.logging import Terminal
@@ -33,7 +34,8 @@ def _parser():
   parser = cli.Parser('evaluate', __doc__)
   add = parser.add_argument
   add('--set', required=True, metavar='PATH', help='workdir of a finished run, '
-      'its synthetic.npz, or real:DATASET:SELECTION:IPC, such as '
+      'its synthetic.npz, a file or folder that others published (path#2: the '
+      'second set in it), or real:DATASET:SELECTION:IPC, such as '
       f'real:mnist:herding:10 (selections: {", ".join(registry.selections())})')
   add('--models', default='', metavar='NAMES', help='networks, joined by '
       f'commas ({", ".join(sorted(models.MODELS))}); if not given, that of '
@@ -50,12 +52,9 @@ def _parser():
       'up to three more rows of as many images as the set has')
   add('--out', default='', metavar='FILE.json', help='where rows are kept; '
       'evaluation.json beside the set if not given')
-  add('--dataset', default='', metavar='NAME', help='where the data of a saved '
-      'set are now, such as folder:PATH, if not where its card says')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'that of the run if not given, else TFDS_DATA_DIR')
-  add('--recipe', default='', choices=sorted(recipes.RECIPES),
-      help='of a real subset (idc if not given); a saved set has its own')
+  add_flags(parser)
   add('--size', type=cli.int_at_least(0), default=0, metavar='N',
       help='of a real subset: make images squares of this many pixels')
   return parser
@@ -159,7 +158,7 @@ def _rows_file(options):
   elif options.set.startswith(subjects.REAL):
     return None
   else:
-    path = saved_set.find(options.set).with_name('evaluation.json')
+    path = subjects.home_of(options.set).with_name('evaluation.json')
   # What cannot be read or written is found out before the work.
   _read(path, warn=True)
   if not (paths.is_remote(path) or path.exists()):
@@ -176,22 +175,28 @@ def _check_writable(path):
 
 def _subject(options, say):
   if options.set.startswith(subjects.REAL):
-    if options.dataset:
-      raise UserError(f'--dataset={options.dataset} is for saved sets: a real '
-                      'subset names its data itself; leave it out')
-    return subjects.real_subject(
-        options.set, seed=options.seed, recipe=options.recipe or 'idc',
-        data_dir=options.data_dir, size=options.size, say=say)
-  for name in ('recipe', 'size'):
-    if getattr(options, name):
-      raise UserError(f'--{name}={getattr(options, name)} is for real subsets '
-                      '(--set=real:…): a saved set is trained as its card '
-                      'says; leave it out')
+    return _real_subject(options, say)
+  if options.size:
+    raise UserError(f'--size={options.size} is for real subsets (--set=real:…)'
+                    ': a set is of the size that it has; leave it out')
+  set_ = subjects.open_set(options.set, told_by(options), options.data_dir)
+  for note in foreign.notes(set_):
+    say(note)
   # A wrong network needs no data to be refused.
-  set_ = saved_set.load(options.set, options.dataset)
   subjects.networks_for(_models(options, set_), set_)
-  return subjects.saved_subject(options.set, options.data_dir,
-                                dataset=options.dataset)
+  return subjects.subject_of(set_, options.set, options.data_dir)
+
+
+def _real_subject(options, say):
+  for name, value in told_by(options)._asdict().items():
+    if value != getattr(foreign.NOTHING, name) and name != 'recipe':
+      raise UserError(f'--{name}={value} is for saved sets: a real subset '
+                      'names its data itself; leave it out')
+  if options.recipe and options.recipe not in recipes.RECIPES:
+    raise unknown('--recipe of a real subset', options.recipe, recipes.RECIPES)
+  return subjects.real_subject(
+      options.set, seed=options.seed, recipe=options.recipe or 'idc',
+      data_dir=options.data_dir, size=options.size, say=say)
 
 
 def _cost_of_full(subject, rows):

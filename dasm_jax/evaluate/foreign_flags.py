@@ -1,0 +1,47 @@
+"""The flags by which a user says what a set of others does not."""
+
+import argparse
+
+from dasm_jax.foreign import Told, guess
+from dasm_jax.runtime import cli
+
+FACTOR = cli.int_at_least(1, 99)
+
+
+def add_flags(parser):
+  """Adds to a parser of a command what `told_by` reads."""
+  add = parser.add_argument_group(
+      'sets that others published',
+      'What their files do not say is guessed and said, a line each; these\n'
+      '  flags say it instead.').add_argument
+  add('--dataset', default='', metavar='NAME', help='what such a set is of, '
+      'such as cifar10 or folder:PATH; for a set of ours, where its data are '
+      'now, if not where its card says')
+  add('--space', default='', choices=guess.SPACES, help='of its values: '
+      'pixels on [0, 1], normalised by mean and std, or from 0 to 255')
+  add('--zca', type=_eps, default=None, metavar='EPS', help='of the whitening '
+      'that its images are in (MTT\'s --zca: 0.1); 0: they are not whitened')
+  add('--factor', type=FACTOR, default=0, metavar='N', help='cells along a '
+      'side of a stored image (IDC)')
+  add('--labels', default='', choices=guess.LABELS, help='what rows of numbers '
+      'are')
+  add('--recipe', default='', choices=guess.RECIPES, help='by which networks '
+      'are trained on such a set, or on a real subset (idc if not given); a '
+      'set of ours has its own')
+
+
+def told_by(options):
+  """The `Told` of parsed arguments."""
+  return Told(options.dataset, options.space, options.zca, options.factor,
+              options.recipe, options.labels)
+
+
+def _eps(text):
+  try:
+    value = float(text)
+  except ValueError:
+    value = -1.0
+  if not 0 <= value < 1e3:
+    raise argparse.ArgumentTypeError(
+        f'{text!r} is no number from 0; MTT\'s programs have 0.1')
+  return value
