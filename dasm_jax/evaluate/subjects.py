@@ -106,7 +106,8 @@ def dataset_of(set_, path, data_dir=None, memory=None):
       data_dir=data_dir or _of_run(path, 'data_dir'),
       cache=cache if cache and os.path.isdir(cache) else '', memory=memory)
   mine, its = set_.class_names, dataset.class_names
-  if mine != its:
+  # A set of others that was opened before its data were here has numbers.
+  if mine not in (its, tuple(map(str, range(len(its))))):
     raise UserError(
         f'{str(path)!r} has labels of {len(mine)} classes ('
         f'{", ".join(mine[:3])}, …), but data set {dataset.name!r} has '

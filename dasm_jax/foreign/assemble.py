@@ -153,6 +153,9 @@ def _real(found, name, classes, data_dir, path):
   described = data.describe(name, data_dir=data_dir)
   names, notes = described.class_names, []
   count, size = guess.classes_of(found), found.images.shape[1:]
+  if described.missing and name != IMAGENET:
+    notes.append(guess.line('classes', f'called 0 to {len(names) - 1}, as data '
+                            f'set {name} is not here'))
   named = set(found.classes) <= set(names) and len(found.classes) > 0
   if not classes and named and len(found.classes) < len(names):
     classes = '+'.join(re.sub(r'([+,\\])', r'\\\1', x) for x in found.classes)

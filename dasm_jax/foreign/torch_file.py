@@ -27,7 +27,7 @@ from dasm_jax.errors import UserError
 from dasm_jax.runtime import paths
 
 MOST_PICKLE = 2 ** 26  # bytes of a pickle, in which no image is
-MOST_OPCODES = 2_000_000
+MOST_OPCODES = 200_000  # of an image set: some hundred
 DEEPEST = 50  # containers within each other
 # Arrays may take twice the file (views of one storage) and so many bytes more.
 MOST_GROWTH, MOST_EXTRA = 2, 2 ** 26
