@@ -179,6 +179,26 @@ def _cut(images, factor):
       resample.upsampling(wide, width, dtype)[None])
 
 
+def decoding_text(codec_, shape):
+  """How stored images become those that networks are trained on, in words.
+
+  codec_: a `Codec`; shape: (height, width, …) of a stored image.
+  """
+  factor, kind = codec_.factor, training_codec(codec_).kind
+  cells = range(1, factor + 1) if kind == 'multi' else [factor]
+  out = ', then '.join(
+      f'{g} x {g} cells, row by row' if g > 1 else 'whole images'
+      for g in cells)
+  if factor == 1:
+    return 'none: each stored image is one'
+  padded = [g for g in cells if any(side % g for side in shape[:2])]
+  if padded:
+    out += (f'; sides that {" or ".join(map(str, padded))} does not divide are '
+            'padded right and below with 0.5, as stored, before')
+  return (f'{out}; each cell is enlarged bilinearly (half-pixel centres) to '
+          f'{shape[0]}x{shape[1]}, and has the label of its image')
+
+
 def normalise(codec_, images):
   """Stored (or decoded) images as networks see them."""
   return (images if codec_.space == 'normalised'
@@ -195,12 +215,17 @@ def normalise_pixels(codec_, images):
 
 def pixels(codec_, images):
   """Stored (or decoded) images on [0, 1], clipped: what a person sees."""
-  if codec_.space == 'normalised' and codec_.zca is not None:
-    images = zca.colour(codec_.zca, images)
-  elif codec_.space == 'normalised':
-    images = (images * jnp.asarray(codec_.std, images.dtype)
-              + jnp.asarray(codec_.mean, images.dtype))
-  return jnp.clip(images, 0, 1)
+  return jnp.clip(unclipped_pixels(codec_, images), 0, 1)
+
+
+def unclipped_pixels(codec_, images):
+  """The same, but normalised storage may lie beyond [0, 1]."""
+  if codec_.space == 'pixels':
+    return jnp.asarray(images)
+  if codec_.zca is not None:
+    return zca.colour(codec_.zca, images)
+  return (images * jnp.asarray(codec_.std, images.dtype)
+          + jnp.asarray(codec_.mean, images.dtype))
 
 
 def training_codec(codec_):

@@ -41,14 +41,28 @@ def save(path, syn, codec, class_names, card, batch=None):
   Raises:
     UserError: it cannot be written; a set that was there stays.
   """
+  arrays, card = to_arrays(syn, codec, class_names, card, batch)
+  write(path, arrays, card)
+
+
+def to_arrays(syn, codec, class_names, card, batch=None):
+  """`(arrays, card)` of a set as files hold them; arguments as of `save`."""
   # Whatever is no array of numbers becomes one of text: objects would need
   # pickle, which runs what a file of unknown origin says.
   logits = getattr(batch, 'logits', None)
   numbers = synthetic.class_numbers(syn.labels)
   kind = synthetic.label_kind(syn.labels, logits)
-  card = {'format': FORMAT, **card, 'label_kind': kind, 'use': USE,
-          'version': dasm_jax.__version__}
-  arrays = {}
+  card = {'format': FORMAT, 'jax': jax.__version__, **card,
+          'decoding': synthetic.decoding_text(codec, syn.images.shape[2:]),
+          'label_kind': kind, 'use': USE, 'version': dasm_jax.__version__}
+  arrays = {
+      'images': np.asarray(syn.images, np.float32),
+      'labels': (np.asarray(syn.labels, np.float16) if numbers is None
+                 else numbers),
+      'label_kind': np.array(kind), 'class_names': np.array(class_names),
+      'mean': np.array(codec.mean, np.float32),
+      'std': np.array(codec.std, np.float32), 'factor': np.int32(codec.factor),
+      'space': np.array(codec.space)}
   if logits is not None:
     card['lessons'] = {'seed': int(batch.seed),
                        'temperature': float(batch.temperature)}
@@ -56,15 +70,13 @@ def save(path, syn, codec, class_names, card, batch=None):
   if codec.zca is not None:
     arrays |= {'zca_mean': np.float32(codec.zca.mean),
                'zca_matrix': np.float32(codec.zca.matrix)}
+  return arrays, card
+
+
+def write(path, arrays, card):
+  """Writes what `to_arrays` returned as an npz; see `save`."""
   with records.replacing(path) as file:
-    np.savez(
-        file, images=np.asarray(syn.images, np.float32),
-        labels=(np.asarray(syn.labels, np.float16) if numbers is None
-                else numbers),
-        label_kind=np.array(kind), class_names=np.array(class_names),
-        mean=np.array(codec.mean, np.float32),
-        std=np.array(codec.std, np.float32), factor=np.int32(codec.factor),
-        space=np.array(codec.space), card=np.array(json.dumps(card)), **arrays)
+    np.savez(file, **arrays, card=np.array(json.dumps(card)))
 
 
 def load(path, dataset=''):
@@ -90,26 +102,43 @@ def load(path, dataset=''):
     arrays = npz.read(path)
     # Before all else: a card of another format may lack any of the rest.
     card = json.loads(str(arrays['card']))
-    written = card.get('format')
+    card.get('format')
   except npz.FAULTS as error:
     why = getattr(error, 'strerror', None) or 'it is cut, damaged or another'
     raise UserError(f'{str(path)!r} is not a whole synthetic.npz: {why}; '
                     f'{way}') from error
+  found = from_arrays(arrays, card, path, way)
+  return found._replace(data=found.data | {
+      'name': data.absolute(dataset)}) if dataset else found
+
+
+def from_arrays(arrays, card, path, way):
+  """The `SavedSet` of what `to_arrays` returned, or a file has told.
+
+  Args:
+    arrays, card: of any contents.
+    path: that they are from; way: what to do about it, for errors.
+
+  Raises:
+    UserError: a card of another format, or no set.
+  """
+  try:
+    written, version = card.get('format'), card.get('version', 'unknown')
+  except AttributeError as error:
+    raise UserError(f'{str(path)!r} has no card; {way}') from error
   if written != FORMAT:
     raise UserError(
         f'{str(path)!r} has a card of format {written}, and dasm_jax '
         f'{dasm_jax.__version__} reads {FORMAT}; use the version that wrote it'
-        f', {card.get("version", "unknown")}')
+        f', {version}')
   try:
-    found = _read(arrays, card)
+    return _read(arrays, card)
   except (KeyError, TypeError, ValueError, IndexError, AttributeError,
           OverflowError) as error:
     why = ' '.join(str(error).split())
     if isinstance(error, KeyError):
       why = f'it has no {why}'
     raise UserError(f'{str(path)!r} is no usable set: {why}; {way}') from error
-  return found._replace(data=found.data | {
-      'name': data.absolute(dataset)}) if dataset else found
 
 
 def find(path):
