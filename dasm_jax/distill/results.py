@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 import dasm_jax
-from dasm_jax import config, models, segments, synthetic
+from dasm_jax import config, data, models, segments, synthetic
 from dasm_jax.distill import figures, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, diagnostics, saved_set
@@ -446,9 +446,24 @@ def card(experiment, syn, accuracy):
       'config_hash': workdirs.fingerprint(settings, ('run',)),
       'storage': {'space': codec.space, 'factor': codec.factor,
                   'formation': codec.kind, 'zca': c.dataset.zca},
-      'split': f'{len(experiment.dataset.test.labels)} test images',
+      'split': split_text(experiment),
       # Other versions may sum in another order: the set is theirs, too.
       **environment.versions()}
+
+
+def split_text(experiment):
+  """Which images accuracies are measured on, in words."""
+  c, dataset = experiment.config, experiment.dataset
+  count = f'{len(dataset.test.labels)} test images'
+  held = c.dataset.holdout or dataset.cut
+  if held:
+    return (f'{count}: {held:g} of the train images of each class, drawn by '
+            f'seed {c.seed}')
+  row = data.DATASETS.get(dataset.name)
+  crop = c.dataset.test_crop
+  return (f'{count}: all of the {row.test if row else "test"} split'
+          + ' of these classes' * bool(c.dataset.classes)
+          + f', of which the middle {crop:g} of each side' * (crop < 1))
 
 
 def _write_pictures(experiment, syn, done, folder):
