@@ -11,7 +11,7 @@ __version__ = '0.2.0'
 
 # Name -> the module that has it; ARCHITECTURE.md says what each is for.
 _MODULES = {name: name for name in (
-    'config', 'coresets', 'cost', 'data', 'difficulty', 'distill', 'errors',
+    'config', 'convert', 'coresets', 'cost', 'data', 'difficulty', 'distill', 'errors',
     'evaluate', 'losses', 'methods', 'models', 'objectives', 'pipeline',
     'runtime', 'segments', 'sweep', 'synthetic', 'training', 'transforms',
     'types')} | {
