@@ -11,21 +11,24 @@ __version__ = '0.2.0'
 
 # Name -> the module that has it; ARCHITECTURE.md says what each is for.
 _MODULES = {name: name for name in (
-    'config', 'convert', 'coresets', 'cost', 'data', 'difficulty', 'distill', 'errors',
-    'evaluate', 'losses', 'methods', 'models', 'objectives', 'pipeline',
-    'runtime', 'segments', 'sweep', 'synthetic', 'training', 'transforms',
-    'types')} | {
+    'config', 'convert', 'coresets', 'cost', 'data', 'difficulty', 'distill',
+    'errors', 'evaluate', 'losses', 'methods', 'models', 'objectives',
+    'pipeline', 'runtime', 'segments', 'sweep', 'synthetic', 'training',
+    'transforms', 'types')} | {
         'card': 'evaluate.saved_set',  # their names before 0.2, which sets tell
         'train': 'training.ensemble'}
+# Those of sets in files, and the modules of `evaluate` that have them.
+_FUNCTIONS = {'load': 'saved_set', 'save': 'own_set'}
 
 
 def __getattr__(name):
-  if name == 'load':
-    return importlib.import_module('dasm_jax.evaluate.saved_set').load
+  if name in _FUNCTIONS:
+    return getattr(importlib.import_module(
+        f'dasm_jax.evaluate.{_FUNCTIONS[name]}'), name)
   if name in _MODULES:
     return importlib.import_module(f'dasm_jax.{_MODULES[name]}')
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__():
-  return sorted({*globals(), *_MODULES, 'load'})
+  return sorted({*globals(), *_MODULES, *_FUNCTIONS})

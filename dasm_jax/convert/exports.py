@@ -63,8 +63,7 @@ def from_set(set_):
           'recipe_name': set_.recipe_name, 'real_lr': set_.real_lr,
           'storage': storage},
       set_.batch if set_.logits is not None else None)
-  # As a file would give it back: lists in the place of tuples.
-  return from_arrays(arrays, json.loads(json.dumps(card)), set_.data['name'],
+  return from_arrays(arrays, saved_set.through_json(card), set_.data['name'],
                      'give another')
 
 
