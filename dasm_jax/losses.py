@@ -2,7 +2,8 @@
 
 Everything here is pure, keeps the dtype it is given, and works under `jit`,
 `vmap` and `pmap`. A "row" of a parameter is what belongs to one output unit:
-the last axis of a JAX kernel (the first of a PyTorch weight).
+the last axis of a kernel in flax and haiku (layout `HWIO`, and `[in, out]`),
+the first of a weight in PyTorch and equinox (`OIHW`, and `[out, in]`).
 """
 
 import jax
@@ -106,34 +107,60 @@ def tree_norm(tree):
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
 
 
-def select(tree, ndims=None):
-  """The leaves of `tree` with one of the numbers of dimensions in `ndims`.
+# Which axis of a parameter counts its output units.
+LAYOUTS = {'HWIO': -1, 'OIHW': 0}
+
+
+def select(tree, ndims=None, layout='HWIO'):
+  """The leaves with one of the numbers of dimensions in `ndims`, as `HWIO`.
 
   Convolutions have 4, layer norms 3, linear kernels 2, biases and the scales
-  of norms 1. None takes all.
+  of norms 1. A leaf of three or more dimensions that has a single entry for
+  each output unit is one of the last, too: an equinox bias `[c, 1, 1]`, a
+  haiku scale `[1, 1, 1, c]`.
+
+  Args:
+    tree: a pytree of parameters or their gradients.
+    ndims: the numbers of dimensions to take; None takes all.
+    layout: a key of `LAYOUTS`.
+
+  Returns:
+    A list of arrays whose last axis is that of the output units.
+
+  Raises:
+    UserError: an unknown layout.
   """
-  return [x for x in jax.tree.leaves(tree) if ndims is None or x.ndim in ndims]
+  axis = _output_axis(layout)
+  def dimensions(x):
+    return 1 if x.ndim > 2 and x.size == x.shape[axis] else x.ndim
+  return [_units_last(x, axis) for x in jax.tree.leaves(tree)
+          if ndims is None or dimensions(x) in ndims]
 
 
 # ---- Distances between gradients or features
 
 
-def layerwise_cosine(a, b):
+def layerwise_cosine(a, b, layout='HWIO'):
   """`sum_rows 1 - <a, b> / (|a| |b| + 1e-6)` over the rows of all leaves.
 
-  Give it the leaves with two or more dimensions for DC's own distance
-  (2006.05929, eq. 10 as coded). A leaf with one dimension counts each entry
-  as a row. Zero rows have gradient 0 or finite, never NaN.
+  Give it the leaves with two or more dimensions, see `select`, for DC's own
+  distance (2006.05929, eq. 10 as coded). A leaf with one dimension counts each
+  entry as a row. Zero rows have gradient 0 or finite, never NaN.
 
   Args:
     a, b: pytrees of equal structure; `b`'s gradient is what is fitted.
+    layout: a key of `LAYOUTS`.
 
   Returns:
     A scalar, at most twice the number of rows.
+
+  Raises:
+    UserError: an unknown layout.
   """
+  axis = _output_axis(layout)
   def leaf(x, y):
     # A dead filter has a zero row: `norm` keeps its gradient from being NaN.
-    x, y = _rows(x), _rows(y)
+    x, y = _rows(x, axis), _rows(y, axis)
     size = norm(x, 0) * norm(y, 0)
     return jnp.sum(1 - jnp.sum(x * y, 0) / (size + EPSILON))
   return _total(leaf, a, b)
@@ -149,9 +176,22 @@ def l1(a, b):
   return _total(lambda x, y: jnp.sum(_abs(x - y)), a, b)
 
 
-def l1_mean(a, b):
-  """`sum_rows mean |a - b|` over the rows of all leaves (IDC, 2205.14959)."""
-  return _total(lambda x, y: jnp.sum(jnp.mean(_abs(_rows(x - y)), 0)), a, b)
+def l1_mean(a, b, layout='HWIO'):
+  """`sum_rows mean |a - b|` over the rows of all leaves (IDC, 2205.14959).
+
+  Args:
+    a, b: pytrees of equal structure.
+    layout: a key of `LAYOUTS`.
+
+  Returns:
+    A scalar.
+
+  Raises:
+    UserError: an unknown layout.
+  """
+  axis = _output_axis(layout)
+  return _total(lambda x, y: jnp.sum(jnp.mean(_abs(_rows(x - y, axis)), 0)),
+                a, b)
 
 
 def cosine(a, b):
@@ -181,8 +221,20 @@ def _total(leaf, a, b):
   return sum(jax.tree.leaves(jax.tree.map(leaf, a, b)))
 
 
-def _rows(x):
+def _output_axis(layout):
+  if layout not in LAYOUTS:
+    raise unknown('layout', layout, LAYOUTS)
+  return LAYOUTS[layout]
+
+
+def _units_last(x, axis):
+  # Where nothing moves nothing is added to the program.
+  return x if axis == -1 or x.ndim < 2 else jnp.moveaxis(x, axis, -1)
+
+
+def _rows(x, axis):
   """`[entries, rows]`; an entry of a one-dimensional leaf is its own row."""
+  x = _units_last(x, axis)
   return x.reshape(-1, x.shape[-1]) if x.ndim > 1 else x[None]
 
 

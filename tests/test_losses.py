@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import lanes
 import numpy as np
 import pytest
+import toy
 
 from dasm_jax import losses
 from dasm_jax.errors import UserError
@@ -121,9 +122,74 @@ def test_types_are_kept(name, dtype):
 
 
 def test_select():
-  tree = [jnp.zeros((1,) * n) for n in (1, 2, 3, 4)]
+  tree = [jnp.zeros((2,) * n) for n in (1, 2, 3, 4)]
   assert [x.ndim for x in losses.select(tree, (2, 4))] == [2, 4]
   assert [x.ndim for x in losses.select(tree)] == [1, 2, 3, 4]
+
+
+# ---- Layouts
+
+
+def torch_lists(name):
+  """Gradients of a published program's weights, in PyTorch's layout."""
+  path = toy.ROOT / f'tests/golden/fixtures/{name}.npz'
+  with np.load(path, allow_pickle=False) as file:
+    keys = sorted(key for key in file if key.startswith('in/gw_syn/'))
+    return ([jnp.asarray(file[key]) for key in keys],
+            [jnp.asarray(file[key.replace('syn', 'real')]) for key in keys],
+            {key: file[key] for key in file if key.startswith('f32/ours/')},
+            [key[-2:] for key in keys])
+
+
+@pytest.mark.parametrize('name', [
+    'dc_match_loss', 'dc_match_loss_zero_rows'])
+def test_published_distance_in_its_own_layout(name):
+  syn, real, want, numbers = torch_lists(name)
+  kept = [k for k, x in enumerate(syn) if x.ndim > 1]
+  def value(syn, real):
+    return losses.layerwise_cosine(
+        [syn[k] for k in kept], [real[k] for k in kept], layout='OIHW')
+  got, slopes = jax.value_and_grad(value)(syn, real)
+  np.testing.assert_allclose(got, want['f32/ours/loss'], rtol=1e-5)
+  for number, slope in zip(numbers, slopes, strict=True):
+    expected = want[f'f32/ours/grad_syn/{number}']
+    np.testing.assert_allclose(
+        slope, expected, atol=1e-4 * max(abs(expected).max(), 1e-3))
+
+
+def equinox_like(tree):
+  """PyTorch's lists as equinox has them: convolutions' biases `[c, 1, 1]`."""
+  return [x[:, None, None] if x.ndim == 1 and k < 6 else x
+          for k, x in enumerate(tree)]
+
+
+def test_equinox_biases_are_no_kernels():
+  syn, real, want, _ = torch_lists('dc_match_loss')
+  a, b = (losses.select(equinox_like(x), (2, 3, 4), 'OIHW')
+          for x in (syn, real))
+  assert [x.shape for x in a] == [
+      (3, 3, 3, 8), (8, 3, 3, 8), (4, 4, 8), (4, 4, 8), (32, 5)]
+  np.testing.assert_allclose(
+      losses.layerwise_cosine(a, b), want['f32/ours/loss'], rtol=1e-5)
+  # And they are what is meant by one dimension.
+  assert len(losses.select(equinox_like(syn), (1,), 'OIHW')) == 5
+  scale = jnp.ones((1, 1, 1, 8))  # haiku's batch norm
+  assert not losses.select(scale, (2, 3, 4)) and losses.select(scale, (1,))
+  # A linear layer of one input is one: PyTorch counts it.
+  assert losses.select(jnp.ones((8, 1)), (2,), 'OIHW')
+
+
+@pytest.mark.parametrize('name', losses.DISTANCES)
+def test_distances_in_other_layouts(name):
+  moved = [{'weight': x['kernel'].T, 'bias': x['bias']} for x in (A, B)]
+  function = losses.distance(name)
+  if name in ('layerwise_cosine', 'l1_mean'):
+    close(function(*moved, layout='OIHW'), function(A, B))
+    assert abs(function(*moved) - function(A, B)) > .1
+    with pytest.raises(UserError, match="'NCHW'; choose from HWIO, OIHW"):
+      function(*moved, layout='NCHW')
+  else:
+    close(function(*moved), function(A, B))
 
 
 def test_unknown_distance():

@@ -23,24 +23,30 @@ KERNELS = (2, 3, 4)
 
 
 def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
-                      ndims=KERNELS, axis_name=None):
+                      ndims=KERNELS, axis_name=None, layout='HWIO'):
   """`distance(grad loss(params, syn), grad loss(params, real))`.
 
   Args:
     loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
-    distance: of two lists of arrays, from `losses`.
+    distance: of two lists of arrays, from `losses`; it gets them with the
+      output units in the last axis, whatever the layout.
     ndims: compare the parameters with these numbers of dimensions (4 are
       convolutions, 2 linear kernels, 1 biases and norms); None for all.
     axis_name: mapped axis over which the real batch is split; the real
       gradient is averaged over it (averaging the losses would be wrong).
+    layout: of the parameters: `HWIO` (flax, haiku) or `OIHW` (PyTorch,
+      equinox), see `losses.LAYOUTS`.
 
   Returns:
     An objective on flat batches: `syn.images` `[n, …]`, `target` a `Batch`.
     The real gradient is a constant.
 
+  Raises:
+    UserError: an unknown layout; by the objective, no parameter to compare.
+
   Source: DC (2006.05929), eq. 9; IDC (2205.14959), eq. 4.
   """
-  gradient = jax.grad(loss_fn)
+  gradient = _selected_gradient(loss_fn, ndims, layout)
 
   def objective(syn, params, target, key=None):
     del key
@@ -49,12 +55,27 @@ def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
     # value and 32 % in the image gradient, as measured.
     if axis_name is not None:
       real = jax.lax.pmean(real, axis_name)
-    real = jax.lax.stop_gradient(losses.select(real, ndims))
     fake = gradient(params, Batch(syn.images, syn.labels))
-    value = distance(losses.select(fake, ndims), real)
+    value = distance(fake, jax.lax.stop_gradient(real))
     return value, {'match/loss': value}
 
   return objective
+
+
+def _selected_gradient(loss_fn, ndims, layout):
+  """`(params, batch) -> [arrays]`, the gradients that are compared."""
+  losses.select((), layout=layout)  # refuses an unknown one at once
+  def gradient(params, batch):
+    found = jax.grad(loss_fn)(params, batch)
+    chosen = losses.select(found, ndims, layout)
+    # The sum over nothing is 0, by which no image would ever move.
+    if not chosen:
+      shapes = sorted({jnp.shape(x) for x in jax.tree.leaves(found)})
+      raise UserError(
+          f'parameters of shapes {shapes} have none of {ndims} dimensions: '
+          'there is nothing to match; ndims=None takes all of them')
+    return chosen
+  return gradient
 
 
 def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
@@ -189,7 +210,8 @@ def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
 
 
 def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
-                         ndims=KERNELS, warm=lambda step: False):
+                         ndims=KERNELS, warm=lambda step: False,
+                         layout='HWIO'):
   """`distance(mean_c grad loss(syn_c), mean_c grad loss(real_c))` (DCC, DSAC).
 
   The gradients are averaged over classes before they are compared, so that
@@ -197,16 +219,14 @@ def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
 
   Args:
     loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
-    distance, ndims: see `objectives.gradient_matching`.
+    distance, ndims, layout: see `objectives.gradient_matching`.
     warm: `step -> bool`, where each class is matched alone instead.
 
   Source: DCC (2202.02916), eq. 5, with the means and the warm-up of its
   released program.
   """
-  alone = gradient_matching(loss_fn, distance, ndims=ndims)
-
-  def gradient(params, batch):
-    return losses.select(jax.grad(loss_fn)(params, batch), ndims)
+  alone = gradient_matching(loss_fn, distance, ndims=ndims, layout=layout)
+  gradient = _selected_gradient(loss_fn, ndims, layout)
 
   def gradients(sums, step):
     del sums

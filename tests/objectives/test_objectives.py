@@ -47,10 +47,39 @@ def test_gradient_matching():
       value, losses.layerwise_cosine(*slopes), rtol=1e-5)
   assert metrics == {'match/loss': value}
   only = objectives.gradient_matching(loss_fn, losses.mse, ndims=(1,))
-  assert only(syn, PARAMS, real)[0] == 0  # there is no bias here
+  with pytest.raises(UserError, match=(  # there is no bias here
+      r'shapes \[\(5, 3\), \(12, 5\)\] have none of \(1,\) dim.*ndims=None')):
+    only(syn, PARAMS, real)
   # The real gradient is a constant: nothing flows into the real images.
   slope = jax.jit(jax.grad(lambda real: MATCH(syn, PARAMS, real)[0]))(real)
   assert not any(x.any() for x in jax.tree.leaves(slope))
+
+
+def test_gradient_matching_in_the_layout_of_pytorch():
+  def theirs(params, batch):
+    return loss_fn(jax.tree.map(jnp.transpose, params), batch)
+  syn, real = flat_syn(2), batch(4)
+  moved = jax.tree.map(jnp.transpose, PARAMS)
+  want = MATCH(syn, PARAMS, real)[0]
+  match = objectives.gradient_matching(theirs, layout='OIHW')
+  np.testing.assert_allclose(match(syn, moved, real)[0], want, rtol=1e-5)
+  other = objectives.gradient_matching(theirs)
+  assert abs(other(syn, moved, real)[0] - want) > .1
+  with pytest.raises(UserError, match="layout 'torch'; choose from HWIO, OI"):
+    objectives.gradient_matching(theirs, layout='torch')
+
+
+def test_parameters_of_one_dimension_are_nothing_to_match():
+  def scaled(params, batch):
+    return losses.cross_entropy(
+        batch.images.mean((1, 2)) * params['scale'], batch.labels)
+  params = {'scale': jnp.ones(3)}
+  match = objectives.gradient_matching(scaled)
+  with pytest.raises(UserError, match='there is nothing to match') as error:
+    match(flat_syn(2), params, batch(4))
+  assert '\n' not in str(error.value)
+  every = objectives.gradient_matching(scaled, ndims=None)
+  assert every(flat_syn(2), params, batch(4))[0] > 0
 
 
 def test_feature_matching():
