@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import losses
+from dasm_jax import losses, shapes
 from dasm_jax.errors import unknown
 from dasm_jax.types import Batch
 
@@ -33,6 +33,7 @@ def chunked(score, params, batch, chunk):
   Returns:
     `[n]`.
   """
+  _check_flat(batch)
   n = jax.tree.leaves(batch)[0].shape[0]
   chunk = min(chunk, n)
   pad = -n % chunk
@@ -46,6 +47,11 @@ def chunked(score, params, batch, chunk):
   parts = jax.lax.map(lambda part: score(params, part),
                       jax.tree.map(fold, batch))
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:n], parts)
+
+
+def _check_flat(batch):
+  shapes.check_flat('difficulty', batch,
+                    instead='x.reshape(-1, *x.shape[2:]) makes both flat')
 
 
 def _single(function, batch):
@@ -147,6 +153,7 @@ def mean_gradient(loss_fn, params, batch, chunk=CHUNK):
   Returns:
     A pytree like `params`.
   """
+  _check_flat(batch)
   n = len(batch.images)
   chunk = min(chunk, n)
   gradient = jax.grad(loss_fn)
@@ -241,7 +248,11 @@ def penalty(loss_fn, kind='sample_norm'):
   """
   if kind not in PENALTIES:
     raise unknown('penalty', kind, PENALTIES)
-  return lambda params, batch: PENALTIES[kind](loss_fn, params, batch)
+
+  def hardness(params, batch):
+    _check_flat(batch)
+    return PENALTIES[kind](loss_fn, params, batch)
+  return hardness
 
 
 def _square(loss_fn, params, batch: Batch):

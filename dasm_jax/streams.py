@@ -7,7 +7,10 @@ never is that of another purpose.
 import enum
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from dasm_jax.errors import UserError
 
 # JAX makes a key of the lower 32 bits: of two larger seeds, 2**32 apart, the
 # runs would be the same.
@@ -45,13 +48,46 @@ def key(seed, stream, *numbers):
     *numbers: such as of a segment, each a stream of its own.
   """
   # Folded in one by one, the stream first: a sum of the numbers could be that
-  # of another purpose.
-  found = seed if jax.dtypes.issubdtype(
-      getattr(seed, 'dtype', np.int64), jax.dtypes.prng_key) else (
-          jax.random.key(seed))
+  # of another purpose. A seed is a number, an old key a row of them.
+  found = typed(seed) if is_typed(seed) or np.ndim(seed) else (
+      jax.random.key(seed))
   for number in (int(stream), *numbers):
     found = jax.random.fold_in(found, number)
   return found
+
+
+def is_typed(key):
+  """Whether it is a key of `jax.random.key`, or an array of such."""
+  return jnp.issubdtype(getattr(key, 'dtype', np.int64), jax.dtypes.prng_key)
+
+
+def typed(key):
+  """A key of either kind as one of `jax.random.key`.
+
+  Args:
+    key: a key or an array of them `[…]`; of `jax.random.PRNGKey`, which are
+      uint32 numbers `[…, 2]`, too.
+
+  Returns:
+    Keys `[…]` that draw the same numbers.
+
+  Raises:
+    UserError: it is no key.
+  """
+  if is_typed(key):
+    return key
+  if getattr(key, 'dtype', None) == np.uint32 and np.ndim(key):
+    try:
+      return jax.random.wrap_key_data(jnp.asarray(key))
+    except (TypeError, ValueError):
+      pass  # of another kind of random numbers than is set
+  raise UserError(f'a key is wanted, and {_shown(key)} is none; '
+                  'jax.random.key(0) makes one')
+
+
+def _shown(key):
+  return (f'an array of {key.dtype}{list(np.shape(key))}'
+          if hasattr(key, 'dtype') else repr(key)[:40])
 
 
 def seed(number, stream, *numbers):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import resample, zca
 
@@ -155,6 +156,8 @@ def decode(codec_, images):
   Returns:
     `[len(decoded_from(codec_, n)), height, width, channels]`, same space.
   """
+  if np.ndim(images) == 5:
+    shapes.check_images('synthetic.decode', images)
   return jnp.concatenate([
       _cut(images[start:stop], g)
       for start, stop, g in _formation_parts(codec_, len(images))])
@@ -247,6 +250,9 @@ def training_inputs(codec_, syn):
   Returns:
     images `[classes * decoded, h, w, c]`, labels `[…, classes]`, class-major.
   """
+  shapes.check_class_major(
+      'synthetic.training_inputs', syn,
+      instead='synthetic.decode and normalise take its images')
   codec_ = training_codec(codec_)
   images = jax.vmap(lambda x: normalise(codec_, decode(codec_, x)))(syn.images)
   labels = syn.labels[:, decoded_from(codec_, syn.images.shape[1])]
@@ -297,7 +303,7 @@ def _cell_positions(size, stored, factor):
 
 def noise(key, codec_, shape):
   """Gaussian noise in storage space: N(0, 1), or clip(N / 4 + 0.5)."""
-  z = jax.random.normal(key, shape)
+  z = jax.random.normal(streams.typed(key), shape)
   return z if codec_.space == 'normalised' else jnp.clip(z / 4 + 0.5, 0, 1)
 
 

@@ -13,7 +13,7 @@ import toy
 # Who may import whom, from left to right; those of one group do not know each
 # other.
 ORDER = '''
-errors types streams <- runtime
+errors <- types streams shapes <- runtime
 <- losses transforms models data segments coresets <- difficulty synthetic crops
 <- objectives pipeline <- training <- methods saved <- config <- foreign
 <- evaluate <- distill <- cost <- main diagnose convert <- sweep <- __main__

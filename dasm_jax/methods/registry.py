@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from dasm_jax import coresets, losses, models, objectives
+from dasm_jax import coresets, losses, models, objectives, shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import fixed, matching, sre2l, trajectory
 from dasm_jax.methods.settings import DSA, ENTRIES, PARAMETERS, defaults
@@ -321,7 +321,30 @@ def build(c, network, options):
   match = match_of(c)
   found = (match.objective(network, c, options.before)
            if match.objective else None)
-  return match.family.build(network, c, found, options)
+  return _with_any_key(match.family.build(network, c, found, options))
+
+
+def _with_any_key(method):
+  """A `Method` whose functions take keys of either kind."""
+  def init(key, syn):
+    shapes.check_class_major(
+        'Method.init', syn, instead='a method learns a whole set')
+    return method.init(streams.typed(key), syn)
+
+  def draw(data, windows, key, step):
+    return method.draw(data, windows, streams.typed(key), step)
+
+  def step(state, data, windows, drawn, key):
+    return method.step(state, data, windows, drawn, streams.typed(key))
+
+  warmup = method.warmup
+  if warmup:
+    warmup = warmup._replace(
+        draw=lambda data, key, step: method.warmup.draw(
+            data, streams.typed(key), step),
+        step=lambda state, data, drawn, key, size: method.warmup.step(
+            state, data, drawn, streams.typed(key), size))
+  return method._replace(init=init, draw=draw, step=step, warmup=warmup)
 
 
 def describe(c):

@@ -5,6 +5,7 @@ import inspect
 import jax
 import jax.numpy as jnp
 
+from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.models import convnet, densenet, layers, lenet, resnet, vgg, vit
 from dasm_jax.types import Network, Variables
@@ -82,12 +83,13 @@ def pure(module, shape, dtype=None):
   """
 
   def init(key):
-    variables = module.init(key, jnp.zeros((1, *shape)))
+    variables = module.init(streams.typed(key), jnp.zeros((1, *shape)))
     return Variables(variables['params'], variables.get('batch_stats', {}))
 
   # Layers cast their parameters to the type of what they read, so that the
   # images decide for the whole network.
   def narrow(images):
+    shapes.check_images('a network', images, 1 + len(shape))
     return images if dtype is None else images.astype(dtype)
 
   def wide(tree):

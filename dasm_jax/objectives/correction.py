@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from dasm_jax import difficulty
+from dasm_jax import difficulty, shapes
 from dasm_jax.objectives import wrappers
 from dasm_jax.types import Batch
 
@@ -37,6 +37,7 @@ def difficulty_only(loss_fn, *, penalty='sample_norm'):
 
   def objective(syn, params, target=None, key=None):
     del target, key
+    shapes.check_flat('objectives.sdc', syn)
     value = hardness(params, Batch(syn.images, syn.labels))
     return value, {'sdc/difficulty': value}
   return objective

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dasm_jax import shapes
 from dasm_jax.objectives import correction as corrections
 from dasm_jax.objectives import wrappers
 from dasm_jax.runtime import devices
@@ -70,6 +71,7 @@ def all_classes(objective, wrap, *, batched=None, axis_name=None):
     def prepare(images, labels, target, key):
       return wrap(seen)(Synthetic(images, labels, syn.lr), params, target,
                         key)[1]
+    shapes.check_class_major('objectives.all_classes', syn, target)
     keys, weights = wrappers.each_class(syn, key, weights)
     made = devices.map_items(prepare, batched)(
         syn.images, syn.labels, target, keys)

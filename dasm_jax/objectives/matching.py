@@ -10,7 +10,7 @@ classes depend on each other: each of these is a `cross_class.Matching`
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import losses
+from dasm_jax import losses, shapes
 from dasm_jax.errors import UserError
 from dasm_jax.objectives import cross_class
 from dasm_jax.types import Batch
@@ -50,6 +50,7 @@ def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
 
   def objective(syn, params, target, key=None):
     del key
+    shapes.check_flat('objectives.gradient_matching', syn, target)
     real = gradient(params, target)
     # The mean of the devices' losses is another objective: off by 2 % in the
     # value and 32 % in the image gradient, as measured.
@@ -91,6 +92,7 @@ def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
   """
   def objective(syn, params, target, key=None):
     del key
+    shapes.check_flat('objectives.feature_matching', syn, target)
     def means(images):
       features = features_fn(params, images)
       return [x.mean(0) for x in select_blocks(features, first, last)]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import losses
+from dasm_jax import losses, shapes, streams
 from dasm_jax.errors import UserError
 from dasm_jax.types import Array, Batch
 
@@ -43,7 +43,7 @@ def minibatches(key, n, size, steps):
     A list of `StudentSteps`, `steps` steps in all. Each costs a compilation of
     the step, so a size that divides n is best: it gives one.
   """
-  size = min(size or n, n)
+  key, size = streams.typed(key), min(size or n, n)
   short, each = n % size, n // size
   order, draws = jax.random.split(key)
   keys, runs, done = jax.random.split(draws, steps), [], 0
@@ -153,6 +153,9 @@ def trajectory_matching(loss_fn, steps, *, batch=0, augment=None, frozen=False,
     raise UserError(f'steps={steps} of the student must be at least 1')
 
   def objective(syn, params, target, key):
+    shapes.check_flat(
+        'objectives.trajectory_matching', syn,
+        instead='give all classes as one batch, reshaped to [n, …]')
     images = syn.images
     still = jax.lax.stop_gradient(images)
     # The same images, whose gradient alone is scaled. TESLA's program has half

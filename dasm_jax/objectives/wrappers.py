@@ -7,7 +7,7 @@ other for what it wraps.
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import synthetic
+from dasm_jax import shapes, streams, synthetic
 from dasm_jax.runtime import devices
 from dasm_jax.types import Synthetic
 
@@ -22,7 +22,8 @@ def augmented(objective, augment):
   Source: DSA (2102.08259), eq. 6.
   """
   def wrapped(syn, params, target, key):
-    draw, rest = jax.random.split(key)
+    shapes.check_flat('objectives.augmented', syn, target)
+    draw, rest = jax.random.split(streams.typed(key))
     images = augment(draw, syn.images, shared=True)
     real = augment(draw, target.images, shared=True)
     return objective(syn._replace(images=images), params,
@@ -39,7 +40,8 @@ def decoded(objective, codec, limit=None):
     limit: at most this many decoded images, drawn anew each time; None all.
   """
   def wrapped(syn, params, target, key):
-    draw, rest = jax.random.split(key)
+    shapes.check_flat('objectives.decoded', syn)
+    draw, rest = jax.random.split(streams.typed(key))
     images, labels = _decoded_inputs(codec, limit, draw, syn.images, syn.labels)
     return objective(syn._replace(images=images, labels=labels), params,
                      target, rest)
@@ -65,7 +67,8 @@ def joined(objective, codec, limit=None):
   """
   def wrapped(syn, params, target, key):
     frozen, target = target
-    draw, rest = jax.random.split(key)
+    shapes.check_flat('objectives.joined', syn, frozen)
+    draw, rest = jax.random.split(streams.typed(key))
     images, labels = jax.lax.stop_gradient(
         _decoded_inputs(codec, limit, draw, frozen.images, frozen.labels))
     syn = syn._replace(images=jnp.concatenate([images, syn.images]),
@@ -132,6 +135,7 @@ def per_class(objective, *, batched=None):
   run.defvjp(forward, backward)
 
   def total(syn, params, target, key, weights=None):
+    shapes.check_class_major('objectives.per_class', syn, target)
     return run(syn, params, target, *each_class(syn, key, weights))
 
   return total
@@ -139,7 +143,7 @@ def per_class(objective, *, batched=None):
 
 def each_class(syn, key, weights=None):
   """`(keys, weights)`, one for each class of a set, as `per_class` has them."""
-  classes = len(syn.images)
+  classes, key = len(syn.images), streams.typed(key)
   if jnp.ndim(key) == 0:
     # Numbered from 0 in this set: where devices split the classes, give a key
     # for each, or the first class of every device has the same draws.

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dasm_jax import shapes, streams
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes, timing
@@ -43,7 +44,8 @@ class TrainState(NamedTuple):
 def fresh_state(network, recipe, key):
   """The `TrainState` of a network that a key of `fit` begins; of no epochs."""
   # The other half of the key is of order and augmentation, see `fit_epochs`.
-  return state_from(recipe, network.init(jax.random.split(key)[0]))
+  return state_from(
+      recipe, network.init(jax.random.split(streams.typed(key))[0]))
 
 
 def state_from(recipe, variables):
@@ -83,11 +85,14 @@ def fit_epochs(network, recipe, key, batch, state, last):
   Returns:
     `(TrainState, loss)`.
   """
+  shapes.check_flat('training.ensemble.fit', batch,
+                    instead='synthetic.training_inputs makes it flat')
   tx = train_step.recipe_optimizer(recipe)
   change = train_step.augmentation(recipe)
   labels = _by_teacher if isinstance(batch, SoftLabelled) else _as_given
   network, order, shown, label = labels(
-      network, batch, jax.random.split(key)[1], recipe.squared)
+      network, batch, jax.random.split(streams.typed(key))[1],
+      recipe.squared)
   # Rates of the images' dtype: float64 images are trained on in float64.
   dtype = jax.eval_shape(sources.take_any, batch, jnp.arange(1)).images.dtype
   lrs, restarts = recipes.rates(recipe)
@@ -390,7 +395,8 @@ def train_on_all(network, recipe, together=None):
   def call(keys, data, seen=lambda *_: None, start=None):
     # The keys of `fit`: one half begins the network; the other, folded with an
     # epoch's number, is that of the epoch.
-    first, order = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    first, order = jnp.moveaxis(
+        jax.vmap(jax.random.split)(streams.typed(keys)), 1, 0)
     start = states_from(recipe, begin(first)) if start is None else start
     return run(start, [
         EpochPlan(jax.vmap(jax.random.fold_in, (0, None))(order, index), lr,

@@ -187,7 +187,8 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
   right = correct_predictions(network)
 
   def call(keys, data, seen=lambda *_: None, start=None):
-    first, rest = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    first, rest = jnp.moveaxis(
+        jax.vmap(jax.random.split)(streams.typed(keys)), 1, 0)
     rest = jax.vmap(lambda key: jax.random.split(key, epochs))(rest)
     # Every epoch has the keys of a `fit` of one epoch, see `fit_epochs`.
     def of(key):

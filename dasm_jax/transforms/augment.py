@@ -14,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import photometric, resample
 
@@ -34,7 +35,9 @@ def cutmix(key, batch, probability=0.5):
   """
   if not probability:
     return batch
-  k_use, k_lam, k_row, k_column, k_partner = jax.random.split(key, 5)
+  shapes.check_images('augment.cutmix', batch.images)
+  k_use, k_lam, k_row, k_column, k_partner = jax.random.split(
+      streams.typed(key), 5)
   n, height, width, _ = batch.images.shape
   lam = jax.random.uniform(k_lam)  # Beta(1, 1)
   row = jax.random.randint(k_row, (), 0, height)
@@ -72,7 +75,8 @@ def mixup(key, batch, alpha=0.8):
   """
   if not alpha:
     return batch
-  k_lam, k_partner = jax.random.split(key)
+  shapes.check_images('augment.mixup', batch.images)
+  k_lam, k_partner = jax.random.split(streams.typed(key))
   lam = jax.random.beta(k_lam, alpha, alpha)
   partner = jax.random.permutation(k_partner, len(batch.images))
   def mix(x):
@@ -368,6 +372,8 @@ def build(strategy, mode='single', *, statistics=()):
     return OPS[op](images, *values, **settings)
 
   def apply(key, images, shared=False):
+    shapes.check_images('an augmentation', images)
+    key = streams.typed(key)
     for step, choices in enumerate(order):
       choose, strength = jax.random.split(jax.random.fold_in(key, step))
       # The operation is drawn for the batch, in every mode; only its strength
