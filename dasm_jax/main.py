@@ -233,7 +233,7 @@ def main(command):
   gc.set_threshold(100_000)
   from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
-  from dasm_jax.runtime import paths, preemption, processes
+  from dasm_jax.runtime import cli, paths, preemption, processes
   from dasm_jax.runtime import workdir as workdirs
   environment.use_single_precision()
   environment.keep_programs()
@@ -258,8 +258,9 @@ def main(command):
           command.config.run.ask, run_time.is_attended(
               os.environ, run_time.terminals(), processes.count()),
           _YES.value, lambda: shorter_config(command.given))
-      run.run(command.config, workdir, _PROFILE.value, estimate=(
-          lambda *found: run_time.check(*found, asking)))
+      run.run(
+          command.config, workdir, _PROFILE.value, command=cli.as_typed('main'),
+          estimate=lambda *found: run_time.check(*found, asking))
     preemption.ignore_interrupts()
   except UserError as error:
     _fail(error, error.code)

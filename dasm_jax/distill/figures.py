@@ -1,33 +1,16 @@
-"""Pictures of a run, and the page that shows them all."""
+"""Pictures of a run."""
 
-import base64
 import contextlib
 import functools
-import html
 import pathlib
 import unicodedata
 
 import numpy as np
 
-from dasm_jax.runtime.records import replacing, write_text
+from dasm_jax.runtime.records import replacing
 
 # Of pictures: they stay light where a page is dark.
 _PAPER, _INK, _ALL, _IN = 'white', '#333333', '#c3cad3', '#2f6db5'
-_STYLE = '''
-:root { color-scheme: light dark; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-pre { overflow-x: auto; padding: .8rem; border: 1px solid #8886;
-  border-radius: .4rem; line-height: 1.35; font-size: .9rem; }
-table { border-collapse: collapse; }
-td { padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #8884;
-  vertical-align: top; overflow-wrap: anywhere; }
-td + td { font-variant-numeric: tabular-nums; }
-figure { margin: 1.5rem 0; }
-figcaption { font-size: .9rem; opacity: .8; margin-bottom: .4rem; }
-img { max-width: 100%; height: auto; border-radius: .2rem; }
-'''
 
 
 def image_grid(images, path, names=(), cell=32, width=2000, height=4000, gap=2):
@@ -178,29 +161,31 @@ def curve_panels(panels, path, x_name, y_name, columns=3):
   _save(figure, path)
 
 
-def report_page(path, title, results, table_text, images, settings=()):
-  """Writes one page that needs no other file and no network.
+def loss_plot(lines, path):
+  """Saves the matching loss against steps, a colour a segment.
 
-  results: a dict, nested or not. table_text: as `report.table` returns it.
-  images: `[(caption, path of a PNG)]`, in the order shown.
-  settings: `[(name, value)]` of the configuration, folded at the end.
+  lines: `{segment: (steps [n], losses [n])}`, steps of the whole run; a loss
+  that is no number is left out.
   """
-  # Images are in the text itself, so that the page can be sent alone.
-  figures = ''.join(_embed(caption, image) for caption, image in images)
-  parts = [
-      '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-      '<meta name="viewport" content="width=device-width">\n'
-      f'<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n'
-      f'</head>\n<body>\n<h1>{html.escape(title)}</h1>\n']
-  if table_text:
-    parts.append(f'<pre>{html.escape(table_text)}</pre>\n')
-  parts.append(figures)
-  if results:
-    parts.append(f'<h2>Results</h2>\n{_html_table(_flat_entries(results))}')
-  if settings:
-    parts.append('<h2>Configuration</h2>\n<details><summary>All entries'
-                 f'</summary>\n{_html_table(settings)}</details>\n')
-  write_text(path, ''.join(parts) + '</body>\n</html>\n')
+  figure = _figure(7, 2.6)
+  axis = figure.subplots()
+  drawn = []
+  for number, (steps, losses) in sorted(lines.items()):
+    losses = np.asarray(losses, np.float64)
+    axis.plot(steps, losses, color=f'C{(number - 1) % 10}', linewidth=1,
+              marker='.', markersize=3, label=f'segment {number}')
+    drawn.append(losses[np.isfinite(losses)])
+  drawn = np.concatenate(drawn)
+  # Losses of fresh networks are hundreds of those of trained ones.
+  if drawn.size and drawn.min() > 0 and drawn.max() > 20 * drawn.min():
+    axis.set_yscale('log')
+  axis.set_xlabel('step', color=_INK)
+  axis.set_ylabel('matching loss', color=_INK)
+  axis.spines[['top', 'right']].set_visible(False)
+  axis.tick_params(colors=_INK, labelsize=9)
+  if len(lines) > 1:
+    axis.legend(frameon=False, fontsize=9)
+  _save(figure, path)
 
 
 def readable(names, fonts=None):
@@ -261,13 +246,6 @@ def _signs_of(path, signs):
     if font.scalable:
       return frozenset(x for x in signs if font.get_char_index(ord(x)))
   return frozenset()
-
-
-def _html_table(pairs):
-  rows = ''.join(
-      f'<tr><td>{html.escape(name)}</td><td>{html.escape(str(value))}</td>'
-      '</tr>\n' for name, value in pairs)
-  return f'<table>\n{rows}</table>\n'
 
 
 def _thumb(image, shrink, grow):
@@ -358,18 +336,3 @@ def _limits(scores):
   if not reach:
     return float(scores.min()), float(scores.max())
   return max(scores.min(), low - reach), min(scores.max(), high + reach)
-
-
-def _flat_entries(tree, prefix=''):
-  if not isinstance(tree, dict):
-    text = f'{tree:.5g}' if isinstance(tree, float) else str(tree)
-    return [(prefix, text)]
-  return [entry for name, value in tree.items() for entry in _flat_entries(
-      value, f'{prefix}.{name}' if prefix else str(name))]
-
-
-def _embed(caption, path):
-  data = base64.b64encode(pathlib.Path(path).read_bytes()).decode()
-  caption = html.escape(caption)
-  return (f'<figure><figcaption>{caption}</figcaption>\n<img alt="{caption}" '
-          f'src="data:image/png;base64,{data}"></figure>\n')

@@ -7,13 +7,14 @@ what is left behind.
 import hashlib
 import json
 import math
+import shlex
 
 import jax
 import numpy as np
 
 import dasm_jax
-from dasm_jax import config, data, models, segments, synthetic
-from dasm_jax.distill import figures, setup
+from dasm_jax import config, data, models, segments, streams, synthetic
+from dasm_jax.distill import figures, page, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, diagnostics, saved_set
 from dasm_jax.methods import registry
@@ -29,6 +30,7 @@ from dasm_jax.runtime import (
 )
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.text import plural
+from dasm_jax.streams import Stream
 from dasm_jax.training import soft_labels, weights_file
 from dasm_jax.types import Batch
 
@@ -348,16 +350,28 @@ def segment_rows(experiment, done):
 
   Returns:
     Of each: `images` a class, `moved` (rms of the pixels on [0, 1], from their
-    first to their last; 0 of coresets), `window` (real images in it), `overlap`
-    with the window of each segment, see `diagnostics.overlaps`.
+    first to their last; 0 of coresets), `window` (real images in it), `known`
+    (share of the real images that networks trained on all segments before get
+    right; None where they were not asked), `overlap` with the window of each
+    segment, see `diagnostics.overlaps`.
   """
   inside = [_scores_and_window(progress)[1] for progress in done]
   shared = diagnostics.overlaps(inside, experiment.dataset.train.labels)
   return [{'images': segment.width,
            'moved': round(_moved(experiment.codec, progress), 6),
+           'known': _known(experiment, segment, progress),
            'window': int(one.sum()), 'overlap': np.round(row, 4).tolist()}
           for segment, progress, one, row in zip(
               experiment.plan, done, inside, shared, strict=True)]
+
+
+def _known(experiment, segment, progress):
+  asked = segments.asked_networks(experiment.choice, segment.index)
+  if not segment.index or 'previous' not in asked:
+    return None
+  labels = experiment.dataset.train.labels
+  counts = np.bincount(labels, minlength=experiment.classes)
+  return round(float(np.average(progress.accuracy, weights=counts)), 4)
 
 
 def _moved(codec, progress):
@@ -368,16 +382,21 @@ def _moved(codec, progress):
   return diagnostics.moved(first, last)
 
 
-def segments_table(rows):
-  """`segment_rows` as text; the overlaps are a square of their own columns."""
-  table = text.table(
-      [(number, row['images'], f'{row["moved"]:.4f}', row['window'],
-        *(f'{x:.2f}' for x in row['overlap']))
-       for number, row in enumerate(rows, 1)],
-      ('segment', 'images', 'moved', 'window',
-       *(f'in {number}' for number in range(1, len(rows) + 1))))
-  return (f'{table}\nmoved: rms of pixels on [0, 1]; in n: of the smaller of '
-          'two windows, what is in both')
+SEGMENTS_NOTE = (
+    'known: share of the real images that networks trained on the segments '
+    'before get right; moved: rms of pixels on [0, 1]; window: real images; '
+    'in n: of the smaller of two windows, what is in both')
+
+
+def segment_cells(rows):
+  """`(head, [cells])` of `segment_rows`; the overlaps are columns."""
+  return ('segment', 'images', 'known', 'moved', 'window', *(
+      f'in {number}' for number in range(1, len(rows) + 1))), [
+          (number, row['images'],
+           '' if row['known'] is None else f'{row["known"]:.1%}',
+           f'{row["moved"]:.4f}', f'{row["window"]:,}',
+           *(f'{x:.2f}' for x in row['overlap']))
+          for number, row in enumerate(rows, 1)]
 
 
 def write_results(made, syn, batch, done, accuracy):
@@ -415,16 +434,15 @@ def write_results(made, syn, batch, done, accuracy):
       weights_file.save(folder / f'teacher_{number}.npz',
                         progress.state.teacher)
   results['set'] = _digest_of(folder / SET)
-  table = closing_table(results, made.home.name)
   _write_pictures(experiment, syn, done, folder)
-  _write_page(experiment, results, table, folder)
+  _write_page(made, results, folder)
   steps = setup.total_steps(experiment)
   made.log.scalars(None, steps, {
       f'eval/{name}/top1_{key}': summary[name][key]
       for name in summary for key in ('mean', 'std')}, steps)
   # Last of the files: with it a run counts as finished.
   made.log.result(results)
-  made.log.say(table)
+  made.log.say(closing_table(results, made.home.name))
   return results
 
 
@@ -467,31 +485,105 @@ def split_text(experiment):
 
 
 def _write_pictures(experiment, syn, done, folder):
+  """The pictures of the whole run but that of its loss."""
   shown = np.asarray(synthetic.pixels(experiment.codec, syn.images))
-  figures.image_grid(shown, folder / 'images.png',
-                     experiment.dataset.class_names)
+  names = experiment.dataset.class_names
+  height, width = figures.image_grid(shown, folder / 'images.png', names)
+  # As many as are seen of the set, so that both pictures have one scale.
+  train = experiment.dataset.train
+  (rows,) = comparison.random_subsets(
+      train.labels, experiment.classes, width, 1,
+      streams.seed(experiment.config.seed, Stream.SHOWN_IMAGES))
+  rows = rows.reshape(experiment.classes, -1)[:height]
+  real = train.read(rows.reshape(-1)).reshape(*rows.shape, *train.shape)
+  figures.image_grid(np.float32(real) / 255, folder / 'real.png',
+                     names[:height])
   figures.window_plots([_scores_and_window(p) for p in done],
                        folder / 'windows.png', experiment.config.segments.score)
 
 
-def _write_page(experiment, results, table, folder):
+def _write_page(made, results, folder):
   """report.html, of the pictures that are there."""
-  title = (f'{experiment.dataset.name}, {results["method"]}, '
-           f'{plural(results["ipc"], "image")} a class')
-  names = [(f'{kind_of_set(results["method"])} images, one row a class',
-            'images.png'),
-           ('difficulty of the real images, and each segment’s window',
-            'windows.png')]
-  if len(experiment.plan) > 1:
-    names += [(f'images of segment {segment.index + 1}',
-               f'images_{segment.index + 1}.png')
-              for segment in experiment.plan]
-  shown = {name: x for name, x in results.items() if name != 'segments'}
-  figures.report_page(
-      folder / 'report.html', title, shown,
-      f'{table}\n\n{segments_table(results["segments"])}',
-      [(caption, folder / name) for caption, name in names],
-      list(config.entries(experiment.config)))
+  experiment, c = made.experiment, made.experiment.config
+  kind, several = kind_of_set(results['method']), len(experiment.plan) > 1
+  title = (f'{experiment.dataset.name}: '
+           f'{plural(results["ipc"], "image")} a class, {results["method"]}')
+  room = text.size(sum(results['bytes'][x] for x in ('images', 'labels')))
+  parts = [page.paragraph(
+      f'{c.syn.ipc * experiment.classes} images ({room} with labels), '
+      f'{kind} from {len(experiment.dataset.train.labels)} in '
+      f'{text.duration(results["seconds"])} on {results["devices"]} '
+      f'{results["device"]}.')]
+  parts += _accuracy_parts(made, results, kind)
+  parts += [page.heading('Images'), page.pictures([
+      (f'{kind}, one row a class', folder / 'images.png'),
+      ('real ones, by chance', folder / 'real.png')])]
+  lines = made.log.series('match/loss')
+  if lines:
+    start, moved = 0, {}
+    for segment, (steps, losses) in lines.items():
+      moved[segment] = [step + start for step in steps], losses
+      start += max(steps)
+    figures.loss_plot(moved, folder / 'loss.png')
+    parts += [page.heading('Matching loss'), page.paragraph(
+        'It begins high again with each new network, so that it does not fall '
+        'all the way.', note=True), page.pictures([
+            ('mean since the point before', folder / 'loss.png')])]
+  if several:
+    parts += [
+        page.heading('Segments'), page.table(*segment_cells(
+            results['segments'])), page.paragraph(SEGMENTS_NOTE, note=True)]
+  if several or _has_windows(experiment):
+    parts.append(page.pictures([
+        ('difficulty of the real images, and each segment’s window',
+         folder / 'windows.png')]))
+  if several:
+    parts.append(page.folded('Images of each segment', page.pictures([
+        (f'segment {segment.index + 1}',
+         folder / f'images_{segment.index + 1}.png')
+        for segment in experiment.plan])))
+  parts += _command_parts(made)
+  shown = {name: value for name, value in results.items()
+           if name not in ('segments', 'accuracy', 'bytes', 'seconds', 'set')}
+  parts += [page.heading('More'), page.folded('Numbers of the run', page.facts(
+      _flat(shown))), page.folded('All entries of the configuration',
+                                  page.facts(config.entries(c)))]
+  page.write(folder / 'report.html', title, parts)
+
+
+def _accuracy_parts(made, results, kind):
+  """What fresh networks reach, beside random images."""
+  c, accuracy = made.experiment.config, results['accuracy']
+  if not accuracy:
+    return [page.paragraph('It was not evaluated.')]
+  rows = [(name, accuracy[key]['mean'], accuracy[key]['std'])
+          for key, name in (('synthetic', kind), ('random', 'random real'))]
+  return [
+      page.heading('Accuracy'), page.bars(rows), page.paragraph(
+          f'Test accuracy of {plural(c.eval.networks, "fresh network")} '
+          f'({c.network.name}, {plural(c.eval.epochs, "epoch")}, recipe '
+          f'{c.eval.recipe}) trained on each; ± standard deviation over '
+          f'networks. Measured on {split_text(made.experiment)}. Random real '
+          'images are others for each network. Chosen ones, such as those of '
+          ':method=herding or :method=frontier, are a stronger rival; all real '
+          'images are measured by dasm_jax.evaluate --full.', note=True)]
+
+
+def _command_parts(made):
+  name = shlex.quote(str(made.home.name))
+  lines = [made.log.command] if made.log.command else []
+  lines += [f'python -m dasm_jax.evaluate --set={name} --full',
+            f'python -m dasm_jax.diagnose --set={name}',
+            f'python -m dasm_jax.convert --set={name} --to=folder --out=images']
+  return [page.heading('Commands'), page.fixed('\n'.join(lines))]
+
+
+def _flat(tree, prefix=''):
+  """`[(dotted name, text)]` of a tree, for people."""
+  if not isinstance(tree, dict):
+    return [(prefix, f'{tree:.5g}' if isinstance(tree, float) else str(tree))]
+  return [entry for name, value in tree.items()
+          for entry in _flat(value, f'{prefix}.{name}' if prefix else name)]
 
 
 def kind_of_set(method):

@@ -40,7 +40,8 @@ FREE_ENTRIES = ('run', 'dataset.moved_to', 'dataset.data_dir', 'dataset.stream',
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
-def run(config, workdir, profile=False, stopping=None, estimate=None):
+def run(config, workdir, profile=False, stopping=None, estimate=None,
+        command=''):
   """Distils `config.dataset` into `workdir`; call it again after a stop.
 
   Args:
@@ -51,6 +52,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None):
       Ctrl-C and SIGTERM set.
     estimate: of an `Experiment`, its `Workdir`, and whether the run is new, to
       what is said of the time that it takes; may refuse; None: nothing is.
+    command: the line of the shell that this is, for the page of results.
 
   Returns:
     What is in results.json.
@@ -82,6 +84,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None):
       took = estimate(experiment, home, new)
     home.claim(settings, FREE_ENTRIES)
     log.own(home.run)
+    log.command = command
     results.describe(experiment, home.name, log)
     if took:
       log.say(took)

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import os
 import re
+import shlex
 import sys
 
 from dasm_jax.errors import UserError
@@ -21,6 +22,15 @@ def as_called(text, name):
   module = f'python -m dasm_jax.{name}'
   return (text.replace(module, called) if called.startswith('dasm-jax')
           else text)
+
+
+def as_typed(name):
+  """The line of the shell that this process was begun by.
+
+  name: of the module that was called.
+  """
+  program = as_called(f'python -m dasm_jax.{name}', name)
+  return f'{program} {shlex.join(sys.argv[1:])}'.strip()
 
 
 class Parser(argparse.ArgumentParser):

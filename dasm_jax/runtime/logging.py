@@ -146,6 +146,7 @@ class RunLog(Terminal):
     self._events, self._wrote = None, False
     self._began, self._before, self._run = clock(), 0.0, ''
     self._rows, self._told = {}, 0  # step rows by (segment, step)
+    self.command = ''  # that began this call, for the page
 
   def own(self, run):
     """Takes up what earlier calls of a run have left; call it once.
@@ -218,6 +219,16 @@ class RunLog(Terminal):
   def rows(self, segment, step):
     """How many rows there are up to a point."""
     return sum(at <= (segment, step) for at in self._rows)
+
+  def series(self, name):
+    """`{segment: ([step], [value])}` of what rows have under a name."""
+    found = {}
+    for (segment, step), row in sorted(self._rows.items()):
+      if row.get(name) is not None:
+        steps, values = found.setdefault(segment, ([], []))
+        steps.append(step)
+        values.append(row[name])
+    return found
 
   def rewind(self, segment, step, stop=math.inf, rows=0):
     """Forgets what is written again, and says what is missing before it.

@@ -9,6 +9,7 @@ import json
 
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.diagnose import tables
+from dasm_jax.distill import page
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import records, text
 from dasm_jax.runtime import workdir as workdirs
@@ -73,26 +74,33 @@ def _measured(folder):
   return []
 
 
-def shown(sweep):
-  """`[(title, table, [(caption, picture)])]` of what `measure` has left."""
-  found = []
+def parts(sweep):
+  """What a page shows of the sets: parts of `distill.page`."""
+  found, rows = [], _segments(sweep)
+  if rows:
+    found += [
+        page.heading('Segments'), page.table(
+            ('run', 'segment', 'images', 'known', 'moved', 'window', 'shared'),
+            rows), page.paragraph(
+                'known: share of the real images that networks trained on the '
+                'segments before get right; moved: rms of pixels on [0, 1]; '
+                'window: real images; shared: with the earlier window that it '
+                'has most of, of the smaller of the two', note=True)]
   for folder in sorted(_groups(sweep), key=lambda path: int(path.name[3:])):
     if _measured(folder):
-      title = f'sets of {text.plural(int(folder.name[3:]), "image")} a class'
-      found.append((title, (folder / TEXT).read_text().rstrip(), [
-          (f'{title}: {what} of an image against the age of the network',
-           folder / name) for what, name in zip(
-               ('gradient norm', 'loss'), tables.PICTURES, strict=True)
-          if (folder / name).exists()]))
+      size = text.plural(int(folder.name[3:]), 'image')
+      found += [
+          page.heading(f'How hard and how diverse sets of {size} a class are'),
+          page.fixed((folder / TEXT).read_text().rstrip()), page.pictures([
+              (f'{what} of an image against the age of the network',
+               folder / name) for what, name in zip(
+                   ('gradient norm', 'loss'), tables.PICTURES, strict=True)
+              if (folder / name).exists()])]
   return found
 
 
-def segments(sweep):
-  """The segments of all runs as a text, '' where none has several.
-
-  Of each: images a class, how far they moved, the real images of its window,
-  and how much of that the windows before it had.
-  """
+def _segments(sweep):
+  """A row of cells of each segment of the runs that have several."""
   rows = []
   for cell in sweep.cells:
     path = sweep.run_folder(cell) / 'results.json'
@@ -100,12 +108,9 @@ def segments(sweep):
       of_run = json.loads(path.read_text())['segments']
       for number, row in enumerate(of_run if len(of_run) > 1 else ()):
         before = max(row['overlap'][:number], default=None)
+        known = row.get('known')  # not in older ones
         rows.append((cell.name, number + 1, row['images'],
-                     f'{row["moved"]:.4f}', row['window'],
+                     '' if known is None else f'{known:.1%}',
+                     f'{row["moved"]:.4f}', f'{row["window"]:,}',
                      '' if before is None else f'{before:.2f}'))
-  if not rows:
-    return ''
-  return text.table(rows, ('run', 'segment', 'images', 'moved', 'window',
-                           'shared')) + (
-      '\nmoved: rms of pixels on [0, 1]; window: real images; shared: with the '
-      'earlier window\nthat it has most of, of the smaller of the two')
+  return rows

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dasm_jax import config as configs
-from dasm_jax.distill import figures
-from dasm_jax.runtime import records, text
+from dasm_jax.distill import figures, page
+from dasm_jax.runtime import cli, records, text
 from dasm_jax.sweep import diagnosed, plan
 
 TABLE, PAGE, FIGURE, LENGTHS = (
@@ -280,18 +280,23 @@ def write(sweep, found, problems=()):
       figures.curve_panels(panels, folder / name, x_name, 'test accuracy, %')
       shown.append((caption, folder / name))
   table, base = text_table(rows, marks), sweep.cells[0].base
-  page = [table, diagnosed.segments(sweep)]
-  for title, measured, drawn in diagnosed.shown(sweep):
-    page.append(f'{title}\n{measured}')
-    shown += drawn
-  figures.report_page(
-      folder / PAGE, f'{base.dataset.name}: accuracy against images a class',
-      {'measurements': f'{sum(x is not None for _, x in found)} of '
-                       f'{len(found)}',
-       'measured by': f'{base.network.name}, recipe {base.eval.recipe}, '
-                      f'{text.plural(base.eval.networks, "network")} a set',
-       **{f'arm {arm.name}': arm.text for arm in sweep.arms},
-       **{f'missing {number}': line for number, line in enumerate(problems, 1)}
-       }, '\n\n'.join(filter(None, page)), shown,
-      list(configs.entries(base)))
+  parts = [
+      page.heading('Table'), page.table(*short_cells(rows, marks)),
+      page.paragraph(NOTE.replace('\n', '; '), note=True),
+      page.heading('Figures'), page.pictures(shown)]
+  parts += diagnosed.parts(sweep)
+  parts += [
+      page.heading('What was run'), page.facts([
+          ('measurements', f'{sum(x is not None for _, x in found)} of '
+                           f'{len(found)}'),
+          ('measured by', f'{base.network.name}, recipe {base.eval.recipe}; '
+                          f'{text.plural(base.eval.networks, "network")}'),
+          *((f'arm {arm.name}', arm.text) for arm in sweep.arms),
+          *((f'missing {number}', line)
+            for number, line in enumerate(problems, 1))]),
+      page.fixed(cli.as_typed('sweep')),
+      page.folded('All entries of the configuration',
+                  page.facts(configs.entries(base)))]
+  page.write(folder / PAGE,
+             f'{base.dataset.name}: accuracy against images a class', parts)
   return table

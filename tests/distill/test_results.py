@@ -35,15 +35,19 @@ def test_rows_of_segments():
     one = initialise.Progress(
         initialise.Frozen(Synthetic(
             images + distance / std, np.ones((*images.shape[:2], 10)), .01)),
-        window, np.zeros(len(labels)), *4 * [None],
+        window, np.zeros(len(labels)),
+        np.full(10, .25 * segment.index), *3 * [None],
         first=initialise.first_pixels(experiment.codec, images))
     # Two phases of five classes.
     done.append(initialise.freeze_segment(experiment, [one, one]))
   assert results.segment_rows(experiment, done) == [
-      {'images': 3, 'moved': .1, 'window': 90, 'overlap': [1, 1]},
-      {'images': 2, 'moved': 0, 'window': 60, 'overlap': [1, 1]}]
-  table = results.segments_table(results.segment_rows(experiment, done))
-  assert '0.1000' in table and 'in 2' in table and table.count('\n') == 4
+      {'images': 3, 'moved': .1, 'known': None, 'window': 90,
+       'overlap': [1, 1]},
+      {'images': 2, 'moved': 0, 'known': .25, 'window': 60, 'overlap': [1, 1]}]
+  head, rows = results.segment_cells(results.segment_rows(experiment, done))
+  assert head == ('segment', 'images', 'known', 'moved', 'window', 'in 1',
+                  'in 2')
+  assert rows[1] == (2, 2, '25.0%', '0.0000', '60', '1.00', '1.00')
 
 
 def test_a_set_that_nobody_evaluated_says_how_to():

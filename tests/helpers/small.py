@@ -15,8 +15,8 @@ from dasm_jax.runtime import workdir as workdirs
 
 # Networks and images that compile quickly, where it is the walk that is tested.
 PLAIN = dict(network__depth=1, method__augment='', eval__augment='')
-PICTURES = ('images.png', 'windows.png', 'images_1.png', 'images_2.png',
-            'window_1.png', 'window_2.png', 'report.html')
+PICTURES = ('images.png', 'real.png', 'windows.png', 'images_1.png',
+            'images_2.png', 'window_1.png', 'window_2.png', 'report.html')
 
 
 def measured(workdir, networks=2):

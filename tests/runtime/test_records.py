@@ -103,7 +103,7 @@ FULL = '''
 import io, json, pathlib, resource, signal, sys
 import numpy as np
 from dasm_jax import synthetic
-from dasm_jax.distill import figures
+from dasm_jax.distill import figures, page
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import saved_set
 from dasm_jax.runtime import logging, records
@@ -129,8 +129,9 @@ writes = {
         [(np.arange(4.), np.ones(4, bool))], root / 'windows.png'),
     'lines.png': lambda: figures.line_plot(
         [0, 1], {'a': ([0, 1], [0, 1])}, root / 'lines.png', 'x', 'y'),
-    'report.html': lambda: figures.report_page(
-        root / 'report.html', 'x', {}, 'x', []),
+    'report.html': lambda: page.write(root / 'report.html', 'x', []),
+    'loss.png': lambda: figures.loss_plot(
+        {1: ([1, 2], [1., 2.])}, root / 'loss.png'),
     'synthetic.npz': lambda: saved_set.save(
         root / 'synthetic.npz', syn, codec, 'ab', {}),
     'x.json': lambda: records.write(root / 'x.json', 'x', '', {}),
