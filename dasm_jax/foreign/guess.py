@@ -24,6 +24,7 @@ PIXELS_WITHIN = -0.2, 1.2  # IDC does not cut its images at 0 and 1
 NORMALISED_STD = 0.7, 1.7
 NEIGHBOURS = 0.75  # correlation of pixels, below which images may be whitened
 SEAM, NO_SEAM = 1.8, 1.4  # steps between cells, over those within
+PLAIN = 0.85  # correlation of neighbours of images that are in one piece
 ZCA_EPS = 0.1  # of MTT and all who follow it
 
 
@@ -286,7 +287,9 @@ def factor(found, path, told):
       return max(seen), line(
           'factor', f'{max(seen)}, as the images step at the edges of '
           f'{max(seen)} x {max(seen)} cells; --factor=1 if they do not')
-    if all(most < NO_SEAM for _, most in steps.values()):
+    # In rough images the edges of cells are no larger steps than others.
+    if neighbours(found.images) >= PLAIN and all(
+        most < NO_SEAM for _, most in steps.values()):
       return 1, line('factor', '1, as no edges of cells are seen; --factor=2 '
                       'if there are')
   raise UserError(

@@ -20,7 +20,7 @@ from dasm_jax.runtime import paths
 # What the help, the page and errors call them.
 KNOWN = (
     'DC/DSA/DM res_*.pt', 'IDC data.pt', 'NCFM data_*.pt',
-    'MTT/FTD/TESLA images_*.pt + labels_*.pt', 'DATM with lr_*.pt',
+    'MTT/FTD/TESLA/DC-BENCH *images*.pt + *labels*.pt', 'DATM with lr_*.pt',
     'KIP and FRePo .npz', 'SRe2L and RDED class folders',
     "any .pt, .npz, .safetensors of images and labels, Hugging Face's .parquet")
 TORCH = ('.pt', '.pth', '.pkl', '.bin', '.tar')
@@ -316,10 +316,11 @@ def _of_tensor(path, tensor):
   rate_path = _beside(path, 'images', 'lr')
   rate = None if rate_path is None else _rate(_tensor_of(rate_path), rate_path)
   soft = labels is not None and labels.ndim == 2
+  normalised = 'normalize' in path.stem  # so DC-BENCH calls its subsets
   layout = ('images without labels' if labels is None else
-            'DATM' if soft and rate is not None else 'MTT, FTD, TESLA')
+            'DATM' if soft and rate is not None else
+            'DC-BENCH' if normalised else 'MTT, FTD, TESLA')
   notes = (f'parts     {len(parts)}, one after the other',) * (len(parts) > 1)
-  normalised = 'normalize' in path.stem or 'normalise' in path.stem
   return Found(
       _channels_last(np.concatenate(tensors), path), labels, layout,
       tuple(x for x in (*parts, *beside, rate_path) if x is not None),

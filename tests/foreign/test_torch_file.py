@@ -193,7 +193,7 @@ NAME = b'ctorch._utils\n_rebuild_tensor_v2\n'
     (b'\x80\x02(ccollections\nOrderedDict\no.', 'OBJ'),
     (b'(S\'true\'\nios\nsystem\n.', 'STRING'),
     (b'\x80\x04\x8c\x02os\x8c\x06system\x93.', 'os.system'),
-    (b'\x80\x02' + b']' * 10 ** 5 + b'a' * (10 ** 5 - 1) + b'.', 'deep'),
+    (b'\x80\x02' + b']' * 90_000 + b'a' * 89_999 + b'.', 'deep'),
     (b'\x80\x02]q\x00h\x00a.', 'deep'),
     (b'\x80\x02' + b'N' * 200_001 + b'.', 'words'),
     (b'\x80\x02ctorch.storage\n_load_from_bytes\n.', '_load_from_bytes'),
