@@ -178,7 +178,7 @@ def _subject(options, say):
     return _real_subject(options, say)
   if options.size:
     raise UserError(f'--size={options.size} is for real subsets (--set=real:…)'
-                    ': a set is of the size that it has; leave it out')
+                    ': a saved set has the size that it has; leave it out')
   set_ = subjects.open_set(options.set, told_by(options), options.data_dir)
   for note in foreign.notes(set_):
     say(note)

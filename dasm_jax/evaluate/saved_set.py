@@ -178,8 +178,7 @@ def is_ours(path):
   path = paths.to_path(path)
   with paths.remote_access(path):
     if path.is_dir():
-      return any((path / name).exists()
-                 for name in ('synthetic.npz', 'config.json'))
+      return (path / 'synthetic.npz').exists() or _is_workdir(path)
     if path.suffix != '.npz' or not path.exists():
       return path.name == 'synthetic.npz'
     try:
@@ -187,6 +186,14 @@ def is_ours(path):
         return 'card.npy' in file.namelist()
     except npz.FAULTS:
       return True
+
+
+def _is_workdir(path):
+  # Others have files of that name, too.
+  try:
+    return '"segments"' in (path / 'config.json').read_text()
+  except (OSError, ValueError):
+    return False
 
 
 def _check_types(what, tree, like):

@@ -18,7 +18,7 @@ from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.foreign import NOTHING, Told
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading, streaming
-from dasm_jax.runtime import devices, paths
+from dasm_jax.runtime import devices
 from dasm_jax.runtime.text import plural
 from dasm_jax.streams import Stream
 from dasm_jax.training import recipes, scoring
@@ -62,8 +62,8 @@ def open_set(path, told=NOTHING, data_dir=None):
     return foreign.load(path, told, data_dir)
   for name, value in told._replace(dataset='')._asdict().items():
     if value != getattr(NOTHING, name):
-      raise UserError(f'--{name}={value} is not for sets of dasm_jax, whose '
-                      'cards say it; leave it out')
+      raise UserError(f'--{name}={value} is for sets of others: one of '
+                      'dasm_jax is trained as its card says; leave it out')
   return saved_set.load(path, told.dataset)
 
 
@@ -126,7 +126,7 @@ def home_of(path):
   """
   if saved_set.is_ours(path):
     return saved_set.find(path)
-  path = paths.to_path(foreign.split(path)[0])
+  path = foreign.home(path)
   return path / 'set' if path.is_dir() else path
 
 

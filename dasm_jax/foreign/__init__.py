@@ -5,7 +5,7 @@ wrote, `layouts` knows which files hold what, `guess` finds out what they do not
 say, `assemble` makes a `SavedSet` of it.
 """
 
-from dasm_jax.foreign.assemble import load, notes, split
+from dasm_jax.foreign.assemble import home, load, notes
 from dasm_jax.foreign.guess import NOTHING, Told
 
-__all__ = ['NOTHING', 'Told', 'load', 'notes', 'split']
+__all__ = ['NOTHING', 'Told', 'home', 'load', 'notes']

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from dasm_jax.data.dataset import class_indices
 from dasm_jax.errors import UserError
 from dasm_jax.foreign import guess, layouts
 from dasm_jax.foreign.guess import IMAGENET, NOTHING
-from dasm_jax.runtime import paths
 from dasm_jax.saved import SavedSet
 from dasm_jax.transforms import zca
 from dasm_jax.types import Synthetic
@@ -38,6 +36,11 @@ def split(path):
   if mark and number.isdecimal() and int(number):
     return head, int(number)
   return str(path), 0
+
+
+def home(path):
+  """The file or folder that a path of `load` names; `UserError` if none."""
+  return layouts.existing(split(path)[0])
 
 
 def load(path, told=NOTHING, data_dir=None):
@@ -65,13 +68,11 @@ def load(path, told=NOTHING, data_dir=None):
     raise UserError(f'{place!r} has {len(found.images)} images of '
                     f'{found.images.shape[1:]}, more than {MOST_IMAGES} '
                     'numbers; give a part of it')
-  # A file is known by the folders that it is in, wherever one stands.
-  full = place if paths.is_remote(place) else os.path.abspath(place)
-  kind, about_labels = guess.labels(found, full, told)
-  name, classes, about_data = guess.dataset(found, full, told)
-  space, eps, about_space = guess.space(found, full, told)
-  factor, about_factor = guess.factor(found, full, told)
-  recipe, training, about_recipe = guess.training(found, full, told, space)
+  kind, about_labels = guess.labels(found, place, told)
+  name, classes, about_data = guess.dataset(found, place, told)
+  space, eps, about_space = guess.space(found, place, told)
+  factor, about_factor = guess.factor(found, place, told)
+  recipe, training, about_recipe = guess.training(found, place, told, space)
   real = _real(found, name, classes, data_dir, place)
   images, labels = class_major(
       found, _numbered(found, real), kind, len(real.class_names), place)
@@ -94,7 +95,7 @@ def load(path, told=NOTHING, data_dir=None):
              'zca': eps}
   card = {
       'dataset': name, 'data': real.origin,
-      'method': guess.method(found, full) or 'published',
+      'method': guess.method(found, place) or 'published',
       'ipc': images.shape[1], 'segments': 1, 'network': c.network.to_dict(),
       'recipe': recipe._asdict(), 'recipe_name': c.eval.recipe,
       'real_lr': usual, 'storage': storage,

@@ -9,6 +9,7 @@ normalised (std 1.2, neighbouring pixels correlated by .93), and whitened as MTT
 does (.26, .63) and FRePo (.47, .36); distilled images drift from these.
 """
 
+import os
 import re
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from dasm_jax.data import registry
 from dasm_jax.errors import UserError, unknown
+from dasm_jax.runtime import paths
 from dasm_jax.synthetic import class_numbers
 
 SPACES = ('pixels', 'normalised', '255')
@@ -69,7 +71,9 @@ def check(told):
 
 def words(path):
   """Lists of lower-case words of the last parts of a path, the last first."""
-  parts = [part for part in str(path).split('/') if part][-5:]
+  # A file is known by the folders that it is in, wherever one stands.
+  path = str(path) if paths.is_remote(path) else os.path.abspath(path)
+  parts = [part for part in path.split('/') if part][-5:]
   return [[word for word in re.split(r'[^a-z0-9]+', part.lower()) if word]
           for part in reversed(parts)]
 

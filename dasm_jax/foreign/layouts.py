@@ -84,16 +84,23 @@ def find(path, number=0):
   Raises:
     UserError: nothing there, or nothing that is known.
   """
-  path = paths.to_path(path)
+  path = existing(path)
   with paths.remote_access(path):
-    if not path.exists():
-      several = ', one at a time' * (',' in str(path))
-      raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or '
-                      f'the workdir of a finished run{several}; or {_known()}')
     found = (_of_folder if path.is_dir() else _of_file)(path, number)
   if number and not any(note.startswith('sets') for note in found.notes):
     raise UserError(f'{str(path)!r} holds one set; leave out #{number}')
   return _checked(found, path)
+
+
+def existing(path):
+  """What a text names, here or remote; `UserError` if nothing is there."""
+  path = paths.to_path(path)
+  with paths.remote_access(path):
+    if path.exists():
+      return path
+  several = ', one at a time' * (',' in str(path))
+  raise UserError(f'{str(path)!r} does not exist; give a synthetic.npz, or the '
+                  f'workdir of a finished run{several}; or {_known()}')
 
 
 def _known():
@@ -319,7 +326,8 @@ def _of_tensor(path, tensor):
   normalised = 'normalize' in path.stem  # so DC-BENCH calls its subsets
   layout = ('images without labels' if labels is None else
             'DATM' if soft and rate is not None else
-            'DC-BENCH' if normalised else 'MTT, FTD, TESLA')
+            'MTT, FTD, TESLA' if re.match(r'(ema_)?images_(best|\d)', path.stem)
+            else 'DC-BENCH')
   notes = (f'parts     {len(parts)}, one after the other',) * (len(parts) > 1)
   return Found(
       _channels_last(np.concatenate(tensors), path), labels, layout,

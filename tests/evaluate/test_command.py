@@ -80,7 +80,7 @@ MISTAKES = {
     # Python 3.11 quotes each of the choices, later ones none.
     '--set={} --recipe=x': ["'x'", 'choose from ', 'idc', 'sre2l_tiny'],
     '--set={} --recipe=dc': ['--recipe=dc', 'as its card says'],
-    '--set={} --size=9': ['--size=9', 'as its card says'],
+    '--set={} --size=9': ['--size=9', 'real subsets'],
     '--set=': ['--set= is empty'], '--set={} --out=': ['--out= is empty'],
     '--set={} --dataset=': ['--dataset= is empty', 'leave it out'],
     '--set={},b': ['does not exist', 'one at a time'],
