@@ -1,7 +1,9 @@
 """Published files become sets that train as their programs train them."""
 
+import argparse
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -16,8 +18,8 @@ from dasm_jax.data.registry import DATASETS
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import __main__ as evaluate
-from dasm_jax.evaluate import saved_set, subjects
-from dasm_jax.foreign import Told, assemble, layouts
+from dasm_jax.evaluate import foreign_flags, saved_set, subjects
+from dasm_jax.foreign import Told, assemble, guess, layouts
 from dasm_jax.foreign.layouts import Found
 
 FILES = pathlib.Path(__file__).parent / 'files'
@@ -43,6 +45,22 @@ def refused(call, *words):
   assert '\n' not in message
   for word in words:
     assert word in message, message
+
+
+PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'others.md').read_text()
+
+
+def test_the_page_names_what_there_is():
+  parser = argparse.ArgumentParser()
+  foreign_flags.add_flags(parser)
+  flags = set(re.findall(r'--\w+', parser.format_help())) | {'--set'}
+  named = set(re.findall(r'--\w+', PAGE))
+  assert named <= flags and {'--zca', '--labels', '--space'} <= named
+  for value in re.findall(r'--recipe=(\w+)', PAGE):
+    assert value in guess.RECIPES or value == 'NAME'
+  lines = [line for line in PAGE.splitlines() if not line.startswith(
+      ('|', 'space', 'sets', 'recipe'))]
+  assert max(map(len, lines)) <= 90
 
 
 # ---- Images and labels
