@@ -12,9 +12,9 @@ __version__ = '0.2.0'
 # Name -> the module that has it; ARCHITECTURE.md says what each is for.
 _MODULES = {name: name for name in (
     'config', 'convert', 'coresets', 'cost', 'data', 'difficulty', 'distill',
-    'errors', 'evaluate', 'losses', 'methods', 'models', 'objectives',
-    'pipeline', 'runtime', 'segments', 'sweep', 'synthetic', 'training',
-    'transforms', 'types')} | {
+    'errors', 'evaluate', 'foreign', 'losses', 'methods', 'models',
+    'objectives', 'pipeline', 'runtime', 'segments', 'sweep', 'synthetic',
+    'training', 'transforms', 'types')} | {
         'card': 'evaluate.saved_set',  # their names before 0.2, which sets tell
         'train': 'training.ensemble'}
 # Those of sets in files, and the modules of `evaluate` that have them.

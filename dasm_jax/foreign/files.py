@@ -47,8 +47,12 @@ def read_safetensors(path):
       if not 0 < length <= min(MOST_HEADER, size - 8):
         raise ValueError('its header is longer than the file')
       header = json.loads(file.read(length))
+      header.pop('__metadata__', None)
+      spans = [entry['data_offsets'] for entry in header.values()]
+      if sum(end - begin for begin, end in spans) > size:
+        raise ValueError('its arrays are larger than the file')
       return {name: _safe_array(file, entry, 8 + length, size)
-              for name, entry in header.items() if name != '__metadata__'}
+              for name, entry in header.items()}
   except (OSError, ValueError, KeyError, TypeError, AttributeError,
           RecursionError, OverflowError) as error:
     if isinstance(error, UserError):
@@ -177,9 +181,12 @@ def read_parquet(files):
   for path in files:
     try:
       table = parquet.ParquetFile(str(path))
-      if table.metadata.num_rows * 64 > MOST_PIXELS:
-        raise UserError(f'{str(path)!r} has {table.metadata.num_rows} images, '
-                        'which is no distilled set; give a smaller one')
+      told = table.metadata
+      size = sum(told.row_group(k).total_byte_size
+                 for k in range(told.num_row_groups))
+      if max(size, told.num_rows * 64) > MOST_PIXELS:
+        raise UserError(f'{str(path)!r} has {told.num_rows} images of {size} '
+                        'bytes, which is no distilled set; give a smaller one')
       image, label = _columns(path, table.schema_arrow)
       names = names or _class_names(table.schema_arrow, label)
       rows = table.read([image, label]).to_pydict()

@@ -226,6 +226,14 @@ def _parameter(tensor, *_):
   return tensor
 
 
+def _of_type(call, kind, arguments, *_):
+  # Of a tensor with attributes, which are dropped.
+  if not (isinstance(call, _Name) and isinstance(kind, _Name)
+          and kind.name in ('torch.Tensor', 'torch.nn.parameter.Parameter')):
+    raise Refused('a kind of tensor of its own')
+  return call(*arguments)
+
+
 def _mapping(pairs=()):
   return _Mapping(pairs)
 
@@ -246,6 +254,9 @@ _CALLS = {
     'torch._utils._rebuild_tensor_v2': _tensor,
     'torch._utils._rebuild_tensor_v3': _typed_tensor,
     'torch._utils._rebuild_parameter': _parameter,
+    'torch._tensor._rebuild_from_type_v2': _of_type,
+    'torch.Tensor': None,
+    'torch.nn.parameter.Parameter': None,
     'torch.Size': _size,
     'collections.OrderedDict': _mapping,
     '_codecs.encode': _latin1,

@@ -121,6 +121,8 @@ def types():
       int8=x.to(torch.int8), uint8=x.abs().to(torch.uint8),
       int16=x.to(torch.int16), int32=x.int(), int64=x.long(),
       uint16=x.abs().to(torch.uint16))
+  tree['tagged'] = x[0].clone()
+  tree['tagged'].made_by = 'somebody'
   for name, value in tree.items():
     wide = value.float() if value.dtype == torch.bfloat16 else value
     EXPECTED[f'types/{name}'] = wide.detach().numpy()

@@ -53,7 +53,7 @@ PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'others.md').read_text()
 def test_the_page_names_what_there_is():
   parser = argparse.ArgumentParser()
   foreign_flags.add_flags(parser)
-  flags = set(re.findall(r'--\w+', parser.format_help())) | {'--set'}
+  flags = set(re.findall(r'--\w+', parser.format_help())) | {'--set', '--out'}
   named = set(re.findall(r'--\w+', PAGE))
   assert named <= flags and {'--zca', '--labels', '--space'} <= named
   for value in re.findall(r'--recipe=(\w+)', PAGE):

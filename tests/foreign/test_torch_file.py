@@ -32,7 +32,7 @@ def test_every_type_and_view(name):
   tree = torch_file.read(FILES / name)
   want = {key.partition('/')[2]: value for key, value in EXPECTED.items()
           if key.startswith('types/')}
-  assert len(want) == 18 and set(tree['tensors']) == set(want)
+  assert len(want) == 19 and set(tree['tensors']) == set(want)
   for key, value in want.items():
     found = tree['tensors'][key]
     assert found.dtype == value.dtype, key
@@ -198,6 +198,8 @@ NAME = b'ctorch._utils\n_rebuild_tensor_v2\n'
     (b'\x80\x02' + b'N' * 200_001 + b'.', 'words'),
     (b'\x80\x02ctorch.storage\n_load_from_bytes\n.', '_load_from_bytes'),
     (b'\x80\x02ctorch\nFloatStorage\n)R.', 'a call of torch.FloatStorage'),
+    (b'\x80\x02ctorch._tensor\n_rebuild_from_type_v2\n(ctorch\nSize\n'
+     b'ctorch\nSize\n)NtR.', 'a kind of tensor of its own'),
     (b'\x80\x02}(]Ns.', 'cut or damaged'),
     (b'\x80\x02X\xff\xff\xff\x7fshort', 'cut or damaged'),
     (b'\x80\x02c_codecs\nencode\n' + words('a') + words('rot13') + b'\x86R.',
