@@ -62,8 +62,8 @@ def open_set(path, told=NOTHING, data_dir=None):
     return foreign.load(path, told, data_dir)
   for name, value in told._replace(dataset='')._asdict().items():
     if value != getattr(NOTHING, name):
-      raise UserError(f'--{name}={value} is for sets of others: one of '
-                      'dasm_jax is trained as its card says; leave it out')
+      raise UserError(f'--{name}={value} is not for a set of dasm_jax, which '
+                      'is used as its card says; leave it out')
   return saved_set.load(path, told.dataset)
 
 

@@ -378,7 +378,7 @@ def test_flags_of_others_sets_are_refused_for_ours(tmp_path, capsys):
   saved_set.save(tmp_path / 'synthetic.npz', set_.syn, set_.codec,
                  set_.class_names, set_.card)
   assert evaluate.main([f'--set={tmp_path}', '--space=pixels']) == 2
-  assert '--space=pixels is for sets of others' in lines(capsys)[1]
+  assert '--space=pixels is not for a set of dasm_jax' in lines(capsys)[1]
 
 
 @pytest.mark.parametrize('path', [
