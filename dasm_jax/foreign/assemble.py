@@ -319,8 +319,8 @@ def _configured(real, training, recipe, eps, shape):
   c.dataset.name, c.dataset.zca, c.eval.epochs = real.name, eps, training.epochs
   classes, ipc, side, *_ = shape
   if training.like in ('sre2l', 'rded'):
-    c.network.update(small_images.RESNET18) if side <= 64 else (
-        config.set_network(c, 'resnet18'))
+    config.set_network(c, 'resnet')
+    c.network.update(small_images.RESNET18 if side <= 64 else {'depth': 18})
   elif 'depth' in c.network:
     c.network.depth = depth(side)
   if training.like == 'rded':

@@ -125,11 +125,12 @@ def dataset(found, path, told):
   count, shape = classes_of(found), found.images.shape[1:]
   named = _named(path, shape, count)
   if told.dataset:
-    classes = next((c for name, c, _ in named if name == IMAGENET), '')
-    if not classes and told.dataset == IMAGENET:
-      classes = _list_of(count)
-    return told.dataset, classes if told.dataset == IMAGENET else '', line(
-        'data', f'{told.dataset}, as told')
+    classes = ''
+    if told.dataset == IMAGENET:
+      classes = next((c for name, c, _ in named if name == IMAGENET),
+                     _list_of(count))
+    return told.dataset, classes, line('data', ' '.join(filter(None, (
+        told.dataset, classes))) + ', as told')
   for name, classes, word in named:
     return name, classes, line('data', ' '.join(filter(None, (
         name, classes))) + f', by {word!r} in the path')

@@ -13,7 +13,7 @@ import pytest
 from image_sets import small_folder, write
 from pyarrow import parquet
 
-from dasm_jax import data, foreign
+from dasm_jax import data, foreign, models
 from dasm_jax.data.registry import DATASETS
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.errors import UserError
@@ -102,6 +102,16 @@ def test_what_a_set_is_taken_for_is_said_and_part_of_its_digest():
   other = load(MTT, space='pixels')
   assert set_.card['source']['digest'] != other.card['source']['digest']
   json.dumps(set_.card)
+
+
+@pytest.mark.parametrize('recipe', guess.RECIPES)
+def test_every_recipe_has_a_network_and_an_evaluation(recipe):
+  set_ = load(MTT, zca=0., recipe=recipe)
+  like = 'dc' if recipe in ('dm', 'dsa', 'mtt') else recipe
+  assert set_.recipe_name == like and set_.recipe.epochs >= 100
+  batch_norm = recipe.startswith(('sre2l', 'rded'))
+  assert set_.network['norm'] == ('batch' if batch_norm else 'instance')
+  models.build(shape=set_.shape, classes=10, **set_.network)
 
 
 def test_idc_is_decoded_and_then_normalised(digits):
