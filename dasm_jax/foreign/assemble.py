@@ -102,6 +102,9 @@ def load(path, told=NOTHING, data_dir=None):
       'source': {
           'layout': found.layout, 'files': [x.name for x in found.paths][:20],
           'digest': _digest(found, [storage, mean, std, kind]),
+          # Rows of real images are of all sets that see them alike.
+          'real': {'mean': [*map(float, mean)], 'std': [*map(float, std)],
+                   'zca': eps, 'family': training.family * (eps > 0)},
           'notes': [note for note in said if note]}}
   return SavedSet(
       Synthetic(images, labels, np.float32(recipe.lr)), codec, card['network'],

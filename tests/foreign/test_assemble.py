@@ -363,6 +363,20 @@ def test_evaluate_trains_on_it(digits, tmp_path, capsys):
   assert len(rows) == 2
 
 
+def test_rows_of_real_images_are_of_one_space(tmp_path):
+  """Random images that are whitened are others than those that are not."""
+  seen = []
+
+  def measure(compared, name, identity, keeper, report, save):
+    seen.append(name)
+    return save(np.full(compared.networks, .5))
+  call = [f'--set={MTT}', '--networks=1', f'--out={tmp_path / "rows.json"}']
+  for more, rows in (('--zca=0', 2), ('--zca=0', 2), ('--zca=0.1', 4),
+                     ('--space=pixels', 5)):
+    assert evaluate.main([*call, more], measure) == 0
+    assert len(seen) == rows, more
+
+
 @pytest.mark.parametrize('arguments, words', [
     ([f'--set={FILES / "module.pt"}'], ('torch.nn.modules.linear.Linear',)),
     ([f'--set={MTT}'], ('--zca=0.1', '--zca=0')),
