@@ -7,11 +7,11 @@ it in JAX and in PyTorch without this package. docs/sharing.md tells of each
 format.
 """
 
+from dasm_jax import foreign
 from dasm_jax.convert import formats
-from dasm_jax.foreign import Told
+from dasm_jax.evaluate.foreign_flags import add_flags, told_by
 from dasm_jax.runtime import cli
 from dasm_jax.runtime.logging import Terminal
-from dasm_jax.training import recipes
 
 
 def _parser():
@@ -24,17 +24,9 @@ def _parser():
       f'{name}: {row.about}' for name, row in formats.FORMATS.items()))
   add('--out', required=True, metavar='PATH', help='a folder that is not there '
       'yet; nothing is overwritten')
-  add('--dataset', default='', metavar='NAME', help='what a set of others is '
-      'of, such as cifar10; of ours, where its data are now')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '
       'TFDS_DATA_DIR if not given')
-  add('--space', default='', help='of others: the values of its images')
-  add('--zca', type=float, default=None, metavar='EPS', help='of others: the '
-      'eps of the whitening that its images are in; 0: of none')
-  add('--factor', type=cli.int_at_least(0), default=0, metavar='N',
-      help='of others: cells along a side of a stored image')
-  add('--recipe', default='', choices=sorted(recipes.RECIPES),
-      help='of others: how networks are trained on it')
+  add_flags(parser)
   return parser
 
 
@@ -51,11 +43,11 @@ def run(options):
     UserError: whatever the user can mend.
   """
   screen = Terminal()
-  told = Told(dataset=options.dataset, space=options.space, zca=options.zca,
-              factor=options.factor, recipe=options.recipe)
-  source = formats.open_source(options.set, told, options.data_dir)
-  for note in source.card.get('source', {}).get('notes', ()):
-    screen.say(note)
+  source = formats.open_source(options.set, told_by(options),
+                               options.data_dir)
+  if formats.is_foreign(options.set):
+    for note in foreign.notes(source.set):
+      screen.say(note)
   screen.say(f'{options.set}: {source.set!r}'.replace('<', '').replace('>', ''))
   for line in formats.convert(source, options.to, options.out):
     screen.say(line)

@@ -61,7 +61,7 @@ def open_source(path, told=foreign.NOTHING, data_dir=None):
   folder = exports.find(path)
   if folder is None:
     set_ = subjects.open_set(path, told, data_dir)
-    if not saved_set.is_ours(path):
+    if is_foreign(path):
       return exports.from_set(set_)
     # Bit by bit what the file has, of which soft labels are read to rounding.
     arrays = npz.read(saved_set.find(path))
@@ -86,6 +86,11 @@ def open_source(path, told=foreign.NOTHING, data_dir=None):
                     f'{exports.WAY}') from error
   arrays, card = found if row.pictures else (found, card)
   return exports.from_arrays(arrays, card, folder, exports.WAY)
+
+
+def is_foreign(path):
+  """Whether a set is of others: no run has left it, no export holds it."""
+  return exports.find(path) is None and not saved_set.is_ours(path)
 
 
 def convert(source, to, out):

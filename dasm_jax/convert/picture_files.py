@@ -73,8 +73,9 @@ def rounding_text(rounding):
   """What is said of a `rounding`."""
   beyond = rounding['beyond']
   return ('8-bit pixels, decoded: they differ from those of the set by up to '
-          f'{rounding["largest"]:.4f} of [0, 1]' + (
-              f', as {beyond:.1%} of them were beyond it' if beyond else ''))
+          f'{rounding["largest"]:.4f} on [0, 1]' + (
+              f'; {beyond:.1%} of these lay beyond it, and are cut'
+              if beyond else ''))
 
 
 def stored(folder, found, labels, card, told):

@@ -32,11 +32,11 @@ def text(to, source, rounding=None):
   parts = [_head(source) if to == 'hf' else '', _title(source),
            f'![Images of the set, one row a class]({PICTURE})\n',
            _files(to, source, rounding), _accuracy(card),
-           _training(set_),
+           _training(set_), _published(card),
            '## In JAX\n\n```python\n' + snippets.code('jax', to, source)
            + '\n```\n',
            '## In PyTorch\n\n```python\n' + snippets.code('torch', to, source)
-           + '\n```\n', _way_back()]
+           + '\n```\n', _way_back(to)]
   return '\n'.join(filter(None, parts))
 
 
@@ -98,8 +98,9 @@ def _accuracy(card):
   if not lines:
     return ''
   return '\n'.join([
-      f'Fresh networks, trained on it as below, on {card.get("split", "test")}:'
-      '\n', '| trained on | accuracy | std | networks |', '|---|---|---|---|',
+      'Fresh networks, trained as below; measured on '
+      f'{card.get("split", "test images")}.\n',
+      '| trained on | accuracy | std | networks |', '|---|---|---|---|',
       *lines]) + '\n'
 
 
@@ -125,11 +126,24 @@ def _training(set_):
           f'{r.epochs + r.extra} epochs, {augment}{mixed}.\n')
 
 
+def _published(card):
+  """What was found in files of others, and decided, or ''."""
+  told = card.get('source')
+  if not isinstance(told, dict) or not told.get('notes'):
+    return ''
+  return ('It was read by dasm_jax from files that others published '
+          f'({", ".join(told.get("files", ()))}):\n\n```\n'
+          + '\n'.join(told['notes']) + '\n```\n')
+
+
 def _joined(values):
   return ' and '.join(map(str, values))
 
 
-def _way_back():
+def _way_back(to):
+  if to == 'card':
+    return ('`python -m dasm_jax.convert --set=. --to=safetensors --out=../as` '
+            'takes it into another format.\n')
   return ('`python -m dasm_jax.convert --set=. --to=card --out=../again` makes '
           'it a set of dasm_jax again.\n')
 

@@ -475,11 +475,11 @@ def split_text(experiment):
   count = f'{len(dataset.test.labels)} test images'
   held = c.dataset.holdout or dataset.cut
   if held:
-    return (f'{count}: {held:g} of the train images of each class, drawn by '
+    return (f'{count}, {held:g} of the train images of each class, drawn by '
             f'seed {c.seed}')
   row = data.DATASETS.get(dataset.name)
   crop = c.dataset.test_crop
-  return (f'{count}: all of the {row.test if row else "test"} split'
+  return (f'{count}, all of the {row.test if row else "test"} split'
           + ' of these classes' * bool(c.dataset.classes)
           + f', of which the middle {crop:g} of each side' * (crop < 1))
 

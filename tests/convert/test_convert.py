@@ -17,11 +17,11 @@ import pytest
 import toy
 from PIL import Image
 
-from dasm_jax import data, synthetic
+from dasm_jax import data, foreign, synthetic
 from dasm_jax.convert import __main__ as command
 from dasm_jax.convert import exports, formats, picture_files, snippets
 from dasm_jax.errors import UserError
-from dasm_jax.evaluate import saved_set
+from dasm_jax.evaluate import saved_set, subjects
 
 ARRAYS = [name for name, row in formats.FORMATS.items() if not row.pictures]
 PICTURES = [name for name, row in formats.FORMATS.items() if row.pictures]
@@ -140,7 +140,7 @@ def test_pictures_come_back_rounded(to, kind, tmp_path, monkeypatch, others):
   np.testing.assert_array_equal(got, np.rint(want.clip(0, 1) * 255)
                                 .astype(np.float32) / 255)
   # The note tells of the largest difference.
-  told = float(re.search(r'up to (0\.\d+) of', note)[1])
+  told = float(re.search(r'up to (0\.\d+) on', note)[1])
   assert told == pytest.approx(np.abs(got - want).max(), abs=6e-5)
   batch = source.set.batch
   np.testing.assert_allclose(again.batch.labels, batch.labels, atol=1e-3)
@@ -156,7 +156,7 @@ def test_pixels_beyond_their_range_are_told_of(tmp_path):
   source = exports.from_arrays(arrays, source.card, 'a test', '')
   _, note = formats.convert(source, 'folder', tmp_path / 'out')
   far = arrays['images'].max() - 1
-  assert f'up to {far:.4f} of [0, 1], as 3' in note and 'beyond it' in note
+  assert f'up to {far:.4f} on [0, 1]; 3' in note and 'beyond it' in note
 
 
 def test_what_pictures_cannot_hold_is_refused_with_the_way_out(tmp_path):
@@ -445,6 +445,32 @@ def test_flags_of_others_are_not_for_ours(saved, tmp_path, capsys):
     assert command.main([f'--set={path}', '--to=npz', '--factor=2',
                          f'--out={tmp_path / "out"}']) == 2
     assert '--factor=2 is not for' in capsys.readouterr().err
+
+
+FILES = pathlib.Path(__file__).parents[1] / 'foreign' / 'files'
+
+
+@pytest.mark.parametrize('name, flags', [
+    ('idc/digits_factor2_mix_ipc1/data.pt', {}), ('datm', {'zca': 0.}),
+    ('mtt/digits_zca', {})])
+def test_a_set_that_others_published(name, flags, tmp_path, capsys):
+  told = foreign.Told(**flags)
+  found = subjects.open_set(str(FILES / name), told)
+  line = [f'--{key}={value}' for key, value in flags.items()]
+  for to, path in (('pt', FILES / name), ('card', tmp_path / 'pt')):
+    assert command.main([f'--set={path}', f'--to={to}',
+                         f'--out={tmp_path / to}', *line]) == 0
+    said = capsys.readouterr().out
+    # What was guessed is said once, and on the page.
+    assert (found.card['source']['notes'][0] in said) == (to == 'pt')
+    line = []
+  page = (tmp_path / 'pt' / 'README.md').read_text()
+  assert '\n'.join(found.card['source']['notes']) in page
+  again = saved_set.load(tmp_path / 'card')
+  np.testing.assert_array_equal(again.syn.images, found.syn.images)
+  np.testing.assert_allclose(again.syn.labels, found.syn.labels, atol=1e-3)
+  np.testing.assert_allclose(again.batch.images, found.batch.images, atol=1e-4)
+  assert again.recipe == found.recipe and again.data['name'] == 'digits'
 
 
 def test_a_set_of_others_becomes_ours(tmp_path):

@@ -97,10 +97,10 @@ def test_the_card_says_how_images_are_decoded(factor, kind, shape, words):
 
 
 @pytest.mark.parametrize('entries, words', [
-    ({}, '359 test images: all of the test split'),
+    ({}, '359 test images, all of the test split'),
     ({'dataset.classes': '0+1+2'}, 'test split of these classes'),
     ({'dataset.holdout': .25, 'seed': 7},
-     ': 0.25 of the train images of each class, drawn by seed 7')])
+     ', 0.25 of the train images of each class, drawn by seed 7')])
 def test_the_card_says_which_test_images(entries, words):
   c = defaults('idc')
   c.dataset.name, c.syn.ipc = 'digits', 1
