@@ -9,6 +9,7 @@ format.
 
 from dasm_jax import foreign
 from dasm_jax.convert import formats
+from dasm_jax.evaluate.exported import table
 from dasm_jax.evaluate.foreign_flags import add_flags, told_by
 from dasm_jax.runtime import cli
 from dasm_jax.runtime.logging import Terminal
@@ -20,8 +21,8 @@ def _parser():
   add('--set', required=True, metavar='PATH', help='workdir of a finished run, '
       'its synthetic.npz, what this command has made, or a set that others '
       'published')
-  add('--to', required=True, choices=[*formats.FORMATS], help='; '.join(
-      f'{name}: {row.about}' for name, row in formats.FORMATS.items()))
+  add('--to', required=True, choices=[*table.FORMATS], help='; '.join(
+      f'{name}: {row.about}' for name, row in table.FORMATS.items()))
   add('--out', required=True, metavar='PATH', help='a folder that is not there '
       'yet; nothing is overwritten')
   add('--data_dir', default=None, metavar='PATH', help='where TFDS sets are; '

@@ -2,8 +2,9 @@
 
 import json
 
-from dasm_jax.convert import picture_files, snippets
-from dasm_jax.convert.exports import PICTURE
+from dasm_jax.convert import snippets
+from dasm_jax.evaluate.exported import picture_files
+from dasm_jax.evaluate.exported.folders import PICTURE
 from dasm_jax.runtime.text import plural
 
 _FILES = {
@@ -25,7 +26,7 @@ def text(to, source, rounding=None):
   """The page.
 
   Args:
-    to: the name of the format. source: an `exports.Source`.
+    to: the name of the format. source: an `folders.Source`.
     rounding: of `picture_files.rounded`, where images are pictures.
   """
   set_, card = source.set, source.card

@@ -7,7 +7,7 @@ are channels last in JAX, first in PyTorch.
 """
 
 from dasm_jax import synthetic
-from dasm_jax.convert import array_files, picture_files
+from dasm_jax.evaluate.exported import array_files, picture_files
 
 PICTURES = ('folder', 'hf', 'tfds')  # which are pixels that are decoded
 LIBRARIES = ('jax', 'torch')
@@ -19,7 +19,7 @@ _MAKE = {'jax': 'jnp.array({})', 'torch': 'torch.tensor({})'}
 def code(library, to, source):
   """Lines for one of `LIBRARIES`, to be run in the folder of the export.
 
-  to: the name of the format; source: an `exports.Source`.
+  to: the name of the format; source: an `folders.Source`.
   """
   parts = [_reading(library, to, source), _statistics(library, to, source)]
   imports = [line for more, _ in parts for line in more]

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import config, coresets, foreign, models, streams, synthetic
+from dasm_jax import config, coresets, data, foreign, models, streams, synthetic
 from dasm_jax.config import validate
 from dasm_jax.data.dataset import Dataset
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.evaluate import comparison, saved_set
+from dasm_jax.evaluate.exported import folders, table
 from dasm_jax.foreign import NOTHING, Told
 from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading, streaming
@@ -44,8 +45,9 @@ def open_set(path, told=NOTHING, data_dir=None):
   """The `SavedSet` of a file or folder, of ours or as others published it.
 
   Args:
-    path: a synthetic.npz, the workdir of a finished run, or what
-      `foreign.load` reads. A string, where `#2` behind it takes the second of
+    path: a synthetic.npz, the workdir of a finished run, an export of
+      `dasm_jax.convert` (the folder or a file of it), or what `foreign.load`
+      reads. A string, where `#2` behind it takes the second of
       several sets.
     told: what the user says of a set of others; of one of ours the name by
       which its data are found now.
@@ -58,13 +60,33 @@ def open_set(path, told=NOTHING, data_dir=None):
   Raises:
     UserError: no usable set.
   """
-  if not saved_set.is_ours(path):
+  ours, folder = where(path)
+  if ours is None and folder is None:
     return foreign.load(path, told, data_dir)
   for name, value in told._replace(dataset='')._asdict().items():
     if value != getattr(NOTHING, name):
       raise UserError(f'--{name}={value} is not for a set of dasm_jax, which '
                       'is used as its card says; leave it out')
-  return saved_set.load(path, told.dataset)
+  if ours is not None:
+    return saved_set.load(ours, told.dataset)
+  # What its card says, nothing of which is guessed.
+  found = table.open_export(folder).set
+  return found._replace(data=found.data | {
+      'name': data.absolute(told.dataset)}) if told.dataset else found
+
+
+def where(path):
+  """`(path of a set of ours, folder of an export)`, one of them None.
+
+  Both are, where a set is of others.
+  """
+  if saved_set.is_ours(path):
+    return path, None
+  folder = folders.find(path)
+  # One to `card` is a set of ours, whichever of its files is named.
+  if folder is not None and saved_set.is_ours(folder):
+    return folder, None
+  return None, folder
 
 
 def saved_subject(path, data_dir=None, memory=None, dataset='', told=None):
@@ -88,8 +110,13 @@ def subject_of(set_, path, data_dir=None, memory=None):
   """The `Subject` of what `open_set` returned; see `saved_subject`."""
   found = dataset_of(set_, path, data_dir, memory)
   method = set_.card['method']
-  digest = set_.card['source']['digest'] if not saved_set.is_ours(path) else (
-      hashlib.sha256(saved_set.find(path).read_bytes()).hexdigest())
+  ours, folder = where(path)
+  if ours is not None:
+    digest = hashlib.sha256(saved_set.find(ours).read_bytes()).hexdigest()
+  elif folder is not None:
+    digest = folders.read_card(folder)[folders.EXPORT]['digest']
+  else:
+    digest = set_.card['source']['digest']
   # `random` is the name of the rows that a set is compared with.
   return Subject('selected' if method == 'random' else method, set_, found,
                  digest)
@@ -124,8 +151,11 @@ def home_of(path):
 
   Of a folder of others it is a name in it.
   """
-  if saved_set.is_ours(path):
-    return saved_set.find(path)
+  ours, folder = where(path)
+  if ours is not None:
+    return saved_set.find(ours)
+  if folder is not None:
+    return folder / folders.CARD
   path = foreign.home(path)
   return path / 'set' if path.is_dir() else path
 

@@ -23,10 +23,11 @@ def write(root):
   import exported
 
   from dasm_jax.convert import formats
+  from dasm_jax.evaluate.exported import table
   for kind in exported.KINDS:
     source = exported.source(kind)
     order = np.array(exported.order_of_code(kind))
-    for to, row in formats.FORMATS.items():
+    for to, row in table.FORMATS.items():
       if row.pictures and kind == 'told':
         continue
       out = root / f'{to}-{kind}'

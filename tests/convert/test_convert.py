@@ -17,14 +17,17 @@ import pytest
 import toy
 from PIL import Image
 
+import dasm_jax
 from dasm_jax import data, foreign, synthetic
 from dasm_jax.convert import __main__ as command
-from dasm_jax.convert import exports, formats, picture_files, snippets
+from dasm_jax.convert import formats, snippets
 from dasm_jax.errors import UserError
+from dasm_jax.evaluate import __main__ as evaluate
 from dasm_jax.evaluate import saved_set, subjects
+from dasm_jax.evaluate.exported import folders, picture_files, table
 
-ARRAYS = [name for name, row in formats.FORMATS.items() if not row.pictures]
-PICTURES = [name for name, row in formats.FORMATS.items() if row.pictures]
+ARRAYS = [name for name, row in table.FORMATS.items() if not row.pictures]
+PICTURES = [name for name, row in table.FORMATS.items() if row.pictures]
 
 
 def parsed_safetensors(path):
@@ -153,7 +156,7 @@ def test_pictures_come_back_rounded(to, kind, tmp_path, monkeypatch, others):
 def test_pixels_beyond_their_range_are_told_of(tmp_path):
   source = exported.source('plain')
   arrays = source.arrays | {'images': source.arrays['images'] * 1.5}
-  source = exports.from_arrays(arrays, source.card, 'a test', '')
+  source = folders.from_arrays(arrays, source.card, 'a test', '')
   _, note = formats.convert(source, 'folder', tmp_path / 'out')
   far = arrays['images'].max() - 1
   assert f'up to {far:.4f} on [0, 1]; 3' in note and 'beyond it' in note
@@ -204,7 +207,7 @@ def test_tfds_sets_are_read_by_their_directory(tmp_path):
   assert len(found.train.labels) + len(found.test.labels) == 24
   assert found.class_names == exported.NAMES
   # The labels that reading keeps beside the set do not make it another.
-  assert exports.check_out(tmp_path / 'out', source, 'tfds')
+  assert folders.check_out(tmp_path / 'out', source, 'tfds')
 
 
 def test_tensors_name_nothing_that_weights_only_refuses(tmp_path):
@@ -229,7 +232,7 @@ def test_tensors_name_nothing_that_weights_only_refuses(tmp_path):
 
 
 def test_pages_tell_of_the_set(tmp_path):
-  for to in formats.FORMATS:
+  for to in table.FORMATS:
     kind = 'normalised' if to in PICTURES else 'told'
     formats.convert(exported.source(kind), to, tmp_path / to)
     page = (tmp_path / to / 'README.md').read_text()
@@ -255,7 +258,7 @@ def test_the_head_of_a_hub_page(tmp_path):
   assert [*(tmp_path / 'out').glob(files['path'])]
 
 
-@pytest.mark.parametrize('to', formats.FORMATS)
+@pytest.mark.parametrize('to', table.FORMATS)
 @pytest.mark.parametrize('library', snippets.LIBRARIES)
 def test_code_is_short(library, to):
   for kind in exported.KINDS:
@@ -334,7 +337,7 @@ def test_an_empty_folder_is_taken(saved, tmp_path):
 def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
-  monkeypatch.setattr(exports, 'write_card', full)
+  monkeypatch.setattr(folders, 'write_card', full)
   with pytest.raises(UserError, match='No space left'):
     formats.convert(exported.source('plain'), 'folder', tmp_path / 'out')
   assert not [*tmp_path.iterdir()]
@@ -343,8 +346,9 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_killed_command_leaves_nothing_that_looks_whole(saved, tmp_path):
   code = (
-      'import time; from dasm_jax.convert import __main__, exports; '
-      'exports.write_card = lambda *_: (print("now", flush=True), '
+      'import time; from dasm_jax.convert import __main__; '
+      'from dasm_jax.evaluate.exported import folders; '
+      'folders.write_card = lambda *_: (print("now", flush=True), '
       f'time.sleep(60)); __main__.main(["--set={saved}", "--to=npz", '
       f'"--out={tmp_path / "out"}"])')
   with subprocess.Popen([sys.executable, '-c', code], cwd=toy.ROOT, text=True,
@@ -355,7 +359,7 @@ def test_a_killed_command_leaves_nothing_that_looks_whole(saved, tmp_path):
   assert not (tmp_path / 'out').exists()
   for path in tmp_path.iterdir():
     if path != saved:
-      assert exports.find(path) is None
+      assert folders.find(path) is None
   formats.convert(formats.open_source(saved), 'npz', tmp_path / 'out')
 
 
@@ -412,7 +416,7 @@ def test_files_that_lie(to, tmp_path):
     if content == raw:
       continue
     path.write_bytes(content)
-    card['export']['digest'] = exports._digest_of(
+    card['export']['digest'] = folders._digest_of(
         tmp_path / 'out', [path.name])
     (tmp_path / 'out' / 'card.json').write_text(json.dumps(card))
     with pytest.raises(UserError, match='no usable') as caught:
@@ -447,6 +451,30 @@ def test_flags_of_others_are_not_for_ours(saved, tmp_path, capsys):
     assert '--factor=2 is not for' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('to', table.FORMATS)
+def test_an_export_is_evaluated_by_its_card(to, tmp_path, capsys):
+  """Nothing of it is guessed, as of the sets of others."""
+  images = np.random.default_rng(0).uniform(size=(10, 1, 8, 8, 1))
+  dasm_jax.save(tmp_path / 'mine.npz', images, dataset='digits', factor=2,
+                recipe={'recipe': 'dc', 'epochs': 7}, card={'method': 'mine'})
+  out = tmp_path / 'out'
+  formats.convert(formats.open_source(tmp_path / 'mine.npz'), to, out)
+  measure = lambda *given: given[-1](np.zeros(1))  # noqa: E731
+  for path in out, out / 'card.json':
+    assert evaluate.main([f'--set={path}', '--networks=1'], measure) == 0
+    said = capsys.readouterr().out
+    assert 'mine on digits' in said and '7 epochs of recipe dc' in said
+    assert 'space  ' not in said
+  rows = json.loads((out / 'evaluation.json').read_text())['rows']
+  assert [row['set'] for row in rows] == ['mine', 'random']
+  # What is kept beside the set leaves it whole.
+  again = subjects.open_set(out)
+  count = 4 if table.FORMATS[to].pictures else 1
+  assert again.ipc == count and len(again.batch.images) == 40
+  assert evaluate.main([f'--set={out}', '--factor=2']) == 2
+  assert '--factor=2 is not for sets of dasm_jax' in capsys.readouterr().err
+
+
 FILES = pathlib.Path(__file__).parents[1] / 'foreign' / 'files'
 
 
@@ -477,7 +505,7 @@ def test_a_set_of_others_becomes_ours(tmp_path):
   """What `foreign.load` returns has a card of its own."""
   found = exported.source('multi').set
   given = found._replace(card={'method': 'mtt', 'storage': {'zca': 0.0}})
-  source = exports.from_set(given)
+  source = folders.from_set(given)
   formats.convert(source, 'card', tmp_path / 'out')
   again = saved_set.load(tmp_path / 'out')
   np.testing.assert_array_equal(again.syn.images, found.syn.images)

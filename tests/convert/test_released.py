@@ -7,15 +7,16 @@ import pytest
 import toy
 
 import dasm_jax
-from dasm_jax.convert import exports, formats
+from dasm_jax.convert import formats
 from dasm_jax.evaluate import subjects
+from dasm_jax.evaluate.exported import folders
 
 FOLDER = toy.ROOT / 'docs' / 'released' / 'digits_idc_ipc3'
 
 
 def test_it_is_whole_and_small():
   source = formats.open_source(FOLDER)
-  assert exports.check_out(FOLDER, source, 'card')
+  assert folders.check_out(FOLDER, source, 'card')
   assert sum(x.stat().st_size for x in FOLDER.iterdir()) < 300_000
   found = dasm_jax.load(FOLDER)
   assert found.syn.images.shape == (10, 3, 8, 8, 1)

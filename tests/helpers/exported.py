@@ -6,8 +6,8 @@ import json
 import numpy as np
 
 from dasm_jax import config, synthetic
-from dasm_jax.convert import exports
 from dasm_jax.evaluate import saved_set
+from dasm_jax.evaluate.exported import folders
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
 from dasm_jax.types import SoftLabelled, Synthetic
@@ -27,7 +27,7 @@ IPC, SIDES = 2, (7, 5)
 
 @functools.cache
 def source(kind):
-  """The `exports.Source` of one of `KINDS`."""
+  """The `folders.Source` of one of `KINDS`."""
   space, factor, formation, channels, labels, whitened = KINDS[kind]
   rng = np.random.default_rng(0)
   shape = (len(NAMES), IPC, *SIDES, channels)
@@ -59,7 +59,7 @@ def source(kind):
       'storage': {'space': space, 'factor': factor, 'formation': formation,
                   'zca': .1 * whitened}, 'split': '9 test images'},
       logits)
-  return exports.from_arrays(arrays, json.loads(json.dumps(written)), 'a test',
+  return folders.from_arrays(arrays, json.loads(json.dumps(written)), 'a test',
                              'mend it')
 
 

@@ -18,11 +18,11 @@ import re
 import numpy as np
 
 from dasm_jax import synthetic
-from dasm_jax.convert.exports import plain_name
 from dasm_jax.data import images as image_files
 from dasm_jax.data import tfds as tfds_sets
 from dasm_jax.data import tfds_features, tfds_prepare
 from dasm_jax.errors import UserError
+from dasm_jax.evaluate.exported.folders import plain_name
 from dasm_jax.runtime import npz, records
 
 ZCA = 'zca.npz'  # zca_mean and zca_matrix, where real images are whitened
