@@ -14,6 +14,7 @@ from PIL import Image
 import dasm_jax
 from dasm_jax import config
 from dasm_jax.config import files, options, overrides, validate
+from dasm_jax.convert import __main__ as convert
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.distill import results, setup
 from dasm_jax.evaluate import __main__ as evaluate
@@ -102,7 +103,7 @@ def test_every_entry_it_names_exists():
 
 
 def test_commands_are_there():
-  for word in ('main', 'evaluate', 'sweep', 'diagnose'):
+  for word in ('main', 'evaluate', 'sweep', 'diagnose', 'convert'):
     assert any(f'dasm_jax.{word} ' in line for line in COMMANDS), word
 
 
@@ -125,8 +126,9 @@ def test_a_command_is_taken(line, monkeypatch, tmp_path):
       validate.check(c)
   if module != 'main':
     # Ends the process where an argument is not known.
-    {'evaluate': evaluate, 'sweep': sweep,
-     'diagnose': diagnose}[module]._parser().parse_args(rest)
+    command = {'evaluate': evaluate, 'sweep': sweep, 'diagnose': diagnose,
+               'convert': convert}[module]
+    command._parser().parse_args(rest)
 
 
 def test_options_are_those_of_the_program():

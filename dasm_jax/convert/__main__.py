@@ -54,5 +54,10 @@ def run(options):
     screen.say(line)
 
 
-if __name__ == '__main__':
+def command():
+  """The whole program, as `dasm-jax-convert` calls it."""
   cli.exit_process(main())
+
+
+if __name__ == '__main__':
+  command()

@@ -11,7 +11,7 @@ import dasm_jax
 from dasm_jax import data, synthetic
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.pipeline import loading
-from dasm_jax.runtime import npz, paths, records
+from dasm_jax.runtime import environment, npz, paths, records
 from dasm_jax.saved import SavedSet
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
@@ -52,7 +52,7 @@ def to_arrays(syn, codec, class_names, card, batch=None):
   logits = getattr(batch, 'logits', None)
   numbers = synthetic.class_numbers(syn.labels)
   kind = synthetic.label_kind(syn.labels, logits)
-  card = {'format': FORMAT, 'jax': jax.__version__, **card,
+  card = {'format': FORMAT, **environment.versions(), **card,
           'decoding': synthetic.decoding_text(codec, syn.images.shape[2:]),
           'label_kind': kind, 'use': USE, 'version': dasm_jax.__version__}
   arrays = {
