@@ -158,7 +158,7 @@ def _head(source):
   names = '\n'.join(f"          '{number}': {json.dumps(name)}" for number, name
                     in enumerate(source.set.class_names))
   soft = '' if source.card['label_kind'] != 'soft' else (
-      '  - name: probabilities\n    list: float32\n'
+      '  - name: probabilities\n    sequence: float32\n'
       f'    length: {len(source.set.class_names)}\n')
   return f'''---
 task_categories:
