@@ -338,7 +338,7 @@ def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
   monkeypatch.setattr(folders, 'write_card', full)
-  with pytest.raises(UserError, match='No space left'):
+  with pytest.raises(UserError, match='No space left.*where there is room'):
     formats.convert(exported.source('plain'), 'folder', tmp_path / 'out')
   assert not [*tmp_path.iterdir()]
 
@@ -361,6 +361,37 @@ def test_a_killed_command_leaves_nothing_that_looks_whole(saved, tmp_path):
     if path != saved:
       assert folders.find(path) is None
   formats.convert(formats.open_source(saved), 'npz', tmp_path / 'out')
+
+
+@pytest.mark.parametrize('to, inside', [
+    ('folder', 'train'), ('folder', 'train/crane_0'),
+    ('folder', 'train/crane_0/0.png'), ('tfds', '1.0.0'),
+    ('hf', f'data/{picture_files.PARQUET}'), ('hf', 'README.md')])
+def test_whatever_is_of_an_export_is_read_by_its_card(to, inside, tmp_path):
+  formats.convert(exported.source('packed'), to, tmp_path / 'out')
+  path = tmp_path / 'out' / inside
+  assert path.exists() and folders.find(path) == tmp_path / 'out'
+  assert subjects.open_set(path).card['dataset'] == 'cranes'
+
+
+def test_what_lies_beside_an_export_is_not_of_it(tmp_path):
+  formats.convert(exported.source('plain'), 'npz', tmp_path / 'out')
+  for name in ('other.npz', 'more/set.npz'):
+    path = tmp_path / 'out' / name
+    path.parent.mkdir(exist_ok=True)
+    np.savez(path, x=1)
+    assert folders.find(path) is None
+  assert folders.find(tmp_path) is None
+  (tmp_path / 'card.json').write_text('nothing of ours')
+  assert folders.find(tmp_path / 'out' / 'more' / 'set.npz') is None
+  assert folders.find(tmp_path / 'out') == tmp_path / 'out'
+
+
+@pytest.mark.parametrize('out', ['/proc/set', '/dev/null/set'])
+def test_places_that_cannot_be_written(out, saved, capsys):
+  assert command.main([f'--set={saved}', '--to=npz', f'--out={out}']) == 2
+  said = capsys.readouterr().err
+  assert f'--out={out} cannot be written: ' in said and said.count('\n') == 1
 
 
 def damaged(folder, how):

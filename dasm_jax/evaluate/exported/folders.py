@@ -24,6 +24,7 @@ from dasm_jax.runtime import paths, records
 CARD, README, PICTURE = 'card.json', 'README.md', 'images.png'
 EXPORT = 'export'  # of the card: what is said of the folder
 FORMAT = 1
+_DEEP = 3  # folders down to the last file of an export
 
 
 class Source(NamedTuple):
@@ -117,7 +118,7 @@ def appearing(out):
   """
   out = pathlib.Path(out).absolute()
   aside = out.with_name(f'.{out.name}.part-{os.getpid()}')
-  with records.writing(out):
+  try:
     out.parent.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(aside, ignore_errors=True)  # of a process of that number
     aside.mkdir()
@@ -127,6 +128,14 @@ def appearing(out):
     except BaseException:
       shutil.rmtree(aside, ignore_errors=True)
       raise
+  except (OSError, UserError) as error:
+    # What writes a file within has made one line of it, of a run.
+    cause = error.__cause__ if isinstance(error, UserError) else error
+    if not isinstance(cause, OSError):
+      raise
+    raise UserError(f'--out={out} cannot be written: '
+                    f'{cause.strerror or cause}; give a folder that may be '
+                    'written, where there is room') from error
 
 
 def write_card(folder, source, to, names, told):
@@ -153,18 +162,27 @@ def write_card(folder, source, to, names, told):
 
 
 def find(path):
-  """The folder of an export that `path` is, or is a file of; None if none."""
+  """The folder of an export that `path` is, or is in; None if none.
+
+  What lies beside the files of an export is not of it.
+  """
   if paths.is_remote(path):
     return None
   path = paths.to_path(path)
-  folder = path if path.is_dir() else path.parent
-  if not (folder / CARD).is_file():
-    return None
-  told = read_card(folder).get(EXPORT)
-  if not isinstance(told, dict):
-    return None
-  ours = (CARD, README, PICTURE, *told.get('data', ()))
-  return folder if path == folder or path.name in ours else None
+  for folder in (path, *path.absolute().parents[:_DEEP]):
+    if not (folder / CARD).is_file():
+      continue
+    try:
+      told = read_card(folder).get(EXPORT)
+    except UserError:
+      if folder == path:
+        raise
+      continue  # it may be anybody's
+    if isinstance(told, dict):
+      rest = path.absolute().relative_to(folder.absolute()).parts
+      ours = (CARD, README, PICTURE, *told.get('data', ()))
+      return folder if not rest or rest[0] in ours else None
+  return None
 
 
 def read_card(folder):
