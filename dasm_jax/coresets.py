@@ -8,13 +8,15 @@ Sections: by features, by chance, by difficulty, selections by name, forgetting
 events.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dasm_jax.errors import UserError, unknown
 
+Seed = Any  # what `numpy.random.default_rng` takes
 STARTS = ('first', 'mean')
 ROUNDS = 100  # of k-means, at most
 STRATA = 50  # of `ccs`, as its program has them
@@ -22,7 +24,8 @@ STRATA = 50  # of `ccs`, as its program has them
 # ---- By features
 
 
-def herding(features, labels, ipc, classes, *, descending=False):
+def herding(features: ArrayLike, labels: ArrayLike, ipc: int, classes: int, *,
+            descending: bool = False) -> np.ndarray:
   """Picks samples whose running sum follows the mean of their class.
 
   Pick k (from 0) of a class minimises `|(k + 1) mean - sum_picked - x|` over
@@ -59,7 +62,8 @@ def herding(features, labels, ipc, classes, *, descending=False):
   return _per_class(pick, features, labels, ipc, classes)
 
 
-def k_center(features, labels, ipc, classes, *, first='first'):
+def k_center(features: ArrayLike, labels: ArrayLike, ipc: int, classes: int, *,
+             first: str = 'first') -> np.ndarray:
   """Picks the sample farthest from all picked ones, class by class.
 
   Pick k maximises `min_{p picked} |x - p|`; the first one on ties.
@@ -95,22 +99,27 @@ def k_center(features, labels, ipc, classes, *, first='first'):
   return _per_class(pick, features, labels, ipc, classes)
 
 
-def covering_radius(features, labels, chosen):
+def covering_radius(features: ArrayLike, labels: ArrayLike,
+                    chosen: Iterable[ArrayLike]) -> np.ndarray:
   """`max_x min_{p chosen} |x - p|` of each class, `[classes]` float64.
 
   Args:
     features: `[n, d]`.
     labels: `[n]` int.
     chosen: `[classes, ipc]` indices, as from `k_center`.
+
+  Returns:
+    `[classes]`.
   """
-  features = np.asarray(features, np.float64)
+  features, labels = np.asarray(features, np.float64), np.asarray(labels)
   return np.array([
       np.min([np.linalg.norm(features[labels == c] - features[p], axis=1)
               for p in picked], axis=0).max()
       for c, picked in enumerate(chosen)])
 
 
-def moderate(features, labels, ipc, classes):
+def moderate(features: ArrayLike, labels: ArrayLike, ipc: int, classes: int
+             ) -> np.ndarray:
   """Picks samples that are as far from the mean of their class as most are.
 
   With `d_i = |x_i - mean|`, those with the smallest `|d_i - median(d)|`; the
@@ -134,7 +143,8 @@ def moderate(features, labels, ipc, classes):
   return _per_class(pick, features, labels, ipc, classes)
 
 
-def k_means(features, labels, ipc, classes, *, seed=0):
+def k_means(features: ArrayLike, labels: ArrayLike, ipc: int, classes: int, *,
+            seed: Seed = 0) -> np.ndarray:
   """Picks the samples nearest to the centres of `ipc` clusters of their class.
 
   The centres `c_j` lower `sum_i min_j |x_i - c_j|^2` until they stand still, or
@@ -200,7 +210,8 @@ def _settle(x, centres):
 # ---- By chance
 
 
-def random(labels, ipc, classes, *, seed=0):
+def random(labels: ArrayLike, ipc: int, classes: int, *, seed: Seed = 0
+           ) -> np.ndarray:
   """Picks by chance, without repetition.
 
   Args:
@@ -223,7 +234,8 @@ def random(labels, ipc, classes, *, seed=0):
 # ---- By difficulty
 
 
-def lowest(scores, labels, ipc, classes):
+def lowest(scores: ArrayLike, labels: ArrayLike, ipc: int, classes: int
+           ) -> np.ndarray:
   """Picks the samples of each class with the lowest scores: the easiest.
 
   Args:
@@ -243,8 +255,15 @@ def lowest(scores, labels, ipc, classes):
       ipc, classes)
 
 
-def highest(scores, labels, ipc, classes):
+def highest(scores: ArrayLike, labels: ArrayLike, ipc: int, classes: int
+            ) -> np.ndarray:
   """As `lowest`, from high to low; what is not a number comes last.
+
+  Args:
+    scores, labels, ipc, classes: see `lowest`.
+
+  Returns:
+    `[classes, ipc]` int64 indices, from high to low.
 
   Source: of EL2N, Paul et al. (2107.07075); of forgetting events, Toneva et al.
     (1812.05159). With `skip` of `choose` it is the window of SelMatch
@@ -255,7 +274,8 @@ def highest(scores, labels, ipc, classes):
   return lowest(-np.asarray(scores, np.float64), labels, ipc, classes)
 
 
-def ccs(scores, labels, ipc, classes, *, strata=STRATA, seed=0):
+def ccs(scores: ArrayLike, labels: ArrayLike, ipc: int, classes: int, *,
+        strata: int = STRATA, seed: Seed = 0) -> np.ndarray:
   """Picks samples of all difficulties: as many of each range of the score.
 
   The scores of a class are cut into `strata` ranges of equal width. From the
@@ -327,7 +347,8 @@ class Coreset(NamedTuple):
   score: Callable | None = None
 
 
-def choose(name, values, labels, ipc, classes, seed=0, skip=0.0):
+def choose(name: str, values: ArrayLike | None, labels: ArrayLike, ipc: int,
+           classes: int, seed: Seed = 0, skip: float = 0.0) -> np.ndarray:
   """The selection called `name`.
 
   Args:
@@ -352,7 +373,9 @@ def choose(name, values, labels, ipc, classes, seed=0, skip=0.0):
   return choose_from(rows, name, values, labels, ipc, seed, skip)
 
 
-def choose_from(rows, name, values, labels, ipc, seed=0, skip=0.0):
+def choose_from(rows: Sequence[np.ndarray], name: str, values: ArrayLike | None,
+                labels: ArrayLike, ipc: int, seed: Seed = 0, skip: float = 0.0
+                ) -> np.ndarray:
   """As `choose`, of some of the images alone.
 
   Args:
@@ -373,10 +396,12 @@ def choose_from(rows, name, values, labels, ipc, seed=0, skip=0.0):
                          labels[at], ipc, len(rows), seed)]
 
 
-def check_skip(name, skip):
+def check_skip(name: str, skip: float) -> None:
   """Raises `UserError` where a selection cannot leave out the hardest.
 
-  name: a key of `CORESETS`, and refused if it is none.
+  Args:
+    name: a key of `CORESETS`, and refused if it is none.
+    skip: share of the hardest that is left out.
   """
   if name not in CORESETS:
     raise unknown('selection', name, CORESETS)
@@ -387,13 +412,29 @@ def check_skip(name, skip):
                     f'{", ".join(sorted(scored))}')
 
 
-def describe(name, skip):
-  """What is chosen by, for people: `highest, without the hardest 70 %`."""
+def describe(name: str, skip: float) -> str:
+  """What is chosen by, for people: `highest, without the hardest 70 %`.
+
+  Args:
+    name: a key of `CORESETS`.
+    skip: share of the hardest that is left out.
+
+  Returns:
+    A text.
+  """
   return name + (f', without the hardest {100 * skip:.3g} %' if skip else '')
 
 
-def skipped(count, skip):
-  """How many of a class of `count` images the share `skip` is."""
+def skipped(count: int, skip: float) -> int:
+  """How many of a class of `count` images the share `skip` is.
+
+  Args:
+    count: images of a class.
+    skip: share of the hardest that is left out.
+
+  Returns:
+    An int.
+  """
   return round(skip * count)
 
 
@@ -491,17 +532,17 @@ class LearningHistory(NamedTuple):
   first: np.ndarray
 
   @property
-  def never(self):
+  def never(self) -> np.ndarray:
     """`[n]` bool, samples that no epoch got right; they have no events."""
     return self.first < 0
 
   @property
-  def unforgettable(self):
+  def unforgettable(self) -> np.ndarray:
     """`[n]` bool, samples that stayed right from `first` on."""
     return ~self.never & (self.events == 0)
 
 
-def learning_history(correct):
+def learning_history(correct: ArrayLike) -> LearningHistory:
   """Forgetting events, and when each sample was first learned.
 
   An event is an epoch t >= 1 with `correct[t - 1]` and not `correct[t]`.
@@ -522,7 +563,7 @@ def learning_history(correct):
       events, np.where(correct.any(-2), correct.argmax(-2), -1))
 
 
-def forgetting_events(correct):
+def forgetting_events(correct: ArrayLike) -> np.ndarray:
   """How hard each sample is to keep: its forgetting events.
 
   A sample that was never learned has none, though none is harder: it counts

@@ -6,13 +6,15 @@ JAX. Memory is bounded by `chunk`, whatever the number of samples.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dasm_jax import losses, shapes
 from dasm_jax.errors import unknown
-from dasm_jax.types import Batch
+from dasm_jax.types import Array, Batch, LogitsFn, LossFn, PyTree
 
 # ---- In pieces
 
@@ -21,7 +23,8 @@ CHUNK_GRADIENTS = 8
 CHUNK = 256
 
 
-def chunked(score, params, batch, chunk):
+def chunked(score: Callable[[PyTree, Any], PyTree], params: PyTree,
+            batch: PyTree, chunk: int) -> PyTree:
   """`score(params, part) -> [part]` over a batch, `chunk` samples at a time.
 
   Args:
@@ -65,7 +68,8 @@ def _single(function, batch):
 # ---- Scores
 
 
-def gradient_norms(loss_fn, params, batch, chunk=CHUNK_GRADIENTS):
+def gradient_norms(loss_fn: LossFn, params: PyTree, batch: Batch,
+                   chunk: int = CHUNK_GRADIENTS) -> Array:
   """`|grad_params loss(params, x_i, y_i)|_2` for each sample (GraNd).
 
   Args:
@@ -85,25 +89,57 @@ def gradient_norms(loss_fn, params, batch, chunk=CHUNK_GRADIENTS):
   return chunked(score, params, batch, chunk)
 
 
-def sample_losses(loss_fn, params, batch, chunk=CHUNK):
-  """`loss(params, x_i, y_i)` for each sample, `[n]`."""
+def sample_losses(loss_fn: LossFn, params: PyTree, batch: Batch,
+                  chunk: int = CHUNK) -> Array:
+  """`loss(params, x_i, y_i)` for each sample, `[n]`.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`.
+    params: any pytree.
+    batch: `Batch` of `n` samples.
+    chunk: samples at a time.
+
+  Returns:
+    `[n]`.
+  """
   def score(params, part):
     return _single(lambda one: loss_fn(params, one), part)
   return chunked(score, params, batch, chunk)
 
 
-def el2n(logits_fn, params, batch, chunk=CHUNK):
-  """`|softmax(logits_i) - y_i|_2` for each sample, `[n]` (2107.07075)."""
+def el2n(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
+         ) -> Array:
+  """`|softmax(logits_i) - y_i|_2` for each sample, `[n]` (2107.07075).
+
+  Args:
+    logits_fn: `(params, images) -> [n, classes]`.
+    params: any pytree.
+    batch: `Batch` of `n` samples.
+    chunk: samples at a time.
+
+  Returns:
+    `[n]` in [0, sqrt(2)].
+  """
   def score(params, part):
     p = jax.nn.softmax(logits_fn(params, part.images))
     return losses.norm(p - part.labels, axis=-1)
   return chunked(score, params, batch, chunk)
 
 
-def margin(logits_fn, params, batch, chunk=CHUNK):
+def margin(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
+           ) -> Array:
   """`max_{c != y} p_c - p_y` for each sample, `[n]` in [-1, 1].
 
   y is the label's largest entry; 1 is confidently wrong.
+
+  Args:
+    logits_fn: `(params, images) -> [n, classes]`.
+    params: any pytree.
+    batch: `Batch` of `n` samples.
+    chunk: samples at a time.
+
+  Returns:
+    `[n]` in [-1, 1].
   """
   def score(params, part):
     p = jax.nn.softmax(logits_fn(params, part.images))
@@ -112,7 +148,8 @@ def margin(logits_fn, params, batch, chunk=CHUNK):
   return chunked(score, params, batch, chunk)
 
 
-def fisher(logits_fn, params, batch, chunk=CHUNK_GRADIENTS):
+def fisher(logits_fn: LogitsFn, params: PyTree, batch: Batch,
+           chunk: int = CHUNK_GRADIENTS) -> Array:
   """`sum_c p_c |grad_params log p_c|_2^2`, the trace of a sample's Fisher.
 
   The expectation is over the network's own labels, p = softmax(logits): the
@@ -141,7 +178,8 @@ def fisher(logits_fn, params, batch, chunk=CHUNK_GRADIENTS):
   return chunked(lambda params, part: _single(one, part), params, batch, chunk)
 
 
-def mean_gradient(loss_fn, params, batch, chunk=CHUNK):
+def mean_gradient(loss_fn: LossFn, params: PyTree, batch: Batch,
+                  chunk: int = CHUNK) -> PyTree:
   """`grad_params loss` of a batch, in the memory of `chunk` samples.
 
   Args:
@@ -170,7 +208,8 @@ def mean_gradient(loss_fn, params, batch, chunk=CHUNK):
   return total
 
 
-def influence(loss_fn, params, batch, reference, chunk=CHUNK_GRADIENTS):
+def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
+              chunk: int = CHUNK_GRADIENTS) -> Array:
   """`-<grad loss(x_i, y_i), reference>`: what training on a sample costs.
 
   A step of SGD on sample i changes the loss of the reference samples by this
@@ -223,11 +262,18 @@ def _bind(score, function):
   return lambda params, batch, reference=None: score(function, params, batch)
 
 
-def score(name, loss_fn, logits_fn):
+def score(name: str, loss_fn: LossFn, logits_fn: LogitsFn
+          ) -> Callable[..., Array]:
   """The score called `name` as `(params, batch, reference) -> [n]`.
 
-  reference: for `REFERRING` scores a `mean_gradient` at the same params; the
-  others do without.
+  Args:
+    name: a key of `SCORES`.
+    loss_fn: `(params, Batch) -> scalar`.
+    logits_fn: `(params, images) -> [n, classes]`.
+
+  Returns:
+    The function; `reference` is for `REFERRING` scores a `mean_gradient` at the
+    same params, the others do without.
 
   Raises:
     UserError: an unknown name.
@@ -237,11 +283,19 @@ def score(name, loss_fn, logits_fn):
   return SCORES[name](loss_fn, logits_fn)
 
 
-def penalty(loss_fn, kind='sample_norm'):
+def penalty(loss_fn: LossFn, kind: str = 'sample_norm'
+            ) -> Callable[[PyTree, Batch], Array]:
   """Difficulty of a batch as one number, `(params, batch) -> scalar`.
 
   sample_norm: `mean_i |g_i|`; sample_square: `mean_i |g_i|^2`; batch_norm:
   `|mean_i g_i|`; batch_square: its square; with g_i the sample's gradient.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
+    kind: a key of `PENALTIES`.
+
+  Returns:
+    The function.
 
   Raises:
     UserError: an unknown kind.

@@ -1,5 +1,6 @@
 """What a user can mend: shown as one line, exit status 2, no traceback."""
 
+from collections.abc import Iterable
 
 
 class UserError(ValueError):
@@ -15,7 +16,7 @@ class Unavailable(UserError):
   code = 75
 
 
-def unknown(kind, value, choices):
+def unknown(kind: str, value: object, choices: Iterable) -> UserError:
   """`UserError` for a name that is in no table, with what is, sorted."""
   names = ', '.join(sorted(str(choice) for choice in choices))
   return UserError(f'unknown {kind} {value!r}; choose from {names}')

@@ -6,10 +6,14 @@ the last axis of a kernel in flax and haiku (layout `HWIO`, and `[in, out]`),
 the first of a weight in PyTorch and equinox (`OIHW`, and `[out, in]`).
 """
 
+from collections.abc import Callable, Collection
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dasm_jax.errors import UserError, unknown
+from dasm_jax.types import Array, PyTree
 
 EPSILON = 1e-6  # DC's, outside of the norms: by itself it prevents no NaN
 
@@ -17,7 +21,7 @@ EPSILON = 1e-6  # DC's, outside of the norms: by itself it prevents no NaN
 # ---- Of labels
 
 
-def cross_entropy(logits, labels):
+def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
   """Mean over the batch of `-sum_c labels_c log softmax(logits)_c`.
 
   Args:
@@ -38,21 +42,39 @@ def cross_entropy(logits, labels):
   return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1))
 
 
-def soft_cross_entropy(logits, target_logits, temperature=1.0):
+def soft_cross_entropy(logits: ArrayLike, target_logits: ArrayLike,
+                       temperature: ArrayLike = 1.0) -> Array:
   """`cross_entropy(logits / T, softmax(target_logits / T))`.
 
   T = 1 is DATM's loss on learned logits (2310.05773); the target has a
   gradient. Shapes as in `cross_entropy`.
+
+  Args:
+    logits: `[n, classes]`.
+    target_logits: `[n, classes]`.
+    temperature: above 0; both logits are divided by it.
+
+  Returns:
+    A scalar in nats.
   """
   targets = jax.nn.softmax(target_logits / temperature)
   return cross_entropy(logits / temperature, targets)
 
 
-def kl(logits, target_logits, temperature=1.0):
+def kl(logits: ArrayLike, target_logits: ArrayLike, temperature: ArrayLike = 1.0
+       ) -> Array:
   """Batch mean of `KL(softmax(target / T) || softmax(logits / T))`.
 
   The target is constant. Multiply by `T ** 2` to keep the size of gradients
   (Hinton et al., 1503.02531).
+
+  Args:
+    logits: `[n, classes]`.
+    target_logits: `[n, classes]`.
+    temperature: above 0; both logits are divided by it.
+
+  Returns:
+    A scalar in nats, 0 where the two agree.
   """
   # From logarithms: probabilities may be 0 where these are finite.
   target = jax.lax.stop_gradient(target_logits) / temperature
@@ -61,7 +83,8 @@ def kl(logits, target_logits, temperature=1.0):
   return jnp.mean(jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1))
 
 
-def mse_logits(logits, target_logits, labels=None, weight=0.0):
+def mse_logits(logits: ArrayLike, target_logits: ArrayLike,
+               labels: ArrayLike | None = None, weight: float = 0.0) -> Array:
   """Mean of `(logits - target)^2`, plus `weight` times `cross_entropy`.
 
   Args:
@@ -69,29 +92,48 @@ def mse_logits(logits, target_logits, labels=None, weight=0.0):
     target_logits: `[n, classes]`.
     labels: `[n, classes]`, wanted when `weight` is not 0.
     weight: of the cross-entropy (DD-Ranking: 0.1).
+
+  Returns:
+    A scalar.
   """
-  value = jnp.mean(jnp.square(logits - target_logits))
-  return value + weight * cross_entropy(logits, labels) if weight else value
+  value = jnp.mean(jnp.square(jnp.subtract(logits, target_logits)))
+  if not weight:
+    return value
+  if labels is None:
+    raise UserError(f'weight={weight} of the cross-entropy asks for labels; '
+                    'give them, or weight=0')
+  return value + weight * cross_entropy(logits, labels)
 
 
-def half_square(outputs, targets):
+def half_square(outputs: ArrayLike, targets: ArrayLike) -> Array:
   """Mean over the batch of `sum (outputs - targets)^2 / 2`.
 
   The loss of kernel methods (KIP, 2107.13034), whose targets are one-hot
   labels less `1 / classes`. Shapes as in `cross_entropy`.
+
+  Args:
+    outputs: `[n, classes]`.
+    targets: `[n, classes]`.
+
+  Returns:
+    A scalar.
   """
-  return jnp.mean(jnp.sum(jnp.square(outputs - targets), axis=-1)) / 2
+  apart = jnp.square(jnp.subtract(outputs, targets))
+  return jnp.mean(jnp.sum(apart, axis=-1)) / 2
 
 
 # ---- Norms
 
 
-def norm(x, axis=None):
+def norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
   """Euclidean norm whose gradient at 0 is 0, not NaN.
 
   Args:
     x: any shape.
     axis: axis or axes to sum over; None for all.
+
+  Returns:
+    `x` without the axes that are summed over.
   """
   # Chosen twice: where the outer choice alone drops a branch, its gradient is
   # still computed, and 0 times infinity is NaN.
@@ -100,8 +142,15 @@ def norm(x, axis=None):
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
 
 
-def tree_norm(tree):
-  """Euclidean norm of all leaves together; its gradient at 0 is 0."""
+def tree_norm(tree: PyTree) -> Array:
+  """Euclidean norm of all leaves together; its gradient at 0 is 0.
+
+  Args:
+    tree: any pytree of arrays.
+
+  Returns:
+    A scalar.
+  """
   square = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree))
   positive = square > 0
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
@@ -111,7 +160,8 @@ def tree_norm(tree):
 LAYOUTS = {'HWIO': -1, 'OIHW': 0}
 
 
-def select(tree, ndims=None, layout='HWIO'):
+def select(tree: PyTree, ndims: Collection[int] | None = None,
+           layout: str = 'HWIO') -> list[Array]:
   """The leaves with one of the numbers of dimensions in `ndims`, as `HWIO`.
 
   Convolutions have 4, layer norms 3, linear kernels 2, biases and the scales
@@ -140,7 +190,7 @@ def select(tree, ndims=None, layout='HWIO'):
 # ---- Distances between gradients or features
 
 
-def layerwise_cosine(a, b, layout='HWIO'):
+def layerwise_cosine(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
   """`sum_rows 1 - <a, b> / (|a| |b| + 1e-6)` over the rows of all leaves.
 
   Give it the leaves with two or more dimensions, see `select`, for DC's own
@@ -166,17 +216,31 @@ def layerwise_cosine(a, b, layout='HWIO'):
   return _total(leaf, a, b)
 
 
-def mse(a, b):
-  """`sum (a - b)^2` over all entries of all leaves (a sum, not a mean)."""
+def mse(a: PyTree, b: PyTree) -> Array:
+  """`sum (a - b)^2` over all entries of all leaves (a sum, not a mean).
+
+  Args:
+    a, b: pytrees of equal structure.
+
+  Returns:
+    A scalar.
+  """
   return _total(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
 
 
-def l1(a, b):
-  """`sum |a - b|` over all entries; the gradient where equal is 0."""
+def l1(a: PyTree, b: PyTree) -> Array:
+  """`sum |a - b|` over all entries; the gradient where equal is 0.
+
+  Args:
+    a, b: pytrees of equal structure.
+
+  Returns:
+    A scalar.
+  """
   return _total(lambda x, y: jnp.sum(_abs(x - y)), a, b)
 
 
-def l1_mean(a, b, layout='HWIO'):
+def l1_mean(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
   """`sum_rows mean |a - b|` over the rows of all leaves (IDC, 2205.14959).
 
   Args:
@@ -194,8 +258,15 @@ def l1_mean(a, b, layout='HWIO'):
                 a, b)
 
 
-def cosine(a, b):
-  """`1 - <a, b> / (|a| |b| + 1e-6)` of all leaves as one vector."""
+def cosine(a: PyTree, b: PyTree) -> Array:
+  """`1 - <a, b> / (|a| |b| + 1e-6)` of all leaves as one vector.
+
+  Args:
+    a, b: pytrees of equal structure.
+
+  Returns:
+    A scalar in [0, 2].
+  """
   dot = _total(lambda x, y: jnp.sum(x * y), a, b)
   return 1 - dot / (tree_norm(a) * tree_norm(b) + EPSILON)
 
@@ -210,8 +281,15 @@ DISTANCES = {
 }
 
 
-def distance(name):
-  """The distance called `name`; raises `UserError` if there is none."""
+def distance(name: str) -> Callable[..., Array]:
+  """The distance called `name`; raises `UserError` if there is none.
+
+  Args:
+    name: a key of `DISTANCES`.
+
+  Returns:
+    `(a, b) -> scalar`.
+  """
   if name not in DISTANCES:
     raise unknown('distance', name, DISTANCES)
   return DISTANCES[name]

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dasm_jax import segments, synthetic
 from dasm_jax.runtime import text
 from dasm_jax.training import recipes
-from dasm_jax.types import Batch, SoftLabelled, Synthetic
+from dasm_jax.types import Array, Batch, SoftLabelled, Synthetic
 
 
 class SavedSet(NamedTuple):
@@ -38,17 +39,17 @@ class SavedSet(NamedTuple):
             f'{len(self.class_names)} classes>')
 
   @property
-  def shape(self):
+  def shape(self) -> tuple[int, ...]:
     """(height, width, channels)."""
     return self.syn.images.shape[2:]
 
   @property
-  def ipc(self):
+  def ipc(self) -> int:
     """Stored images a class."""
     return self.syn.images.shape[1]
 
   @property
-  def segment_images(self):
+  def segment_images(self) -> tuple[int, ...]:
     """Stored images a class of each segment, in the order they were made."""
     known = self.card.get('segment_images')
     if known is None:  # of a set that is older, or is no run's
@@ -59,7 +60,7 @@ class SavedSet(NamedTuple):
     return tuple(known)
 
   @property
-  def batch(self):
+  def batch(self) -> Batch | SoftLabelled:
     """All images decoded, as networks see them, `[n, …]` of JAX.
 
     A `Batch`, or a `SoftLabelled` if a teacher labelled each epoch.
@@ -73,11 +74,11 @@ class SavedSet(NamedTuple):
                         jnp.float32(shown['temperature']))
 
   @property
-  def real_lr(self):
+  def real_lr(self) -> float:
     """Rate for real images, where that of the recipe was learned for these."""
     return self.card.get('real_lr', self.recipe.lr)
 
-  def real(self, images):
+  def real(self, images: ArrayLike) -> Array:
     """Real images, 8-bit integers, as networks trained on the set see them."""
     # Real images are pixels, in whatever space those of the set are stored.
     plain = self.codec._replace(space='pixels')

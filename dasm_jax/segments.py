@@ -6,7 +6,7 @@ gives the principle (segments in turn, easy to hard, by a model trained on all
 earlier segments); the formulas here are a documented reconstruction of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
   phase: int = 0
 
   @property
-  def width(self):
+  def width(self) -> int:
     """Images a class."""
     return self.slots.stop - self.slots.start
 
@@ -60,24 +60,38 @@ class WindowChoice(NamedTuple):
 MANY, COUNT = 50, 5
 
 
-def default_count(ipc, learned=True):
+def default_count(ipc: int, learned: bool = True) -> int:
   """How many segments to take by default: one, or `COUNT`.
 
-  ipc: images a class; learned: whether they move. Where images stay as they
-  are, segments cost no updates.
+  Args:
+    ipc: images a class.
+    learned: whether they move; where they stay as they are, segments cost no
+      updates.
+
+  Returns:
+    An int from 1 to `COUNT`.
   """
   return min(ipc, COUNT) if ipc >= MANY or not learned else 1
 
 
-def default_reason(ipc, learned=True):
-  """Why so many, in words."""
+def default_reason(ipc: int, learned: bool = True) -> str:
+  """Why so many, in words.
+
+  Args:
+    ipc: images a class.
+    learned: whether they move.
+
+  Returns:
+    A text.
+  """
   if not learned:
     return 'by default'
   return (f'by default from {MANY} images a class on' if ipc >= MANY else
           f'by default below {MANY} images a class, where more did not pay')
 
 
-def plan(ipc, segments, shares=()):
+def plan(ipc: int, segments: int, shares: Sequence[float] = ()
+         ) -> list[Segment]:
   """Slices of `ipc` images a class, equal or of chosen sizes.
 
   Args:
@@ -85,6 +99,9 @@ def plan(ipc, segments, shares=()):
     segments: how many slices; the remainder of equal ones goes to the first.
     shares: their sizes, in shares of any sum, one a segment; () is equal ones.
       Each has an image at least, taken from what follows.
+
+  Returns:
+    A list of `Segment`, in the order that they are learned.
 
   Raises:
     UserError: fewer images than segments, no segment, or a share for another
@@ -111,8 +128,16 @@ def plan(ipc, segments, shares=()):
           for k, (a, b) in enumerate(zip(starts, ends, strict=True))]
 
 
-def phases(segment, classes, number):
+def phases(segment: Segment, classes: int, number: int) -> list[Segment]:
   """A segment in `number` parts of the classes, equal to within one class.
+
+  Args:
+    segment: a `Segment`.
+    classes: how many there are.
+    number: of parts.
+
+  Returns:
+    A list of `Segment`, of the same slots.
 
   Raises:
     UserError: fewer classes than parts, or no part.
@@ -125,7 +150,8 @@ def phases(segment, classes, number):
           for k in range(number)]
 
 
-def steps(total, segments, index, rates=(), each=False):
+def steps(total: int, segments: int, index: int, rates: Sequence[float] = (),
+          each: bool = False) -> int:
   """Sweeps of segment `index`.
 
   Args:
@@ -135,6 +161,9 @@ def steps(total, segments, index, rates=(), each=False):
     rates: factors on the rate of their images, one a segment; a segment that
       does not move (0) has no sweeps. () is 1 everywhere.
     each: whether every segment has as many as `total`.
+
+  Returns:
+    An int.
   """
   moving = [k for k in range(segments) if not rates or rates[k]]
   if index not in moving:
@@ -161,8 +190,16 @@ class Asked(NamedTuple):
   known: str | None = None
 
 
-def asked_networks(choice, index):
-  """The `Asked` of a segment's window; `UserError` for an unknown one."""
+def asked_networks(choice: WindowChoice, index: int) -> Asked:
+  """The `Asked` of a segment's window; `UserError` for an unknown one.
+
+  Args:
+    choice: a `WindowChoice`.
+    index: of the segment, from 0.
+
+  Returns:
+    An `Asked`.
+  """
   if choice.name not in WINDOWS:
     raise unknown('window', choice.name, WINDOWS)
   row = WINDOWS[choice.name]
@@ -194,7 +231,8 @@ class Judged(NamedTuple):
   used: np.ndarray | None = None
 
 
-def windows(choice, index, segments, judged, floor=1, seed=0):
+def windows(choice: WindowChoice, index: int, segments: int, judged: Judged,
+            floor: int = 1, seed: int | Sequence[int] = 0) -> list[np.ndarray]:
   """The real images that a segment may see.
 
   The rule of a window gives two quantiles of a class, or, where the networks
@@ -243,8 +281,15 @@ def _candidates_first(order, missed, used):
   return order[np.argsort(last, kind='stable')], int(np.sum(last == 0))
 
 
-def frontier_counts(judged):
-  """How many candidates each class has, `[classes]`; see `windows`."""
+def frontier_counts(judged: Judged) -> np.ndarray:
+  """How many candidates each class has, `[classes]`; see `windows`.
+
+  Args:
+    judged: the images, `Judged`, with `missed`.
+
+  Returns:
+    `[classes]` int.
+  """
   unused = judged.missed if judged.used is None else (
       judged.missed & ~judged.used)
   return np.bincount(judged.labels[unused], minlength=judged.classes)
@@ -318,7 +363,8 @@ WINDOWS = {
 }
 
 
-def expert_epochs(choice, index, segments, epochs, accuracy):
+def expert_epochs(choice: WindowChoice, index: int, segments: int,
+                  epochs: tuple[int, int], accuracy: float) -> tuple[int, int]:
   """Which epochs of experts a segment may start from, by the same windows.
 
   Time is difficulty here: what experts learn first is easy. The epochs stand
@@ -346,20 +392,26 @@ def expert_epochs(choice, index, segments, epochs, accuracy):
 # ---- First images
 
 
-def unused_first(rows, used, size):
+def unused_first(rows: Sequence[np.ndarray], used: np.ndarray, size: int
+                 ) -> list[np.ndarray]:
   """Of each window the images that no segment began with, if enough are left.
 
   Args:
     rows: the windows, see `windows`.
     used: `[n]` bool.
     size: how many are enough; where there are fewer, the window stays whole.
+
+  Returns:
+    A list of int arrays, one a class.
   """
   left = [row[~used[row]] for row in rows]
   return [new if len(new) >= size else row
           for new, row in zip(left, rows, strict=True)]
 
 
-def first_images(rows, labels, used, size, seed, easiest=False):
+def first_images(rows: Sequence[np.ndarray], labels: np.ndarray,
+                 used: np.ndarray, size: int, seed: int | Sequence[int],
+                 easiest: bool = False) -> np.ndarray:
   """Real images to start a segment from: of its window, new ones first.
 
   Args:

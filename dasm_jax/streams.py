@@ -5,10 +5,12 @@ never is that of another purpose.
 """
 
 import enum
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dasm_jax.errors import UserError
 
@@ -40,13 +42,16 @@ class Stream(enum.IntEnum):
   SOFT_LABELS = 2 ** 21
 
 
-def key(seed, stream, *numbers):
+def key(seed: ArrayLike, stream: Stream, *numbers: ArrayLike) -> jax.Array:
   """The key of a stream.
 
   Args:
     seed: a whole number, which may be traced, or a key.
     stream: a `Stream`.
     *numbers: such as of a segment, each a stream of its own.
+
+  Returns:
+    A key of `jax.random.key`.
   """
   # Folded in one by one, the stream first: a sum of the numbers could be that
   # of another purpose. A seed is a number, an old key a row of them.
@@ -57,12 +62,19 @@ def key(seed, stream, *numbers):
   return found
 
 
-def is_typed(key):
-  """Whether it is a key of `jax.random.key`, or an array of such."""
+def is_typed(key: Any) -> bool:
+  """Whether it is a key of `jax.random.key`, or an array of such.
+
+  Args:
+    key: anything.
+
+  Returns:
+    A bool.
+  """
   return jnp.issubdtype(getattr(key, 'dtype', np.int64), jax.dtypes.prng_key)
 
 
-def typed(key):
+def typed(key: Any) -> jax.Array:
   """A key of either kind as one of `jax.random.key`.
 
   Args:
@@ -91,6 +103,15 @@ def _shown(key):
           if hasattr(key, 'dtype') else repr(key)[:40])
 
 
-def seed(number, stream, *numbers):
-  """The same for NumPy: what `numpy.random.default_rng` takes."""
+def seed(number: int, stream: Stream, *numbers: int) -> list[int]:
+  """The same for NumPy: what `numpy.random.default_rng` takes.
+
+  Args:
+    number: a whole number.
+    stream: a `Stream`.
+    *numbers: as of `key`.
+
+  Returns:
+    A list of ints.
+  """
   return [int(number), int(stream), *map(int, numbers)]

@@ -8,15 +8,18 @@ Sections: labels and bytes, the codec, decoding, first images and clipping.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import resample, zca
+from dasm_jax.types import Array, Synthetic
 
 # ---- Labels and bytes
 
@@ -24,42 +27,80 @@ from dasm_jax.transforms import resample, zca
 LABEL_KINDS = ('hard', 'soft', 'told')  # as files name them
 
 
-def class_numbers(labels):
-  """`[classes, ipc]` int32 of labels that are one-hot, else None."""
+def class_numbers(labels: ArrayLike) -> np.ndarray | None:
+  """`[classes, ipc]` int32 of labels that are one-hot, else None.
+
+  Args:
+    labels: `[classes, ipc, classes]`.
+
+  Returns:
+    `[classes, ipc]` int32, or None.
+  """
   labels = np.asarray(labels)
   numbers = labels.argmax(-1).astype(np.int32)
   one_hot = (np.eye(labels.shape[-1])[numbers] == labels).all()
   return numbers if one_hot else None
 
 
-def stored_labels(labels):
-  """Soft labels as they are read back from half precision, float32."""
+def stored_labels(labels: ArrayLike) -> np.ndarray:
+  """Soft labels as they are read back from half precision, float32.
+
+  Args:
+    labels: `[…, classes]`, rows that sum to one.
+
+  Returns:
+    The same shape, float32, rows that sum to one.
+  """
   # Rounded they do not quite add up to one.
   labels = np.asarray(labels, np.float16).astype(np.float32)
   return labels / labels.sum(-1, keepdims=True)
 
 
-def label_kind(labels, logits=None):
+def label_kind(labels: ArrayLike, logits: ArrayLike | None = None) -> str:
   """`hard` if every row of `[…, classes]` is one-hot, else `soft`.
 
   `told` if there are teachers' logits for each epoch.
+
+  Args:
+    labels: `[…, classes]`.
+    logits: of teachers, or None.
+
+  Returns:
+    One of `LABEL_KINDS`.
   """
   if logits is not None:
     return 'told'
   return 'soft' if class_numbers(labels) is None else 'hard'
 
 
-def set_bytes(syn, logits=None):
-  """Bytes of the set as 8-bit pixels, and of its labels: `storage_bytes`."""
+def set_bytes(syn: Synthetic, logits: ArrayLike | None = None) -> dict:
+  """Bytes of the set as 8-bit pixels, and of its labels: `storage_bytes`.
+
+  Args:
+    syn: a `Synthetic`.
+    logits: of teachers, or None.
+
+  Returns:
+    See `storage_bytes`.
+  """
   return storage_bytes(np.shape(syn.images), label_kind(syn.labels, logits),
                        np.shape(logits))
 
 
-def storage_bytes(shape, kind, told=()):
+def storage_bytes(shape: Sequence[int], kind: str, told: Sequence[int] = ()
+                  ) -> dict:
   """Bytes of images `[classes, ipc, …]` of a shape, and of their labels.
 
   One byte a pixel and a class number; soft labels, and those told for each
   epoch (`told`: their shape), take two bytes a class (fp16).
+
+  Args:
+    shape: of the images.
+    kind: one of `LABEL_KINDS`.
+    told: the shape of what teachers told.
+
+  Returns:
+    `{images: bytes, labels: bytes, counted: how, in words}`.
   """
   classes, ipc, *_ = shape
   labels, how = {
@@ -92,12 +133,23 @@ class Codec(NamedTuple):
   mean: tuple
   std: tuple
   bound: int = 128
-  zca: object = None
+  zca: Any = None
 
 
-def codec(mean, std, *, space='pixels', factor=1, kind='single', bound=128,
-          shape=None, whitening=None):
+def codec(mean: Iterable[float], std: Iterable[float], *, space: str = 'pixels',
+          factor: int = 1, kind: str = 'single', bound: int = 128,
+          shape: Sequence[int] | None = None, whitening: zca.Zca | None = None
+          ) -> Codec:
   """A checked `Codec`.
+
+  Args:
+    mean, std: per channel, on the [0, 1] scale.
+    space, factor, kind, bound: see `Codec`.
+    shape: (height, width, channels) of the images; None checks no factor.
+    whitening: a `zca.Zca`, or None.
+
+  Returns:
+    A `Codec`.
 
   Raises:
     UserError: unknown space or kind, or a factor that is not from 1 to the
@@ -133,8 +185,16 @@ def _formation_parts(codec_, n):
   return parts
 
 
-def decoded_from(codec_, n):
-  """Which of `n` stored images each decoded one comes from, NumPy int."""
+def decoded_from(codec_: Codec, n: int) -> np.ndarray:
+  """Which of `n` stored images each decoded one comes from, NumPy int.
+
+  Args:
+    codec_: a `Codec`.
+    n: number of stored images.
+
+  Returns:
+    `[decoded]` int, from 0 to n - 1.
+  """
   return np.concatenate([
       np.tile(np.arange(start, stop), g ** 2)
       for start, stop, g in _formation_parts(codec_, n)])
@@ -143,7 +203,7 @@ def decoded_from(codec_, n):
 # ---- Decoding
 
 
-def decode(codec_, images):
+def decode(codec_: Codec, images: Array) -> Array:
   """Cuts stored images into cells and enlarges them bilinearly.
 
   Pads right and below with 0.5 to a multiple of the factor. Order: by cell
@@ -182,10 +242,15 @@ def _cut(images, factor):
       resample.upsampling(wide, width, dtype)[None])
 
 
-def decoding_text(codec_, shape):
+def decoding_text(codec_: Codec, shape: Sequence[int]) -> str:
   """How stored images become those that networks are trained on, in words.
 
-  codec_: a `Codec`; shape: (height, width, …) of a stored image.
+  Args:
+    codec_: a `Codec`.
+    shape: (height, width, …) of a stored image.
+
+  Returns:
+    A text.
   """
   factor, kind = codec_.factor, training_codec(codec_).kind
   cells = range(1, factor + 1) if kind == 'multi' else [factor]
@@ -202,27 +267,59 @@ def decoding_text(codec_, shape):
           f'{shape[0]}x{shape[1]}, and has the label of its image')
 
 
-def normalise(codec_, images):
-  """Stored (or decoded) images as networks see them."""
+def normalise(codec_: Codec, images: Array) -> Array:
+  """Stored (or decoded) images as networks see them.
+
+  Args:
+    codec_: a `Codec`.
+    images: `[…, height, width, channels]`, in storage space.
+
+  Returns:
+    The same shape.
+  """
   return (images if codec_.space == 'normalised'
           else normalise_pixels(codec_, images))
 
 
-def normalise_pixels(codec_, images):
-  """Images on [0, 1] as networks see them."""
+def normalise_pixels(codec_: Codec, images: Array) -> Array:
+  """Images on [0, 1] as networks see them.
+
+  Args:
+    codec_: a `Codec`.
+    images: `[…, height, width, channels]` on [0, 1].
+
+  Returns:
+    The same shape.
+  """
   if codec_.zca is not None:
     return zca.whiten(codec_.zca, images)
   return ((images - jnp.asarray(codec_.mean, images.dtype))
           / jnp.asarray(codec_.std, images.dtype))
 
 
-def pixels(codec_, images):
-  """Stored (or decoded) images on [0, 1], clipped: what a person sees."""
+def pixels(codec_: Codec, images: Array) -> Array:
+  """Stored (or decoded) images on [0, 1], clipped: what a person sees.
+
+  Args:
+    codec_: a `Codec`.
+    images: `[…, height, width, channels]`, in storage space.
+
+  Returns:
+    The same shape, on [0, 1].
+  """
   return jnp.clip(unclipped_pixels(codec_, images), 0, 1)
 
 
-def unclipped_pixels(codec_, images):
-  """The same, but normalised storage may lie beyond [0, 1]."""
+def unclipped_pixels(codec_: Codec, images: Array) -> Array:
+  """The same, but normalised storage may lie beyond [0, 1].
+
+  Args:
+    codec_: a `Codec`.
+    images: `[…, height, width, channels]`, in storage space.
+
+  Returns:
+    The same shape.
+  """
   if codec_.space == 'pixels':
     return jnp.asarray(images)
   if codec_.zca is not None:
@@ -231,16 +328,22 @@ def unclipped_pixels(codec_, images):
           + jnp.asarray(codec_.mean, images.dtype))
 
 
-def training_codec(codec_):
+def training_codec(codec_: Codec) -> Codec:
   """The `Codec` by which networks are trained.
 
   `bound` is a measure against memory during matching only: for training every
   image is decoded by the full factor.
+
+  Args:
+    codec_: a `Codec`.
+
+  Returns:
+    A `Codec`.
   """
   return codec_._replace(kind='single') if codec_.kind == 'bound' else codec_
 
 
-def training_inputs(codec_, syn):
+def training_inputs(codec_: Codec, syn: Synthetic) -> tuple[Array, Array]:
   """All classes decoded and normalised for training, as `(images, labels)`.
 
   Args:
@@ -263,7 +366,7 @@ def training_inputs(codec_, syn):
 # ---- First images, and what they may become
 
 
-def pack(real, factor, shape=None):
+def pack(real: Array, factor: int, shape: Sequence[int] | None = None) -> Array:
   """Packs `factor ** 2` real images into each stored one (IDC).
 
   Cell (i, j) of image n is real image `(i * factor + j) * ipc + n`, shrunk by
@@ -301,29 +404,60 @@ def _cell_positions(size, stored, factor):
   return [np.arange(length) * size // length for length in lengths]
 
 
-def noise(key, codec_, shape):
-  """Gaussian noise in storage space: N(0, 1), or clip(N / 4 + 0.5)."""
+def noise(key: Array, codec_: Codec, shape: Sequence[int]) -> Array:
+  """Gaussian noise in storage space: N(0, 1), or clip(N / 4 + 0.5).
+
+  Args:
+    key: a key.
+    codec_: a `Codec`.
+    shape: of the images.
+
+  Returns:
+    An array of that shape.
+  """
   z = jax.random.normal(streams.typed(key), shape)
   return z if codec_.space == 'normalised' else jnp.clip(z / 4 + 0.5, 0, 1)
 
 
-def hold(new, old, moving):
+def hold(new: Array, old: Array, moving: int | None) -> Array:
   """`new` images `[classes, n, …]`, but from slot `moving` on as they were.
 
-  moving: a number; None: all are new.
+  Args:
+    new: `[classes, n, …]`.
+    old: the same shape.
+    moving: how many of each class are new; None: all.
+
+  Returns:
+    The same shape.
   """
   if moving is None or moving >= new.shape[1]:
     return new
   return jnp.concatenate([new[:, :moving], old[:, moving:]], axis=1)
 
 
-def clip(codec_, images):
-  """Keeps pixels in [0, 1]; normalised storage is free."""
+def clip(codec_: Codec, images: Array) -> Array:
+  """Keeps pixels in [0, 1]; normalised storage is free.
+
+  Args:
+    codec_: a `Codec`.
+    images: in storage space.
+
+  Returns:
+    The same shape.
+  """
   return jnp.clip(images, 0, 1) if codec_.space == 'pixels' else images
 
 
-def clip_to_pixels(codec_, images):
-  """Stored images whose pixels are cut to [0, 1], in any space."""
+def clip_to_pixels(codec_: Codec, images: Array) -> Array:
+  """Stored images whose pixels are cut to [0, 1], in any space.
+
+  Args:
+    codec_: a `Codec`.
+    images: `[…, height, width, channels]`, in storage space.
+
+  Returns:
+    The same shape, in storage space.
+  """
   if codec_.space == 'pixels':
     return jnp.clip(images, 0, 1)
   if codec_.zca is not None:

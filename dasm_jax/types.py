@@ -1,11 +1,12 @@
 """The few types that everything passes on: NamedTuples, hence pytrees."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 Array = jax.Array
+PyTree = Any
 
 
 # ---- Sets of images
@@ -57,6 +58,19 @@ class Window(NamedTuple):
   """
   indices: Array
   counts: Array
+
+
+# ---- Functions that others hand in
+
+# Of parameters of any kind: the mean loss of a batch, its logits, its features
+# block by block.
+LossFn = Callable[[PyTree, Batch], Array]
+LogitsFn = Callable[[PyTree, Array], Array]
+FeaturesFn = Callable[[PyTree, Array], tuple[Array, ...]]
+# `(syn, params, target, key) -> (scalar, metrics)`, see `objectives`.
+Objective = Callable[..., tuple[Array, dict[str, Array]]]
+# `(key, images, shared) -> images`, see `augment.build`.
+Augmentation = Callable[..., Array]
 
 
 # ---- Networks

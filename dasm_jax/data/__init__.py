@@ -5,6 +5,8 @@ them as they are asked for, `load` all of them at once. What a name means is
 for its kind alone to know, see `registry.KINDS`.
 """
 
+from typing import Any
+
 import numpy as np
 
 from dasm_jax.data import dataset as datasets
@@ -25,11 +27,17 @@ __all__ = ['DATASETS', 'Dataset', 'Description', 'ReadOptions', 'Request',
            'open_described', 'outline', 'outline_described', 'statistics']
 
 
-def describe(name, **given):
+def describe(name: str, **given: Any) -> Description:
   """The `Description` of a data set; no image is read.
 
   Takes what `load` takes. Raises `UserError` for what can be told so early,
   but for a set that is not here: see `Description.check`.
+
+  Args:
+    name, given: as of `load`.
+
+  Returns:
+    A `Description`.
   """
   request = Request(name, **given)
   datasets.check_request(request)
@@ -37,16 +45,26 @@ def describe(name, **given):
   return found if found.request else found._replace(request=request)
 
 
-def absolute(name):
-  """The name by which a data set is known from any working directory."""
+def absolute(name: str) -> str:
+  """The name by which a data set is known from any working directory.
+
+  Args:
+    name: of a data set.
+
+  Returns:
+    A name.
+  """
   return kind_of(name).absolute(name)
 
 
-def check(name, **given):
+def check(name: str, **given: Any) -> None:
   """Refuses what `load` would refuse, as far as no image need be read.
 
   Takes what `load` takes; raises `UserError`. Give it `holdout` too: with it
   a data set needs no test split.
+
+  Args:
+    name, given: as of `load`.
   """
   described = describe(name, **given)
   described.check()
@@ -54,7 +72,8 @@ def check(name, **given):
     datasets.class_indices(described.class_names, described.request.classes)
 
 
-def open(name, *, options=None, **given):
+def open(name: str, *, options: ReadOptions | None = None, **given: Any
+         ) -> Dataset:
   """A `Dataset` whose images are read as they are asked for: `LazySplit`s.
 
   The images are those of `load`. Broken images are still in it, and are
@@ -62,65 +81,104 @@ def open(name, *, options=None, **given):
   field normalises with, else of a sample of the train images, which is read
   when they are asked for.
 
-  name, given: as of `load`; with size 0 the images must be of one size, that
-    of the first.
-  options: `ReadOptions`.
-  Raises `UserError`.
+  Args:
+    name, given: as of `load`; with size 0 the images must be of one size, that
+      of the first.
+    options: `ReadOptions`.
+
+  Returns:
+    A `Dataset` of `LazySplit`s.
   """
   return open_described(describe(name, **given), options)
 
 
-def open_described(described, options=None):
-  """`open` of what `describe` returned, which is not looked for again."""
+def open_described(described: Description, options: ReadOptions | None = None
+                   ) -> Dataset:
+  """`open` of what `describe` returned, which is not looked for again.
+
+  Args:
+    described: a `Description`.
+    options: `ReadOptions`.
+
+  Returns:
+    A `Dataset` of `LazySplit`s.
+  """
   request, options = described.request, options or ReadOptions()
   # A set that has to be prepared first is prepared here.
   contents = kind_of(request.name).open(described, options)
   return reader.lazy_dataset(request, contents, options)
 
 
-def load(name, **given):
+def load(name: str, **given: Any) -> Dataset:
   """A `Dataset` in memory; `open` is for one that is too large.
 
-  name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
-    prepared TFDS directory (a path, or a name in the data directory), or
-    `folder:PATH` of images.
-  given: what else a `Request` may ask for:
-    data_dir: where TFDS sets are; else TFDS_DATA_DIR, else TFDS's default.
-    size: images become squares of this many pixels; 0 leaves them.
-    holdout: if positive, `test` is this fraction of each class of train, which
-      loses it, and the real test split is not touched.
-    seed: which images are held out; None: evenly spaced ones.
-    classes: which of its classes, see `datasets.choose_classes`; '' takes all.
-    test_crop: share of their side that images of the test split keep, around
-      the centre.
-    resize, background: how an image becomes a square, and what is put behind
-      one that is transparent; see `images.Shaping`.
-    statistics: one of `registry.STATISTICS`; auto takes the field's of a known
-      set, ImageNet's for a folder with colours, else its own.
-  Raises `UserError`.
+  Args:
+    name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
+      prepared TFDS directory (a path, or a name in the data directory), or
+      `folder:PATH` of images.
+    given: what else a `Request` may ask for:
+      data_dir: where TFDS sets are; else TFDS_DATA_DIR, else TFDS's default.
+      size: images become squares of this many pixels; 0 leaves them.
+      holdout: if positive, `test` is this fraction of each class of train,
+        which loses it, and the real test split is not touched.
+      seed: which images are held out; None: evenly spaced ones.
+      classes: which of its classes, see `datasets.choose_classes`; '' takes
+        all.
+      test_crop: share of their side that images of the test split keep, around
+        the centre.
+      resize, background: how an image becomes a square, and what is put behind
+        one that is transparent; see `images.Shaping`.
+      statistics: one of `registry.STATISTICS`; auto takes the field's of a
+        known set, ImageNet's for a folder with colours, else its own.
+
+  Returns:
+    A `Dataset` of `Split`s.
+
+  Raises:
+    UserError: a name that nobody knows, and what cannot be read.
   """
   return open(name, **given).in_memory()
 
 
-def here(name, **given):
-  """Whether a data set lies here, ready to be read; takes what `load` takes."""
+def here(name: str, **given: Any) -> bool:
+  """Whether a data set lies here, ready to be read; takes what `load` takes.
+
+  Args:
+    name, given: as of `load`.
+
+  Returns:
+    A bool.
+  """
   try:
     return not describe(name, **given).missing
   except UserError:
     return False
 
 
-def outline(name, **given):
+def outline(name: str, **given: Any) -> Dataset:
   """As `load`, with black images: only the description of a set is read.
 
   Takes what `load` takes. Raises `UserError`, also where that does not say how
   many images there are.
+
+  Args:
+    name, given: as of `load`.
+
+  Returns:
+    A `Dataset` of black images.
   """
   return outline_described(describe(name, **given))
 
 
-def outline_described(described):
-  """`outline` of what `describe` returned: images of no memory."""
+def outline_described(described: Description) -> Dataset:
+  """`outline` of what `describe` returned: images of no memory.
+
+  Args:
+    described: a `Description`.
+
+  Returns:
+    A `Dataset` of black images.
+  """
   request = described.request
   train, test, shape = described.content()
   if request.size:

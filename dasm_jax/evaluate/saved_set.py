@@ -3,6 +3,8 @@
 import json
 import math
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +17,7 @@ from dasm_jax.runtime import environment, npz, paths, records
 from dasm_jax.saved import SavedSet
 from dasm_jax.training import recipes
 from dasm_jax.transforms import zca
-from dasm_jax.types import Synthetic
+from dasm_jax.types import Batch, SoftLabelled, Synthetic
 
 __all__ = ['SavedSet', 'find', 'load', 'save']
 
@@ -26,7 +28,9 @@ USE = 'docs/FORMAT.md of dasm_jax says how to read and train this'
 FORMAT = 1
 
 
-def save(path, syn, codec, class_names, card, batch=None):
+def save(path: Any, syn: Synthetic, codec: synthetic.Codec,
+         class_names: Sequence[str], card: dict,
+         batch: Batch | SoftLabelled | None = None) -> None:
   """Saves a set that is usable without its run, as an npz without pickles.
 
   Args:
@@ -45,8 +49,18 @@ def save(path, syn, codec, class_names, card, batch=None):
   write(path, arrays, card)
 
 
-def to_arrays(syn, codec, class_names, card, batch=None):
-  """`(arrays, card)` of a set as files hold them; arguments as of `save`."""
+def to_arrays(syn: Synthetic, codec: synthetic.Codec,
+              class_names: Sequence[str], card: dict,
+              batch: Batch | SoftLabelled | None = None
+              ) -> tuple[dict[str, np.ndarray], dict]:
+  """`(arrays, card)` of a set as files hold them; arguments as of `save`.
+
+  Args:
+    syn, codec, class_names, card, batch: as of `save`.
+
+  Returns:
+    `({name: array}, card)`.
+  """
   # Whatever is no array of numbers becomes one of text: objects would need
   # pickle, which runs what a file of unknown origin says.
   logits = getattr(batch, 'logits', None)
@@ -73,18 +87,30 @@ def to_arrays(syn, codec, class_names, card, batch=None):
   return arrays, card
 
 
-def through_json(card):
-  """A card as a file gives it back: lists in the place of tuples."""
+def through_json(card: dict) -> dict:
+  """A card as a file gives it back: lists in the place of tuples.
+
+  Args:
+    card: a dict.
+
+  Returns:
+    A dict.
+  """
   return json.loads(json.dumps(card))
 
 
-def write(path, arrays, card):
-  """Writes what `to_arrays` returned as an npz; see `save`."""
+def write(path: Any, arrays: dict[str, np.ndarray], card: dict) -> None:
+  """Writes what `to_arrays` returned as an npz; see `save`.
+
+  Args:
+    path: of the npz.
+    arrays, card: as `to_arrays` returns them.
+  """
   with records.replacing(path) as file:
     np.savez(file, **arrays, card=np.array(json.dumps(card)))
 
 
-def load(path, dataset=''):
+def load(path: Any, dataset: str = '') -> SavedSet:
   """Reads a saved set with all that its use needs.
 
   Args:
@@ -117,12 +143,16 @@ def load(path, dataset=''):
       'name': data.absolute(dataset)}) if dataset else found
 
 
-def from_arrays(arrays, card, path, way):
+def from_arrays(arrays: dict[str, np.ndarray], card: dict, path: Any, way: str
+                ) -> SavedSet:
   """The `SavedSet` of what `to_arrays` returned, or a file has told.
 
   Args:
     arrays, card: of any contents.
     path: that they are from; way: what to do about it, for errors.
+
+  Returns:
+    A `SavedSet`.
 
   Raises:
     UserError: a card of another format, or no set.
@@ -146,10 +176,14 @@ def from_arrays(arrays, card, path, way):
     raise UserError(f'{str(path)!r} is no usable set: {why}; {way}') from error
 
 
-def find(path):
+def find(path: Any) -> Any:
   """The synthetic.npz that `path` means: itself, or that of a workdir.
 
-  path: of this machine, or of a bucket.
+  Args:
+    path: of this machine, or of a bucket.
+
+  Returns:
+    A path.
 
   Raises:
     UserError: there is none.
@@ -170,10 +204,16 @@ def find(path):
   return path
 
 
-def is_ours(path):
+def is_ours(path: Any) -> bool:
   """Whether `find` and `load` are to open `path`, or to say what is wrong.
 
   Not so a file that another program wrote, or a folder that is no workdir.
+
+  Args:
+    path: of this machine, or of a bucket.
+
+  Returns:
+    A bool.
   """
   path = paths.to_path(path)
   with paths.remote_access(path):

@@ -1,10 +1,11 @@
 """What a segment asks of a method, besides the settings of the method."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dasm_jax import objectives, synthetic
 from dasm_jax.training import recipes
 from dasm_jax.transforms import augment, photometric
+from dasm_jax.types import Augmentation
 
 
 class Options(NamedTuple):
@@ -40,20 +41,44 @@ class Options(NamedTuple):
   axis_name: str | None = None
 
 
-def statistics_for(strategy, codec):
-  """What an augmentation asks of the images' mean and std; () if nothing."""
+def statistics_for(strategy: str, codec: synthetic.Codec) -> tuple:
+  """What an augmentation asks of the images' mean and std; () if nothing.
+
+  Args:
+    strategy: of an augmentation.
+    codec: a `synthetic.Codec`.
+
+  Returns:
+    (mean, std), or ().
+  """
   return photometric.pixel_statistics(
       strategy, codec.mean, codec.std, codec.zca)
 
 
-def augmentation(c, codec):
-  """`(key, images, shared) -> images`, of what is matched."""
+def augmentation(c: Any, codec: synthetic.Codec) -> Augmentation:
+  """`(key, images, shared) -> images`, of what is matched.
+
+  Args:
+    c: the settings of a method.
+    codec: a `synthetic.Codec`.
+
+  Returns:
+    As `augment.build` returns it.
+  """
   return augment.build(c.augment, c.augment_mode,
                        statistics=statistics_for(c.augment, codec))
 
 
-def network_recipe(c, codec):
-  """The `recipes.Recipe` of inner networks between sweeps, or of a teacher."""
+def network_recipe(c: Any, codec: synthetic.Codec) -> recipes.Recipe:
+  """The `recipes.Recipe` of inner networks between sweeps, or of a teacher.
+
+  Args:
+    c: the settings of a method.
+    codec: a `synthetic.Codec`.
+
+  Returns:
+    A `Recipe` of one epoch.
+  """
   # One epoch stands for any: the method says how many batches there are.
   return recipes.recipe(
       1, lr=c.net_lr, momentum=c.net_momentum, weight_decay=c.net_weight_decay,

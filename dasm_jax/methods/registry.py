@@ -8,16 +8,18 @@ its published settings in `config`.
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from dasm_jax import coresets, losses, models, objectives, shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import fixed, matching, sre2l, trajectory
+from dasm_jax.methods.options import Options
 from dasm_jax.methods.settings import DSA, ENTRIES, PARAMETERS, defaults
 from dasm_jax.runtime import entries
 from dasm_jax.training import train_step
+from dasm_jax.types import Method, Network
 
 # ---- Families
 
@@ -272,8 +274,14 @@ METHODS = {
 }
 
 
-def settings_of(name):
+def settings_of(name: str) -> dict[str, Any]:
   """Every entry of `config.method` for the method of that name.
+
+  Args:
+    name: a key of `METHODS`.
+
+  Returns:
+    A dict.
 
   Raises:
     UserError: an unknown method.
@@ -281,39 +289,67 @@ def settings_of(name):
   return {'name': name, **spec(name).settings}
 
 
-def spec(name):
-  """The `Spec` of a method; raises `UserError` for an unknown name."""
+def spec(name: str) -> Spec:
+  """The `Spec` of a method; raises `UserError` for an unknown name.
+
+  Args:
+    name: a key of `METHODS`.
+
+  Returns:
+    A `Spec`.
+  """
   if name not in METHODS:
     raise unknown('method', name, METHODS)
   return METHODS[name]
 
 
-def selections():
-  """Names of the methods that are one of `coresets.CORESETS`, left as it is."""
+def selections() -> list[str]:
+  """Names of the methods that are one of `coresets.CORESETS`, left as it is.
+
+  Returns:
+    A list of keys of `METHODS`.
+  """
   return [name for name, row in METHODS.items()
           if row.settings['match'] == 'none'
           and row.presets.get('syn.init') in coresets.CORESETS]
 
 
-def match_of(c):
-  """The `Match` that settings ask for; raises `UserError` if there is none."""
+def match_of(c: Any) -> Match:
+  """The `Match` that settings ask for; raises `UserError` if there is none.
+
+  Args:
+    c: the settings of a method.
+
+  Returns:
+    A `Match`.
+  """
   if c.match not in MATCHES:
     raise unknown('match', c.match, MATCHES)
   return MATCHES[c.match]
 
 
-def family_of(c):
-  """The `Family` of a method's settings."""
+def family_of(c: Any) -> Family:
+  """The `Family` of a method's settings.
+
+  Args:
+    c: the settings of a method.
+
+  Returns:
+    A `Family`.
+  """
   return match_of(c).family
 
 
-def build(c, network, options):
+def build(c: Any, network: Network, options: Options) -> Method:
   """A `Method` from its settings.
 
   Args:
     c: the settings, a mapping with attributes; see `config.defaults`.
     network: a `Network`.
     options: an `Options`.
+
+  Returns:
+    A `Method`; its functions take keys of either kind.
 
   Raises:
     UserError: a name that is in no table, or an impossible value.
@@ -347,17 +383,30 @@ def _with_any_key(method):
   return method._replace(init=init, draw=draw, step=step, warmup=warmup)
 
 
-def describe(c):
-  """What a method does, in one line."""
+def describe(c: Any) -> str:
+  """What a method does, in one line.
+
+  Args:
+    c: the settings of a method.
+
+  Returns:
+    A text.
+  """
   return family_of(c).describe(c)
 
 
-def classes_apart(c, network=None):
+def classes_apart(c: Any, network: Network | None = None) -> bool:
   """Whether each class is learned by itself, so that others may wait.
 
   So it is where each is matched alone, by networks that no synthetic image
   trains. Features that are normalised by the batch see every class in it.
-  network: that is matched, if it is built; None: one without batch norm.
+
+  Args:
+    c: the settings of a method.
+    network: that is matched, if it is built; None: one without batch norm.
+
+  Returns:
+    A bool.
   """
   match = match_of(c)
   if match.together and network and models.normalises_batches(network):
@@ -368,8 +417,12 @@ def classes_apart(c, network=None):
 # ---- What settings cannot be
 
 
-def check_method(c):
-  """Raises `UserError` for settings of a method that cannot work."""
+def check_method(c: Any) -> None:
+  """Raises `UserError` for settings of a method that cannot work.
+
+  Args:
+    c: the settings of a method.
+  """
   family = family_of(c)
   _check_same_method(c)
   for name in c:
@@ -401,7 +454,7 @@ def _check_same_method(c):
                     f'{c.name} has not; take method={" or ".join(fitting)}')
 
 
-def check_experts(c, experts):
+def check_experts(c: Any, experts: Any) -> None:
   """Raises `UserError` where a method asks for epochs that experts lack.
 
   Args:

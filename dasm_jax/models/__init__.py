@@ -1,9 +1,11 @@
 """Networks by name, as pure functions."""
 
 import inspect
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
@@ -29,7 +31,8 @@ MODELS = {
 DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
 
 
-def build(name, *, shape, classes, dtype='float32', **settings):
+def build(name: str, *, shape: tuple[int, ...], classes: int,
+          dtype: str = 'float32', **settings: Any) -> Network:
   """The network called `name` as a `Network` of pure functions.
 
   Args:
@@ -39,6 +42,9 @@ def build(name, *, shape, classes, dtype='float32', **settings):
     dtype: `float32`, or `bfloat16`: convolutions and activations are in that;
       parameters, norms, logits, what comes out and all gradients in float32.
     **settings: the model's own (depth, width, norm, …), see `settings_of`.
+
+  Returns:
+    A `Network`.
 
   Raises:
     UserError: an unknown name or setting, or settings that do not fit.
@@ -57,8 +63,14 @@ def build(name, *, shape, classes, dtype='float32', **settings):
   return pure(module, shape, DTYPES[dtype])
 
 
-def settings_of(name):
+def settings_of(name: str) -> dict[str, Any]:
   """The settings that the network called `name` takes, with their defaults.
+
+  Args:
+    name: a key of `MODELS`.
+
+  Returns:
+    `{setting: default}`.
 
   Raises:
     UserError: an unknown name.
@@ -70,7 +82,8 @@ def settings_of(name):
   return {x.name: x.default for x in parameters if x.kind == x.KEYWORD_ONLY}
 
 
-def pure(module, shape, dtype=None):
+def pure(module: nn.Module, shape: tuple[int, ...], dtype: Any = None
+         ) -> Network:
   """A linen module returning `(logits, features)` as a `Network`.
 
   `features` has what each block puts out, `[n, height, width, channels]`, at
@@ -78,8 +91,14 @@ def pure(module, shape, dtype=None):
   sow the `moments` that SRe2L reads. It may sow `maps`, its blocks before they
   are pooled.
 
-  dtype: what it reads images in; None is their own. What comes out of it is
-  float32 at least.
+  Args:
+    module: the module, whose `__call__` takes images and `train`.
+    shape: of one image that it reads.
+    dtype: what it reads images in; None is their own. What comes out of it is
+      float32 at least.
+
+  Returns:
+    A `Network`.
   """
 
   def init(key):
@@ -140,12 +159,26 @@ def pure(module, shape, dtype=None):
   return Network(init, apply, features, embed, maps, moments)
 
 
-def count(variables):
-  """Number of trained parameters."""
+def count(variables: Variables) -> int:
+  """Number of trained parameters.
+
+  Args:
+    variables: `Variables`.
+
+  Returns:
+    An int.
+  """
   return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
 
 
-def normalises_batches(network):
-  """True if the network has batch norm: what it gives depends on the batch."""
+def normalises_batches(network: Network) -> bool:
+  """True if the network has batch norm: what it gives depends on the batch.
+
+  Args:
+    network: a `Network`.
+
+  Returns:
+    A bool.
+  """
   stats = jax.eval_shape(network.init, jax.random.key(0)).stats
   return bool(jax.tree.leaves(stats))

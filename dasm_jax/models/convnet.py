@@ -41,8 +41,10 @@ class ConvNet(nn.Module):
     return layers.classify(x, self.classes), tuple(features)
 
 
-def convnet(shape, classes, *, depth=3, width=128, norm='instance',
-            activation='relu', pooling='avg', first_padding=None):
+def convnet(shape: tuple[int, ...], classes: int, *, depth: int = 3,
+            width: int = 128, norm: str = 'instance', activation: str = 'relu',
+            pooling: str = 'avg', first_padding: int | None = None
+            ) -> nn.Module:
   """A checked `ConvNet` for images of `shape` (height, width, channels).
 
   `first_padding` None is 3 for one-channel images of 28x28 (making 32x32 of

@@ -50,8 +50,9 @@ class DenseNet(nn.Module):
     return layers.Conv(width, kernel, use_bias=False)(x)
 
 
-def densenet(shape, classes, *, blocks=(6, 12, 24, 16), growth=12,
-             reduction=0.5, norm='batch'):
+def densenet(shape: tuple[int, ...], classes: int, *,
+             blocks: tuple[int, ...] = (6, 12, 24, 16), growth: int = 12,
+             reduction: float = 0.5, norm: str = 'batch') -> nn.Module:
   """A checked `DenseNet`; the defaults are IDC's `densenet_cifar`.
 
   The released one averages the first 4x4 of the last map, which is the whole of

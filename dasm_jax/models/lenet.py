@@ -59,7 +59,8 @@ def _perceptron(x, widths, classes, features):
   return layers.classify(x, classes), tuple(features)
 
 
-def lenet(shape, classes, *, first_padding=None):
+def lenet(shape: tuple[int, ...], classes: int, *,
+          first_padding: int | None = None) -> nn.Module:
   """A checked `LeNet`.
 
   `first_padding` None is 2 for one-channel images of 28x28, else 0. The
@@ -74,7 +75,8 @@ def lenet(shape, classes, *, first_padding=None):
   return LeNet(classes, padding)
 
 
-def mlp(shape, classes, *, depth=2, width=128):
+def mlp(shape: tuple[int, ...], classes: int, *, depth: int = 2,
+        width: int = 128) -> nn.Module:
   """A checked `MLP` of `depth` hidden layers of `width` units.
 
   The released one reads 28x28x1 or 32x32x3, this one any images.

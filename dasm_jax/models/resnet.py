@@ -92,8 +92,9 @@ class ResNet(nn.Module):
     return jax.nn.relu(out + x)
 
 
-def resnet(shape, classes, *, depth=10, widen=1.0, norm='batch', variant=None,
-           stem=None):
+def resnet(shape: tuple[int, ...], classes: int, *, depth: int = 10,
+           widen: float = 1.0, norm: str = 'batch', variant: str | None = None,
+           stem: str | None = None) -> nn.Module:
   """IDC's checked `ResNet`, halving by stride.
 
   Args:
@@ -117,8 +118,9 @@ def resnet(shape, classes, *, depth=10, widen=1.0, norm='batch', variant=None,
   return _idc('resnet', shape, classes, depth, widen, norm, variant, stem)
 
 
-def resnet_ap(shape, classes, *, depth=10, widen=1.0, norm='instance',
-              variant=None, stem=None):
+def resnet_ap(shape: tuple[int, ...], classes: int, *, depth: int = 10,
+              widen: float = 1.0, norm: str = 'instance',
+              variant: str | None = None, stem: str | None = None) -> nn.Module:
   """IDC's checked ResNet-AP: `resnet` that halves by 2x2 average pooling.
 
   Its stem, too: once after the 3x3 of `mid`, twice after the 7x7 of `large`,
@@ -161,7 +163,8 @@ def _idc(name, shape, classes, depth, widen, norm, variant, stem):
                 kernel_init=layers.fan_out)
 
 
-def resnet18(shape, classes, *, norm='instance', widen=1.0):
+def resnet18(shape: tuple[int, ...], classes: int, *, norm: str = 'instance',
+             widen: float = 1.0) -> nn.Module:
   """DC's checked ResNet-18: `ResNet` of 3x3 stem, widths 64 to 512.
 
   PyTorch's default initialisation. The released one averages the first 4x4 of
@@ -176,7 +179,8 @@ def resnet18(shape, classes, *, norm='instance', widen=1.0):
   return _dc('resnet18', shape, classes, norm, widen)
 
 
-def resnet18_ap(shape, classes, *, norm='instance', widen=1.0):
+def resnet18_ap(shape: tuple[int, ...], classes: int, *, norm: str = 'instance',
+                widen: float = 1.0) -> nn.Module:
   """DC's checked ResNet-18-AP: halves by pooling, reads the flattened map.
 
   The released classifier fits 32 to 39 pixels (24 to 31 of gray images); here

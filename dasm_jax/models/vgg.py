@@ -45,7 +45,8 @@ class Stages(nn.Module):
     return layers.classify(x, self.classes), tuple(features)
 
 
-def vgg11(shape, classes, *, norm='instance', widen=1.0, first_padding=None):
+def vgg11(shape: tuple[int, ...], classes: int, *, norm: str = 'instance',
+          widen: float = 1.0, first_padding: int | None = None) -> nn.Module:
   """A checked VGG-11: 3x3, `widen` times 64, 128, 256 256, 512 512, 512 512.
 
   `first_padding` None is 3 for one-channel images of 28x28, else 1. The
@@ -59,7 +60,8 @@ def vgg11(shape, classes, *, norm='instance', widen=1.0, first_padding=None):
   return _stages('vgg11', shape, classes, norm, widen, first_padding, (3, 1))
 
 
-def alexnet(shape, classes, *, norm='none', widen=1.0, first_padding=None):
+def alexnet(shape: tuple[int, ...], classes: int, *, norm: str = 'none',
+            widen: float = 1.0, first_padding: int | None = None) -> nn.Module:
   """A checked AlexNet: 5x5 128, 5x5 192, 3x3 256 192 192, times `widen`.
 
   `first_padding` None is 4 for one-channel images of 28x28, else 2. The

@@ -64,7 +64,8 @@ class ViT(nn.Module):
     return layers.Dense(width)(out.reshape(n, tokens, width))
 
 
-def vit(shape, classes, *, patch=4, width=128, depth=4, heads=4):
+def vit(shape: tuple[int, ...], classes: int, *, patch: int = 4,
+        width: int = 128, depth: int = 4, heads: int = 4) -> nn.Module:
   """A checked `ViT` for images of `shape` (height, width, channels).
 
   Raises:

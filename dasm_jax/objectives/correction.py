@@ -8,13 +8,15 @@ and a strength relative to the matching's, are our reading.
 from typing import NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dasm_jax import difficulty, shapes
 from dasm_jax.objectives import wrappers
-from dasm_jax.types import Batch
+from dasm_jax.types import Array, Batch, LossFn, Objective
 
 
-def sdc(objective, loss_fn, weight, *, penalty='sample_norm'):
+def sdc(objective: Objective, loss_fn: LossFn, weight: ArrayLike, *,
+        penalty: str = 'sample_norm') -> Objective:
   """Sample difficulty correction: adds `weight * difficulty(syn)`.
 
   Args:
@@ -31,8 +33,17 @@ def sdc(objective, loss_fn, weight, *, penalty='sample_norm'):
       objective, weight, difficulty_only(loss_fn, penalty=penalty))
 
 
-def difficulty_only(loss_fn, *, penalty='sample_norm'):
-  """The correction of `sdc` alone, as an objective."""
+def difficulty_only(loss_fn: LossFn, *, penalty: str = 'sample_norm'
+                    ) -> Objective:
+  """The correction of `sdc` alone, as an objective.
+
+  Args:
+    loss_fn: `(params, Batch) -> scalar`.
+    penalty: see `difficulty.penalty`.
+
+  Returns:
+    An objective on flat batches; it asks for no target and no key.
+  """
   hardness = difficulty.penalty(loss_fn, penalty)
 
   def objective(syn, params, target=None, key=None):
@@ -61,7 +72,7 @@ class Correction(NamedTuple):
   relative: bool = False
   penalty: str = 'sample_norm'
 
-  def at(self, step):
+  def at(self, step: ArrayLike) -> ArrayLike:
     """The strength at a step: a number if constant, else traced."""
     # A Python number: `wrappers.added` sees whether it is 0, and then leaves
     # SDC out of the program.
@@ -72,7 +83,16 @@ class Correction(NamedTuple):
     return self.start + (self.end - self.start) * done
 
 
-def smoothed(strength, now, step):
-  """Moving average of a relative correction's weight; step 0 starts it."""
+def smoothed(strength: ArrayLike, now: ArrayLike, step: ArrayLike) -> Array:
+  """Moving average of a relative correction's weight; step 0 starts it.
+
+  Args:
+    strength: the average so far.
+    now: the value of this step.
+    step: sweeps done.
+
+  Returns:
+    A scalar.
+  """
   return jnp.where(step == 0, now,
                    SMOOTHING * strength + (1 - SMOOTHING) * now)

@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dasm_jax import shapes
 from dasm_jax.objectives import correction as corrections
 from dasm_jax.objectives import wrappers
 from dasm_jax.runtime import devices
-from dasm_jax.types import Synthetic
+from dasm_jax.types import Array, LossFn, Objective, PyTree, Synthetic
 
 
 class Matching(NamedTuple):
@@ -33,12 +34,22 @@ class Matching(NamedTuple):
   whole: bool = False
 
 
-def class_by_class(objective):
-  """A `Matching` that needs nothing of other classes."""
+def class_by_class(objective: Objective) -> Matching:
+  """A `Matching` that needs nothing of other classes.
+
+  Args:
+    objective: on flat batches.
+
+  Returns:
+    A `Matching`.
+  """
   return Matching(lambda sums, step: objective)
 
 
-def all_classes(objective, wrap, *, batched=None, axis_name=None):
+def all_classes(objective: Callable[..., Array],
+                wrap: Callable[[Objective], Objective], *,
+                batched: bool | int | None = None, axis_name: str | None = None
+                ) -> Callable[..., tuple[Array, dict]]:
   """All classes of a class-major set in one batch.
 
   Memory is that of all classes. Where classes are split over devices each
@@ -90,7 +101,10 @@ def all_classes(objective, wrap, *, batched=None, axis_name=None):
   return total
 
 
-def sums_over_classes(matching, lift, args, step, axis_name=None):
+def sums_over_classes(
+    matching: Matching,
+    lift: Callable[[Objective], Callable[..., tuple[Array, dict]]], args: tuple,
+    step: ArrayLike, axis_name: str | None = None) -> tuple:
   """The sums of each stage of a `Matching` over all classes, a tuple.
 
   Args:
@@ -100,6 +114,9 @@ def sums_over_classes(matching, lift, args, step, axis_name=None):
     args: `(syn, params, target, key, weights)` as `per_class` takes them.
     step: sweeps done.
     axis_name: mapped axis over which classes are split.
+
+  Returns:
+    A tuple, one pytree a stage, constant in everything.
   """
   sums = ()
   for stage in matching.stages:
@@ -118,18 +135,29 @@ def sums_over_classes(matching, lift, args, step, axis_name=None):
   return sums
 
 
-def directional(direction, own):
+def directional(direction: PyTree, own: PyTree) -> Array:
   """0, whose gradient in `own` is `direction` (a constant).
 
   What a class adds to the gradient of a loss of sums over the classes: `own` is
   its summand, `direction` the loss's gradient in the sum.
+
+  Args:
+    direction: a pytree, constant.
+    own: the same structure.
+
+  Returns:
+    A scalar.
   """
   line = sum(jax.tree.leaves(jax.tree.map(jnp.vdot, direction, own)))
   return line - jax.lax.stop_gradient(line)
 
 
-def image_gradient(loss_fn, matching, correction, wrap, *, batched=None,
-                   axis_name=None):
+def image_gradient(loss_fn: LossFn, matching: Matching,
+                   correction: corrections.Correction,
+                   wrap: Callable[[Objective], Objective], *,
+                   batched: bool | int | None = None,
+                   axis_name: str | None = None
+                   ) -> Callable[..., tuple[Array, Array, dict]]:
   """The gradient in the stored images of a matching with its correction.
 
   Args:

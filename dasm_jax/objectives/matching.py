@@ -7,13 +7,16 @@ classes depend on each other: each of these is a `cross_class.Matching`
 `contrastive_matching` of DSAC, `discriminative_matching` of CAFE).
 """
 
+from collections.abc import Callable, Collection, Sequence
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dasm_jax import losses, shapes
 from dasm_jax.errors import UserError
 from dasm_jax.objectives import cross_class
-from dasm_jax.types import Batch
+from dasm_jax.types import Array, Batch, FeaturesFn, LossFn, Network, Objective
 
 # What has rows, of which `losses.layerwise_cosine` compares each. To biases and
 # the scales of norms DC's program gives a distance of 0.
@@ -22,8 +25,11 @@ KERNELS = (2, 3, 4)
 # ---- One class by itself
 
 
-def gradient_matching(loss_fn, distance=losses.layerwise_cosine, *,
-                      ndims=KERNELS, axis_name=None, layout='HWIO'):
+def gradient_matching(loss_fn: LossFn,
+                      distance: Callable[..., Array] = losses.layerwise_cosine,
+                      *, ndims: Collection[int] | None = KERNELS,
+                      axis_name: str | None = None, layout: str = 'HWIO'
+                      ) -> Objective:
   """`distance(grad loss(params, syn), grad loss(params, real))`.
 
   Args:
@@ -79,7 +85,9 @@ def _selected_gradient(loss_fn, ndims, layout):
   return gradient
 
 
-def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
+def feature_matching(features_fn: FeaturesFn,
+                     distance: Callable[..., Array] = losses.mse, *,
+                     first: int = 0, last: int | None = None) -> Objective:
   """`sum_blocks distance(mean_syn f_block, mean_real f_block)`.
 
   Args:
@@ -87,6 +95,9 @@ def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
     distance: of two lists of arrays, from `losses`.
     first, last: blocks from `first` to `last`, both included; None is
       `first` alone, -1 the last block (with `losses.mse`, DM).
+
+  Returns:
+    An objective on flat batches; the real features are constant.
 
   Source: IDC (2205.14959), its feature matching as released; DM (2110.04181).
   """
@@ -103,8 +114,16 @@ def feature_matching(features_fn, distance=losses.mse, *, first=0, last=None):
   return objective
 
 
-def select_blocks(features, first=0, last=None):
+def select_blocks(features: Sequence[Array], first: int = 0,
+                  last: int | None = None) -> list[Array]:
   """The features from `first` to `last`, see `feature_matching`.
+
+  Args:
+    features: one array a block.
+    first, last: both included; None is `first` alone.
+
+  Returns:
+    A list of arrays.
 
   Raises:
     UserError: there are no such blocks.
@@ -122,7 +141,8 @@ def select_blocks(features, first=0, last=None):
 # ---- Classes that depend on each other
 
 
-def statistics_matching(network, weight, first):
+def statistics_matching(network: Network, weight: float, first: float
+                        ) -> cross_class.Matching:
   """The `objectives.Matching` of SRe2L; `params` are the teacher's variables.
 
       CE + weight sum_l w_l (|var_l - var_real_l| + |mean_l - mean_real_l|)
@@ -132,6 +152,14 @@ def statistics_matching(network, weight, first):
   are those of what batch norm l reads over the batch and all positions, with
   the running averages in use, which are the real ones; norms are Euclidean, not
   squared; `w` is `first` for the first layer, else 1.
+
+  Args:
+    network: a `Network` with batch norm.
+    weight: of the statistics, beside the cross-entropy.
+    first: weight of the first layer.
+
+  Returns:
+    A `Matching`.
 
   Source: SRe2L (2306.13092), with the weights of its released program.
   """
@@ -171,7 +199,8 @@ def statistics_matching(network, weight, first):
   return cross_class.Matching(at, (statistics,))
 
 
-def statistics_distance(sums, stats, count, first=1.0):
+def statistics_distance(sums: dict, stats: dict, count: ArrayLike,
+                        first: float = 1.0) -> Array:
   """How far batches are from running averages, summed over the batches.
 
   Args:
@@ -179,6 +208,9 @@ def statistics_distance(sums, stats, count, first=1.0):
       `count` images of their means and mean squares.
     stats: `{layer: {'mean', 'var'}}`, each `[channels]`.
     first: weight of the first layer.
+
+  Returns:
+    A scalar.
   """
   total = 0
   for layer in sums:
@@ -190,13 +222,21 @@ def statistics_distance(sums, stats, count, first=1.0):
   return total
 
 
-def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
-                           last=None):
+def batch_feature_matching(features_fn: FeaturesFn,
+                           distance: Callable[..., Array] = losses.mse, *,
+                           first: int = 0, last: int | None = None
+                           ) -> cross_class.Matching:
   """`objectives.feature_matching` whose features depend on the whole batch.
 
   The real images of all classes go through the network in one batch, and the
   synthetic ones of all classes in another: DM with batch norm in training.
   Args as there; its objective is one for `cross_class.all_classes`.
+
+  Args:
+    features_fn, distance, first, last: see `feature_matching`.
+
+  Returns:
+    A `Matching` whose objective is one for `cross_class.all_classes`.
 
   Source: DM (2110.04181), as released.
   """
@@ -211,9 +251,11 @@ def batch_feature_matching(features_fn, distance=losses.mse, *, first=0,
   return cross_class.Matching(lambda sums, step: objective, whole=True)
 
 
-def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
-                         ndims=KERNELS, warm=lambda step: False,
-                         layout='HWIO'):
+def contrastive_matching(
+    loss_fn: LossFn, distance: Callable[..., Array] = losses.layerwise_cosine,
+    *, ndims: Collection[int] | None = KERNELS,
+    warm: Callable[[Array], ArrayLike] = lambda step: False,
+    layout: str = 'HWIO') -> cross_class.Matching:
   """`distance(mean_c grad loss(syn_c), mean_c grad loss(real_c))` (DCC, DSAC).
 
   The gradients are averaged over classes before they are compared, so that
@@ -223,6 +265,9 @@ def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
     loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
     distance, ndims, layout: see `objectives.gradient_matching`.
     warm: `step -> bool`, where each class is matched alone instead.
+
+  Returns:
+    A `Matching`.
 
   Source: DCC (2202.02916), eq. 5, with the means and the warm-up of its
   released program.
@@ -267,7 +312,8 @@ def contrastive_matching(loss_fn, distance=losses.layerwise_cosine, *,
   return cross_class.Matching(at, (gradients,))
 
 
-def discriminative_matching(maps_fn, weights, inner=0.01):
+def discriminative_matching(maps_fn: FeaturesFn, weights: Sequence[float],
+                            inner: float = 0.01) -> cross_class.Matching:
   """Each class's means of all maps, and the synthetic means as classifier.
 
       sum_b w_b |mean_syn m_b - mean_real m_b|^2 + |mean_syn f - mean_real f|^2
@@ -280,6 +326,9 @@ def discriminative_matching(maps_fn, weights, inner=0.01):
     maps_fn: `(params, images) -> tuple`, see `types.Network`.
     weights: `w` from the last map backwards; the final one for all before.
     inner: weight of the cross-entropy, a sum over the real images.
+
+  Returns:
+    A `Matching`.
 
   Source: CAFE (2203.01531), with the reductions of its released program.
   """

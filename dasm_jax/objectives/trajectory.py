@@ -6,6 +6,7 @@ later. Every step is checkpointed, so memory hardly grows with their number and
 the gradient is exact.
 """
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,15 @@ import jax.numpy as jnp
 
 from dasm_jax import losses, shapes, streams
 from dasm_jax.errors import UserError
-from dasm_jax.types import Array, Batch
+from dasm_jax.types import (
+  Array,
+  Augmentation,
+  Batch,
+  LossFn,
+  Objective,
+  PyTree,
+  Synthetic,
+)
 
 
 class StudentSteps(NamedTuple):
@@ -26,7 +35,8 @@ class StudentSteps(NamedTuple):
   keys: Array
 
 
-def minibatches(key, n, size, steps):
+def minibatches(key: Array, n: int, size: int, steps: int
+                ) -> list[StudentSteps]:
   """The `StudentSteps` of a student, in their order.
 
   The images are permuted, cut into minibatches, and permuted anew when they
@@ -71,8 +81,11 @@ def minibatches(key, n, size, steps):
   return runs
 
 
-def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
-            difficulty=None):
+def student(loss_fn: LossFn, syn: Synthetic, params: PyTree,
+            runs: Sequence[StudentSteps], *,
+            augment: Augmentation | None = None, frozen: bool = False,
+            difficulty: Callable[[PyTree, Batch], Array] | None = None
+            ) -> tuple[PyTree, Array]:
   """Trains a student by `p <- p - lr grad loss(p, minibatch)`.
 
   Args:
@@ -118,16 +131,25 @@ def student(loss_fn, syn, params, runs, *, augment=None, frozen=False,
   return params, hard / sum(len(run.indices) for run in runs)
 
 
-def distance(params, start, target):
+def distance(params: PyTree, start: PyTree, target: PyTree) -> Array:
   """`|params - target|^2 / |start - target|^2` over all leaves together.
 
   1 for a student that did not move, 0 for one that arrived (MTT, eq. 2).
+
+  Args:
+    params, start, target: pytrees of equal structure.
+
+  Returns:
+    A scalar.
   """
   return losses.mse(params, target) / losses.mse(start, target)
 
 
-def trajectory_matching(loss_fn, steps, *, batch=0, augment=None, frozen=False,
-                        image_factor=1.0, difficulty=None):
+def trajectory_matching(
+    loss_fn: LossFn, steps: int, *, batch: int = 0,
+    augment: Augmentation | None = None, frozen: bool = False,
+    image_factor: float = 1.0,
+    difficulty: Callable[[PyTree, Batch], Array] | None = None) -> Objective:
   """MTT's objective: `params` is the expert's start, `target` its later point.
 
   Args:

@@ -4,20 +4,26 @@ Where one of them draws, it splits its key: one half for its own draws, the
 other for what it wraps.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from dasm_jax import shapes, streams, synthetic
 from dasm_jax.runtime import devices
-from dasm_jax.types import Synthetic
+from dasm_jax.types import Array, Augmentation, Objective, Synthetic
 
 
-def augmented(objective, augment):
+def augmented(objective: Objective, augment: Augmentation) -> Objective:
   """Siamese augmentation: one draw for all images of both batches.
 
   Args:
     objective: on flat batches, with a `Batch` target.
     augment: `(key, images, shared) -> images`, from `augment.build`.
+
+  Returns:
+    An objective on flat batches.
 
   Source: DSA (2102.08259), eq. 6.
   """
@@ -31,13 +37,17 @@ def augmented(objective, augment):
   return wrapped
 
 
-def decoded(objective, codec, limit=None):
+def decoded(objective: Objective, codec: synthetic.Codec,
+            limit: int | None = None) -> Objective:
   """Matches what the stored images decode to, normalised.
 
   Args:
     objective: on flat batches of network inputs.
     codec: a `synthetic.Codec`.
     limit: at most this many decoded images, drawn anew each time; None all.
+
+  Returns:
+    An objective on flat batches of stored images.
   """
   def wrapped(syn, params, target, key):
     shapes.check_flat('objectives.decoded', syn)
@@ -59,11 +69,19 @@ def _decoded_inputs(codec, limit, key, images, labels):
   return synthetic.normalise(codec, images), labels
 
 
-def joined(objective, codec, limit=None):
+def joined(objective: Objective, codec: synthetic.Codec,
+           limit: int | None = None) -> Objective:
   """Matches the union of finished images and the new ones.
 
   The target is `(frozen, target)`, with `frozen` a `Batch` of stored images;
   they are decoded, hold no gradient and count in the mean.
+
+  Args:
+    objective: on flat batches of network inputs.
+    codec, limit: as of `decoded`, of the finished images.
+
+  Returns:
+    An objective on flat batches, whose target is such a pair.
   """
   def wrapped(syn, params, target, key):
     frozen, target = target
@@ -77,10 +95,18 @@ def joined(objective, codec, limit=None):
   return wrapped
 
 
-def added(objective, weight, other):
+def added(objective: Objective, weight: ArrayLike, other: Objective
+          ) -> Objective:
   """`objective + weight * other`; the number 0 returns `objective` itself.
 
   Both are flat, or both class-major.
+
+  Args:
+    objective, other: of the same kind of sets.
+    weight: a number, or traced.
+
+  Returns:
+    An objective of that kind, with the metrics of both.
   """
   # Of a traced weight nobody can tell whether it is 0.
   if isinstance(weight, (int, float)) and weight == 0:
@@ -93,7 +119,8 @@ def added(objective, weight, other):
   return wrapped
 
 
-def per_class(objective, *, batched=None):
+def per_class(objective: Objective, *, batched: bool | int | None = None
+              ) -> Callable[..., tuple[Array, dict]]:
   """The sum of an objective over the classes of a class-major set.
 
   Value and gradient of a class are computed together, so memory is that of as
@@ -141,8 +168,18 @@ def per_class(objective, *, batched=None):
   return total
 
 
-def each_class(syn, key, weights=None):
-  """`(keys, weights)`, one for each class of a set, as `per_class` has them."""
+def each_class(syn: Synthetic, key: Array, weights: Array | None = None
+               ) -> tuple[Array, Array]:
+  """`(keys, weights)`, one for each class of a set, as `per_class` has them.
+
+  Args:
+    syn: a class-major `Synthetic`.
+    key: one key, or one a class.
+    weights: `[classes]`; None is 1 for each.
+
+  Returns:
+    `(keys [classes], weights [classes])`.
+  """
   classes, key = len(syn.images), streams.typed(key)
   if jnp.ndim(key) == 0:
     # Numbered from 0 in this set: where devices split the classes, give a key

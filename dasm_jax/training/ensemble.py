@@ -12,18 +12,20 @@ real images.
 
 import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dasm_jax import shapes, streams
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import devices, processes, timing
 from dasm_jax.training import packing, recipes, train_step
-from dasm_jax.types import Array, SoftLabelled, Variables
+from dasm_jax.types import Array, Batch, Network, SoftLabelled, Variables
 
 # ---- One network on a set
 
@@ -41,20 +43,40 @@ class TrainState(NamedTuple):
   within: int = 0
 
 
-def fresh_state(network, recipe, key):
-  """The `TrainState` of a network that a key of `fit` begins; of no epochs."""
+def fresh_state(network: Network, recipe: recipes.Recipe, key: Array
+                ) -> TrainState:
+  """The `TrainState` of a network that a key of `fit` begins; of no epochs.
+
+  Args:
+    network: a `Network`.
+    recipe: a `Recipe`.
+    key: a key.
+
+  Returns:
+    A `TrainState`.
+  """
   # The other half of the key is of order and augmentation, see `fit_epochs`.
   return state_from(
       recipe, network.init(jax.random.split(streams.typed(key))[0]))
 
 
-def state_from(recipe, variables):
-  """The `TrainState` of a network that begins with these weights."""
+def state_from(recipe: recipes.Recipe, variables: Variables) -> TrainState:
+  """The `TrainState` of a network that begins with these weights.
+
+  Args:
+    recipe: a `Recipe`.
+    variables: `Variables`.
+
+  Returns:
+    A `TrainState`.
+  """
   return TrainState(0, variables, train_step.recipe_optimizer(recipe).init(
       variables.params))
 
 
-def fit(network, recipe, key, batch, variables=None):
+def fit(network: Network, recipe: recipes.Recipe, key: Array,
+        batch: Batch | SoftLabelled | sources.Source,
+        variables: Variables | None = None) -> tuple[Variables, Array]:
   """Trains a network on a set of images by a recipe.
 
   Args:
@@ -76,11 +98,16 @@ def fit(network, recipe, key, batch, variables=None):
   return state.variables, loss
 
 
-def fit_epochs(network, recipe, key, batch, state, last):
+def fit_epochs(network: Network, recipe: recipes.Recipe, key: Array,
+               batch: Batch | SoftLabelled | sources.Source, state: TrainState,
+               last: ArrayLike) -> tuple[TrainState, Array]:
   """Some epochs of `fit`: from those that are done up to `last`.
 
-  state: a `TrainState`; last: an int. Both numbers of epochs may be traced, and
-  how the epochs are cut changes nothing.
+  Args:
+    network, recipe, key, batch: as of `fit`.
+    state: a `TrainState`.
+    last: an int. It and `state.done` may be traced, and how the epochs are cut
+      changes nothing.
 
   Returns:
     `(TrainState, loss)`.
@@ -158,7 +185,9 @@ def _by_teacher(network, batch, order, squared):
 # ---- Several networks on sets that fit
 
 
-def train_on_set(network, recipe, together=None, call_seconds=None):
+def train_on_set(network: Network, recipe: recipes.Recipe,
+                 together: int | None = None, call_seconds: float | None = None
+                 ) -> Callable[..., Variables]:
   """Trains networks on one set.
 
   Args:
@@ -178,8 +207,14 @@ def train_on_set(network, recipe, together=None, call_seconds=None):
                   lambda key, batch: (key, batch))
 
 
-def train_on_subsets(network, recipe, together=None, call_seconds=None):
+def train_on_subsets(network: Network, recipe: recipes.Recipe,
+                     together: int | None = None,
+                     call_seconds: float | None = None
+                     ) -> Callable[..., Variables]:
   """The same with a subset for each network.
+
+  Args:
+    network, recipe, together, call_seconds: as of `train_on_set`.
 
   Returns:
     `((keys, indices), source, start=None, seen=None)`, indices `[k, n]` into a
@@ -189,18 +224,36 @@ def train_on_subsets(network, recipe, together=None, call_seconds=None):
                   lambda item, data: (item[0], sources.take(data, item[1])))
 
 
-def state_shapes(network, recipe, networks):
-  """The shapes of the `TrainState` of so many networks."""
+def state_shapes(network: Network, recipe: recipes.Recipe, networks: int
+                 ) -> TrainState:
+  """The shapes of the `TrainState` of so many networks.
+
+  Args:
+    network: a `Network`.
+    recipe: a `Recipe`.
+    networks: how many.
+
+  Returns:
+    A `TrainState` of `jax.ShapeDtypeStruct`.
+  """
   keys = jax.random.split(jax.random.key(0), networks)
   number = jax.ShapeDtypeStruct((), jnp.int32)
   return jax.eval_shape(jax.vmap(lambda key: fresh_state(
       network, recipe, key)), keys)._replace(done=number, within=number)
 
 
-def gathered_state(done, carry, k, within=0):
+def gathered_state(done: int, carry: tuple, k: int, within: int = 0
+                   ) -> tuple[Callable, Callable]:
   """`(() -> TrainState, () -> loss [k])` of k networks, gathered if one asks.
 
-  carry: variables, opt_state and losses, as `devices.shard` splits them.
+  Args:
+    done: epochs.
+    carry: variables, opt_state and losses, as `devices.shard` splits them.
+    k: networks.
+    within: batches of the next epoch that are done.
+
+  Returns:
+    The two functions.
   """
   # Both gather over the processes: all must ask for them at the same places.
   def state():
@@ -277,7 +330,9 @@ class EpochPiece(NamedTuple):
   room: int
 
 
-def epoch_trainer(network, recipe, step=train_step.sgd_step, together=None):
+def epoch_trainer(network: Network, recipe: recipes.Recipe,
+                  step: Callable[..., tuple] = train_step.sgd_step,
+                  together: int | None = None) -> Callable[..., Variables]:
   """Trains several networks for some epochs, spread over the devices.
 
   Args:
@@ -335,8 +390,16 @@ def epoch_trainer(network, recipe, step=train_step.sgd_step, together=None):
   return call
 
 
-def states_from(recipe, variables):
-  """The `TrainState` of networks that begin with these weights `[k, …]`."""
+def states_from(recipe: recipes.Recipe, variables: Variables) -> TrainState:
+  """The `TrainState` of networks that begin with these weights `[k, …]`.
+
+  Args:
+    recipe: a `Recipe`.
+    variables: `Variables` `[k, …]`.
+
+  Returns:
+    A `TrainState` of k networks.
+  """
   many = jax.jit(jax.vmap(functools.partial(state_from, recipe)))
   return many(variables)._replace(done=0, within=0)
 
@@ -377,7 +440,8 @@ def _epoch_rows(epochs, n, batch):
   return rows
 
 
-def train_on_all(network, recipe, together=None):
+def train_on_all(network: Network, recipe: recipes.Recipe,
+                 together: int | None = None) -> Callable[..., Variables]:
   """`fit` of several networks on all real images.
 
   Args:

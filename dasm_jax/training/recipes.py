@@ -1,6 +1,6 @@
 """How a network is trained on a fixed set of images: the published recipes."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -47,12 +47,20 @@ class Recipe(NamedTuple):
   stretch: float = 1.0
 
 
-def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
-              cutmix=0.0, **more):
+def dc_recipe(epochs: int, *, strategy: str = '', mode: str = 'single',
+              lr: float = 0.01, batch: int = 256, cutmix: float = 0.0,
+              **more: Any) -> Recipe:
   """The DC, DSA and DM evaluation: x0.1 once at the middle, fresh momentum.
 
   Runs `epochs + 1` epochs; from epoch `epochs // 2 + 2` (counted from 0) on
   the rate is a tenth. Source: the reference program of 2006.05929.
+
+  Args:
+    epochs: as published.
+    others: fields of `Recipe`.
+
+  Returns:
+    A checked `Recipe`.
   """
   # The reference lowers its rate after epoch `epochs // 2 + 1` was run.
   return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
@@ -60,18 +68,34 @@ def dc_recipe(epochs, *, strategy='', mode='single', lr=0.01, batch=256,
                 cutmix=cutmix, extra=1, **more)
 
 
-def idc_recipe(epochs, *, strategy='color_crop_scale_rotate', lr=0.01,
-               batch=64, cutmix=0.5, **more):
-  """The IDC evaluation: x0.2 at 2/3 and 5/6 of the epochs, with CutMix."""
+def idc_recipe(epochs: int, *, strategy: str = 'color_crop_scale_rotate',
+               lr: float = 0.01, batch: int = 64, cutmix: float = 0.5,
+               **more: Any) -> Recipe:
+  """The IDC evaluation: x0.2 at 2/3 and 5/6 of the epochs, with CutMix.
+
+  Args:
+    epochs: as published.
+    others: fields of `Recipe`.
+
+  Returns:
+    A checked `Recipe`.
+  """
   return recipe(epochs, lr=lr, batch=batch,
                 drops=(2 * epochs // 3, 5 * epochs // 6), decay=0.2,
                 restart=False, strategy=strategy, mode='idc', cutmix=cutmix,
                 extra=0, **more)
 
 
-def sre2l_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=1024,
-                 cutmix=1.0, **more):
+def sre2l_recipe(epochs: int, *, lr: float = 1e-3, weight_decay: float = 0.01,
+                 batch: int = 1024, cutmix: float = 1.0, **more: Any) -> Recipe:
   """The SRe2L validation: AdamW, a cosine to 0, CutMix in every batch.
+
+  Args:
+    epochs: as published.
+    others: fields of `Recipe`.
+
+  Returns:
+    A checked `Recipe`.
 
   Source: 2306.13092, which trains on a teacher's soft labels of every view
   (`soft_labels`); its program for ImageNet, where biases and norms do not
@@ -82,8 +106,16 @@ def sre2l_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=1024,
                 **{'matrices': True, **more})
 
 
-def sre2l_cifar_recipe(epochs, *, batch=128, cutmix=0.0, **more):
+def sre2l_cifar_recipe(epochs: int, *, batch: int = 128, cutmix: float = 0.0,
+                       **more: Any) -> Recipe:
   """The same on CIFAR: Mixup in place of CutMix, and all weights decay.
+
+  Args:
+    epochs: as published.
+    others: fields of `Recipe`.
+
+  Returns:
+    A checked `Recipe`.
 
   Source: its program for CIFAR-100.
   """
@@ -91,9 +123,17 @@ def sre2l_cifar_recipe(epochs, *, batch=128, cutmix=0.0, **more):
                       mixup=0.8, **more)
 
 
-def sre2l_tiny_recipe(epochs, *, lr=0.2, weight_decay=1e-4, batch=256,
-                      cutmix=0.0, **more):
+def sre2l_tiny_recipe(epochs: int, *, lr: float = 0.2,
+                      weight_decay: float = 1e-4, batch: int = 256,
+                      cutmix: float = 0.0, **more: Any) -> Recipe:
   """The same on Tiny ImageNet: SGD, a warm-up of 5 epochs, KL times T^2.
+
+  Args:
+    epochs: as published.
+    others: fields of `Recipe`.
+
+  Returns:
+    A checked `Recipe`.
 
   Source: the program for Tiny ImageNet that its README names.
   """
@@ -102,9 +142,16 @@ def sre2l_tiny_recipe(epochs, *, lr=0.2, weight_decay=1e-4, batch=256,
                 **more)
 
 
-def rded_recipe(epochs, *, lr=1e-3, weight_decay=0.01, batch=50, cutmix=1.0,
-                **more):
+def rded_recipe(epochs: int, *, lr: float = 1e-3, weight_decay: float = 0.01,
+                batch: int = 50, cutmix: float = 1.0, **more: Any) -> Recipe:
   """The RDED validation: AdamW, half of a cosine, CutMix in every batch.
+
+  Args:
+    epochs: as published.
+    others: fields of `Recipe`.
+
+  Returns:
+    A checked `Recipe`.
 
   Source: 2312.03526, which trains on a teacher's soft labels of every view
   (`soft_labels`); its program.
@@ -128,8 +175,15 @@ OPTIMIZERS = 'sgd', 'adamw'
 WARM = 0.01  # of the rate, at the first epoch of a warm-up
 
 
-def recipe(epochs, **settings):
+def recipe(epochs: int, **settings: Any) -> Recipe:
   """A checked `Recipe`; settings are its other fields.
+
+  Args:
+    epochs: how many.
+    **settings: other fields of `Recipe`.
+
+  Returns:
+    A `Recipe`, which may be a key of a cache.
 
   Raises:
     UserError: fewer than one epoch or image a batch, a rate that is not
@@ -160,8 +214,15 @@ def recipe(epochs, **settings):
                     statistics=tuple(map(tuple, r.statistics)))
 
 
-def rates(recipe_):
-  """Learning rate and restart flag of each epoch, NumPy arrays `[epochs]`."""
+def rates(recipe_: Recipe) -> tuple[np.ndarray, np.ndarray]:
+  """Learning rate and restart flag of each epoch, NumPy arrays `[epochs]`.
+
+  Args:
+    recipe_: a `Recipe`.
+
+  Returns:
+    `(rates float64, restarts bool)`.
+  """
   epoch = np.arange(recipe_.epochs + recipe_.extra)
   passed = sum((epoch >= drop).astype(int) for drop in recipe_.drops)
   # Without drops the sum is the number 0, which becomes an array here.
@@ -173,11 +234,19 @@ def rates(recipe_):
   return lrs, restart
 
 
-def cosine(done, whole, warmup=0):
+def cosine(done: Any, whole: float, warmup: float = 0) -> Any:
   """Share of a rate that falls to 0 as a cosine, of `done` of `whole` epochs.
 
   In the first `warmup` of them it grows as a line, from `WARM` to 1, and the
   cosine is of the others. Numbers or arrays, of NumPy or JAX.
+
+  Args:
+    done: epochs done.
+    whole: epochs of the whole fall.
+    warmup: epochs of the line.
+
+  Returns:
+    As `done`, in [0, 1].
   """
   np_ = jax.numpy if isinstance(done, jax.Array) else np
   down = (1 + np_.cos(np.pi * (done - warmup) / max(whole - warmup, 1))) / 2

@@ -10,6 +10,7 @@ Its layers are taken in their order: the k-th convolution of the file is the
 k-th of the network, and so are norms and linear layers.
 """
 
+import os
 import re
 
 import jax
@@ -17,28 +18,37 @@ import numpy as np
 
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import npz, paths, records
-from dasm_jax.types import Variables
+from dasm_jax.types import Network, Variables
 
 # Of a layer in PyTorch: what kind it is by the dimensions of its weight.
 KINDS = {4: 'Conv', 2: 'Dense', 1: 'Norm'}
 COUNTERS = 'num_batches_tracked'  # of its batch norm; here nothing asks it
 
 
-def save(path, variables):
-  """Writes `Variables`, all at once; `UserError` if the disk refuses."""
+def save(path: str | os.PathLike, variables: Variables) -> None:
+  """Writes `Variables`, all at once; `UserError` if the disk refuses.
+
+  Args:
+    path: of the .npz file.
+    variables: `Variables`.
+  """
   arrays = {_name(keys): np.asarray(value) for keys, value in
             jax.tree_util.tree_flatten_with_path(variables._asdict())[0]}
   with records.replacing(path) as file:
     np.savez(file, **arrays)
 
 
-def load(path, network, shape):
+def load(path: str | os.PathLike, network: Network, shape: tuple[int, ...]
+         ) -> Variables:
   """The `Variables` of a file, float32.
 
   Args:
     path: of the .npz file.
     network: the `Network` that it is of; shape: (height, width, channels) of
       its images.
+
+  Returns:
+    `Variables`.
 
   Raises:
     UserError: a file that cannot be read, or is of another network.

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.transforms import photometric, resample
+from dasm_jax.types import Array, Augmentation, Batch
 
 # ---- CutMix and Mixup
 
 
-def cutmix(key, batch, probability=0.5):
+def cutmix(key: Array, batch: Batch, probability: float = 0.5) -> Batch:
   """Replaces one box of every image by that of a partner (1905.04899).
 
   With `probability` a batch is mixed: lambda is Beta(1, 1), the box has
@@ -32,6 +33,9 @@ def cutmix(key, batch, probability=0.5):
     key: a key.
     batch: `Batch` of `[n, h, w, c]` images and `[n, classes]` labels.
     probability: of mixing at all.
+
+  Returns:
+    A `Batch` of the same shapes.
   """
   if not probability:
     return batch
@@ -48,7 +52,8 @@ def cutmix(key, batch, probability=0.5):
   return jax.tree.map(lambda a, b: jnp.where(use, a, b), mixed, batch)
 
 
-def cutmix_at(batch, lam, row, column, partner):
+def cutmix_at(batch: Batch, lam: Array, row: Array, column: Array,
+              partner: Array) -> Batch:
   """The mixed `Batch` of `cutmix` for given draws (`partner`: `[n]`)."""
   _, height, width, _ = batch.images.shape
   inside_rows, rows = box_span(height, lam, row)
@@ -62,7 +67,7 @@ def cutmix_at(batch, lam, row, column, partner):
   return batch._replace(images=images, labels=labels)
 
 
-def mixup(key, batch, alpha=0.8):
+def mixup(key: Array, batch: Batch, alpha: float = 0.8) -> Batch:
   """Mixes every image with a partner, one share for the batch (1710.09412).
 
   `lambda x + (1 - lambda) x[partner]` and labels alike, lambda of
@@ -72,6 +77,9 @@ def mixup(key, batch, alpha=0.8):
     key: a key.
     batch: `Batch` of `[n, h, w, c]` images and `[n, classes]` labels.
     alpha: 0 leaves the batch as it is.
+
+  Returns:
+    A `Batch` of the same shapes.
   """
   if not alpha:
     return batch
@@ -85,7 +93,7 @@ def mixup(key, batch, alpha=0.8):
   return jax.tree.map(mix, batch)
 
 
-def box_span(size, lam, centre):
+def box_span(size: int, lam: Array, centre: Array) -> tuple[Array, Array]:
   """Where a box lies along one axis: `([size] bool, its length)`."""
   half = jnp.floor(size * jnp.sqrt(1 - lam)).astype(jnp.int32) // 2
   low = jnp.clip(centre - half, 0, size)
@@ -120,30 +128,31 @@ def _each(u, x):
   return u[:, None, None, None].astype(x.dtype)
 
 
-def brightness(x, u):
+def brightness(x: Array, u: Array) -> Array:
   """`x + (u - 0.5)`."""
   return x + _each(_precise(u, x) - 0.5, x)
 
 
-def saturation(x, u):
+def saturation(x: Array, u: Array) -> Array:
   """`(x - m) 2u + m` with m the mean over channels of each pixel."""
   mean = x.mean(3, keepdims=True)
   return (x - mean) * _each(2 * u, x) + mean
 
 
-def contrast(x, u):
+def contrast(x: Array, u: Array) -> Array:
   """`(x - m)(u + 0.5) + m` with m the mean of each image."""
   mean = x.mean((1, 2, 3), keepdims=True)
   return (x - mean) * _each(_precise(u, x) + 0.5, x) + mean
 
 
-def color(x, brightness_u, saturation_u, contrast_u):
+def color(x: Array, brightness_u: Array, saturation_u: Array, contrast_u: Array
+          ) -> Array:
   """Brightness, then saturation, then contrast."""
   return contrast(saturation(brightness(x, brightness_u), saturation_u),
                   contrast_u)
 
 
-def crop(x, rows, columns):
+def crop(x: Array, rows: Array, columns: Array) -> Array:
   """Shifts by whole pixels: `y[i, j] = x[i + rows, j + columns]`, 0 outside."""
   _, height, width, _ = x.shape
   rows, columns = _precise(rows, x), _precise(columns, x)
@@ -152,7 +161,7 @@ def crop(x, rows, columns):
       jnp.arange(width, dtype=columns.dtype) + columns[:, None])
 
 
-def roll(x, rows, columns):
+def roll(x: Array, rows: Array, columns: Array) -> Array:
   """Shifts by whole pixels; what leaves on one side comes in on the other.
 
   `y[i, j] = x[i - rows, j - columns]`, counted around.
@@ -164,7 +173,7 @@ def roll(x, rows, columns):
   return resample.separable(x, around(rows, height), around(columns, width))
 
 
-def shuffle_patches(x, rows, columns):
+def shuffle_patches(x: Array, rows: Array, columns: Array) -> Array:
   """Cuts images into strips, puts these in another order, in both directions.
 
   Strip i of the result is strip `rows[i]`, and so are columns. Where a side
@@ -188,7 +197,7 @@ def shuffle_patches(x, rows, columns):
       x, positions(rows, x.shape[1]), positions(columns, x.shape[2]))
 
 
-def cutout(x, row, column):
+def cutout(x: Array, row: Array, column: Array) -> Array:
   """Zeros a box of half the size around (`row`, `column`), clamped inside."""
   _, height, width, _ = x.shape
   keep = ~(_box_mask(height, row)[:, :, None]
@@ -204,7 +213,7 @@ def _box_mask(size, centre):
   return (at >= low[:, None]) & (at <= high[:, None])
 
 
-def flip(x, u):
+def flip(x: Array, u: Array) -> Array:
   """Mirrors left and right where `u < 0.5`."""
   _, height, width, _ = x.shape
   mirrored = (u < 0.5)[:, None]
@@ -214,7 +223,8 @@ def flip(x, u):
                             jnp.where(mirrored, width - 1 - at, at))
 
 
-def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
+def scale(x: Array, width_u: Array, height_u: Array, *,
+          align_corners: bool = False, limit: float = SCALE) -> Array:
   """Samples at `s` times the position, s in [1/limit, limit) for each axis.
 
   So an s above 1 makes the image smaller, with zeros around it.
@@ -227,7 +237,8 @@ def scale(x, width_u, height_u, *, align_corners=False, limit=SCALE):
                             positions(width_u, x.shape[2]))
 
 
-def rotate(x, u, *, align_corners=False, degrees=DEGREES):
+def rotate(x: Array, u: Array, *, align_corners: bool = False,
+           degrees: float = DEGREES) -> Array:
   """Rotates by `(2u - 1) degrees` in normalised coordinates, bilinear."""
   _, height, width, _ = x.shape
   u = _precise(u, x)
@@ -240,7 +251,8 @@ def rotate(x, u, *, align_corners=False, degrees=DEGREES):
       resample.pixels(cos * columns - sin * rows, width, align_corners))
 
 
-def jitter(x, choice, row, column, height_u, width_u, angle_u):
+def jitter(x: Array, choice: Array, row: Array, column: Array, height_u: Array,
+           width_u: Array, angle_u: Array) -> Array:
   """DC's own: each image is shifted, scaled or rotated, gaps are 0.
 
   By up to 4 pixels, 0.8 to 1.2 in each axis, or 45 degrees, as `choice` `[n]`
@@ -283,8 +295,19 @@ def _random_centre(key, shape, size):
   return jax.random.randint(key, shape, 0, size + (1 - side % 2))
 
 
-def draws(op, key, n, height, width):
-  """The random values of one operation, a tuple of arrays `[n, …]`."""
+def draws(op: str, key: Array, n: int, height: int, width: int
+          ) -> tuple[Array, ...]:
+  """The random values of one operation, a tuple of arrays `[n, …]`.
+
+  Args:
+    op: a key of `OPS`.
+    key: a key.
+    n: how many; 1 is one draw for all images.
+    height, width: of the images.
+
+  Returns:
+    What the operation takes after the images.
+  """
   if op in photometric.PHOTOMETRIC:
     return photometric.draws(op, key, n, height, width)
   keys = jax.random.split(key, 3)
@@ -320,8 +343,14 @@ GEOMETRIC = ('scale', 'rotate')
 WARPS = ('crop', 'scale', 'rotate', 'jitter')
 
 
-def parse(strategy):
+def parse(strategy: str) -> tuple[str, ...]:
   """`color_crop_cutout` as a tuple of operations; '' and 'none' are none.
+
+  Args:
+    strategy: a text.
+
+  Returns:
+    A tuple of keys of `OPS`.
 
   Raises:
     UserError: an unknown operation, or one twice.
@@ -335,7 +364,8 @@ def parse(strategy):
   return ops
 
 
-def build(strategy, mode='single', *, statistics=()):
+def build(strategy: str, mode: str = 'single', *, statistics: tuple = ()
+          ) -> Augmentation:
   """An augmentation `(key, images, shared=False) -> images`.
 
   Args:

@@ -8,12 +8,14 @@ torchvision's RandomResizedCrop of tensors, lighting is AlexNet's.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from dasm_jax.errors import UserError
 from dasm_jax.transforms import resample
+from dasm_jax.types import Array
 
 # As torchvision's: boxes that are tried, width to height of them.
 TRIES = 10
@@ -30,7 +32,8 @@ VECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140),
 ORDERS = (0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)
 
 
-def resized_crop(x, top, left, height, width):
+def resized_crop(x: Array, top: Array, left: Array, height: Array, width: Array
+                 ) -> Array:
   """The box, whole pixels, enlarged bilinearly to the size of the image."""
   dtype = resample.precision(x)
   def positions(start, size, out):
@@ -42,7 +45,8 @@ def resized_crop(x, top, left, height, width):
       positions(left, width.astype(dtype), x.shape[2]))
 
 
-def boxes(key, n, height, width, least):
+def boxes(key: Array, n: int, height: int, width: int, least: float
+          ) -> tuple[Array, ...]:
   """Boxes of `least` to 1 of the area: (top, left, height, width), `[n]` each.
 
   The first of ten draws that fits: a uniform area, a log-uniform ratio from
@@ -77,7 +81,9 @@ def _centred(height, width):
   return height, width
 
 
-def jitter3(x, order, bright, contrast, saturation, *, mean, std):
+def jitter3(x: Array, order: Array, bright: Array, contrast: Array,
+            saturation: Array, *, mean: Sequence[float], std: Sequence[float]
+            ) -> Array:
   """Brightness, contrast and saturation, in one of six orders.
 
   Each moves pixels p to `p + a (t - p)`, `a = 0.4 (2u - 1)`: t is black, the
@@ -108,7 +114,8 @@ def _gray(pixels):
   return (pixels * _per_channel(GRAY, pixels)).sum(-1, keepdims=True)
 
 
-def lighting(x, first, second, third, *, mean, std):
+def lighting(x: Array, first: Array, second: Array, third: Array, *,
+             mean: Sequence[float], std: Sequence[float]) -> Array:
   """Adds `sum_i 0.1 a_i value_i vector_i` to every pixel, a normal.
 
   Raises:
@@ -133,7 +140,8 @@ def _per_channel(values, x):
   return jnp.asarray(values, x.dtype)
 
 
-def draws(op, key, n, height, width):
+def draws(op: str, key: Array, n: int, height: int, width: int
+          ) -> tuple[Array, ...]:
   """The random values of one operation, a tuple of arrays `[n]`."""
   if op in LEAST_AREA:
     return boxes(key, n, height, width, LEAST_AREA[op])
@@ -151,7 +159,8 @@ PHOTOMETRIC = {**dict.fromkeys(LEAST_AREA, resized_crop), 'jitter3': jitter3,
 PIXEL_OPS = 'jitter3', 'lighting'  # those that take mean and std
 
 
-def pixel_statistics(strategy, mean, std, whitened=False):
+def pixel_statistics(strategy: str, mean: Sequence[float], std: Sequence[float],
+                     whitened: object = False) -> tuple:
   """`(mean, std)` if a strategy changes pixels by them, else ().
 
   Raises:
@@ -167,7 +176,7 @@ def pixel_statistics(strategy, mean, std, whitened=False):
   return (tuple(mean), tuple(std)) if asking else ()
 
 
-def check_statistics(strategy, statistics_):
+def check_statistics(strategy: str, statistics_: tuple) -> None:
   """Raises `UserError` if a strategy asks for statistics that are not there."""
   asking = _ops_on_pixels(strategy)
   if asking and not statistics_:

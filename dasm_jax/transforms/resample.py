@@ -4,10 +4,14 @@ Positions are as exact as the images, `precision`: what is sampled in float64
 has no rounding of float32 in it.
 """
 
+from typing import Any
+
 import jax.numpy as jnp
 
+from dasm_jax.types import Array
 
-def separable(images, rows, columns):
+
+def separable(images: Array, rows: Array, columns: Array) -> Array:
   """Bilinear samples on a grid, zeros outside: `R @ image @ C^T`.
 
   A shift, flip or scaling moves rows and columns apart from each other, so
@@ -42,7 +46,8 @@ def _apply_weights(each, shared, weights, images):
   return jnp.einsum(each, weights, images)
 
 
-def resized_boxes(images, boxes, shape):
+def resized_boxes(images: Array, boxes: tuple[Array, ...],
+                  shape: tuple[int, int]) -> Array:
   """Boxes of images, resized bilinearly and with antialiasing.
 
   As PyTorch's `antialias=True`: a box that shrinks is averaged by triangles as
@@ -75,7 +80,7 @@ def _triangles(start, length, size, size_out, dtype):
   return weights / weights.sum(-1, keepdims=True)
 
 
-def bilinear(images, rows, columns):
+def bilinear(images: Array, rows: Array, columns: Array) -> Array:
   """Bilinear samples at any positions, zeros outside.
 
   Args:
@@ -106,7 +111,7 @@ def bilinear(images, rows, columns):
   return total
 
 
-def precision(images, *draws):
+def precision(images: Array, *draws: Array) -> jnp.dtype:
   """The float dtype of positions in images: theirs, and float32 at least.
 
   draws: by which positions are found, where they are more exact.
@@ -114,7 +119,8 @@ def precision(images, *draws):
   return jnp.result_type(jnp.float32, images.dtype, *draws)
 
 
-def normalised(size, align_corners, dtype=jnp.float32):
+def normalised(size: int, align_corners: bool, dtype: Any = jnp.float32
+               ) -> Array:
   """Positions of pixels on [-1, 1], `[size]`, as PyTorch's affine grid."""
   at = jnp.arange(size, dtype=dtype)
   # -1 and 1 are the centres of the outer pixels, else their outer edges.
@@ -123,14 +129,14 @@ def normalised(size, align_corners, dtype=jnp.float32):
   return (2 * at + 1) / size - 1
 
 
-def pixels(positions, size, align_corners):
+def pixels(positions: Array, size: int, align_corners: bool) -> Array:
   """The inverse of `normalised`: positions on [-1, 1] in pixels."""
   if align_corners:
     return (positions + 1) * (size - 1) / 2
   return ((positions + 1) * size - 1) / 2
 
 
-def upsampling(size, size_out, dtype=jnp.float32):
+def upsampling(size: int, size_out: int, dtype: Any = jnp.float32) -> Array:
   """Positions `[size_out]` of a bilinear resize, edges repeated.
 
   Half-pixel centres (PyTorch's `align_corners=False`).

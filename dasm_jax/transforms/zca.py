@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax.errors import UserError
+from dasm_jax.types import Array
 
 CHUNK = 1000  # images; a float64 copy of these is all that is made
 
@@ -26,7 +27,7 @@ class Zca(NamedTuple):
   inverse: np.ndarray
 
 
-def fit(images, eps=0.1, chunk=CHUNK):
+def fit(images: np.ndarray, eps: float = 0.1, chunk: int = CHUNK) -> Zca:
   """The whitening `V diag((s + eps)^-1/2) V^T` of the images' covariance.
 
   The covariance divides by n - 1; s and V are its eigenvalues and vectors.
@@ -69,7 +70,7 @@ def fit(images, eps=0.1, chunk=CHUNK):
   return Zca(mean, vectors / scale @ vectors.T, vectors * scale @ vectors.T)
 
 
-def whiten(zca, images):
+def whiten(zca: Zca, images: Array) -> Array:
   """`(x - mean) matrix` of each image, flattened.
 
   Args:
@@ -87,8 +88,16 @@ def whiten(zca, images):
   return _times(x - jnp.asarray(zca.mean, x.dtype), zca.matrix, images.shape)
 
 
-def colour(zca, images):
-  """The inverse of `whiten`: `y inverse + mean`; arguments as there."""
+def colour(zca: Zca, images: Array) -> Array:
+  """The inverse of `whiten`: `y inverse + mean`; arguments as there.
+
+  Args:
+    zca: a `Zca`.
+    images: whitened ones, `[n, height, width, channels]`.
+
+  Returns:
+    The same shape.
+  """
   y = _times(_flat(zca, images), zca.inverse, (-1, len(zca.mean)))
   return (y + jnp.asarray(zca.mean, y.dtype)).reshape(images.shape)
 
