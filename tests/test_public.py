@@ -77,6 +77,11 @@ def test_what_is_lacking_is_found():
   assert not lacking(all_of_it)
 
 
+def test_arrays_become_a_data_set_by_a_function_that_is_told():
+  from dasm_jax import data
+  assert not lacking(data.from_arrays)
+
+
 def test_names_of_objectives_are_functions_or_types():
   from dasm_jax import objectives
   for name in objectives.__all__:

@@ -59,7 +59,7 @@ EPOCHS = recipes.MOST_EPOCHS
 SIDE = 2 ** 14  # of images: 16k, of which one takes a gigabyte in a network
 
 DATASET = {
-    'name': Entry('', 'a data set, a directory, or folder:PATH'),
+    'name': Entry('', 'a data set, a directory, folder:PATH or npz:PATH'),
     'moved_to': Entry('', 'where the data of name are now; may change between '
                       'calls'),
     'data_dir': Entry('', 'where TFDS has its data; TFDS_DATA_DIR if empty'),

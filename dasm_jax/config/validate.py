@@ -31,6 +31,32 @@ def check(config):
     data.check(**loading.request_of(c))
 
 
+def check_given(config, dataset):
+  """As `check`, for a data set that is given in Python.
+
+  dataset: a `data.Dataset`.
+
+  Raises:
+    UserError: it has another name than the configuration tells; entries that
+      choose of a data set that is read.
+  """
+  check_settings(config)
+  d = config.dataset
+  if d.name != dataset.name:
+    raise UserError(f'--config.dataset.name={d.name} is not the data set that '
+                    f'is given, {dataset.name!r}; give both the same name')
+  for entry in GIVEN:
+    usual = schema.ENTRIES[f'dataset.{entry}'].default
+    if d[entry] != usual:
+      raise UserError(f'--config.dataset.{entry}={d[entry]} is of a data set '
+                      'that is read, and here its arrays are given; leave it '
+                      f'at {usual!r}, and give what you want')
+
+
+# What these ask for is done where a data set is read.
+GIVEN = ('moved_to', 'size', 'test_crop', 'holdout', 'classes')
+
+
 def check_streamed(config):
   """Refuses what cannot be done with images that are read as they are used.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from dasm_jax.data import dataset as datasets
 from dasm_jax.data import reader
+from dasm_jax.data.arrays import from_arrays
 from dasm_jax.data.dataset import (
   Dataset,
   Description,
@@ -23,8 +24,9 @@ from dasm_jax.data.registry import DATASETS, kind_of
 from dasm_jax.errors import UserError
 
 __all__ = ['DATASETS', 'Dataset', 'Description', 'ReadOptions', 'Request',
-           'Split', 'absolute', 'check', 'describe', 'here', 'load', 'open',
-           'open_described', 'outline', 'outline_described', 'statistics']
+           'Split', 'absolute', 'check', 'describe', 'from_arrays', 'here',
+           'load', 'open', 'open_described', 'outline', 'outline_described',
+           'statistics']
 
 
 def describe(name: str, **given: Any) -> Description:
@@ -115,7 +117,7 @@ def load(name: str, **given: Any) -> Dataset:
   Args:
     name: `digits`, one of `DATASETS`, any image classification set of TFDS, a
       prepared TFDS directory (a path, or a name in the data directory), or
-      `folder:PATH` of images.
+      `folder:PATH` of images, or `npz:PATH` of arrays (`data.arrays`).
     given: what else a `Request` may ask for:
       data_dir: where TFDS sets are; else TFDS_DATA_DIR, else TFDS's default.
       size: images become squares of this many pixels; 0 leaves them.

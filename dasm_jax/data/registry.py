@@ -39,6 +39,8 @@ KINDS = (
     Kind('dasm_jax.data.digits', lambda name: name == 'digits', 'digits'),
     Kind('dasm_jax.data.folder', lambda name: name.startswith('folder:'),
          'folder:PATH'),
+    Kind('dasm_jax.data.arrays', lambda name: name.startswith('npz:'),
+         'npz:PATH'),
     Kind('dasm_jax.data.tfds', lambda name: True,
          'any image classification set of TFDS, a prepared TFDS directory'),
 )
@@ -126,6 +128,8 @@ def unknown_name(name, looked, here=()):
            if one != name]
   close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
   hint = f'did you mean {" or ".join(close)}? ' if close else ''
+  if name.endswith('.npz'):
+    hint = f'a file of arrays is npz:{name}; '
   if name.startswith('tiny_imagenet'):
     hint = ('TFDS has no Tiny ImageNet: prepare one, or unzip the original '
             'and use folder:PATH; ')

@@ -41,7 +41,7 @@ ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
 def run(config, workdir, profile=False, stopping=None, estimate=None,
-        command=''):
+        command='', dataset=None):
   """Distils `config.dataset` into `workdir`; call it again after a stop.
 
   Args:
@@ -53,6 +53,8 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
     estimate: of an `Experiment`, its `Workdir`, and whether the run is new, to
       what is said of the time that it takes; may refuse; None: nothing is.
     command: the line of the shell that this is, for the page of results.
+    dataset: the `data.Dataset` that `config.dataset.name` names, such as
+      `data.from_arrays` makes; None: it is read.
 
   Returns:
     What is in results.json.
@@ -61,7 +63,10 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
     UserError: whatever the user can mend.
     preemption.Stopped: after a saved stop.
   """
-  validate.check(config)
+  if dataset is None:
+    validate.check(config)
+  else:
+    validate.check_given(config, dataset)
   settings = json.loads(config.to_json())
   with contextlib.ExitStack() as held:
     home = held.enter_context(workdirs.open_workdir(workdir))
@@ -75,7 +80,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
                + results.closing_table(ready, home.name))
       return ready
     # An experiment that cannot be built must not claim a new workdir.
-    experiment = setup.build(config)
+    experiment = setup.build(config, dataset)
     held.callback(experiment.close)
     took = None
     if estimate:

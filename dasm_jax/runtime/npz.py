@@ -14,24 +14,32 @@ FAULTS = (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError,
           zlib.error)
 
 
-def read(path):
+def read(path, names=None):
   """The arrays of an .npz by name, in their order; raises one of `FAULTS`.
 
-  path: with `open('rb')`, here or of a bucket.
+  path: with `open('rb')`, here or of a bucket. names: those that are read; None
+  reads all.
   """
   # Opened here: NumPy forgets to close a file that it cannot read.
   with path.open('rb') as raw:
-    _check_sizes(raw)
+    _checked_headers(raw)
     with np.load(raw, allow_pickle=False) as file:
-      return {name: file[name] for name in file.files}
+      return {name: file[name] for name in file.files
+              if names is None or name in names}
 
 
-def _check_sizes(raw):
-  """Raises ValueError for an npz that takes more memory than it should.
+def headers(path):
+  """`{name: (shape, dtype)}` of an .npz; raises one of `FAULTS`."""
+  with path.open('rb') as raw:
+    return _checked_headers(raw)
+
+
+def _checked_headers(raw):
+  """The headers; ValueError for an npz that takes more memory than it should.
 
   NumPy makes an array of the shape that a header tells before it reads it.
   """
-  size = raw.seek(0, 2)
+  size, found = raw.seek(0, 2), {}
   raw.seek(0)
   with zipfile.ZipFile(raw) as file:
     members = file.infolist()
@@ -45,4 +53,6 @@ def _check_sizes(raw):
             else np.lib.format.read_array_header_2_0)(array)
         if math.prod(shape) * dtype.itemsize + array.tell() != member.file_size:
           raise ValueError(f'{member.filename} is not of shape {shape}')
+        found[member.filename.removesuffix('.npy')] = shape, dtype
   raw.seek(0)
+  return found
