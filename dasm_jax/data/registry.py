@@ -128,8 +128,6 @@ def unknown_name(name, looked, here=()):
            if one != name]
   close = difflib.get_close_matches(name.lower(), known, 3, 0.5)
   hint = f'did you mean {" or ".join(close)}? ' if close else ''
-  if name.endswith('.npz'):
-    hint = f'a file of arrays is npz:{name}; '
   if name.startswith('tiny_imagenet'):
     hint = ('TFDS has no Tiny ImageNet: prepare one, or unzip the original '
             'and use folder:PATH; ')

@@ -78,9 +78,10 @@ def _locate(name, data_dir):
     return _below(name, data_dir)
   found = _newest(paths.to_path(name), name)
   if found is None:
+    way = (f'a file of arrays is npz:{name}' if name.endswith('.npz')
+           else f'for plain images use folder:{name}')
     raise UserError(f'no prepared TFDS set at {name!r}: no {INFO} in it or '
-                    'its version directories; for plain images use '
-                    f'folder:{name}{IF_MOVED}')
+                    f'its version directories; {way}{IF_MOVED}')
   return found
 
 

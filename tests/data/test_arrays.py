@@ -134,7 +134,7 @@ def test_files_that_cannot_be_read(tmp_path):
   refused_early('No such file', 'moved_to', name=f'npz:{tmp_path}/gone.npz')
   (tmp_path / 'cut.npz').write_bytes(b'PK\3\4 and no more')
   refused_early('damaged', name=f'npz:{tmp_path}/cut.npz')
-  refused('npz:some/where.npz', name='some/where.npz')
+  refused('a file of arrays is npz:./some.npz', name='./some.npz')
 
 
 class Ran(Exception):
