@@ -3,6 +3,22 @@
 Asks nothing of a model but `loss_fn(params, batch) -> scalar` (the mean over
 a batch) or `logits_fn(params, images) -> [n, classes]`, from any library on
 JAX. Memory is bounded by `chunk`, whatever the number of samples.
+
+The examples of its functions begin with
+
+    >>> import jax.numpy as jnp
+    >>> from dasm_jax import difficulty, losses
+    >>> from dasm_jax.types import Batch
+    >>> def logits_fn(params, images):
+    ...   return images @ params
+    >>> def loss_fn(params, batch):
+    ...   return losses.cross_entropy(
+    ...       logits_fn(params, batch.images), batch.labels)
+    >>> def show(values):
+    ...   print(*(f'{value:.4f}' for value in values.ravel()))
+    >>> params = jnp.eye(2)
+    >>> batch = Batch(jnp.array([[2., 1], [1, -1], [1, 0.5]]),
+    ...               jnp.array([[1., 0], [1, 0], [0, 1]]))
 """
 
 import functools
@@ -35,6 +51,12 @@ def chunked(score: Callable[[PyTree, Any], PyTree], params: PyTree,
 
   Returns:
     `[n]`.
+
+  Example:
+    >>> def sums(params, part):
+    ...   return params * part.sum(-1)
+    >>> print(difficulty.chunked(sums, 2., jnp.ones((3, 4)), chunk=2))
+    [8. 8. 8.]
   """
   _check_flat(batch)
   n = jax.tree.leaves(batch)[0].shape[0]
@@ -81,6 +103,11 @@ def gradient_norms(loss_fn: LossFn, params: PyTree, batch: Batch,
   Returns:
     `[n]`; differentiable in the batch, with gradient 0 where a norm is 0.
 
+  Example:
+    >>> norms = difficulty.gradient_norms(loss_fn, params, batch)
+    >>> show(norms)
+    0.8505 0.2384 0.9842
+
   Source: Paul et al. (2107.07075), definition 2.1; SDC (2408.12483).
   """
   def score(params, part):
@@ -101,6 +128,10 @@ def sample_losses(loss_fn: LossFn, params: PyTree, batch: Batch,
 
   Returns:
     `[n]`.
+
+  Example:
+    >>> show(difficulty.sample_losses(loss_fn, params, batch))
+    0.3133 0.1269 0.9741
   """
   def score(params, part):
     return _single(lambda one: loss_fn(params, one), part)
@@ -119,6 +150,10 @@ def el2n(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
 
   Returns:
     `[n]` in [0, sqrt(2)].
+
+  Example:
+    >>> show(difficulty.el2n(logits_fn, params, batch))
+    0.3803 0.1686 0.8803
   """
   def score(params, part):
     p = jax.nn.softmax(logits_fn(params, part.images))
@@ -140,6 +175,10 @@ def margin(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
 
   Returns:
     `[n]` in [-1, 1].
+
+  Example:
+    >>> show(difficulty.margin(logits_fn, params, batch))
+    -0.4621 -0.7616 0.2449
   """
   def score(params, part):
     p = jax.nn.softmax(logits_fn(params, part.images))
@@ -164,6 +203,10 @@ def fisher(logits_fn: LogitsFn, params: PyTree, batch: Batch,
 
   Returns:
     `[n]`.
+
+  Example:
+    >>> show(difficulty.fisher(logits_fn, params, batch))
+    1.9661 0.4200 0.5875
 
   Source: the Fisher information of p(y | x), see Martens (1412.1193); its
   trace over data, Achille et al. (1711.08856).
@@ -190,6 +233,10 @@ def mean_gradient(loss_fn: LossFn, params: PyTree, batch: Batch,
 
   Returns:
     A pytree like `params`.
+
+  Example:
+    >>> show(difficulty.mean_gradient(loss_fn, params, batch))
+    -0.0115 0.0115 0.0538 -0.0538
   """
   _check_flat(batch)
   n = len(batch.images)
@@ -226,6 +273,12 @@ def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
 
   Returns:
     `[n]`; its mean over the reference samples is `-|reference|^2`.
+
+  Example:
+    >>> whole = difficulty.mean_gradient(loss_fn, params, batch)
+    >>> found = difficulty.influence(loss_fn, params, batch, whole)
+    >>> show(found)
+    0.0165 -0.0156 -0.0191
 
   Source: Pruthi et al. (2002.08484), TracInCP.
   """
@@ -277,6 +330,11 @@ def score(name: str, loss_fn: LossFn, logits_fn: LogitsFn
 
   Raises:
     UserError: an unknown name.
+
+  Example:
+    >>> el2n = difficulty.score('el2n', loss_fn, logits_fn)
+    >>> show(el2n(params, batch))
+    0.3803 0.1686 0.8803
   """
   if name not in SCORES:
     raise unknown('difficulty score', name, SCORES)
@@ -299,6 +357,11 @@ def penalty(loss_fn: LossFn, kind: str = 'sample_norm'
 
   Raises:
     UserError: an unknown kind.
+
+  Example:
+    >>> harder = difficulty.penalty(loss_fn, 'sample_norm')
+    >>> print(f'{harder(params, batch):.4f}')
+    0.6910
   """
   if kind not in PENALTIES:
     raise unknown('penalty', kind, PENALTIES)

@@ -4,6 +4,11 @@ Everything here is pure, keeps the dtype it is given, and works under `jit`,
 `vmap` and `pmap`. A "row" of a parameter is what belongs to one output unit:
 the last axis of a kernel in flax and haiku (layout `HWIO`, and `[in, out]`),
 the first of a weight in PyTorch and equinox (`OIHW`, and `[out, in]`).
+
+The examples of its functions begin with
+
+    >>> import jax.numpy as jnp
+    >>> from dasm_jax import losses
 """
 
 from collections.abc import Callable, Collection
@@ -33,6 +38,12 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
 
   Raises:
     UserError: labels that are no distributions over the classes.
+
+  Example:
+    >>> logits = jnp.log(jnp.array([[0.7, 0.3], [0.5, 0.5]]))
+    >>> labels = jnp.array([[1., 0.], [0., 1.]])
+    >>> print(f'{losses.cross_entropy(logits, labels):.4f}')
+    0.5249
   """
   if jnp.shape(labels) != jnp.shape(logits):
     raise UserError(
@@ -56,6 +67,12 @@ def soft_cross_entropy(logits: ArrayLike, target_logits: ArrayLike,
 
   Returns:
     A scalar in nats.
+
+  Example:
+    >>> logits = jnp.log(jnp.array([[0.5, 0.5]]))
+    >>> target = jnp.log(jnp.array([[0.9, 0.1]]))
+    >>> print(f'{losses.soft_cross_entropy(logits, target):.4f}')
+    0.6931
   """
   targets = jax.nn.softmax(target_logits / temperature)
   return cross_entropy(logits / temperature, targets)
@@ -75,6 +92,14 @@ def kl(logits: ArrayLike, target_logits: ArrayLike, temperature: ArrayLike = 1.0
 
   Returns:
     A scalar in nats, 0 where the two agree.
+
+  Example:
+    >>> logits = jnp.log(jnp.array([[0.5, 0.5]]))
+    >>> target = jnp.log(jnp.array([[0.9, 0.1]]))
+    >>> print(f'{losses.kl(logits, target):.4f}')
+    0.3681
+    >>> print(f'{losses.kl(logits, target, temperature=2.):.4f}')
+    0.1308
   """
   # From logarithms: probabilities may be 0 where these are finite.
   target = jax.lax.stop_gradient(target_logits) / temperature
@@ -95,6 +120,11 @@ def mse_logits(logits: ArrayLike, target_logits: ArrayLike,
 
   Returns:
     A scalar.
+
+  Example:
+    >>> a, b = jnp.array([[1., 2.]]), jnp.array([[3., 2.]])
+    >>> print(f'{losses.mse_logits(a, b):.4f}')
+    2.0000
   """
   value = jnp.mean(jnp.square(jnp.subtract(logits, target_logits)))
   if not weight:
@@ -117,6 +147,12 @@ def half_square(outputs: ArrayLike, targets: ArrayLike) -> Array:
 
   Returns:
     A scalar.
+
+  Example:
+    >>> outputs = jnp.array([[0.5, -0.5], [0.5, 0.5]])
+    >>> targets = jnp.array([[0.5, -0.5], [-0.5, 0.5]])
+    >>> print(f'{losses.half_square(outputs, targets):.4f}')
+    0.2500
   """
   apart = jnp.square(jnp.subtract(outputs, targets))
   return jnp.mean(jnp.sum(apart, axis=-1)) / 2
@@ -134,6 +170,11 @@ def norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
 
   Returns:
     `x` without the axes that are summed over.
+
+  Example:
+    >>> x = jnp.array([[3., 4.], [0., 0.]])
+    >>> print(losses.norm(x, axis=1))
+    [5. 0.]
   """
   # Chosen twice: where the outer choice alone drops a branch, its gradient is
   # still computed, and 0 times infinity is NaN.
@@ -150,6 +191,11 @@ def tree_norm(tree: PyTree) -> Array:
 
   Returns:
     A scalar.
+
+  Example:
+    >>> tree = {'a': jnp.array([3., 4.]), 'b': jnp.array([12.])}
+    >>> print(losses.tree_norm(tree))
+    13.0
   """
   square = sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree))
   positive = square > 0
@@ -179,6 +225,11 @@ def select(tree: PyTree, ndims: Collection[int] | None = None,
 
   Raises:
     UserError: an unknown layout.
+
+  Example:
+    >>> params = {'conv': jnp.ones((8, 3, 5, 5)), 'bias': jnp.ones((8, 1, 1))}
+    >>> [x.shape for x in losses.select(params, (2, 3, 4), 'OIHW')]
+    [(3, 5, 5, 8)]
   """
   axis = _output_axis(layout)
   def dimensions(x):
@@ -206,6 +257,12 @@ def layerwise_cosine(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
 
   Raises:
     UserError: an unknown layout.
+
+  Example:
+    >>> a = [jnp.array([[3., 1.], [4., 0.]])]  # [in, out]: rows are columns
+    >>> b = [jnp.array([[4., -1.], [3., 0.]])]
+    >>> print(f'{losses.layerwise_cosine(a, b):.4f}')  # (1 - 24/25) + 2
+    2.0400
   """
   axis = _output_axis(layout)
   def leaf(x, y):
@@ -224,6 +281,11 @@ def mse(a: PyTree, b: PyTree) -> Array:
 
   Returns:
     A scalar.
+
+  Example:
+    >>> a, b = [jnp.array([1., 2.])], [jnp.array([1., 5.])]
+    >>> print(losses.mse(a, b))
+    9.0
   """
   return _total(lambda x, y: jnp.sum(jnp.square(x - y)), a, b)
 
@@ -236,6 +298,11 @@ def l1(a: PyTree, b: PyTree) -> Array:
 
   Returns:
     A scalar.
+
+  Example:
+    >>> a, b = [jnp.array([1., 2.])], [jnp.array([1., 5.])]
+    >>> print(losses.l1(a, b))
+    3.0
   """
   return _total(lambda x, y: jnp.sum(_abs(x - y)), a, b)
 
@@ -252,6 +319,12 @@ def l1_mean(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
 
   Raises:
     UserError: an unknown layout.
+
+  Example:
+    >>> a = [jnp.array([[1., 2.], [3., 4.]])]  # two rows of two entries
+    >>> b = [jnp.zeros((2, 2))]
+    >>> print(losses.l1_mean(a, b))  # (1 + 3) / 2 + (2 + 4) / 2
+    5.0
   """
   axis = _output_axis(layout)
   return _total(lambda x, y: jnp.sum(jnp.mean(_abs(_rows(x - y, axis)), 0)),
@@ -266,6 +339,11 @@ def cosine(a: PyTree, b: PyTree) -> Array:
 
   Returns:
     A scalar in [0, 2].
+
+  Example:
+    >>> a, b = [jnp.array([3., 4.])], [jnp.array([4., 3.])]
+    >>> print(f'{losses.cosine(a, b):.4f}')  # 1 - 24/25
+    0.0400
   """
   dot = _total(lambda x, y: jnp.sum(x * y), a, b)
   return 1 - dot / (tree_norm(a) * tree_norm(b) + EPSILON)
@@ -289,6 +367,11 @@ def distance(name: str) -> Callable[..., Array]:
 
   Returns:
     `(a, b) -> scalar`.
+
+  Example:
+    >>> distance = losses.distance('mse')
+    >>> print(distance(jnp.array([1., 2.]), jnp.array([1., 5.])))
+    9.0
   """
   if name not in DISTANCES:
     raise unknown('distance', name, DISTANCES)
