@@ -133,7 +133,8 @@ def unknown_name(name, looked, here=()):
             'and use folder:PATH; ')
   return UserError(
       f'unknown data set {name!r}, looked in {looked}; {hint}choose from '
-      f'{", ".join((*sorted(set(here) - {*DATASETS, name}), choices()))}')
+      f'{", ".join((*sorted(set(here) - {*DATASETS, name}), choices()))}'
+      f'{IF_MOVED}')
 
 
 IMAGENET100 = tuple('''
