@@ -12,7 +12,7 @@ losses difficulty shapes streams segments synthetic coresets
 objectives.correction objectives.cross_class objectives.matching
 objectives.trajectory objectives.wrappers methods.registry methods.options
 models training.ensemble training.recipes training.weights_file transforms.zca
-evaluate.saved_set data'''.split()
+evaluate.saved_set evaluate.own_set data'''.split()
 TYPED = '''
 errors models.convnet models.densenet models.lenet models.resnet models.vgg
 models.vit transforms.augment transforms.photometric transforms.resample

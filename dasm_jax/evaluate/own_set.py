@@ -1,6 +1,9 @@
 """A set of anybody's images, as a file that all commands here take."""
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dasm_jax import config, data, models, synthetic
 from dasm_jax.config import validate
@@ -12,8 +15,9 @@ from dasm_jax.training import recipes
 from dasm_jax.types import Synthetic
 
 
-def save(path, images, labels=None, *, dataset, recipe='idc', network=None,
-         factor=1, card=None):
+def save(path: Any, images: ArrayLike, labels: ArrayLike | None = None, *,
+         dataset: str, recipe: str | dict = 'idc', network: dict | None = None,
+         factor: int = 1, card: dict | None = None) -> None:
   """Writes images as a distilled set, for `dasm_jax.load` and `evaluate`.
 
   >>> dasm_jax.save('mine.npz', images, labels, dataset='cifar10')

@@ -196,3 +196,7 @@ def test_a_run_refuses_what_arrays_leave_open(tmp_path):
   with pytest.raises(UserError, match=r'dataset\.size=4 is of a data set that'):
     run.run(configuration(dataset__size=4), tmp_path, dataset=made)
   assert not list(tmp_path.iterdir())
+
+
+def test_a_set_of_arrays_says_how_its_data_are_found():
+  refused('moved_to=NAME says where they are now', name='my_arrays')
