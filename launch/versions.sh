@@ -30,7 +30,8 @@ try() {  # LANE RESOLUTION, in the environment of the lane
   "$uv" pip install --quiet --python "$python" pip 'setuptools>=77' pytest
   echo "$1: Python $(python_version "$python"), JAX $("$python" -c \
     'import jax; print(jax.__version__)')"
-  "$python" -m pytest "${arguments[@]}"
+  # Old packages may call what newer ones deprecate.
+  "$python" -m pytest -W ignore::DeprecationWarning "${arguments[@]}"
 }
 
 # Of the published programs' numbers those that take no long compiling.
