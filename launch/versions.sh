@@ -27,11 +27,13 @@ try() {  # LANE RESOLUTION, in the environment of the lane
   "$uv" pip install --quiet --python "$python" --resolution "$2" \
     --requirement pyproject.toml
   # What builds the wheel, and runs the tests.
-  "$uv" pip install --quiet --python "$python" pip 'setuptools>=77' pytest
+  "$uv" pip install --quiet --python "$python" pip 'setuptools>=77' \
+    pytest pytest-xdist
   echo "$1: Python $(python_version "$python"), JAX $("$python" -c \
     'import jax; print(jax.__version__)')"
   # Old packages may call what newer ones deprecate.
-  "$python" -m pytest -W ignore::DeprecationWarning "${arguments[@]}"
+  "$python" -m pytest -n 2 --dist loadfile -W ignore::DeprecationWarning \
+    "${arguments[@]}"
 }
 
 # Of the published programs' numbers those that take no long compiling.
