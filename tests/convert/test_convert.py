@@ -503,7 +503,7 @@ def test_an_export_is_evaluated_by_its_card(to, tmp_path, capsys):
   count = 4 if table.FORMATS[to].pictures else 1
   assert again.ipc == count and len(again.batch.images) == 40
   assert evaluate.main([f'--set={out}', '--factor=2']) == 2
-  assert '--factor=2 is not for sets of dasm_jax' in capsys.readouterr().err
+  assert '--factor=2 is not for a set of dasm_jax' in capsys.readouterr().err
 
 
 FILES = pathlib.Path(__file__).parents[1] / 'foreign' / 'files'
