@@ -51,7 +51,8 @@ def test_a_method_by_hand():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['run_on_arrays', 'run_on_npz'])
+@pytest.mark.parametrize('name', [
+    pytest.param('run_on_arrays', marks=pytest.mark.long), 'run_on_npz'])
 def test_runs(name, monkeypatch, tmp_path):
   monkeypatch.setattr('tempfile.mkdtemp', lambda: str(tmp_path))
   left = ran(name)
