@@ -15,9 +15,9 @@ import dasm_jax
 
 pytestmark = pytest.mark.slow
 
-COMMANDS = {'dasm-jax': 'Distils a data set', 'dasm-jax-evaluate': '--set PATH',
-            'dasm-jax-diagnose': '--measures', 'dasm-jax-sweep': '--seeds',
-            'dasm-jax-convert': '--to'}
+COMMANDS = {'dasm-jax': 'Distils a data set', 'dasm-jax-convert': '--space',
+            'dasm-jax-diagnose': '--measures', 'dasm-jax-evaluate': '--full',
+            'dasm-jax-sweep': '--seeds'}
 TINY = [f'--config.{name}={value}' for name, value in {
     'network.depth': 1, 'network.width': 4, 'method.steps': 2,
     'method.batch': 16, 'method.augment': '', 'eval.augment': '',

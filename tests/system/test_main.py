@@ -88,8 +88,10 @@ FILES = {
     f'{DIGITS}:ipc=ten': ["'ipc=ten'", 'the default is 3'],
     f'{DIGITS}:method=icd': ["'icd'", 'choose from aligned, cafe, '],
     '--config=configs/digitz.py': ["'configs/digitz.py'", 'configs/digits.py'],
-    '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'configs/digits.py'],
-    '': ['--config is missing', 'configs/digits.py'],
+    '--config=nowhere/digits.py': ["'nowhere/digits.py'", 'mean digits?'],
+    '--config=digitz:ipc=2': ["'digitz'", 'did you mean digits?'],
+    '': ['--config is missing', '--config=digits'],
+    'digits': ["'digits'", 'a config is given by --config=digits'],
     '-config=configs/digits.py -config.syn.ipc=0': ['--config.syn.ipc=0'],
     '--flagfile=nowhere': ['--flagfile', "'nowhere'"],
 }
@@ -208,7 +210,7 @@ def test_a_platform_that_is_not_here(tmp_path):
 def test_help_needs_no_backend(flag):
   # A platform that does not exist: asking JAX for a device would fail.
   done = call([flag], JAX_PLATFORMS='nothing')
-  assert 'python -m dasm_jax.main --config=configs/digits.py' in done.stdout
+  assert 'python -m dasm_jax.main --config=digits\n' in done.stdout
   for name in ('--config', '--workdir'):
     assert name in done.stdout
   assert '\n  --config.method.lr=0.1 ' in done.stdout
