@@ -52,7 +52,7 @@ def chunked(score: Callable[[PyTree, Any], PyTree], params: PyTree,
   Returns:
     `[n]`.
 
-  Example:
+  Examples:
     >>> def sums(params, part):
     ...   return params * part.sum(-1)
     >>> print(difficulty.chunked(sums, 2., jnp.ones((3, 4)), chunk=2))
@@ -103,7 +103,7 @@ def gradient_norms(loss_fn: LossFn, params: PyTree, batch: Batch,
   Returns:
     `[n]`; differentiable in the batch, with gradient 0 where a norm is 0.
 
-  Example:
+  Examples:
     >>> norms = difficulty.gradient_norms(loss_fn, params, batch)
     >>> show(norms)
     0.8505 0.2384 0.9842
@@ -129,7 +129,7 @@ def sample_losses(loss_fn: LossFn, params: PyTree, batch: Batch,
   Returns:
     `[n]`.
 
-  Example:
+  Examples:
     >>> show(difficulty.sample_losses(loss_fn, params, batch))
     0.3133 0.1269 0.9741
   """
@@ -151,7 +151,7 @@ def el2n(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
   Returns:
     `[n]` in [0, sqrt(2)].
 
-  Example:
+  Examples:
     >>> show(difficulty.el2n(logits_fn, params, batch))
     0.3803 0.1686 0.8803
   """
@@ -176,7 +176,7 @@ def margin(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
   Returns:
     `[n]` in [-1, 1].
 
-  Example:
+  Examples:
     >>> show(difficulty.margin(logits_fn, params, batch))
     -0.4621 -0.7616 0.2449
   """
@@ -204,7 +204,7 @@ def fisher(logits_fn: LogitsFn, params: PyTree, batch: Batch,
   Returns:
     `[n]`.
 
-  Example:
+  Examples:
     >>> show(difficulty.fisher(logits_fn, params, batch))
     1.9661 0.4200 0.5875
 
@@ -234,7 +234,7 @@ def mean_gradient(loss_fn: LossFn, params: PyTree, batch: Batch,
   Returns:
     A pytree like `params`.
 
-  Example:
+  Examples:
     >>> show(difficulty.mean_gradient(loss_fn, params, batch))
     -0.0115 0.0115 0.0538 -0.0538
   """
@@ -274,7 +274,7 @@ def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
   Returns:
     `[n]`; its mean over the reference samples is `-|reference|^2`.
 
-  Example:
+  Examples:
     >>> whole = difficulty.mean_gradient(loss_fn, params, batch)
     >>> found = difficulty.influence(loss_fn, params, batch, whole)
     >>> show(found)
@@ -331,7 +331,7 @@ def score(name: str, loss_fn: LossFn, logits_fn: LogitsFn
   Raises:
     UserError: an unknown name.
 
-  Example:
+  Examples:
     >>> el2n = difficulty.score('el2n', loss_fn, logits_fn)
     >>> show(el2n(params, batch))
     0.3803 0.1686 0.8803
@@ -358,7 +358,7 @@ def penalty(loss_fn: LossFn, kind: str = 'sample_norm'
   Raises:
     UserError: an unknown kind.
 
-  Example:
+  Examples:
     >>> harder = difficulty.penalty(loss_fn, 'sample_norm')
     >>> print(f'{harder(params, batch):.4f}')
     0.6910

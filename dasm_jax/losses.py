@@ -39,7 +39,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
   Raises:
     UserError: labels that are no distributions over the classes.
 
-  Example:
+  Examples:
     >>> logits = jnp.log(jnp.array([[0.7, 0.3], [0.5, 0.5]]))
     >>> labels = jnp.array([[1., 0.], [0., 1.]])
     >>> print(f'{losses.cross_entropy(logits, labels):.4f}')
@@ -68,7 +68,7 @@ def soft_cross_entropy(logits: ArrayLike, target_logits: ArrayLike,
   Returns:
     A scalar in nats.
 
-  Example:
+  Examples:
     >>> logits = jnp.log(jnp.array([[0.5, 0.5]]))
     >>> target = jnp.log(jnp.array([[0.9, 0.1]]))
     >>> print(f'{losses.soft_cross_entropy(logits, target):.4f}')
@@ -93,7 +93,7 @@ def kl(logits: ArrayLike, target_logits: ArrayLike, temperature: ArrayLike = 1.0
   Returns:
     A scalar in nats, 0 where the two agree.
 
-  Example:
+  Examples:
     >>> logits = jnp.log(jnp.array([[0.5, 0.5]]))
     >>> target = jnp.log(jnp.array([[0.9, 0.1]]))
     >>> print(f'{losses.kl(logits, target):.4f}')
@@ -121,7 +121,7 @@ def mse_logits(logits: ArrayLike, target_logits: ArrayLike,
   Returns:
     A scalar.
 
-  Example:
+  Examples:
     >>> a, b = jnp.array([[1., 2.]]), jnp.array([[3., 2.]])
     >>> print(f'{losses.mse_logits(a, b):.4f}')
     2.0000
@@ -148,7 +148,7 @@ def half_square(outputs: ArrayLike, targets: ArrayLike) -> Array:
   Returns:
     A scalar.
 
-  Example:
+  Examples:
     >>> outputs = jnp.array([[0.5, -0.5], [0.5, 0.5]])
     >>> targets = jnp.array([[0.5, -0.5], [-0.5, 0.5]])
     >>> print(f'{losses.half_square(outputs, targets):.4f}')
@@ -171,7 +171,7 @@ def norm(x: ArrayLike, axis: int | tuple[int, ...] | None = None) -> Array:
   Returns:
     `x` without the axes that are summed over.
 
-  Example:
+  Examples:
     >>> x = jnp.array([[3., 4.], [0., 0.]])
     >>> print(losses.norm(x, axis=1))
     [5. 0.]
@@ -192,7 +192,7 @@ def tree_norm(tree: PyTree) -> Array:
   Returns:
     A scalar.
 
-  Example:
+  Examples:
     >>> tree = {'a': jnp.array([3., 4.]), 'b': jnp.array([12.])}
     >>> print(losses.tree_norm(tree))
     13.0
@@ -226,7 +226,7 @@ def select(tree: PyTree, ndims: Collection[int] | None = None,
   Raises:
     UserError: an unknown layout.
 
-  Example:
+  Examples:
     >>> params = {'conv': jnp.ones((8, 3, 5, 5)), 'bias': jnp.ones((8, 1, 1))}
     >>> [x.shape for x in losses.select(params, (2, 3, 4), 'OIHW')]
     [(3, 5, 5, 8)]
@@ -258,7 +258,7 @@ def layerwise_cosine(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
   Raises:
     UserError: an unknown layout.
 
-  Example:
+  Examples:
     >>> a = [jnp.array([[3., 1.], [4., 0.]])]  # [in, out]: rows are columns
     >>> b = [jnp.array([[4., -1.], [3., 0.]])]
     >>> print(f'{losses.layerwise_cosine(a, b):.4f}')  # (1 - 24/25) + 2
@@ -282,7 +282,7 @@ def mse(a: PyTree, b: PyTree) -> Array:
   Returns:
     A scalar.
 
-  Example:
+  Examples:
     >>> a, b = [jnp.array([1., 2.])], [jnp.array([1., 5.])]
     >>> print(losses.mse(a, b))
     9.0
@@ -299,7 +299,7 @@ def l1(a: PyTree, b: PyTree) -> Array:
   Returns:
     A scalar.
 
-  Example:
+  Examples:
     >>> a, b = [jnp.array([1., 2.])], [jnp.array([1., 5.])]
     >>> print(losses.l1(a, b))
     3.0
@@ -320,7 +320,7 @@ def l1_mean(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
   Raises:
     UserError: an unknown layout.
 
-  Example:
+  Examples:
     >>> a = [jnp.array([[1., 2.], [3., 4.]])]  # two rows of two entries
     >>> b = [jnp.zeros((2, 2))]
     >>> print(losses.l1_mean(a, b))  # (1 + 3) / 2 + (2 + 4) / 2
@@ -340,7 +340,7 @@ def cosine(a: PyTree, b: PyTree) -> Array:
   Returns:
     A scalar in [0, 2].
 
-  Example:
+  Examples:
     >>> a, b = [jnp.array([3., 4.])], [jnp.array([4., 3.])]
     >>> print(f'{losses.cosine(a, b):.4f}')  # 1 - 24/25
     0.0400
@@ -368,7 +368,7 @@ def distance(name: str) -> Callable[..., Array]:
   Returns:
     `(a, b) -> scalar`.
 
-  Example:
+  Examples:
     >>> distance = losses.distance('mse')
     >>> print(distance(jnp.array([1., 2.]), jnp.array([1., 5.])))
     9.0
