@@ -1,0 +1,53 @@
+"""The measurements in docs/sweeps/ are those that the program would make."""
+
+import json
+import pathlib
+
+import pytest
+import toy
+
+from dasm_jax.sweep import measure, plan, work
+
+FOLDER = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16'
+
+
+def cells():
+  """Of the command that docs/sweeps/README.md shows."""
+  return plan.cells(plan.Asked(
+      'configs/cifar10.py:schedule=short,factor=1',
+      {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
+      plan.read_arms(FOLDER / 'core.arms'), [200], 3))
+
+
+def test_recorded_measurements_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  sweep = work.Sweep(FOLDER, [], cells(), [plan.Length('epochs', 0)])
+  read = [values for cell in sweep.cells for _, values in sweep.read(cell)]
+  files = list(pathlib.Path(FOLDER, 'results').rglob('*.json'))
+  assert len(files) == sum(values is not None for values in read) >= 8
+  for values in filter(None, read):
+    assert .5 < values['mean'] < .65 and len(values['networks']) == 3
+
+
+def test_an_entry_that_was_not_known_had_its_default(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  cell = cells()[-1]
+  old = json.loads(json.dumps(cell.settings))
+  assert old['segments'].pop('moving') == 1
+  assert not plan.different(old, cell.settings)
+  cell.config.segments.moving = .5
+  assert 'segments.moving' in plan.different(old, cell.settings)
+  del old['segments']
+  assert 'segments' in plan.different(old, cell.settings)
+
+
+def test_a_changed_file_is_refused(tmp_path, monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  (one,) = plan.measurements(cells()[0], [plan.Length('epochs', 0)])
+  path = tmp_path / one.path
+  path.parent.mkdir(parents=True)
+  path.write_text((FOLDER / 'results' / one.path).read_text())
+  assert measure.read(path, one)
+  other = one._replace(cell=one.cell._replace(ipc=one.cell.ipc + 1))
+  with pytest.raises(Exception, match='of another configuration: ipc'):
+    measure.read(path, other)
