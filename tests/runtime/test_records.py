@@ -160,7 +160,7 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(tmp_path):
       capture_output=True, env=toy.environment(), check=True)
   found = json.loads(done.stdout)
   assert found.pop('failing') == 'nothing'  # the failure itself is said
-  assert len(found) == 13
+  assert len(found) == 14
   for name, line in found.items():
     assert line.startswith('cannot write ') and '\n' not in line, (name, line)
     assert 'make room and start again' in line

@@ -109,7 +109,8 @@ def check_diagnosed(words, folder, capsys):
   """Asserts that what --diagnose measures is shown, and is not made twice."""
   page = folder / 'report.html'
   # The window of both segments is all images.
-  assert re.search('two_ipc2_seed0 +2 +1 +0.0000 +1438 +1.00', page.read_text())
+  assert ('<td>two_ipc2_seed0</td><td>2</td><td>1</td><td></td><td>0.0000</td>'
+          '<td>1,438</td><td>1.00</td>') in page.read_text()
   assert 'diversity' not in page.read_text()
   asked = plan.Asked('configs/digits.py', {
       word.partition('=')[0][9:]: word.partition('=')[2] for word in TINY[1:]},
