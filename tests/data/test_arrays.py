@@ -173,6 +173,7 @@ def configuration(**changes):
                     syn__ipc=1, method__steps=1, **changes)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.usefixtures('quick_compiler')
 def test_a_run_takes_arrays(tmp_path):

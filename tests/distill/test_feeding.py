@@ -41,7 +41,10 @@ def only(data, indices):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', STREAMED)
+@pytest.mark.parametrize('name', [
+    # Of DC's kind it is the longest, and IDC's is in other tests.
+    pytest.param(name, marks=pytest.mark.long) if name == 'dc' else name
+    for name in STREAMED])
 def test_a_step_looks_at_what_it_says(name):
   """Three steps, over the end of a network, with no other image in reach."""
   made = toy.toy(name, replay=.5, **STREAMED[name])

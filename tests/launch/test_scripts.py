@@ -132,9 +132,11 @@ def test_a_key_that_left_the_agent_costs_no_tpu(project, monkeypatch):
 
 
 @pytest.mark.parametrize('codes, want, creates', [
-    (['75', '75', '1', '0'], 0, 4), (['1', '1'], 1, 2), (['2'], 2, 1),
+    pytest.param(['75', '75', '1', '0'], 0, 4, marks=pytest.mark.long),
+    (['1', '1'], 1, 2), (['2'], 2, 1),
     # By a signal, as JAX ends a worker whose neighbour is lost: no failure.
-    (['134', '1', '143', '0'], 0, 4), (['134', '137', '134'], 134, 3),
+    pytest.param(['134', '1', '143', '0'], 0, 4, marks=pytest.mark.long),
+    (['134', '137', '134'], 134, 3),
     (['130'], 130, 1)])
 def test_the_status_of_the_job_decides(project, codes, want, creates):
   code, text = tpu(project, '--failures=2', '--aborts=3', codes=codes,
@@ -160,7 +162,8 @@ def test_the_worker_that_failed_first_decides(project, ends, want):
 
 
 @pytest.mark.parametrize('codes, retries, code, creates, starts', [
-    (['75', '2'], 2, 2, 1, 4), (['75', '75', '75', '0'], 2, 0, 2, 8)])
+    (['75', '2'], 2, 2, 1, 4),
+    pytest.param(['75', '75', '75', '0'], 2, 0, 2, 8, marks=pytest.mark.long)])
 def test_what_may_work_again_is_tried_on_the_same_tpu(
     project, codes, retries, code, creates, starts):
   # Each worker has the codes for itself, one after the other.

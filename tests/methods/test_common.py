@@ -26,9 +26,9 @@ SLOW = ('dc', 'dsa', 'dsac', 'cafe', 'idc', 'sre2l', 'mtt', 'ftd', 'tesla',
         'datm')
 
 
-def each(slow, names):
-  """A test of each of these methods, some of which are slow."""
-  return pytest.mark.parametrize('name', lanes.slow(slow, names))
+def each(slow, names, long=()):
+  """A test of each of these methods, some of which are slow, or very slow."""
+  return pytest.mark.parametrize('name', lanes.slow(slow, names, long))
 
 
 each_method = each(SLOW, toy.DISTINCT)
@@ -79,7 +79,8 @@ def walk(name, steps):
   return state, jax.tree.map(lambda *x: sum(x) / steps, *seen)
 
 
-@each((*SLOW, 'dm'), toy.DISTINCT)
+# Steps of MTT are those of FTD and TESLA, but for what other tests compare.
+@each((*SLOW, 'dm'), toy.DISTINCT, long=('ftd', 'tesla'))
 def test_compiled_is_as_written(name):
   made, step = alone(name)
   once, metrics = step(made.state, made.data, made.pool, made.key)
@@ -118,7 +119,7 @@ def test_loss_falls(name):
   assert min(losses) == min(losses[20:])
 
 
-@each_method
+@each(SLOW, toy.DISTINCT, long=('dsac', 'ftd', 'datm'))
 def test_many_devices_do_as_one(name):
   # Three classes on eight devices: five rows only fill.
   made, chunk = spread(name)

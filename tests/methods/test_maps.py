@@ -63,7 +63,8 @@ def under_shard_map(made, state, pool):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name, mapped', [
-    ('dm', under_vmap), ('dc', under_shard_map), ('mtt', under_shard_map)])
+    ('dm', under_vmap), ('dc', under_shard_map),
+    pytest.param('mtt', under_shard_map, marks=pytest.mark.long)])
 def test_a_step_is_a_step(name, mapped):
   alone = toy.toy(name)
   want, loss = jax.jit(toy.sweep(alone.method))(

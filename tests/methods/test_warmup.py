@@ -125,6 +125,7 @@ class StopAfter(preemption.StopFlag):
     return super().hear(*values)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_stops_in_a_warm_up_goes_on_from_there(tmp_path, capsys):
   straight, stopped = (small.measured(tmp_path / name)

@@ -129,6 +129,7 @@ CHANGES = small.PLAIN | dict(
     eval__batch=7)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_whole_run_and_its_set(tmp_path, capsys):
   """Both segments' teachers label; the saved set measures as the run did."""
