@@ -382,20 +382,27 @@ def _moved(codec, progress):
   return diagnostics.moved(first, last)
 
 
+SEGMENT_HEAD = 'segment', 'images', 'known', 'moved', 'window'
 SEGMENTS_NOTE = (
     'known: share of the real images that networks trained on the segments '
-    'before get right; moved: rms of pixels on [0, 1]; window: real images; '
-    'in n: of the smaller of two windows, what is in both')
+    'before get right; moved: rms of pixels on [0, 1]; window: real images')
+
+
+def own_cells(number, row):
+  """What a table shows below `SEGMENT_HEAD` of a row of `segment_rows`.
+
+  number: of the segment, from 1.
+  """
+  known = row.get('known')  # not in older results.json
+  return (number, row['images'], '' if known is None else f'{known:.1%}',
+          f'{row["moved"]:.4f}', f'{row["window"]:,}')
 
 
 def segment_cells(rows):
   """`(head, [cells])` of `segment_rows`; the overlaps are columns."""
-  return ('segment', 'images', 'known', 'moved', 'window', *(
+  return (*SEGMENT_HEAD, *(
       f'in {number}' for number in range(1, len(rows) + 1))), [
-          (number, row['images'],
-           '' if row['known'] is None else f'{row["known"]:.1%}',
-           f'{row["moved"]:.4f}', f'{row["window"]:,}',
-           *(f'{x:.2f}' for x in row['overlap']))
+          (*own_cells(number, row), *(f'{x:.2f}' for x in row['overlap']))
           for number, row in enumerate(rows, 1)]
 
 
@@ -532,7 +539,9 @@ def _write_page(made, results, folder):
   if several:
     parts += [
         page.heading('Segments'), page.table(*segment_cells(
-            results['segments'])), page.paragraph(SEGMENTS_NOTE, note=True)]
+            results['segments'])), page.paragraph(
+                f'{SEGMENTS_NOTE}; in n: of the smaller of two windows, what '
+                'is in both', note=True)]
   if several or _has_windows(experiment):
     parts.append(page.pictures([
         ('difficulty of the real images, and each segment’s window',

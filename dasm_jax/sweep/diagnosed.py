@@ -10,6 +10,7 @@ import json
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.diagnose import tables
 from dasm_jax.distill import page
+from dasm_jax.distill import results as run_results
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import records, text
 from dasm_jax.runtime import workdir as workdirs
@@ -80,12 +81,10 @@ def parts(sweep):
   if rows:
     found += [
         page.heading('Segments'), page.table(
-            ('run', 'segment', 'images', 'known', 'moved', 'window', 'shared'),
-            rows), page.paragraph(
-                'known: share of the real images that networks trained on the '
-                'segments before get right; moved: rms of pixels on [0, 1]; '
-                'window: real images; shared: with the earlier window that it '
-                'has most of, of the smaller of the two', note=True)]
+            ('run', *run_results.SEGMENT_HEAD, 'shared'), rows),
+        page.paragraph(
+            f'{run_results.SEGMENTS_NOTE}; shared: with the earlier window '
+            'that it has most of, of the smaller of the two', note=True)]
   for folder in sorted(_groups(sweep), key=lambda path: int(path.name[3:])):
     if _measured(folder):
       size = text.plural(int(folder.name[3:]), 'image')
@@ -108,9 +107,6 @@ def _segments(sweep):
       of_run = json.loads(path.read_text())['segments']
       for number, row in enumerate(of_run if len(of_run) > 1 else ()):
         before = max(row['overlap'][:number], default=None)
-        known = row.get('known')  # not in older ones
-        rows.append((cell.name, number + 1, row['images'],
-                     '' if known is None else f'{known:.1%}',
-                     f'{row["moved"]:.4f}', f'{row["window"]:,}',
+        rows.append((cell.name, *run_results.own_cells(number + 1, row),
                      '' if before is None else f'{before:.2f}'))
   return rows
