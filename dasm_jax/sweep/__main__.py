@@ -89,7 +89,7 @@ def run(words):
   asked = plan.Asked(given[-1], texts, arms,
                      _numbers('--ipc', options.ipc, 1), options.seeds)
   sweep = work.Sweep(folder, arms, plan.cells(asked, options.prefixes, print),
-                     lengths, options.prefixes)
+                     lengths, options.prefixes, cli.as_typed('sweep'))
   sweep.check()
   if options.dry_run:
     hours.say_hours(sweep, print)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dasm_jax import config as configs
 from dasm_jax.distill import figures, page
-from dasm_jax.runtime import cli, records, text
+from dasm_jax.runtime import records, text
 from dasm_jax.sweep import diagnosed, plan
 
 TABLE, PAGE, FIGURE, LENGTHS = (
@@ -294,7 +294,7 @@ def write(sweep, found, problems=()):
           *((f'arm {arm.name}', arm.text) for arm in sweep.arms),
           *((f'missing {number}', line)
             for number, line in enumerate(problems, 1))]),
-      page.fixed(cli.as_typed('sweep')),
+      page.fixed(sweep.command),
       page.folded('All entries of the configuration',
                   page.facts(configs.entries(base)))]
   page.write(folder / PAGE,

@@ -31,13 +31,14 @@ class Sweep(NamedTuple):
 
   folder: a `pathlib.Path`. arms: as they were given. cells: of `plan.cells`.
   lengths: a list of `plan.Length`. prefixes: whether those of a run's segments
-  are measured, too.
+  are measured, too. command: the line of the shell that this is.
   """
   folder: pathlib.Path
   arms: list
   cells: list
   lengths: list
   prefixes: bool = False
+  command: str = ''
 
   def measurements(self, cell):
     """All `plan.Measurement`s of a cell."""
