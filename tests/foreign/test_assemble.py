@@ -12,11 +12,11 @@ import pyarrow
 import pytest
 from image_sets import small_folder, write
 from pyarrow import parquet
+from refusals import refused
 
 from dasm_jax import data, foreign, models
 from dasm_jax.data.registry import DATASETS
 from dasm_jax.diagnose import __main__ as diagnose
-from dasm_jax.errors import UserError
 from dasm_jax.evaluate import __main__ as evaluate
 from dasm_jax.evaluate import foreign_flags, saved_set, subjects
 from dasm_jax.foreign import Told, assemble, guess, layouts
@@ -36,15 +36,6 @@ def digits():
 
 def load(path, data_dir=None, **told):
   return foreign.load(path, Told(**told), data_dir)
-
-
-def refused(call, *words):
-  with pytest.raises(UserError) as caught:
-    call()
-  message = str(caught.value)
-  assert '\n' not in message
-  for word in words:
-    assert word in message, message
 
 
 PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'others.md').read_text()
@@ -389,7 +380,7 @@ def test_rows_of_real_images_are_of_one_space(tmp_path):
     (['--set=real:digits:random:1', '--zca=0'], ('--zca=0.0 is for saved',)),
     (['--set=real:digits:random:1', '--recipe=dsa'], ('dsa', 'idc')),
     ([f'--set={FILES}/none'], ('does not exist', 'DC/DSA/DM'))])
-def test_mistakes_are_one_line(arguments, words, tmp_path, capsys):
+def test_mistakes_are_refused(arguments, words, tmp_path, capsys):
   status = evaluate.main([*arguments, f'--out={tmp_path / "rows.json"}'])
   _, err = lines(capsys)
   assert status == 2 and err.count('\n') == 1

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from refusals import refused
 
 from dasm_jax import synthetic
-from dasm_jax.errors import UserError
 from dasm_jax.foreign import guess
 from dasm_jax.foreign.guess import Told
 from dasm_jax.foreign.layouts import Found
@@ -30,15 +30,6 @@ LABELS = np.repeat(np.arange(10), 2)
 
 def found(images=SMOOTH, labels=LABELS, layout='some layout', **more):
   return Found(images, labels, layout, (), **more)
-
-
-def refused(call, *words):
-  with pytest.raises(UserError) as caught:
-    call()
-  message = str(caught.value)
-  assert '\n' not in message
-  for word in words:
-    assert word in message, message
 
 
 # ---- Data sets

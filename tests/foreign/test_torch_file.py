@@ -13,6 +13,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import refusals
 
 from dasm_jax.errors import UserError
 from dasm_jax.foreign import torch_file
@@ -64,12 +65,7 @@ def test_weights_are_a_dict():
 
 
 def refused(path, *words):
-  with pytest.raises(UserError) as caught:
-    torch_file.read(path)
-  message = str(caught.value)
-  assert '\n' not in message and len(message) < 500
-  for word in words:
-    assert word in message, message
+  assert len(refusals.refused(lambda: torch_file.read(path), *words)) < 500
 
 
 def test_a_module_is_refused_by_name():
