@@ -94,6 +94,13 @@ def _runs(golden, meta):
     raise GoldenError(f'{golden.name}: minibatches {sorted(rows)} are not '
                       f'those of {meta["syn_steps"]} steps')
   numbered = [(k, rows[str(k)]) for k in range(meta['syn_steps'])]
+  # Theirs are drawn; ours must have their sizes, in their order.
+  own = objectives.minibatches(jax.random.key(0), len(golden['in/images']),
+                               meta['batch_syn'], meta['syn_steps'])
+  sizes = [len(row) for run in own for row in run.indices]
+  if sizes != [len(row) for _, row in numbered]:
+    raise GoldenError(f'{golden.name}: minibatches of other sizes than ours, '
+                      f'{sizes}')
   groups = [list(group) for _, group in itertools.groupby(
       numbered, lambda pair: len(pair[1]))]
   return [objectives.StudentSteps(jnp.array([row for _, row in group]),
