@@ -17,6 +17,8 @@ released with it (NUS-HPC-AI-Lab, 0.2.0) and `dasm_jax.evaluate --full` differ:
   (ImageNet, Tiny ImageNet). Here by the set's recipe.
 - Hard labels of a set with soft ones are trained on without augmentation
   unless asked. Here by the set's recipe.
+- Its cosine falls to half of the rate, and its Mixup and CutMix leave hard
+  labels as they are. Here rate and labels are as the set's recipe says.
 - Random images have labels of the teacher where the set has. A saved set has no
   teacher: here they have hard ones, which favours sets with soft labels.
 - Its five rounds are five seeds, each with another random subset. Here as many
