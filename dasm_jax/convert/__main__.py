@@ -10,7 +10,7 @@ format.
 from dasm_jax import foreign
 from dasm_jax.convert import formats
 from dasm_jax.evaluate.exported import table
-from dasm_jax.evaluate.foreign_flags import add_flags, told_by
+from dasm_jax.evaluate.flags import add_flags, told_by
 from dasm_jax.runtime import cli
 from dasm_jax.runtime.logging import Terminal
 

@@ -29,7 +29,7 @@ from dasm_jax import foreign, streams
 from dasm_jax.diagnose import measures, tables
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, subjects
-from dasm_jax.evaluate.foreign_flags import add_flags, told_by
+from dasm_jax.evaluate.flags import add_flags, told_by
 from dasm_jax.runtime import environment, paths, records
 from dasm_jax.runtime.cli import (
   Parser,

@@ -14,7 +14,7 @@ from dasm_jax import config, coresets, data, foreign, models, streams, synthetic
 from dasm_jax.config import validate
 from dasm_jax.data.dataset import Dataset
 from dasm_jax.errors import UserError, unknown
-from dasm_jax.evaluate import comparison, saved_set
+from dasm_jax.evaluate import comparison, flags, saved_set
 from dasm_jax.evaluate.exported import folders, table
 from dasm_jax.foreign import NOTHING, Told
 from dasm_jax.methods import registry
@@ -209,6 +209,42 @@ def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
       recipe, {'name': name, 'size': size, 'holdout': 0.0, 'seed': seed},
       dataset.class_names, {'method': selection})
   return Subject(selection, set_, dataset, None)
+
+
+def asked_for(options, models_of=lambda set_: [], say=lambda _: None):
+  """The `Subject` that the flags of a command name.
+
+  Args:
+    options: parsed arguments: those of `flags.add_set`.
+    models_of: `SavedSet -> names` of networks that are to fit its images.
+    say: takes a line: what was guessed, what takes time.
+
+  Raises:
+    UserError: no usable set, or flags that are not for this one.
+  """
+  if options.set.startswith(REAL):
+    return _real_asked_for(options, say)
+  if options.size:
+    raise UserError(f'--size={options.size} is for real subsets (--set=real:…)'
+                    ': a saved set has the size that it has; leave it out')
+  set_ = open_set(options.set, flags.told_by(options), options.data_dir)
+  for note in foreign.notes(set_):
+    say(note)
+  # A wrong network needs no data to be refused.
+  networks_for(models_of(set_), set_)
+  return subject_of(set_, options.set, options.data_dir)
+
+
+def _real_asked_for(options, say):
+  for name, value in flags.told_by(options)._asdict().items():
+    if value != getattr(foreign.NOTHING, name) and name != 'recipe':
+      raise UserError(f'--{name}={value} is for saved sets: a real subset '
+                      'names its data itself; leave it out')
+  if options.recipe and options.recipe not in recipes.RECIPES:
+    raise unknown('--recipe of a real subset', options.recipe, recipes.RECIPES)
+  return real_subject(
+      options.set, seed=options.seed, recipe=options.recipe or 'idc',
+      data_dir=options.data_dir, size=options.size, say=say)
 
 
 def _select(c, dataset, codec, say):

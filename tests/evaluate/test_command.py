@@ -123,7 +123,7 @@ def test_set_of_other_data(workdir, tmp_path, capsys):
   for text in '{"rows": [', '{"rows": [], "scores": [{"lrs": 1}]}':
     (tmp_path / 'evaluation.json').write_text(text)
     broken = refused()
-    assert 'is no evaluation.json' in broken and 'mend or move' in broken
+    assert 'is no file of rows' in broken and 'mend or move' in broken
 
 
 @pytest.mark.long

@@ -18,7 +18,7 @@ from dasm_jax import data, foreign, models
 from dasm_jax.data.registry import DATASETS
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.evaluate import __main__ as evaluate
-from dasm_jax.evaluate import foreign_flags, saved_set, subjects
+from dasm_jax.evaluate import flags, saved_set, subjects
 from dasm_jax.foreign import Told, assemble, guess, layouts
 from dasm_jax.foreign.layouts import Found
 
@@ -43,10 +43,10 @@ PAGE = (pathlib.Path(__file__).parents[2] / 'docs' / 'others.md').read_text()
 
 def test_the_page_names_what_there_is():
   parser = argparse.ArgumentParser()
-  foreign_flags.add_flags(parser)
-  flags = set(re.findall(r'--\w+', parser.format_help())) | {'--set', '--out'}
+  flags.add_flags(parser)
+  known = set(re.findall(r'--\w+', parser.format_help())) | {'--set', '--out'}
   named = set(re.findall(r'--\w+', PAGE))
-  assert named <= flags and {'--zca', '--labels', '--space'} <= named
+  assert named <= known and {'--zca', '--labels', '--space'} <= named
   for value in re.findall(r'--recipe=(\w+)', PAGE):
     assert value in guess.RECIPES or value == 'NAME'
   lines = [line for line in PAGE.splitlines() if not line.startswith(
