@@ -35,6 +35,7 @@ class Stream(enum.IntEnum):
   DIAGNOSED = 12       # networks that tell how hard a set is
   REFERENCE = 13       # real images whose mean gradient images are held against
   CROPS = 14           # crops of real images, and the teacher that chooses them
+  ARCHITECTURES = 15   # which architectures a search looks at
   JUDGES = 18          # networks on all real images that judge test images
   SHOWN_IMAGES = 19    # which real images a page shows
   # Saved sets are trained by these: they stay what they were in version 0.1.

@@ -16,7 +16,8 @@ ORDER = '''
 errors <- types streams shapes <- runtime
 <- losses transforms models data segments coresets <- difficulty synthetic crops
 <- objectives pipeline <- training <- methods saved <- config <- foreign
-<- evaluate <- distill <- cost <- main diagnose convert <- sweep <- __main__
+<- evaluate <- distill <- cost <- main diagnose convert uses <- sweep
+<- __main__
 '''
 RANK = {name: rank for rank, group in enumerate(ORDER.split('<-'))
         for name in group.split()}

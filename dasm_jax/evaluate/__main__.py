@@ -6,14 +6,13 @@ A set says itself what it is of and how it is trained. The same command again
 computes only what its evaluation.json does not hold yet.
 """
 
-import contextlib
 import functools
 import json
 
 import dasm_jax
 from dasm_jax import models, synthetic
 from dasm_jax.evaluate import comparison, dd_ranking, flags, row_file, subjects
-from dasm_jax.runtime import cli, preemption, text
+from dasm_jax.runtime import cli, text
 from dasm_jax.runtime.logging import Terminal
 from dasm_jax.training import resumable
 
@@ -55,18 +54,8 @@ def run(options, measure=comparison.measure_row):
   # In this order: a wrong --out is found out before data are read, and before
   # networks are trained that choose a coreset.
   path = row_file.path_of(options.out, options.set, ROWS)
-  with _nothing_kept() if path is None else contextlib.nullcontext():
+  with row_file.said_if_lost(path):
     return _measure_rows(options, measure, screen, path)
-
-
-@contextlib.contextmanager
-def _nothing_kept():
-  """Says of a Ctrl-C within what is true where no row is kept."""
-  try:
-    yield
-  except KeyboardInterrupt:
-    raise preemption.Stopped('stopped: nothing was kept; --out=FILE.json keeps '
-                             'rows', 130) from None
 
 
 def _measure_rows(options, measure, screen, path):

@@ -75,6 +75,12 @@ class Comparison(NamedTuple):
     return train(network_keys(self.seed, self.networks)[part], part, room,
                  **how)
 
+  def subsets(self):
+    """Of each network which random images, `[networks, classes*ipc]`."""
+    return random_subsets(
+        np.asarray(self.data.labels), sources.class_count(self.data), self.ipc,
+        self.networks, streams.seed(self.seed, Stream.RANDOM_SUBSETS))
+
   def shapes(self, networks):
     """The shapes of the `ensemble.TrainState` of so many."""
     return ensemble.state_shapes(self.network, self.recipe, networks)
@@ -87,10 +93,7 @@ class Comparison(NamedTuple):
   def _on_random(self, keys, part, room, **how):
     # Drawn for all networks, then cut: whose subset is whose does not depend on
     # the groups in which they are trained.
-    chosen = random_subsets(
-        np.asarray(self.data.labels), sources.class_count(self.data), self.ipc,
-        self.networks,
-        streams.seed(self.seed, Stream.RANDOM_SUBSETS))[part]
+    chosen = self.subsets()[part]
     images = streaming.fetch_local(self.data, chosen, max(room, len(chosen)))
     train = _trainer('train_on_subsets', self.network, self.real_recipe,
                      self.together)

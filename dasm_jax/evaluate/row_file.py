@@ -15,7 +15,7 @@ import jax
 import dasm_jax
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, subjects
-from dasm_jax.runtime import paths, records
+from dasm_jax.runtime import paths, preemption, records
 
 ROW = 'row'  # the kind of its seal
 
@@ -54,6 +54,18 @@ def check_writable(path):
   if path and not paths.is_remote(path):
     records.check_writable(
         path.parent, '--out=FILE.json keeps the rows elsewhere')
+
+
+@contextlib.contextmanager
+def said_if_lost(path):
+  """Around what measures rows: if nothing keeps them, Ctrl-C says so."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    if path is not None:
+      raise
+    raise preemption.Stopped('stopped: nothing was kept; --out=FILE.json keeps '
+                             'rows', 130) from None
 
 
 def find(path, what, networks):

@@ -100,7 +100,8 @@ def fit(network: Network, recipe: recipes.Recipe, key: Array,
 
 def fit_epochs(network: Network, recipe: recipes.Recipe, key: Array,
                batch: Batch | SoftLabelled | sources.Source, state: TrainState,
-               last: ArrayLike) -> tuple[TrainState, Array]:
+               last: ArrayLike, step: Callable[..., tuple] = train_step.sgd_step
+               ) -> tuple[TrainState, Array]:
   """Some epochs of `fit`: from those that are done up to `last`.
 
   Args:
@@ -108,6 +109,7 @@ def fit_epochs(network: Network, recipe: recipes.Recipe, key: Array,
     state: a `TrainState`.
     last: an int. It and `state.done` may be traced, and how the epochs are cut
       changes nothing.
+    step: takes the arguments of `train_step.sgd_step`.
 
   Returns:
     `(TrainState, loss)`.
@@ -133,15 +135,15 @@ def fit_epochs(network: Network, recipe: recipes.Recipe, key: Array,
     lr, restart, index = lrs[index], restarts[index], shown(index)
     opt_state = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
                              fresh, opt_state)
-    def step(carry, indices, key):
+    def one(carry, indices, key):
       variables, opt_state, _ = carry
       some = change(key, sources.take_any(batch, indices))
-      *trained, loss = train_step.sgd_step(
+      *trained, loss = step(
           network, tx, variables, opt_state, label(some, index, indices), lr)
       # Labels of float64 beside images of float32 would make it wider.
       return *trained, loss.astype(dtype)
     return train_step.run_epoch(
-        step, (variables, opt_state, loss), jax.random.fold_in(order, index),
+        one, (variables, opt_state, loss), jax.random.fold_in(order, index),
         len(batch.labels), recipe.batch)
 
   variables, opt_state, loss = jax.lax.fori_loop(
@@ -186,7 +188,8 @@ def _by_teacher(network, batch, order, squared):
 
 
 def train_on_set(network: Network, recipe: recipes.Recipe,
-                 together: int | None = None, call_seconds: float | None = None
+                 together: int | None = None, call_seconds: float | None = None,
+                 step: Callable[..., tuple] = train_step.sgd_step
                  ) -> Callable[..., Variables]:
   """Trains networks on one set.
 
@@ -195,6 +198,7 @@ def train_on_set(network: Network, recipe: recipes.Recipe,
     recipe: a `recipes.Recipe`.
     together: how many a device trains at once, see `packing.spread_networks`.
     call_seconds: that a call may last, see `timing.steps_per_call`.
+    step: takes the arguments of `train_step.sgd_step`.
 
   Returns:
     `(keys, batch, start=None, seen=None) -> Variables [k, …]`, a network a key,
@@ -203,24 +207,25 @@ def train_on_set(network: Network, recipe: recipes.Recipe,
     seconds: epochs done, `() -> TrainState`, `() -> [k]` losses of the last
     batch.
   """
-  return _trainer(network, recipe, together, call_seconds,
+  return _trainer(network, recipe, (together, call_seconds), step,
                   lambda key, batch: (key, batch))
 
 
 def train_on_subsets(network: Network, recipe: recipes.Recipe,
                      together: int | None = None,
-                     call_seconds: float | None = None
+                     call_seconds: float | None = None,
+                     step: Callable[..., tuple] = train_step.sgd_step
                      ) -> Callable[..., Variables]:
   """The same with a subset for each network.
 
   Args:
-    network, recipe, together, call_seconds: as of `train_on_set`.
+    network, recipe, together, call_seconds, step: as of `train_on_set`.
 
   Returns:
     `((keys, indices), source, start=None, seen=None)`, indices `[k, n]` into a
     `Source`.
   """
-  return _trainer(network, recipe, together, call_seconds,
+  return _trainer(network, recipe, (together, call_seconds), step,
                   lambda item, data: (item[0], sources.take(data, item[1])))
 
 
@@ -261,8 +266,9 @@ def gathered_state(done: int, carry: tuple, k: int, within: int = 0
   return state, lambda: devices.unshard(carry[2], 0, k)
 
 
-def _trainer(network, recipe, together, call_seconds, of):
+def _trainer(network, recipe, sizes, step, of):
   """As above; of: `(item, data) -> (key, batch)` of a network."""
+  together, call_seconds = sizes
   last = recipe.epochs + recipe.extra
 
   def first(item, data):
@@ -273,7 +279,7 @@ def _trainer(network, recipe, together, call_seconds, of):
     (variables, opt_state, _), item = item
     state, loss = fit_epochs(
         network, recipe, *of(item, data),
-        TrainState(done, variables, opt_state), done + more)
+        TrainState(done, variables, opt_state), done + more, step)
     return state.variables, state.opt_state, loss.astype(jnp.float32)
   begin = packing.spread_networks(first, network, recipe, together,
                                   devices.spread_sharded)

@@ -4,44 +4,24 @@ import json
 import subprocess
 import sys
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
+import saved_digits
 import small
 import toy
 from PIL import Image
 
-from dasm_jax import config
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.diagnose import measures, tables
-from dasm_jax.distill import figures, results, setup
+from dasm_jax.distill import figures
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import saved_set
-from dasm_jax.types import Synthetic
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
-def save(path, ipc=2, space='pixels', seed=0, **entries):
-  """A saved set of digits that no run has made."""
-  c = config.defaults('idc')
-  c.dataset.name, c.syn.ipc, c.seed = 'digits', ipc, seed
-  c.network.depth, c.network.width, c.syn.space = 2, 4, space
-  c.syn.factor, c.segments.number, c.method.batch = 2, 1, 8
-  c.eval.recipe, c.eval.augment = 'dc', ''
-  c.update_from_flattened_dict(entries)
-  experiment = setup.build(c)
-  labels = np.broadcast_to(np.eye(10)[:, None], (10, ipc, 10))
-  images = np.random.default_rng(seed).uniform(size=(10, ipc, 8, 8, 1))
-  syn = Synthetic(jnp.asarray(images, jnp.float32), jnp.asarray(labels), .01)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  saved_set.save(path, syn, experiment.codec, experiment.dataset.class_names,
-                 results.card(experiment, syn, {}))
-  return syn
-
-
 def test_a_set_is_read_as_it_was_saved(tmp_path):
-  syn = save(tmp_path / 'a' / 'synthetic.npz')
+  syn = saved_digits.save(tmp_path / 'a' / 'synthetic.npz')
   found = saved_set.load(tmp_path / 'a')
   toy.leaves_equal(found.syn[:2], syn[:2])
   assert (found.codec.space, found.codec.factor) == ('pixels', 2)
@@ -52,8 +32,8 @@ def test_a_set_is_read_as_it_was_saved(tmp_path):
 @pytest.mark.slow
 def test_command(tmp_path, capsys):
   short = {'eval.epochs': 2, 'segments.number': 2, 'network.depth': 1}
-  save(tmp_path / 'a' / 'synthetic.npz', **short)
-  save(tmp_path / 'b' / 'other.npz', seed=1, **short)
+  saved_digits.save(tmp_path / 'a' / 'synthetic.npz', **short)
+  saved_digits.save(tmp_path / 'b' / 'other.npz', seed=1, **short)
   # As many real images as the sets decode to: one program measures all.
   assert 0 == diagnose.main([
       f'--set={tmp_path / "a"},{tmp_path / "b" / "other.npz"}', '--ages=3,0',
@@ -95,7 +75,8 @@ def test_command(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_stopped_command_goes_on(tmp_path, monkeypatch):
-  save(tmp_path / 'synthetic.npz', **{'eval.epochs': 2, 'network.depth': 1})
+  saved_digits.save(tmp_path / 'synthetic.npz', **{
+      'eval.epochs': 2, 'network.depth': 1})
   arguments = [f'--set={tmp_path}', '--networks=1', '--epochs=1',
                '--measures=thirds']
   def measured(*texts):
@@ -131,7 +112,7 @@ def test_curves(tmp_path):
 @pytest.mark.parametrize('entries, what', [
     ({'dataset.name': 'mnist'}, 'data'), ({'network.width': 5}, 'network')])
 def test_sets_that_cannot_be_compared(entries, what, tmp_path):
-  save(tmp_path / 'a.npz')
+  saved_digits.save(tmp_path / 'a.npz')
   one = saved_set.load(tmp_path / 'a.npz')
   dataset = entries.get('dataset.name', 'digits')
   network = one.network | {'width': entries.get('network.width', 4)}
@@ -151,7 +132,7 @@ def test_names():
 
 
 def test_labels_are_short_while_they_differ(tmp_path):
-  save(tmp_path / 'a.npz')
+  saved_digits.save(tmp_path / 'a.npz')
   one = saved_set.load(tmp_path / 'a.npz')
   def labels(*names):
     bench = measures.Bench({name: one for name in names}, *6 * [None])
@@ -171,7 +152,7 @@ def test_labels_are_short_while_they_differ(tmp_path):
 
 
 def test_a_set_of_one_image_a_class_has_no_neighbours(tmp_path):
-  save(tmp_path / 'a.npz')
+  saved_digits.save(tmp_path / 'a.npz')
   bench = measures.Bench(
       {'a': saved_set.load(tmp_path / 'a.npz')}, *6 * [None])
   table = tables.write(bench, ['a'], {'epochs': 1, 'diversity': {'a': {
@@ -185,7 +166,7 @@ def test_a_set_of_one_image_a_class_has_no_neighbours(tmp_path):
 @pytest.mark.parametrize('number, factor, want', [
     (3, 1, [0, 0, 1, 2]), (1, 1, [0] * 4), (2, 2, [0, 0, 1, 1] * 4)])
 def test_segments_of_decoded_images(number, factor, want, tmp_path):
-  save(tmp_path / 'a.npz', ipc=4, **{
+  saved_digits.save(tmp_path / 'a.npz', ipc=4, **{
       'segments.number': number, 'syn.factor': factor})
   found = measures.segment_of_images(saved_set.load(tmp_path / 'a.npz'))
   np.testing.assert_array_equal(found, 10 * want)
@@ -209,7 +190,7 @@ def test_mistake_is_one_line(text, capsys):
 
 
 def test_out_that_cannot_be(tmp_path, capsys):
-  save(tmp_path / 'a.npz')
+  saved_digits.save(tmp_path / 'a.npz')
   assert diagnose.main([f'--set={tmp_path / "a.npz"}',
                         f'--out={tmp_path / "a.npz"}']) == 2
   assert 'choose another' in capsys.readouterr().err
