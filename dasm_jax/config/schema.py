@@ -20,6 +20,7 @@ from dasm_jax.methods import registry, settings
 from dasm_jax.methods.settings import OPS
 from dasm_jax.models import layers, resnet
 from dasm_jax.pipeline import loading
+from dasm_jax.runtime import trackers
 from dasm_jax.runtime.entries import (
   Entry,
   at_least,
@@ -283,6 +284,9 @@ RUN = {
                      packing.check_together),
     'ask': Entry('auto', 'whether a new run of above a day needs --yes: at a '
                  'terminal, anywhere, or not', None, ASKING),
+    'track': Entry('tensorboard', 'where numbers and pictures go beside '
+                   'metrics.jsonl, joined by commas: tensorboard, csv, wandb',
+                   trackers.check),
 }
 
 # By group, in the order of the help. Methods have some of `settings.ENTRIES`,

@@ -321,12 +321,13 @@ def check_finite(values, segment, step):
 # ---- What is left behind
 
 
-def show_segment(experiment, segment, done, workdir):
-  """Saves a segment's images and its window."""
+def show_segment(experiment, segment, done, workdir, show=lambda *_: None):
+  """Saves a segment's images and its window; show: of a name and a file."""
   number, progress = segment.index + 1, done[-1]
   images = synthetic.pixels(experiment.codec, progress.state.syn.images)
-  figures.image_grid(np.asarray(images), workdir / f'images_{number}.png',
-                     experiment.dataset.class_names)
+  path = workdir / f'images_{number}.png'
+  figures.image_grid(np.asarray(images), path, experiment.dataset.class_names)
+  show(f'images of segment {number}', path)
   # Written as soon as the segment is done, to be looked at meanwhile.
   scores, inside = _scores_and_window(progress)
   figures.window_plot(scores, inside, workdir / f'window_{number}.png', number,

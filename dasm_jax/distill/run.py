@@ -28,6 +28,7 @@ from dasm_jax.runtime import (
   preemption,
   processes,
   timing,
+  trackers,
 )
 from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.text import plural
@@ -89,7 +90,8 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
       took = estimate(experiment, home, new)
     home.claim(settings, FREE_ENTRIES)
     log.own(home.run)
-    log.command = command
+    log.command, log.settings = command, settings
+    log.track = trackers.names_of(config.run.track)
     results.describe(experiment, home.name, log)
     if took:
       log.say(took)
@@ -128,7 +130,7 @@ def distill(made, trace=None):
             made, phase, done, progress, saved, programs, trace))
     done.append(initialise.freeze_segment(experiment, phases))
     processes.on_leader(lambda segment=segment: results.show_segment(
-        experiment, segment, done, made.home.path))
+        experiment, segment, done, made.home.path, made.log.picture))
   if made.meter.line():
     made.log.say(f'distilled {made.meter.line()}')
   syn = initialise.join_segments(done)

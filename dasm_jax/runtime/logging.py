@@ -1,8 +1,8 @@
 """What a run tells: lines and progress on the terminal, and files of numbers.
 
-metrics.jsonl is the truth, one JSON object a line; events/ is the same for
-TensorBoard; log.txt keeps what was said; results.json is the outcome;
-clock.json says how long all calls were at work.
+metrics.jsonl is the truth, one JSON object a line; `trackers` have the same;
+log.txt keeps what was said; results.json is the outcome; clock.json says how
+long all calls were at work.
 
 Sections: the terminal, the files of a run, what other processes have instead.
 """
@@ -18,7 +18,7 @@ import sys
 import time
 
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import processes, records, text
+from dasm_jax.runtime import processes, records, text, trackers
 from dasm_jax.runtime.records import write_text
 
 _log = logging.getLogger('dasm_jax')
@@ -129,7 +129,6 @@ def _bar(head, step, steps, tail, width):
 
 _CLOCK = 'clock.json'
 RESULTS = 'results.json'
-FLUSH_SECONDS = 10  # between two times that TensorBoard's file is written
 
 
 class RunLog(Terminal):
@@ -143,10 +142,13 @@ class RunLog(Terminal):
   def __init__(self, workdir, stream=None, clock=time.time):
     super().__init__(stream, clock)
     self._dir = pathlib.Path(workdir)
-    self._events, self._wrote = None, False
+    self._trackers, self._wrote = None, False
     self._began, self._before, self._run = clock(), 0.0, ''
     self._rows, self._told = {}, 0  # step rows by (segment, step)
+    self._at = 0  # the step of the last row
     self.command = ''  # that began this call, for the page
+    # Names of `trackers.TRACKERS`, and the configuration that they are told.
+    self.track, self.settings = ('tensorboard',), {}
 
   def own(self, run):
     """Takes up what earlier calls of a run have left; call it once.
@@ -173,9 +175,11 @@ class RunLog(Terminal):
     self.settle()
     # What ends the run is worth more than what its end cannot write.
     with contextlib.suppress(*[UserError] * (kind is not None)):
-      if self._events is not None:
-        self._events.close()
-        self._events = None
+      # Each is closed, whatever the others have.
+      with contextlib.ExitStack() as closing:
+        for tracker in self._trackers or ():
+          closing.callback(tracker.close)
+        self._trackers = None
       if self._wrote:  # else the workdir may be somebody else's
         self.mark()
 
@@ -198,7 +202,7 @@ class RunLog(Terminal):
                   {'seconds': round(self.seconds, 3)})
 
   def scalars(self, segment, step, values, total_step):
-    """Adds a row to metrics.jsonl, and to TensorBoard at `total_step`.
+    """Adds a row to metrics.jsonl, and to the trackers at `total_step`.
 
     values: `{'match/loss': number}`. segment: None for an evaluation, whose
     rows a resumed run writes anew.
@@ -210,11 +214,25 @@ class RunLog(Terminal):
     self._append('metrics.jsonl', self._text_of(row))
     if segment is not None:
       self._rows[segment, int(step)] = row
-    # Opened at the first row, which tells where a resumed run goes on: what a
-    # killed run wrote beyond that step is hidden from then on.
-    if self._events is None:
-      self._events = Events(self._dir / 'events', int(total_step), self._clock)
-    self._events.add(values, int(total_step))
+    # Opened at the first row, which tells where a resumed run goes on.
+    if self._trackers is None:
+      self._trackers = []
+      for name in self.track:
+        self._trackers.append(trackers.TRACKERS[name](trackers.Opening(
+            self._dir, int(total_step), self._run, self.settings,
+            lambda: [row for _, row in self._read_rows()], self._clock)))
+    self._at = int(total_step)
+    for tracker in self._trackers:
+      tracker.add(values, self._at)
+
+  def picture(self, name, path):
+    """Shows a PNG file to the trackers, at the step of the last row.
+
+    Nothing is shown where this call has written no row: an earlier one has
+    shown it.
+    """
+    for tracker in self._trackers or ():
+      tracker.picture(name, path, self._at)
 
   def rows(self, segment, step):
     """How many rows there are up to a point."""
@@ -301,61 +319,6 @@ class RunLog(Terminal):
     self._wrote = True
 
 
-class Events:
-  """What TensorBoard reads: a file of scalars in a folder.
-
-  Each call writes: TensorBoard's own writer has a thread, which fails for
-  itself and is not heard of. All of it raises `UserError` on a full disk.
-  """
-
-  def __init__(self, folder, start, clock=time.time):
-    """start: the step from which on older files are hidden."""
-    from tensorboardX.proto import event_pb2
-    from tensorboardX.record_writer import RecordWriter
-    self._event, self._clock, self._flushed = event_pb2, clock, clock()
-    name = f'events.out.tfevents.{int(time.time())}.{os.getpid()}'
-    self._path = folder / name
-    with records.writing(self._path):
-      folder.mkdir(exist_ok=True)
-      self._file = RecordWriter(str(self._path))
-    self._write(0, file_version='brain.Event:2')
-    log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-    self._write(start, session_log=log)
-
-  def add(self, values, step):
-    """Adds scalars, a dict, at a step."""
-    from tensorboardX import summary
-    for name, value in values.items():
-      self._write(step, summary=summary.scalar(name, value))
-    if not 0 <= self._clock() - self._flushed < FLUSH_SECONDS:
-      self._flushed = self._clock()
-      with self._closing():
-        self._file.flush()
-
-  def close(self):
-    """Writes what is left."""
-    with self._closing():
-      self._file.close()
-
-  def _write(self, step, **what):
-    event = self._event.Event(wall_time=time.time(), step=step, **what)
-    with self._closing():
-      self._file.write(event.SerializeToString())
-
-  @contextlib.contextmanager
-  def _closing(self):
-    """Around what writes: after a failure the file is closed for good."""
-    try:
-      with records.writing(self._path):
-        yield
-    except UserError:
-      # A file that is left open tries once more when it is collected, and
-      # Python prints what comes of it.
-      with contextlib.suppress(OSError):
-        self._file.close()
-      raise
-
-
 def _check_clock(values):
   seconds = values['seconds']
   if not (isinstance(seconds, int | float) and 0 <= seconds < math.inf):
@@ -399,6 +362,9 @@ class SilentLog(RunLog):
 
   def scalars(self, *_):
     """Adds nothing."""
+
+  def picture(self, *_):
+    """Shows nothing."""
 
   def own(self, run):
     """Takes up nothing."""
