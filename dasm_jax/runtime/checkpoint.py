@@ -32,6 +32,11 @@ from dasm_jax.runtime import processes, records
 # ---- Orbax kept quiet
 
 _absl = logging.getLogger('absl')  # orbax logs through it
+_asyncio = logging.getLogger('asyncio')
+
+
+def _not_late(record):
+  return 'exception was never retrieved' not in record.getMessage()
 
 
 @contextlib.contextmanager
@@ -48,6 +53,9 @@ def quiet_orbax():
     sys.stderr, sys.unraisablehook = held, lambda _: None
     yield
   except Exception:
+    # Reads of other arrays, which nobody waits for any more, may fail minutes
+    # later: of what has been said in a line they log a page.
+    _asyncio.addFilter(_not_late)
     # Threads and collected objects print late: here it still goes to `held`.
     time.sleep(.1)
     gc.collect()

@@ -312,3 +312,12 @@ def test_where_nothing_can_be_made(tmp_path):
   with pytest.raises(UserError, match='cannot write to'):
     with checkpoint.open_checkpoints(tmp_path / 'file' / 'run', 'f'):
       pass
+
+
+def test_what_fails_late_says_nothing_more(caplog):
+  log = logging.getLogger('asyncio')
+  with pytest.raises(ValueError), checkpoint.quiet_orbax():
+    raise ValueError
+  log.error('Future exception was never retrieved\nfuture: …')
+  log.error('something else')
+  assert caplog.messages == ['something else']
