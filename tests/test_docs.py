@@ -22,6 +22,7 @@ from dasm_jax.evaluate import saved_set
 from dasm_jax.runtime import cli
 from dasm_jax.sweep import __main__ as sweep
 from dasm_jax.types import Synthetic
+from dasm_jax.uses import continual, membership, search
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -103,7 +104,8 @@ def test_every_entry_it_names_exists():
 
 
 def test_commands_are_there():
-  for word in ('main', 'evaluate', 'sweep', 'diagnose', 'convert'):
+  for word in ('main', 'evaluate', 'sweep', 'diagnose', 'convert',
+               'uses.continual', 'uses.membership', 'uses.search'):
     assert any(f'dasm_jax.{word} ' in line for line in COMMANDS), word
 
 
@@ -127,7 +129,8 @@ def test_a_command_is_taken(line, monkeypatch, tmp_path):
   if module != 'main':
     # Ends the process where an argument is not known.
     command = {'evaluate': evaluate, 'sweep': sweep, 'diagnose': diagnose,
-               'convert': convert}[module]
+               'convert': convert, 'uses.continual': continual,
+               'uses.membership': membership, 'uses.search': search}[module]
     command._parser().parse_args(rest)
 
 

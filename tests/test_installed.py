@@ -17,7 +17,9 @@ pytestmark = pytest.mark.slow
 
 COMMANDS = {'dasm-jax': 'Distils a data set', 'dasm-jax-convert': '--space',
             'dasm-jax-diagnose': '--measures', 'dasm-jax-evaluate': '--full',
-            'dasm-jax-sweep': '--seeds'}
+            'dasm-jax-sweep': '--seeds', 'dasm-jax-continual': '--protocol',
+            'dasm-jax-search': '--architectures',
+            'dasm-jax-membership': '--full_epochs'}
 TINY = [f'--config.{name}={value}' for name, value in {
     'network.depth': 1, 'network.width': 4, 'method.steps': 2,
     'method.batch': 16, 'method.augment': '', 'eval.augment': '',

@@ -111,18 +111,25 @@ def opened(options, name, rows: Callable):
       screen.say(f'see {path}')
 
 
-def run_command(name, text, add, run, argv):
-  """Reads a use's flags and runs it; returns the exit status.
+def parser_of(name, text, rows, networks=5):
+  """The parser of a use's command.
 
   Args:
     name: of its module; text: what it does.
-    add: adds its own flags to a parser.
-    run: takes parsed arguments, and the name of the file of rows.
-    argv: the words of the command, None: those of this process.
+    rows: the name of its file of rows.
+    networks: of each kind, if nobody says.
   """
-  def action():
-    parser = cli.Parser(f'uses.{name}', text)
-    add(parser)
-    flags.add_set(parser, file := f'{name}.json')
-    run(parser.parse_args(argv), file)
-  return cli.run_command(action, 'the same command goes on')
+  parser = cli.Parser(f'uses.{name}', text)
+  flags.add_set(parser, rows, networks)
+  return parser
+
+
+def run_command(parser, run, argv):
+  """Runs a use by its flags; returns the exit status.
+
+  Args:
+    parser: makes it; run: takes parsed arguments.
+    argv: the words of the command; None: those of this process.
+  """
+  return cli.run_command(lambda: run(parser().parse_args(argv)),
+                         'the same command goes on')

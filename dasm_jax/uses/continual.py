@@ -41,6 +41,7 @@ from dasm_jax.training import ensemble, scoring, train_step
 from dasm_jax.types import Network, SoftLabelled, Variables
 from dasm_jax.uses import bench as benches
 
+ROWS = 'continual.json'
 PROTOCOLS = ('dm', 'idc')
 KINDS = ('set', 'random')
 TEMPERATURE = 2.0  # of what is kept, in IDC's program
@@ -262,7 +263,8 @@ def _bare(variables):
 # ---- The command
 
 
-def _add(parser):
+def _parser():
+  parser = benches.parser_of('continual', __doc__, ROWS)
   add = parser.add_argument
   add('--steps', type=cli.int_at_least(1), default=5, metavar='N',
       help='in which the classes come (default 5)')
@@ -270,10 +272,11 @@ def _add(parser):
       help='of the classes, to take the mean over (default 5)')
   add('--protocol', choices=PROTOCOLS, default='dm',
       help='what happens at a step (default dm)')
+  return parser
 
 
-def run(options, name):
-  """Measures what parsed arguments ask for; name: of the file of rows."""
+def run(options):
+  """Measures what parsed arguments ask for."""
   def rows(subject):
     classes = len(subject.set.class_names)
     if options.steps > classes:
@@ -283,7 +286,7 @@ def run(options, name):
       raise UserError('--protocol=idc: labels of this set are told for each '
                       'epoch, at a temperature of their own; use dm')
     return len(KINDS) * options.orders * options.steps
-  with benches.opened(options, name, rows) as bench:
+  with benches.opened(options, ROWS, rows) as bench:
     _measure(options, bench)
 
 
@@ -319,7 +322,7 @@ def _measure(options, bench):
 
 def main(argv=None):
   """The command; returns its exit status."""
-  return benches.run_command('continual', __doc__, _add, run, argv)
+  return benches.run_command(_parser, run, argv)
 
 
 def command():

@@ -38,6 +38,7 @@ from dasm_jax.streams import Stream
 from dasm_jax.training import recipes, scoring, train_step
 from dasm_jax.uses import bench as benches
 
+ROWS = 'membership.json'
 MEASURES = ('auc', 'low')
 LOW = 0.01  # of the others, who are taken for members
 MOST_COPIES = 1000  # images, at most, whose nearest real image is looked for
@@ -121,18 +122,20 @@ def copies(bench):
 # ---- The command
 
 
-def _add(parser):
+def _parser():
+  parser = benches.parser_of('membership', __doc__, ROWS)
   parser.add_argument(
       '--full_epochs', type=cli.int_at_least(0, recipes.MOST_EPOCHS),
       default=0, metavar='N', help='of networks trained on all real images; 0 '
       'has none (default)')
+  return parser
 
 
-def run(options, name):
-  """Measures what parsed arguments ask for; name: of the file of rows."""
+def run(options):
+  """Measures what parsed arguments ask for."""
   kinds = ['set', 'random'] + ['full'] * bool(options.full_epochs)
   with benches.opened(
-      options, name, lambda subject: len(kinds) * len(MEASURES)) as bench:
+      options, ROWS, lambda subject: len(kinds) * len(MEASURES)) as bench:
     rows = [(kind, *_attacked(bench, kind, options.full_epochs))
             for kind in kinds]
     share, looked = copies(bench)
@@ -185,7 +188,7 @@ def _attack_networks(whole, kind, trained):
 
 def main(argv=None):
   """The command; returns its exit status."""
-  return benches.run_command('membership', __doc__, _add, run, argv)
+  return benches.run_command(_parser, run, argv)
 
 
 def command():

@@ -35,6 +35,7 @@ from dasm_jax.streams import Stream
 from dasm_jax.training import recipes
 from dasm_jax.uses import bench as benches
 
+ROWS = 'search.json'
 PROXIES = ('set', 'random', 'early')
 KINDS = (*PROXIES, 'full')
 GRID = {
@@ -126,17 +127,19 @@ def early_epochs(recipe, images, real):
   return max(1, round(steps / -(-real // recipe.batch)))
 
 
-def _add(parser):
+def _parser():
+  parser = benches.parser_of('search', __doc__, ROWS)
   add = parser.add_argument
   add('--architectures', type=cli.int_at_least(LEAST), default=100, metavar='N',
       help='how many are drawn from the grid (default 100)')
   add('--full_epochs', type=cli.int_at_least(1, recipes.MOST_EPOCHS),
       default=100, metavar='N', help='on all real images, of what the others '
       'are held against (default 100)')
+  return parser
 
 
-def run(options, name):
-  """Measures what parsed arguments ask for; name: of the file of rows."""
+def run(options):
+  """Measures what parsed arguments ask for."""
   found = []
   def rows(subject):
     set_ = subject.set
@@ -145,7 +148,7 @@ def run(options, name):
         grid(set_.shape, len(set_.class_names), width),
         options.architectures, options.seed))
     return len(KINDS) * len(found)
-  with benches.opened(options, name, rows) as bench:
+  with benches.opened(options, ROWS, rows) as bench:
     if len(found) < options.architectures:
       bench.screen.say(f'--architectures={options.architectures}: the grid has '
                        f'{len(found)} that fit these images')
@@ -215,7 +218,7 @@ def _row(bench, settings, kind, of, recipe, cost):
 
 def main(argv=None):
   """The command; returns its exit status."""
-  return benches.run_command('search', __doc__, _add, run, argv)
+  return benches.run_command(_parser, run, argv)
 
 
 def command():
