@@ -12,12 +12,13 @@ import hashlib
 import json
 import math
 import re
+import types
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dasm_jax import config as configs
-from dasm_jax import data
+from dasm_jax import data, segments
 from dasm_jax.config import files, overrides, schema, validate
 from dasm_jax.distill.run import FREE_ENTRIES
 from dasm_jax.errors import UserError, unknown
@@ -198,8 +199,23 @@ class Cell(NamedTuple):
     if self.config is None:
       mine = {'dataset': base['dataset'], 'ipc': self.ipc, 'seed': self.seed}
     else:
-      mine = json.loads(self.config.to_json())
+      mine = _counted(json.loads(self.config.to_json()))
     return {**mine, 'measured': told}
+
+
+def _counted(settings):
+  """Settings that say how many segments there are, where 0 says the default.
+
+  A later version may have another default.
+  """
+  given = settings.get('segments')
+  if not given or given['number']:
+    return settings
+  learned = registry.family_of(
+      types.SimpleNamespace(**settings['method'])).synthesises
+  return {**settings, 'segments': {**given, 'number': (
+      len(given.get('shares') or ()) or segments.default_count(
+          settings['syn']['ipc'], learned))}}
 
 
 def different(there, here):
@@ -214,6 +230,7 @@ def different(there, here):
     if dot and key in here.get(group, ()) and key not in there.get(
         group, (key,)):
       there[group] = {**there[group], key: entry.default}
+  there = _counted(there)
   names, text = workdir.differences(there, here, FREE_ENTRIES)
   return text if names else ''
 

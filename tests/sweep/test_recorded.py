@@ -41,6 +41,19 @@ def test_an_entry_that_was_not_known_had_its_default(monkeypatch):
   assert 'segments' in plan.different(old, cell.settings)
 
 
+def test_segments_by_default_are_as_many_as_they_were(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  cell, = (x for x in cells() if x.name == 'dasm_002_ipc50_seed0')
+  old = json.loads(json.dumps(cell.settings))
+  assert old['segments']['number'] == 5
+  old['segments']['number'] = 0  # as files had it before
+  assert not plan.different(old, cell.settings)
+  # Another default, such as a later version may have, is another number.
+  monkeypatch.setattr(plan.segments, 'default_count', lambda *_: 1)
+  assert 'segments.number' in plan.different(old, json.loads(json.dumps(
+      {**cell.settings, 'segments': {**old['segments'], 'number': 5}})))
+
+
 def test_a_changed_file_is_refused(tmp_path, monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   cell, = (x for x in cells() if x.name == 'random_ipc200_seed0')
