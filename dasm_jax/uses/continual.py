@@ -18,8 +18,8 @@ alone (DC, DSA, IDC, DM) would have made the same images step by step but for
 chance, the others not. Writes continual.json and continual.png. After a stop
 the same command goes on.
 
-Source: DM (2110.04181) section 4.3, IDC (2205.14959) section 5.3, and their
-programs. Theirs is CIFAR-100 in 5 or 10 steps at 20 images a class.
+Source: the experiments of DM (2110.04181) and IDC (2205.14959), and their
+programs. Theirs are CIFAR-100 in 5 or 10 steps at 20 images a class.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ of the set's network (128 is DC's), depth 1 to 4 as far as the images can be
 halved, five norms, three activations, three poolings. Each is trained
 --networks times. Writes search.json. After a stop the same command goes on.
 
-Source: DC (2006.05929) section 4.3, whose 720 networks have width 32 to 256.
+Source: the search of DC (2006.05929), whose 720 networks have width 32 to 256.
 """
 
 import itertools
