@@ -32,7 +32,8 @@ TINY = {
     'uses.search': ['--networks=1', '--epochs=1', '--full_epochs=1',
                     '--architectures=4']}
 # What leaves something for others comes first.
-FIRST = ['main --config=configs/digits.py', 'main', 'sweep']
+FIRST = ['main --config=configs/digits.py', 'main', 'sweep',
+         'convert --set=runs/digits']
 # Of a file that is to be downloaded; tests/foreign evaluate others like it.
 ELSEWHERE = 'res_DSA_CIFAR10_ConvNet_10ipc.pt'
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory):
   rng = np.random.default_rng(0)
   for number in range(3):
     (root / 'photos' / f'class{number}').mkdir(parents=True)
-    for image in range(8):
+    for image in range(12):
       Image.fromarray(rng.integers(0, 255, (70, 66, 3), np.uint8)).save(
           root / 'photos' / f'class{number}' / f'{image}.png')
   return root
@@ -73,7 +74,7 @@ def small(line):
   if module in ('main', 'sweep'):
     entries = dict(ENTRIES)
     if 'photos' in line:  # they are larger than digits
-      entries['dataset.size'] = 16
+      entries |= {'dataset.size': 16, 'method.batch': 4}
     else:
       entries |= {'dataset.name': 'digits', 'dataset.size': 0}
     if 'mtt' in line or module == 'sweep':
@@ -85,12 +86,13 @@ def small(line):
   return [sys.executable, *words[1:], *more], module
 
 
+# pytest names a long text by a number.
 @pytest.mark.parametrize('line', sorted(
     (line for line in COMMANDS if ELSEWHERE not in line), key=in_order))
 def test_it_runs(line, folder):
   words, module = small(line)
   done = subprocess.run(
-      words, cwd=folder, text=True, capture_output=True, timeout=600,
+      words, cwd=folder, text=True, capture_output=True, timeout=1200,
       env=toy.environment(XLA_FLAGS=os.environ['DASM_JAX_TEST_FLAGS'],
                           JAX_DISABLE_MOST_OPTIMIZATIONS='1'))
   assert done.returncode == 0, f'{words}\n{done.stdout}\n{done.stderr}'
