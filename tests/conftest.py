@@ -60,10 +60,27 @@ QUICK = re.compile(r'_(fails|passes)$|\[(' + '|'.join((
     'dm_step_bn', 'dsa_dc_siamese_all_M', 'losses_soft_labels')) + r')\S*-64\]')
 
 
+# What takes long, and has a twin that shows most of it: launch/test.sh --all.
+LONG = re.compile('|'.join((
+    r'golden\[(tesla_hard_dsa|datm_tesla_soft|datm_unrolled_soft)-64\]',
+    r'golden\[models_(idc_densenet_cifar|dc_resnet18_bn)-64\]',
+    r'golden\[(dsa_step_ours|tesla_soft|models_idc_densenet_small)-32\]',
+    r'test_(compiled_is_as_written|classes_at_once_are_as_in_turn)\[dsac\]',
+    r'test_some_images_move_and_the_others_stay\[(dsac|dsa|tesla|ftd)\]',
+    r'test_gradients_of_odd_formats\[vit-shape1\]',
+    r'test_old_keys_draw_what_new_ones_do\[train_(on_set|choosers)\]',
+    r'test_as_alone_however_it_is_cut\[dc\]',
+    r'test_as_a_network_alone\[100-900', r'test_runs_are_the_same\[dm',
+    r'test_labels_are_the_experts\[2\]', r'test_a_run_lives_in_a_bucket',
+    r'test_search.py::test_architectures_are_trained')))
+
+
 def pytest_collection_modifyitems(items):
-  """Marks what lies in slow directories."""
+  """Marks what lies in slow directories, and what is long."""
   root = pathlib.Path(__file__).parent
   for item in items:
+    if LONG.search(item.nodeid):
+      item.add_marker(pytest.mark.long)
     folder = item.path.relative_to(root).parts[0]
     if folder in SLOW and not (
         folder == 'golden' and QUICK.search(item.name)):

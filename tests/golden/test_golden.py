@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.filterwarnings('error')
-# Each has a twin that shows as much, by more augmentation or fewer layers.
-LONG = ('models_idc_densenet_cifar', 'datm_tesla_soft', 'datm_unrolled_soft',
-        'tesla_hard')
 
 
 def _cases():
@@ -19,8 +16,7 @@ def _cases():
   paths = golden_files.paths()
   last = {golden_files.prefix(path, golden_groups.GROUPS): path
           for path in paths}
-  return [pytest.param(path, bits, id=f'{path.stem}-{bits}', marks=[
-      pytest.mark.long] * (path.stem in LONG))
+  return [pytest.param(path, bits, id=f'{path.stem}-{bits}')
           for path in paths
           for bits in ((64, 32) if path in last.values() else (64,))]
 

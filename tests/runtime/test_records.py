@@ -138,7 +138,8 @@ writes = {
     'log.txt': lambda: log.say('x'), 'clock.json': log.mark,
     'metrics.jsonl': lambda: log.scalars(1, 2, {'x': 1.}, 2),
     'results.json': lambda: log.result({}),
-    'events': lambda: [log._events.add({'x': 1.}, k) for k in range(9999)],
+    'events': lambda: [log._trackers[0].add({'x': 1.}, k)
+                       for k in range(9999)],
     'closing': lambda: closing(None), 'failing': lambda: closing(UserError)}
 found = {}
 for name, write in writes.items():
