@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dasm_jax import config as configs
-from dasm_jax import data, segments
+from dasm_jax import data
 from dasm_jax.config import files, overrides, schema, validate
 from dasm_jax.distill.run import FREE_ENTRIES
 from dasm_jax.errors import UserError, unknown
@@ -211,11 +211,10 @@ def _counted(settings):
   given = settings.get('segments')
   if not given or given['number']:
     return settings
-  learned = registry.family_of(
-      types.SimpleNamespace(**settings['method'])).synthesises
-  return {**settings, 'segments': {**given, 'number': (
-      len(given.get('shares') or ()) or segments.default_count(
-          settings['syn']['ipc'], learned))}}
+  told = json.loads(json.dumps(settings), object_hook=lambda values: (
+      types.SimpleNamespace(**values)))
+  return {**settings, 'segments': {
+      **given, 'number': configs.segment_count(told)}}
 
 
 def different(there, here):

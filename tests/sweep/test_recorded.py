@@ -6,6 +6,7 @@ import pathlib
 import pytest
 import toy
 
+from dasm_jax import segments
 from dasm_jax.sweep import measure, plan, work
 
 FOLDER = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16'
@@ -49,7 +50,7 @@ def test_segments_by_default_are_as_many_as_they_were(monkeypatch):
   old['segments']['number'] = 0  # as files had it before
   assert not plan.different(old, cell.settings)
   # Another default, such as a later version may have, is another number.
-  monkeypatch.setattr(plan.segments, 'default_count', lambda *_: 1)
+  monkeypatch.setattr(segments, 'default_count', lambda *_: 1)
   assert 'segments.number' in plan.different(old, json.loads(json.dumps(
       {**cell.settings, 'segments': {**old['segments'], 'number': 5}})))
 
