@@ -150,14 +150,12 @@ def _rank(path, kinds, rows, told):
 def _identity(subject, row, model, settings, options):
   """What makes a row the same as another, as JSON gives it back."""
   # The digest is that of the set alone: rows of random images and of all images
-  # are those of every set of the same data, recipe and seed; sets of others
-  # may see the same data in other spaces.
-  real = subject.set.card.get('source', {}).get('real', {})
+  # are those of every set of the same data, recipe and seed.
   return json.loads(json.dumps({
       'model': model, 'set': row.name,
       'ipc': None if row.of == 'full' else subject.set.ipc,
       'seed': options.seed, 'settings': settings,
-      'recipe': row.recipe._asdict(), 'data': subject.set.data | real,
+      'recipe': row.recipe._asdict(), 'data': subject.data,
       'digest': subject.digest if row.of == subject.name else None}))
 
 

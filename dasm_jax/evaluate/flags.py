@@ -15,21 +15,20 @@ from dasm_jax.training import recipes
 FACTOR = cli.int_at_least(1, 99)
 
 
-def add_set(parser, name, networks=5):
+def add_set(parser, name):
   """Adds to a parser which set is measured, how, and where rows are kept.
 
   Args:
     parser: of a command.
     name: of the file of rows beside the set.
-    networks: how many of each kind, if nobody says.
   """
   add = parser.add_argument
   add('--set', required=True, metavar='PATH', help='workdir of a finished run, '
       'its synthetic.npz, a file or folder that others published (path#2: the '
       'second set in it), or real:DATASET:SELECTION:IPC, such as '
       f'real:mnist:herding:10 (selections: {", ".join(registry.selections())})')
-  add('--networks', type=cli.int_at_least(1), default=networks, metavar='N',
-      help=f'how many are trained of each kind (default {networks})')
+  add('--networks', type=cli.int_at_least(1), default=5, metavar='N',
+      help='how many are trained of each kind (default 5)')
   add('--epochs', type=cli.int_at_least(0, recipes.MOST_EPOCHS), default=0,
       metavar='N', help='how long; 0, as the set says (default). Rates drop '
       'accordingly')

@@ -40,6 +40,12 @@ class Subject(NamedTuple):
   dataset: Dataset
   digest: str | None
 
+  @property
+  def data(self):
+    """Which real images its networks see, as rows tell it."""
+    # Sets of others may see the same data in other spaces.
+    return self.set.data | self.set.card.get('source', {}).get('real', {})
+
 
 def open_set(path, told=NOTHING, data_dir=None):
   """The `SavedSet` of a file or folder, of ours or as others published it.

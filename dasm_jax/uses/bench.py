@@ -35,9 +35,8 @@ class Bench(NamedTuple):
     set of the same data.
     """
     subject = self.subject
-    real = subject.set.card.get('source', {}).get('real', {})
     return json.loads(json.dumps({
-        'of': of, 'seed': self.whole.seed, 'data': subject.set.data | real,
+        'of': of, 'seed': self.whole.seed, 'data': subject.data,
         'digest': subject.digest if of == 'set' else None,
         # A real subset is no file: it is told by how it was chosen.
         'name': subject.name if of == 'set' else None, **told}))
@@ -111,25 +110,30 @@ def opened(options, name, rows: Callable):
       screen.say(f'see {path}')
 
 
-def parser_of(name, text, rows, networks=5):
+def parser_of(name, text, rows):
   """The parser of a use's command.
 
   Args:
     name: of its module; text: what it does.
     rows: the name of its file of rows.
-    networks: of each kind, if nobody says.
   """
   parser = cli.Parser(f'uses.{name}', text)
-  flags.add_set(parser, rows, networks)
+  flags.add_set(parser, rows)
   return parser
 
 
-def run_command(parser, run, argv):
-  """Runs a use by its flags; returns the exit status.
+def entry_points(parser, run):
+  """`main` and `command` of a use's module.
 
   Args:
     parser: makes it; run: takes parsed arguments.
-    argv: the words of the command; None: those of this process.
   """
-  return cli.run_command(lambda: run(parser().parse_args(argv)),
-                         'the same command goes on')
+  def main(argv=None):
+    """The command; returns its exit status."""
+    return cli.run_command(lambda: run(parser().parse_args(argv)),
+                           'the same command goes on')
+
+  def command():
+    """The whole program, as its script calls it."""
+    cli.exit_process(main())
+  return main, command

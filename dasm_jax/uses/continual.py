@@ -319,14 +319,7 @@ def _measure(options, bench):
         bench.path.with_suffix('.png'), 'classes known', 'test accuracy')
 
 
-def main(argv=None):
-  """The command; returns its exit status."""
-  return benches.run_command(_parser, run, argv)
-
-
-def command():
-  """The whole program, as `dasm-jax-continual` calls it."""
-  cli.exit_process(main())
+main, command = benches.entry_points(_parser, run)
 
 
 if __name__ == '__main__':

@@ -111,7 +111,7 @@ def copies(bench):
       streams.seed(whole.seed, Stream.MEASURED_IMAGES))
   def some(n):
     return np.sort(rng.permutation(n)[:MOST_COPIES])
-  images = bench.subject.set.batch.images
+  images = whole.batch().images
   images = images[some(len(images))]
   chosen = some(len(whole.test.labels))
   real = sources.take(streaming.fetch(whole.test, chosen), chosen).images
@@ -186,14 +186,7 @@ def _attack_networks(whole, kind, trained):
   return [attack(*pair) for pair in zip(columns, others.T, strict=True)]
 
 
-def main(argv=None):
-  """The command; returns its exit status."""
-  return benches.run_command(_parser, run, argv)
-
-
-def command():
-  """The whole program, as `dasm-jax-membership` calls it."""
-  cli.exit_process(main())
+main, command = benches.entry_points(_parser, run)
 
 
 if __name__ == '__main__':

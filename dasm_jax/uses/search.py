@@ -185,7 +185,7 @@ def _recipes(options, bench):
   """Of each kind `(of, recipe, cost)`; of: of `Comparison.trained`."""
   whole, set_ = bench.whole, bench.subject.set
   real = len(whole.data.labels)
-  images = len(set_.batch.labels)
+  images = len(whole.batch().labels)
   full, early = (subjects.recipe_for(set_, epochs)._replace(
       lr=whole.real_recipe.lr) for epochs in (
           options.full_epochs, early_epochs(whole.recipe, images, real)))
@@ -216,14 +216,7 @@ def _row(bench, settings, kind, of, recipe, cost):
   return bench.measured(what, whole.networks, measure)
 
 
-def main(argv=None):
-  """The command; returns its exit status."""
-  return benches.run_command(_parser, run, argv)
-
-
-def command():
-  """The whole program, as `dasm-jax-search` calls it."""
-  cli.exit_process(main())
+main, command = benches.entry_points(_parser, run)
 
 
 if __name__ == '__main__':
