@@ -3,7 +3,7 @@
 #   launch/test.sh [--fast | --all] [pytest arguments]
 #   PYTHON=python3.13 launch/test.sh …      on another Python than python3
 # A quarter of an hour on two cores. With --fast only those that are quick, in
-# two minutes; with --all also those that take half a minute each.
+# two minutes; with --all also those that take long and have a shorter twin.
 set -euo pipefail
 # shellcheck source=launch/env.sh
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"

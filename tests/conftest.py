@@ -75,16 +75,18 @@ LONG = re.compile('|'.join((
     # Of shapes and recipes all but one or two.
     r'test_gradients_of_odd_formats\[vit-shape1\]',
     r'test_old_keys_draw_what_new_ones_do\[train_(on_set|on_all|choosers)\]',
-    r'test_as_alone_however_it_is_cut\[(dc|adamw)\]', r'test_maps.*dm-under_vmap',
+    r'test_as_alone_however_it_is_cut\[(dc|adamw)\]',
+    r'test_maps.*dm-under_vmap',
     r'test_as_a_network_alone\[(100-900|719-1)', r'test_runs_are_the_same\[dm',
-    r'test_labels_are_the_experts\[2\]', r'test_several_teachers_give_their_mean',
+    r'test_labels_are_the_experts\[2\]',
+    r'test_several_teachers_give_their_mean',
     r'test_stopped_in_training_they_go_on_from_there\[instance',
     # Whole runs whose parts have tests of their own.
     r'test_a_run_lives_in_a_bucket', r'test_a_lost_machine_goes_on\S*\[1-8',
     r'test_stopped_and_killed_together', r'test_as_many_as_a_run_reads',
     r'test_real_steps_of_idc_with_union', r'test_every_window\[ccfs\]',
-    r'test_a_folder_is_trained_on\[1000', r'test_cache.py::test_a_run_is_the_same',
-    r'test_a_teacher_learns_nothing', r'test_phases_distil_the_same',
+    r'test_a_folder_is_trained_on\[1000', r'test_a_teacher_learns_nothing',
+    r'test_cache.py::test_a_run_is_the_same', r'test_phases_distil_the_same',
     r'test_search.py::test_(architectures_are_trained|command)')))
 
 
