@@ -33,7 +33,7 @@ TINY = {
     'network.width': 4, 'method.steps': 10, 'method.inner': 3,
     'method.net_steps': 1, 'method.batch': 8, 'segments.probes': 1,
     'segments.probe_epochs': 2, 'coreset.epochs': 2,
-    'eval.epochs': 2, 'eval.networks': 2, 'run.chunk': 1,
+    'eval.epochs': 2, 'eval.networks': 2, 'eval.prefixes': 0, 'run.chunk': 1,
     'run.save_seconds': 0.0}
 
 

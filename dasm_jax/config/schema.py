@@ -232,6 +232,9 @@ EVAL = {
     'epochs': Entry(1000, 'of the set', at_least(1), most=EPOCHS),
     'networks': Entry(5, 'fresh ones, each with its own accuracy; 0: none',
                       at_least(0), most=NETWORKS),
+    'prefixes': Entry(
+        1, 'fresh ones besides for the first segment alone, the first two, …: '
+        'the accuracy after each segment; 0: none', at_least(0), most=NETWORKS),
     'lr': Entry(-1.0, 'their rate; 0: the one that was learned, -1: the '
                 'recipe\'s', unless(-1, not_negative)),
     'weight_decay': Entry(-1.0, 'their weight decay; -1: the recipe\'s',

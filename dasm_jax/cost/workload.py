@@ -203,6 +203,12 @@ def evaluation_work(experiment, split_):
     for every in sets:
       works += measuring_work(
           experiment, c.eval.networks, recipe, every, split_)
+  if c.eval.networks and c.eval.prefixes:
+    for segment in experiment.plan[1:]:  # what is before it
+      works += measuring_work(
+          experiment, c.eval.prefixes, recipe, experiment.classes
+          * decoded_count(experiment, segment.slots.start, training=True),
+          split_)
   if c.method.get('relabel'):  # one epoch after the other, by each teacher
     mine = split_.share(recipe.epochs + recipe.extra)
     size = min(recipe.batch, sets[0])
@@ -413,12 +419,13 @@ def _read_by_evaluation(experiment, split_):
   """Random subsets, and the test images for each group of networks."""
   c = experiment.config
   found = c.eval.networks * experiment.classes * c.syn.ipc
-  # Once for every group of networks, of the set and of random images.
+  # Once for every group of networks, of each set.
   if loading.streams_tests(experiment.dataset, split_.memory):
     around = split_.devices * packing.networks_together(
         experiment.network, experiment.shape, experiment.recipe.batch, split_)
-    found += 2 * math.ceil(c.eval.networks / around) * len(
-        experiment.dataset.test.labels)
+    groups = sum(math.ceil(networks / around) for networks in
+                 setup.measured_sets(experiment).values())
+    found += groups * len(experiment.dataset.test.labels)
   return found
 
 

@@ -63,20 +63,20 @@ def paragraph(text, note=False):
   return f'<p{kind}>{html.escape(text)}</p>\n' if text else ''
 
 
-def bars(rows):
+def bars(rows, ours=0):
   """Accuracies as bars from 0 to 100 %.
 
-  rows: `[(name, mean, std)]` of fractions, or None for what is unknown; the
-  first one stands out.
+  rows: `[(name, mean, std)]` of fractions, or None for what is unknown. ours:
+  the one that stands out.
   """
   out = []
   for number, (name, mean, std) in enumerate(rows):
     # Of what is left of the number that stands behind it.
     width = f'calc((100% - 9rem) * {max(0, min(1, mean)):.4f})'
     shown = f'{mean:.1%}' + (f' ± {100 * std:.1f}' if std is not None else '')
-    out.append(f'<span>{html.escape(name)}</span><span class="bar'
-               f'{" ours" * (not number)}"><i style="width:{width}"></i>{shown}'
-               '</span>\n')
+    kind = 'bar ours' if number == ours else 'bar'
+    out.append(f'<span>{html.escape(name)}</span><span class="{kind}">'
+               f'<i style="width:{width}"></i>{shown}</span>\n')
   return f'<div class="bars">\n{"".join(out)}</div>\n'
 
 

@@ -5,6 +5,7 @@ what is left behind.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import shlex
@@ -92,7 +93,8 @@ def finished_results(home):
 def check_results(found):
   """Raises ValueError, KeyError or TypeError for what no run has left."""
   check_accuracies({name: row['networks']
-                    for name, row in found['accuracy'].items()})
+                    for name, row in found['accuracy'].items()},
+                   dict.fromkeys(setup.WHOLE, math.inf))
   # All that the closing table shows.
   numbers = [found['seconds'], found['ipc'], found['devices'], *(
       row[key] for row in found['accuracy'].values()
@@ -103,10 +105,13 @@ def check_results(found):
   closing_table(found, '')
 
 
-def check_accuracies(found, networks=math.inf):
-  """The same for `{name: [accuracy of each network]}`, of so many at most."""
+def check_accuracies(found, most):
+  """The same for `{name: [accuracy of each network]}`.
+
+  most: networks that there may be, by the name of the set.
+  """
   for name, values in found.items():
-    if name not in ('synthetic', 'random') or len(values) > networks:
+    if len(values) > most.get(name, -1):
       raise ValueError(f'{len(values)} networks of {name}')
     if not all(isinstance(x, float | int) and 0 <= x <= 1 for x in values):
       raise ValueError(f'accuracies of {name} that cannot be')
@@ -279,17 +284,26 @@ class StepReport:
         'means': self._means.kept()}
 
 
-def group_reporter(log, compared, group, number, size, speed):
+def set_text(name):
+  """What is said of a set that networks are trained on."""
+  first = setup.first_segments(name)
+  if not first:
+    return f'the {name} set'
+  return 'the first segment' if first == 1 else f'the first {first} segments'
+
+
+def group_reporter(log, compared, group, place, size, speed):
   """The `report` of a group of networks of the evaluation.
 
-  number: of the set, of two. size: networks of a group. speed: a
+  place: number of the set, how many sets there are, and how many networks are
+  to come on the later ones. size: networks of a group. speed: a
   `timing.Throughput` of epochs.
   """
   recipe, networks = compared.recipe, compared.networks
   epochs, have = recipe.epochs + recipe.extra, group.numbers[0]
-  # Groups of networks that are not begun, of this set and of the next.
-  rest = -(-(networks - have - len(group.numbers)) // size) + (
-      -(-networks // size) * (2 - number))
+  number, sets, later = place
+  # Groups of networks that are not begun, of this set and of the later ones.
+  rest = -(-(networks - have - len(group.numbers)) // size) + -(-later // size)
   last = [0]
 
   # `resumable.train_networks` calls it after each call of some seconds.
@@ -299,11 +313,11 @@ def group_reporter(log, compared, group, number, size, speed):
     if epoch >= epochs:
       return None
     note = f'epoch {epoch}/{recipe.epochs}'  # some recipes add one
-    log.progress((number, 2, have, networks), loss().mean(), None,
+    log.progress((number, sets, have, networks), loss().mean(), None,
                  speed.left(epochs - epoch + rest * epochs),
                  what='evaluation', unit='network', note=note)
     return lambda: (
-        f'{have} of {networks} networks trained on the {group.what} set, and '
+        f'{have} of {networks} networks trained on {set_text(group.what)}, and '
         f'{len(group.numbers)} at {note}')
   return report
 
@@ -342,28 +356,33 @@ def _scores_and_window(progress):
   return np.asarray(progress.scores), inside
 
 
-def segment_rows(experiment, done):
+def segment_rows(experiment, done, accuracy):
   """What each segment was, a list of dicts.
 
   Args:
     experiment: an `Experiment`.
     done: `Progress` of every segment.
+    accuracy: `{name: [networks]}` of `setup.measured_sets`.
 
   Returns:
     Of each: `images` a class, `moved` (rms of the pixels on [0, 1], from their
     first to their last; 0 of coresets), `window` (real images in it), `known`
     (share of the real images that networks trained on all segments before get
     right; None where they were not asked), `overlap` with the window of each
-    segment, see `diagnostics.overlaps`.
+    segment, see `diagnostics.overlaps`; `accuracy` of fresh networks trained on
+    all segments up to it, a `comparison.summary`, or None.
   """
+  so_far = [accuracy.get(f'first_{k}') for k in range(1, len(done))]
   inside = [_scores_and_window(progress)[1] for progress in done]
   shared = diagnostics.overlaps(inside, experiment.dataset.train.labels)
   return [{'images': segment.width,
            'moved': round(_moved(experiment.codec, progress), 6),
            'known': _known(experiment, segment, progress),
-           'window': int(one.sum()), 'overlap': np.round(row, 4).tolist()}
-          for segment, progress, one, row in zip(
-              experiment.plan, done, inside, shared, strict=True)]
+           'window': int(one.sum()), 'overlap': np.round(row, 4).tolist(),
+           'accuracy': after and comparison.summary(after)}
+          for segment, progress, one, row, after in zip(
+              experiment.plan, done, inside, shared,
+              [*so_far, accuracy.get('synthetic')], strict=True)]
 
 
 def _known(experiment, segment, progress):
@@ -414,17 +433,19 @@ def write_results(made, syn, batch, done, accuracy):
     made: a `setup.Run`.
     syn: its `Synthetic`; batch: the set as networks were trained on it.
     done: `Progress` of every segment.
-    accuracy: `{name: [networks]}`.
+    accuracy: `{name: [networks]}` of `setup.measured_sets`.
   """
   experiment, c, folder = made.experiment, made.experiment.config, (
       made.home.path)
   # By the set itself, not by the method: what is stored decides its size.
   logits = getattr(batch, 'logits', None)
-  summary = {name: comparison.summary(v) for name, v in accuracy.items()}
+  rows = segment_rows(experiment, done, accuracy)
+  summary = {name: comparison.summary(accuracy[name])
+             for name in setup.WHOLE if name in accuracy}
   results = {
       'dataset': experiment.dataset.name, 'classes': c.dataset.classes,
       'method': c.method.name, 'ipc': c.syn.ipc,
-      'segments': segment_rows(experiment, done), 'window': c.segments.window,
+      'segments': rows, 'window': c.segments.window,
       'seed': c.seed, 'accuracy': summary,
       'seconds': round(made.log.seconds, 1),
       'devices': jax.device_count(), 'processes': processes.count(),
@@ -523,6 +544,7 @@ def _write_page(made, results, folder):
       f'{text.duration(results["seconds"])} on {results["devices"]} '
       f'{results["device"]}.')]
   parts += _accuracy_parts(made, results, kind)
+  parts += _growth_parts(made, results['segments'])
   parts += [page.heading('Images'), page.pictures([
       (f'{kind}, one row a class', folder / 'images.png'),
       ('real ones, by chance', folder / 'real.png')])]
@@ -579,6 +601,24 @@ def _accuracy_parts(made, results, kind):
           'images are measured by dasm_jax.evaluate --full.', note=True)]
 
 
+def _growth_parts(made, rows):
+  """What fresh networks reach after each segment."""
+  *first, whole = [row['accuracy'] for row in rows]
+  if not any(first):
+    return []
+  images = itertools.accumulate(row['images'] for row in rows)
+  bars = [(f'{plural(count, "image")} a class', one['mean'],
+           one['std'] if len(one['networks']) > 1 else None)
+          for count, one in zip(images, (*first, whole), strict=True)]
+  c = made.experiment.config.eval
+  return [
+      page.heading('Accuracy after each segment'), page.bars(bars, len(first)),
+      page.paragraph(
+          f'Of {plural(c.prefixes, "fresh network")} trained on the first '
+          'segments alone, for as many epochs as those on the whole set.',
+          note=True)]
+
+
 def _command_parts(made):
   name = shlex.quote(str(made.home.name))
   lines = [made.log.command] if made.log.command else []
@@ -619,5 +659,10 @@ def closing_table(results, workdir):
   mean, other = (results['accuracy'][n]['mean'] for n in (
       'synthetic', 'random'))
   table = text.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))
-  return (f'{table}\n{ours} - random: {100 * (mean - other):+.2f} points; '
-          f'{took}')
+  # Older results.json do not tell.
+  after = [row.get('accuracy') for row in results['segments']]
+  growth = (f'after each segment: '
+            f'{", ".join(format(one["mean"], ".2%") for one in after)}\n'
+            if len(after) > 1 and all(after) else '')
+  return (f'{table}\n{growth}{ours} - random: {100 * (mean - other):+.2f} '
+          f'points; {took}')

@@ -135,7 +135,7 @@ def distill(made, trace=None):
     made.log.say(f'distilled {made.meter.line()}')
   syn = initialise.join_segments(done)
   batch = results.evaluation_set(experiment, syn, done)
-  accuracy = evaluate(made, syn, batch)
+  accuracy = evaluate(made, syn, batch, done)
   found = processes.on_leader(lambda: results.write_results(
       made, syn, batch, done, accuracy))
   made.home.sync()
@@ -257,53 +257,75 @@ def _profiler(folder, speed):
   return jax.profiler.trace(str(folder))
 
 
-def evaluate(made, syn, batch):
-  """Accuracies of the synthetic set and of random real images, `{name: […]}`.
+def evaluate(made, syn, batch, done):
+  """Accuracies of the set, of random images and of the first segments alone.
 
-  Both under the same recipe and with the same number of networks; a rate that
-  was learned for the set is its own. What was measured, and networks that are
-  half trained, are kept in the workdir, from which the same call goes on.
+  All under the same recipe; a rate that was learned for a set is its own. What
+  was measured, and networks that are half trained, are kept in the workdir,
+  from which the same call goes on.
 
   Args:
     made: a `setup.Run`; syn: its `Synthetic`; batch: as networks see it.
+    done: `Progress` of every segment.
+
+  Returns:
+    `{name: [accuracy of each network]}` of `setup.measured_sets`.
 
   Raises:
     preemption.Stopped: asked to stop.
   """
-  experiment, c = made.experiment, made.experiment.config
-  if not c.eval.networks:
+  experiment, wanted = made.experiment, setup.measured_sets(made.experiment)
+  if not wanted:
     return {}
-  batch = devices.replicate(batch)
+  c = experiment.config.eval
   together = packing.resolve_together(
-      c.eval.together, c.eval.networks, lambda: packing.networks_together_here(
+      c.together, c.networks, lambda: packing.networks_together_here(
           experiment.network, experiment.recipe, experiment.shape))
-  compared = comparison.Comparison(
-      network=experiment.network, networks=c.eval.networks, seed=c.seed,
+  made.log.say(
+      f'evaluating: {plural(c.networks, "fresh network")} on the synthetic '
+      'set, then as many on random real images'
+      + f', then {c.prefixes} after each segment' * (len(wanted) > 2))
+  found = made.home.read_json(ACCURACIES, functools.partial(
+      results.check_accuracies, most=wanted))
+  speed, later = timing.Throughput(1), sum(wanted.values())
+  for number, (name, count) in enumerate(wanted.items(), 1):
+    have, later = found.setdefault(name, []), later - count
+    size = min(count, devices.count() * together)
+    if len(have) < count:
+      compared = _comparison(made, name, together, (syn, batch), done)
+    # In groups of as many as fit, each kept when it is done.
+    while len(have) < count:
+      group = resumable.next_group(
+          made.keeper, name, range(len(have), count), size, compared.shapes)
+      have += _train_group(made, compared, group, (
+          (number, len(wanted), later), size, speed))
+      made.home.write_json(ACCURACIES, found)
+      made.log.progress((number, len(wanted), len(have), count),
+                        what='evaluation', unit='network')
+      resumable.stop_if_asked(
+          made.keeper, f'{len(have)} of {count} networks trained on '
+          + results.set_text(name))
+  return found
+
+
+def _comparison(made, name, together, whole, done):
+  """The `Comparison` of one of `setup.measured_sets`.
+
+  together: networks that a device trains at once. whole: the `Synthetic`, and
+  what networks see of it. done: `Progress` of every segment.
+  """
+  experiment, c = made.experiment, made.experiment.config
+  first = setup.first_segments(name)
+  if first:
+    syn = initialise.join_segments(done[:first])
+    whole = syn, results.evaluation_set(experiment, syn, done[:first])
+  syn, batch = whole[0], devices.replicate(whole[1])
+  return comparison.Comparison(
+      network=experiment.network,
+      networks=setup.measured_sets(experiment)[name], seed=c.seed,
       batch=lambda: batch, recipe=experiment.at_rate(experiment.recipe, syn),
       real_recipe=experiment.recipe, ipc=c.syn.ipc, data=made.data,
       test=made.test, together=together)
-  made.log.say(
-      f'evaluating: {plural(c.eval.networks, "fresh network")} on the '
-      'synthetic set, then as many on random real images')
-  size = min(c.eval.networks, devices.count() * together)
-  found = made.home.read_json(ACCURACIES, functools.partial(
-      results.check_accuracies, networks=c.eval.networks))
-  speed = timing.Throughput(1)
-  for number, name in enumerate(('synthetic', 'random'), 1):
-    have = found.setdefault(name, [])
-    # In groups of as many as fit, each kept when it is done.
-    while len(have) < c.eval.networks:
-      group = resumable.next_group(
-          made.keeper, name, range(len(have), c.eval.networks), size,
-          compared.shapes)
-      have += _train_group(made, compared, group, (number, size, speed))
-      made.home.write_json(ACCURACIES, found)
-      made.log.progress((number, 2, len(have), c.eval.networks),
-                        what='evaluation', unit='network')
-      resumable.stop_if_asked(
-          made.keeper, f'{len(have)} of {c.eval.networks} networks trained on '
-          f'the {name} set')
-  return found
 
 
 def _train_group(made, compared, group, shown):

@@ -1,7 +1,8 @@
 """An experiment: all that a configuration says, built and agreed.
 
 Sections: the experiment, the run (what every part of it works with), the method
-of a segment, how far a run is, how much is done at once.
+of a segment, how far a run is, what is measured in the end, how much is done
+at once.
 """
 
 import math
@@ -39,6 +40,8 @@ from dasm_jax.training import (
 from dasm_jax.training import experts as expert_training
 from dasm_jax.transforms import zca
 from dasm_jax.types import Variables
+
+WHOLE = 'synthetic', 'random'  # sets of all images, by which a run is compared
 
 # ---- The experiment
 
@@ -347,6 +350,27 @@ def images_per_step(experiment, segment):
   return registry.family_of(c).images_per_step(
       c, len(experiment.rows(segment)), decoded_images(experiment, segment),
       segment_steps(experiment, segment))
+
+
+# ---- What is measured in the end
+
+
+def measured_sets(experiment):
+  """`{name: networks}` of all sets that a run measures, in their order.
+
+  Those of `WHOLE`, and `first_K` of the first K segments; {} if none are.
+  """
+  c = experiment.config.eval
+  if not c.networks:
+    return {}
+  first = range(1, len(experiment.plan)) if c.prefixes else ()
+  return dict.fromkeys(WHOLE, c.networks) | dict.fromkeys(
+      (f'first_{k}' for k in first), c.prefixes)
+
+
+def first_segments(name):
+  """How many segments one of `measured_sets` has, None of those of `WHOLE`."""
+  return None if name in WHOLE else int(name.removeprefix('first_'))
 
 
 # ---- How much is done at once

@@ -6,6 +6,7 @@ import small
 
 from dasm_jax.cost import dry_run
 from dasm_jax.distill import initialise, results, setup
+from dasm_jax.evaluate import comparison
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import logging
 from dasm_jax.types import Synthetic
@@ -40,11 +41,16 @@ def test_rows_of_segments():
         first=initialise.first_pixels(experiment.codec, images))
     # Two phases of five classes.
     done.append(initialise.freeze_segment(experiment, [one, one]))
-  assert results.segment_rows(experiment, done) == [
+  accuracy = {'synthetic': [.5, .7], 'random': [.4, .4], 'first_1': [.3]}
+  found = results.segment_rows(experiment, done, accuracy)
+  assert found == [
       {'images': 3, 'moved': .1, 'known': None, 'window': 90,
-       'overlap': [1, 1]},
-      {'images': 2, 'moved': 0, 'known': .25, 'window': 60, 'overlap': [1, 1]}]
-  head, rows = results.segment_cells(results.segment_rows(experiment, done))
+       'overlap': [1, 1],
+       'accuracy': {'mean': .3, 'std': 0, 'networks': [.3]}},
+      {'images': 2, 'moved': 0, 'known': .25, 'window': 60, 'overlap': [1, 1],
+       'accuracy': comparison.summary([.5, .7])}]
+  assert results.segment_rows(experiment, done, {})[0]['accuracy'] is None
+  head, rows = results.segment_cells(found)
   assert head == ('segment', 'images', 'known', 'moved', 'window', 'in 1',
                   'in 2')
   assert rows[1] == (2, 2, '25.0%', '0.0000', '60', '1.00', '1.00')

@@ -9,13 +9,15 @@ import pytest
 import small
 import toy
 
-from dasm_jax import segments, streams
+from dasm_jax import segments, streams, synthetic
 from dasm_jax.distill import initialise, run, setup
 from dasm_jax.errors import UserError
+from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import checkpoint, devices, preemption
 from dasm_jax.streams import Stream
+from dasm_jax.training import ensemble
 from dasm_jax.types import Batch, Synthetic
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -221,3 +223,31 @@ def test_a_stopped_run_has_the_rows_and_the_set_of_another(tmp_path):
   np.testing.assert_array_equal(images, others)
   assert json.loads((tmp_path / 'stopped/results.json').read_text())[
       'method'] == 'dm'
+
+
+@pytest.mark.slow
+def test_the_first_segments_are_measured_alone(tmp_path):
+  """As the set that they are would be; a stopped run goes on within them."""
+  c = simple(eval__prefixes=9)
+  path = small.measured(tmp_path)  # the whole set is measured already
+  with pytest.raises(preemption.Stopped, match='8 of 9 networks trained on the '
+                                               'first segment; '):
+    run.run(c, path, stopping=small.AskedAt(2, (path / 'images_2.png').exists))
+  kept = json.loads((path / run.ACCURACIES).read_text())['first_1']
+  found = run.run(c, path)
+  first, whole = [row['accuracy'] for row in found['segments']]
+  assert first['networks'][:8] == kept and len(kept) == 8
+  assert whole == found['accuracy']['synthetic']
+  assert set(found['accuracy']) == {'synthetic', 'random'}
+  set_ = saved_set.load(path)
+  with small.started(c, path) as made:
+    experiment = made.experiment
+    half = set_.syn._replace(images=set_.syn.images[:, :1],
+                             labels=set_.syn.labels[:, :1])
+    batch = Batch(*synthetic.training_inputs(experiment.codec, half))
+    states = ensemble.train_on_set(experiment.network, experiment.recipe, None)(
+        comparison.network_keys(c.seed, 9), devices.replicate(batch))
+    np.testing.assert_allclose(first['networks'], comparison.tested(
+        experiment.network)(states, made.test), 1e-6)
+  assert 'after each segment: ' in (path / 'log.txt').read_text()
+  assert 'Accuracy after each segment' in (path / 'report.html').read_text()
