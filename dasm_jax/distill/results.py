@@ -615,7 +615,7 @@ def _growth_parts(made, rows):
       page.heading('Accuracy after each segment'), page.bars(bars, len(first)),
       page.paragraph(
           f'Of {plural(c.prefixes, "fresh network")} trained on the first '
-          'segments alone, for as many epochs as those on the whole set.',
+          'segments alone, for as many epochs; the last is the whole set.',
           note=True)]
 
 
