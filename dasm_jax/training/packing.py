@@ -6,8 +6,6 @@ too much: it takes as many networks as fit. A CPU takes one after the other.
 
 from typing import NamedTuple
 
-import jax
-
 from dasm_jax.errors import UserError
 from dasm_jax.models import flops
 from dasm_jax.runtime import devices
@@ -135,7 +133,7 @@ def networks_together(network, shape, batch, split):
 
 def this_split():
   """The `packing.DeviceSplit` of this machine."""
-  return DeviceSplit(devices.count(), jax.default_backend() == 'cpu',
+  return DeviceSplit(devices.count(), devices.backend() == 'cpu',
                      devices.memory())
 
 
