@@ -122,12 +122,17 @@ def real_trainer(network, tx, recipe, axis_name=None):
     # A key for each batch of the whole order, wherever a call begins: a warm-up
     # in pieces is the same as in one. The first half of the key gave the order.
     alter = jax.random.split(jax.random.split(key)[1], len(order))
-    def one(i, carry):
-      batch = change(alter[i], sources.take(data, order[i], axis_name))
+    def make(indices, key):
+      return (change(key, sources.take(data, indices, axis_name)),)
+    def do(carry, batch):
       return train_step.sgd_step(network, tx, *carry, batch, recipe.lr,
                                  axis_name)[:2]
-    return jax.lax.fori_loop(begin, len(order) if end is None else end, one,
-                             carry)
+    # Streamed images are exchanged batch by batch.
+    if end is None and data.slots is None:
+      return train_step.run_batches(do, carry, make, (order, alter))
+    return jax.lax.fori_loop(
+        begin, len(order) if end is None else end,
+        lambda i, carry: do(carry, *make(order[i], alter[i])), carry)
   return run
 
 
@@ -167,13 +172,14 @@ def _on_synthetic(network, tx, settings, axis_name):
     # Rows that only fill a device stand at the end.
     batch = jax.tree.map(
         lambda x: x[:each * sources.class_count(around.data)], batch)
-    def do(carry, indices, key):
-      part = change(key, jax.tree.map(lambda x: x[indices], batch))
+    def make(indices, key):
+      return (change(key, jax.tree.map(lambda x: x[indices], batch)),)
+    def do(carry, part):
       return train_step.sgd_step(
           network, tx, *carry, part, settings.net.lr)[:2]
     def one(carry, key):
       return train_step.run_epoch(do, carry, key, len(batch.images),
-                                  settings.net.batch), None
+                                  settings.net.batch, make), None
     return jax.lax.scan(one, carry, jax.random.split(key, settings.steps))[0]
   return run
 

@@ -135,16 +135,17 @@ def fit_epochs(network: Network, recipe: recipes.Recipe, key: Array,
     lr, restart, index = lrs[index], restarts[index], shown(index)
     opt_state = jax.tree.map(lambda new, old: jnp.where(restart, new, old),
                              fresh, opt_state)
-    def one(carry, indices, key):
-      variables, opt_state, _ = carry
+    def make(indices, key):
       some = change(key, sources.take_any(batch, indices))
-      *trained, loss = step(
-          network, tx, variables, opt_state, label(some, index, indices), lr)
+      return (label(some, index, indices),)
+    def one(carry, some):
+      variables, opt_state, _ = carry
+      *trained, loss = step(network, tx, variables, opt_state, some, lr)
       # Labels of float64 beside images of float32 would make it wider.
       return *trained, loss.astype(dtype)
     return train_step.run_epoch(
         one, (variables, opt_state, loss), jax.random.fold_in(order, index),
-        len(batch.labels), recipe.batch)
+        len(batch.labels), recipe.batch, make)
 
   variables, opt_state, loss = jax.lax.fori_loop(
       state.done, last, epoch,

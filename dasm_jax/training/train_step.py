@@ -8,6 +8,7 @@ import optax
 
 from dasm_jax import losses, streams
 from dasm_jax.pipeline.source import take
+from dasm_jax.runtime import devices
 from dasm_jax.streams import Stream
 from dasm_jax.transforms import augment
 
@@ -111,7 +112,7 @@ def blocked_value_and_grad(loss, params, batch, block=BLOCK_POSITIONS):
 
 def block_count(n, positions, block=BLOCK_POSITIONS):
   """Number of blocks of `n` images of `positions` pixels each; see above."""
-  if jax.default_backend() != 'cpu':
+  if devices.backend() != 'cpu':
     return 1
   return -(-n // max(1, block // positions))
 
@@ -189,27 +190,68 @@ def sgd_step(network, tx, variables, opt_state, batch, lr, axis_name=None):
 # images ahead draws the order alone.
 
 
-def run_epoch(do, carry, key, n, batch):
+def run_epoch(do, carry, key, n, batch, make=lambda *given: given):
   """One pass over `n` items in random order, the short batch last.
 
   Args:
-    do: `(carry, indices, key) -> carry`, given `[batch]` (or fewer) int32.
+    do: `(carry, *made) -> carry`.
     carry: its pytree.
     key: a key.
     n, batch: static ints.
+    make: `(indices, key) -> made`, a tuple, of `[batch]` (or fewer) int32; it
+      may be asked for several batches before the first is used.
   """
   all_, whole = epoch_order(key, n), n // batch
-
-  def one(carry, part):
-    index, indices = part
-    return do(carry, indices, batch_key(key, index)), None
-
   if whole:
     rows = all_[:whole * batch].reshape(whole, batch)
-    carry, _ = jax.lax.scan(one, carry, (jnp.arange(whole), rows))
+    keys = jax.vmap(lambda index: batch_key(key, index))(jnp.arange(whole))
+    carry = run_batches(do, carry, make, (rows, keys))
   if n % batch:
-    carry = do(carry, all_[whole * batch:], batch_key(key, whole))
+    carry = do(carry, *make(all_[whole * batch:], batch_key(key, whole)))
   return carry
+
+
+AHEAD_BYTES = 2 ** 26  # of batches that are made before they are used
+
+
+def run_batches(do, carry, make, items):
+  """`do(carry, *make(*item))` of one item after the other.
+
+  Making a batch (its draw, augmentation and CutMix) is a third of the kernels
+  of a step on small images, and a GPU waits for the next kernel: so many
+  batches as `AHEAD_BYTES` hold are made at once, in no more kernels than one.
+  A CPU waits for none, and makes each when it is used.
+
+  Args:
+    do, make: as of `run_epoch`.
+    carry: a pytree.
+    items: a pytree whose leaves begin with the items.
+
+  Returns:
+    The carry after the last.
+  """
+  n = len(jax.tree.leaves(items)[0])
+  block = _made_ahead(make, items, n)
+  if block == 1:
+    return jax.lax.scan(lambda carry, item: (do(carry, *make(*item)), None),
+                        carry, items)[0]
+
+  def some(carry, items):
+    return jax.lax.scan(lambda carry, made: (do(carry, *made), None), carry,
+                        jax.vmap(make)(*items))
+  return jax.lax.scan(some, carry, jax.tree.map(
+      lambda x: x.reshape(n // block, block, *x.shape[1:]), items))[0]
+
+
+def _made_ahead(make, items, n):
+  """How many of n batches are made at once, a divisor of n."""
+  if devices.backend() == 'cpu':
+    return 1
+  made = jax.eval_shape(
+      lambda items: make(*jax.tree.map(lambda x: x[0], items)), items)
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(made))
+  return next(k for k in range(max(1, min(n, AHEAD_BYTES // size)), 0, -1)
+              if n % k == 0)
 
 
 def epoch_order(key, n):

@@ -91,6 +91,19 @@ def test_compiled_is_as_written(name):
   assert moved == (name in toy.METHODS)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['idc', 'dc'])
+def test_programs_for_a_gpu_do_the_same(name):
+  """Batches made ahead, classes at once, XLA's gradients in the kernel."""
+  made, step = alone(name)
+  want, metrics = step(made.state, made.data, made.pool, made.key)
+  with devices.building_for(devices.Target('gpu', 2 ** 34)):
+    got, same = jax.jit(toy.sweep(made.method))(
+        made.state, made.data, made.pool, made.key)
+  toy.leaves_close(got, want)
+  toy.leaves_close(metrics, same)
+
+
 @each_method
 def test_types_stay(name):
   # A weak or a wider type after one step would compile everything again.

@@ -88,6 +88,36 @@ def test_epoch_covers_everything_once(n, batch):
   assert len(set(keys.tolist())) == parts
 
 
+@pytest.mark.parametrize('n, batch, room, ahead', [
+    (24, 4, 2 ** 20, 6), (24, 4, 4 * 8, 2), (22, 4, 4 * 8, 1), (14, 2, 7, 1)])
+def test_batches_made_ahead_are_the_same(n, batch, room, ahead, monkeypatch):
+  """All at once, some at a time, or one by one, as a CPU makes them."""
+  monkeypatch.setattr(train_step, 'AHEAD_BYTES', room)
+  def make(indices, key):
+    return (indices + jax.random.uniform(key, indices.shape),)
+  def run(key):
+    return train_step.run_epoch(
+        lambda carry, some: .5 * carry + some.sum(), 0., key, n, batch, make)
+  def text(key):
+    return str(jax.make_jaxpr(lambda key: run(key))(key))
+  want, alone = run(KEY), text(KEY)
+  with devices.building_for(devices.Target('gpu', 2 ** 30)):
+    np.testing.assert_allclose(run(KEY), want, 1e-6)
+    assert (text(KEY) == alone) == (ahead == 1)
+    assert f'f32[{ahead},{batch}]' in text(KEY) or ahead == 1
+
+
+def test_networks_are_trained_the_same_on_batches_made_ahead():
+  network = toy.network(norm='instance')
+  batch = sources.take(toy.source(), jnp.arange(36))
+  recipe = recipes.dc_recipe(2, strategy='color_crop_flip')._replace(batch=8)
+  want = ensemble.fit(network, recipe, KEY, batch)
+  with devices.building_for(devices.Target('gpu', 2 ** 30)):
+    got = ensemble.fit(network, recipe, KEY, batch)
+  for x, y in zip(*map(jax.tree.leaves, (got, want)), strict=True):
+    np.testing.assert_allclose(x, y, 2e-3, 1e-4)
+
+
 def test_optimizer_is_pytorch_s():
   tx = train_step.sgd(0.9, 0.1)
   p, v = np.array([1., -2]), np.zeros(2)
