@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from dasm_jax import synthetic
 from dasm_jax.pipeline import source as sources
+from dasm_jax.runtime import devices
 from dasm_jax.training import experts, train_step
 from dasm_jax.types import Array, Batch, Synthetic
 
@@ -129,7 +130,7 @@ def real_trainer(network, tx, recipe, axis_name=None):
                                  axis_name)[:2]
     # Streamed images are exchanged batch by batch.
     if end is None and data.slots is None:
-      return train_step.run_batches(do, carry, make, (order, alter))
+      return devices.run_batches(do, carry, make, (order, alter))
     return jax.lax.fori_loop(
         begin, len(order) if end is None else end,
         lambda i, carry: do(carry, *make(order[i], alter[i])), carry)

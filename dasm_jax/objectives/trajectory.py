@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from dasm_jax import losses, shapes, streams
 from dasm_jax.errors import UserError
+from dasm_jax.runtime import devices
 from dasm_jax.types import (
   Array,
   Augmentation,
@@ -104,12 +105,14 @@ def student(loss_fn: LossFn, syn: Synthetic, params: PyTree,
   Returns:
     `(params, difficulty)`, differentiable in `syn` and `params`.
   """
-  def step(carry, draw):
-    params, hard = carry
+  def make(draw):
     images = syn.images[draw.indices]
     if augment is not None:
       images = augment(draw.keys, images, shared=False)
-    batch = Batch(images, syn.labels[draw.indices])
+    return (Batch(images, syn.labels[draw.indices]),)
+
+  def step(carry, batch):
+    params, hard = carry
     # The images of this step alone answer for its difficulty, not those that
     # moved the weights before.
     still = jax.lax.stop_gradient(params)
@@ -120,13 +123,13 @@ def student(loss_fn: LossFn, syn: Synthetic, params: PyTree,
     gradient = jax.grad(loss_fn)(still if frozen else params, batch)
     params = jax.tree.map(
         lambda p, g: p - syn.lr.astype(p.dtype) * g, params, gradient)
-    return (params, hard), None
+    return params, hard
 
   carry = params, jnp.zeros((), syn.images.dtype)
   for run in runs:
     # Steps are computed again on the way back: 20 of them, on 100 images, take
     # .7 GiB in a ConvNet-3, without this 12, as measured.
-    carry, _ = jax.lax.scan(jax.checkpoint(step), carry, run)
+    carry = devices.run_batches(step, carry, make, (run,), remat=True)
   params, hard = carry
   return params, hard / sum(len(run.indices) for run in runs)
 

@@ -1,7 +1,8 @@
 """Devices: the only module that knows how many there are.
 
-Sections: arrays put on devices, items split over them, a method's steps as one
-program, functions mapped over items.
+Sections: what programs are built for, the devices that are here, arrays put on
+them, items split over them, a method's steps as one program, batches one after
+the other, functions mapped over items.
 
 Classes, samples and networks are split with `jax.pmap` over the devices of all
 processes; each process holds the rows of its own. The functions that are mapped
@@ -27,12 +28,7 @@ from dasm_jax.runtime import processes
 AXIS = 'devices'
 
 
-# ---- Arrays put on devices
-
-
-def count():
-  """Number of devices, of all processes."""
-  return jax.device_count()
+# ---- What programs are built for
 
 
 class Target(NamedTuple):
@@ -85,6 +81,14 @@ def _memory_here():
   return mine if processes.count() == 1 else int(-processes.maximum(-mine)[0])
 
 
+# ---- The devices that are here
+
+
+def count():
+  """Number of devices, of all processes."""
+  return jax.device_count()
+
+
 def idle_gpus():
   """`(used, seen)` GPUs of this machine if a cluster idles some, else None."""
   if jax.default_backend() != 'gpu':
@@ -112,6 +116,9 @@ def tasks_here(environ):
     if number:
       return int(number[0])
   return 0
+
+
+# ---- Arrays put on devices
 
 
 def _put(tree, *spec):
@@ -269,6 +276,54 @@ def _pmapped(run, axes):
     # Collectives of two calls in flight can lock up virtual CPU devices.
     return jax.block_until_ready(out)
   return call
+
+
+# ---- Batches, one after the other
+
+AHEAD_BYTES = 2 ** 26  # of batches that are made before they are used
+
+
+def run_batches(do, carry, make, items, remat=False):
+  """`do(carry, *make(*item))` of one item after the other.
+
+  Making a batch (its draw, augmentation and CutMix) is a third of the kernels
+  of a step on small images, and a GPU waits for the next kernel: so many
+  batches as `AHEAD_BYTES` hold are made at once, in no more kernels than one.
+  A CPU waits for none, and makes each when it is used.
+
+  Args:
+    do: `(carry, *made) -> carry`.
+    carry: a pytree.
+    make: `(*item) -> made`, a tuple.
+    items: a tuple of pytrees whose leaves begin with the items.
+    remat: whether a derivative computes each step, and what it is given, again.
+
+  Returns:
+    The carry after the last.
+  """
+  n = len(jax.tree.leaves(items)[0])
+  block = _made_ahead(make, items, n)
+  again = jax.checkpoint if remat else lambda function: function
+  if block == 1:
+    return jax.lax.scan(again(
+        lambda carry, item: (do(carry, *make(*item)), None)), carry, items)[0]
+
+  def some(carry, items):
+    return jax.lax.scan(again(lambda carry, made: (do(carry, *made), None)),
+                        carry, again(jax.vmap(make))(*items))
+  return jax.lax.scan(some, carry, jax.tree.map(
+      lambda x: x.reshape(n // block, block, *x.shape[1:]), items))[0]
+
+
+def _made_ahead(make, items, n):
+  """How many of n batches are made at once, a divisor of n."""
+  if backend() == 'cpu':
+    return 1
+  made = jax.eval_shape(
+      lambda items: make(*jax.tree.map(lambda x: x[0], items)), items)
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(made))
+  return next(k for k in range(max(1, min(n, AHEAD_BYTES // size)), 0, -1)
+              if n % k == 0)
 
 
 # ---- Functions mapped over items

@@ -205,53 +205,10 @@ def run_epoch(do, carry, key, n, batch, make=lambda *given: given):
   if whole:
     rows = all_[:whole * batch].reshape(whole, batch)
     keys = jax.vmap(lambda index: batch_key(key, index))(jnp.arange(whole))
-    carry = run_batches(do, carry, make, (rows, keys))
+    carry = devices.run_batches(do, carry, make, (rows, keys))
   if n % batch:
     carry = do(carry, *make(all_[whole * batch:], batch_key(key, whole)))
   return carry
-
-
-AHEAD_BYTES = 2 ** 26  # of batches that are made before they are used
-
-
-def run_batches(do, carry, make, items):
-  """`do(carry, *make(*item))` of one item after the other.
-
-  Making a batch (its draw, augmentation and CutMix) is a third of the kernels
-  of a step on small images, and a GPU waits for the next kernel: so many
-  batches as `AHEAD_BYTES` hold are made at once, in no more kernels than one.
-  A CPU waits for none, and makes each when it is used.
-
-  Args:
-    do, make: as of `run_epoch`.
-    carry: a pytree.
-    items: a pytree whose leaves begin with the items.
-
-  Returns:
-    The carry after the last.
-  """
-  n = len(jax.tree.leaves(items)[0])
-  block = _made_ahead(make, items, n)
-  if block == 1:
-    return jax.lax.scan(lambda carry, item: (do(carry, *make(*item)), None),
-                        carry, items)[0]
-
-  def some(carry, items):
-    return jax.lax.scan(lambda carry, made: (do(carry, *made), None), carry,
-                        jax.vmap(make)(*items))
-  return jax.lax.scan(some, carry, jax.tree.map(
-      lambda x: x.reshape(n // block, block, *x.shape[1:]), items))[0]
-
-
-def _made_ahead(make, items, n):
-  """How many of n batches are made at once, a divisor of n."""
-  if devices.backend() == 'cpu':
-    return 1
-  made = jax.eval_shape(
-      lambda items: make(*jax.tree.map(lambda x: x[0], items)), items)
-  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(made))
-  return next(k for k in range(max(1, min(n, AHEAD_BYTES // size)), 0, -1)
-              if n % k == 0)
 
 
 def epoch_order(key, n):

@@ -92,7 +92,7 @@ def test_compiled_is_as_written(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['idc', 'dc'])
+@pytest.mark.parametrize('name', ['idc', 'dc', 'mtt'])
 def test_programs_for_a_gpu_do_the_same(name):
   """Batches made ahead, classes at once, XLA's gradients in the kernel."""
   made, step = alone(name)

@@ -92,7 +92,7 @@ def test_epoch_covers_everything_once(n, batch):
     (24, 4, 2 ** 20, 6), (24, 4, 4 * 8, 2), (22, 4, 4 * 8, 1), (14, 2, 7, 1)])
 def test_batches_made_ahead_are_the_same(n, batch, room, ahead, monkeypatch):
   """All at once, some at a time, or one by one, as a CPU makes them."""
-  monkeypatch.setattr(train_step, 'AHEAD_BYTES', room)
+  monkeypatch.setattr(devices, 'AHEAD_BYTES', room)
   def make(indices, key):
     return (indices + jax.random.uniform(key, indices.shape),)
   def run(key):
