@@ -182,7 +182,8 @@ class StreamedImages:
     self._blank = devices.replicate(sources.Source(
         None, jnp.asarray(self.labels),
         Window(*map(jnp.asarray, sources.pad_window(rows))),
-        jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)))
+        jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32),
+        like=jnp.zeros(split.shape, jnp.uint8)))
     self.everything = self._blank.everything
 
   @property
@@ -204,8 +205,8 @@ class StreamedImages:
     # the program would be compiled anew. Slots of images that are not here say
     # 0: only items whose results are thrown away look at them.
     size = min(capacity or len(unique), len(self.labels))
-    room = np.zeros((size, *images.shape[1:]), np.uint8)
-    room[:len(unique)] = images
+    room = np.zeros((size, math.prod(images.shape[1:])), np.uint8)
+    room[:len(unique)] = sources.flat(images)
     slots = np.zeros(len(self.labels), np.int32)
     slots[unique] = np.arange(len(unique))
     images, slots = devices.replicate((room, slots))

@@ -21,6 +21,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import sys
@@ -167,8 +168,9 @@ def sweep(given, **entries):
                   _shape(classes, dtype=jnp.int32))
   data = _pairs(experiment) if 'starts' in experiment.config.method else (
       sources.Source(
-          _shape(n, *image, dtype=jnp.uint8), _shape(n, dtype=jnp.int32),
-          window(all_classes), _shape(image[-1]), _shape(image[-1])))
+          _shape(n, math.prod(image), dtype=jnp.uint8),
+          _shape(n, dtype=jnp.int32), window(all_classes), _shape(image[-1]),
+          _shape(image[-1]), like=_shape(*image, dtype=jnp.uint8)))
   windows = sources.ClassWindows(
       _shape(k, dtype=jnp.int32), _shape(k), window(k), window(k),
       Batch(_shape(k, 0, *image), _shape(k, 0, all_classes)))
