@@ -119,9 +119,10 @@ def count(text):
 
   @functools.cache
   def of(name, loops):
+    here = computations[name]
     total = Counts()
-    for one in computations[name].values():
-      total = total.plus(_launched(one, loops))
+    for one in here.values():
+      total = total.plus(launched(one, here, loops))
     return total
 
   def called(rest, *names):
@@ -132,7 +133,7 @@ def count(text):
         found += re.findall(r'[\w.\-]+', text)
     return found
 
-  def _launched(one, loops):
+  def launched(one, here, loops):
     if one.opcode in FREE:
       return Counts()
     if one.opcode == 'while':
@@ -149,21 +150,15 @@ def count(text):
           Counts(conditionals=1))
     if one.opcode == 'call':
       return of(*called(one.rest, 'to_apply'), loops)
-    inside = Counts()
-    for name in called(one.rest, 'calls'):
-      for part in computations[name].values():
-        inside = inside.plus(flops_of(part, computations[name]))
-    here = next(c for c in computations.values() if c.get(one.name) is one)
     cycles = re.search(r'"estimated_cycles":"(\d+)"', one.rest)
-    own = flops_of(one, here)
-    return Counts(
-        1, float(loops), 0, inside.convolution_flops + own.convolution_flops,
-        inside.product_flops + own.product_flops, _written(one, here),
-        int(cycles[1]) if cycles else 0,
-        bool(COLLECTIVES.match(one.opcode)))
+    return flops_of(one, here)._replace(
+        kernels=1, in_loops=int(loops), written=written(one, here),
+        cycles=int(cycles[1]) if cycles else 0,
+        collectives=int(bool(COLLECTIVES.match(one.opcode))))
 
   def flops_of(one, here):
-    if one.opcode == 'fusion':  # within another
+    # Of a fusion (or what runs beside others): all that is within.
+    if re.search(r'\bcalls=', one.rest):
       total = Counts()
       for name in called(one.rest, 'calls'):
         for part in computations[name].values():
@@ -172,7 +167,7 @@ def count(text):
     return Counts(convolution_flops=_convolution(one, here),
                   product_flops=_product(one, here))
 
-  def _written(one, here):
+  def written(one, here):
     # What changes a part of an array in its place writes that part.
     def changed(one, here):
       if one.opcode == 'dynamic-update-slice':
