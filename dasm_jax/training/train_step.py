@@ -204,8 +204,9 @@ def run_epoch(do, carry, key, n, batch, make=lambda *given: given):
   all_, whole = epoch_order(key, n), n // batch
   if whole:
     rows = all_[:whole * batch].reshape(whole, batch)
-    keys = jax.vmap(lambda index: batch_key(key, index))(jnp.arange(whole))
-    carry = devices.run_batches(do, carry, make, (rows, keys))
+    carry = devices.run_batches(
+        do, carry, lambda index, row: make(row, batch_key(key, index)),
+        (jnp.arange(whole), rows))
   if n % batch:
     carry = do(carry, *make(all_[whole * batch:], batch_key(key, whole)))
   return carry

@@ -40,10 +40,12 @@ def _weights(positions, size):
 
 def _apply_weights(each, shared, weights, images):
   # One draw for all images is one matrix, which needs no product for each.
+  # Accelerators round the factors of a product unless told otherwise: a shift
+  # by whole pixels would not be exact.
   weights = weights.astype(images.dtype)
   if weights.shape[0] == 1:
-    return jnp.einsum(shared, weights[0], images)
-  return jnp.einsum(each, weights, images)
+    return jnp.einsum(shared, weights[0], images, precision='highest')
+  return jnp.einsum(each, weights, images, precision='highest')
 
 
 def resized_boxes(images: Array, boxes: tuple[Array, ...],

@@ -126,6 +126,15 @@ def test_both_ways_to_sample_agree():
         jax.jit(resample.bilinear)(x, *grid), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize('draws', [1, 2])
+def test_no_product_is_rounded(draws):
+  """TF32 on a GPU, bfloat16 on a TPU: not by default where pixels are moved."""
+  rows = jax.ShapeDtypeStruct((draws, 8), jnp.float32)
+  images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+  text = str(jax.make_jaxpr(resample.separable)(images, rows, rows))
+  assert text.count('dot_general') == text.count('Precision.HIGHEST') / 2 == 2
+
+
 def test_half_precision_looks_where_float32_does():
   # Positions in bfloat16 would be whole pixels above 128.
   x, box = images(3, 300), (1, 40, 2, 251)
