@@ -55,39 +55,40 @@ class WindowChoice(NamedTuple):
   ordered: bool = True
 
 
-# Images a class from which segments are taken, by what was measured
-# (RESULTS.md): at 10 two of them lost two points of CIFAR-10.
+# Images a class from which segments are taken, and how many, by what was
+# measured (RESULTS.md). A method may take them earlier (`registry.Spec.many`).
 MANY, COUNT = 50, 5
 
 
-def default_count(ipc: int, learned: bool = True) -> int:
+def default_count(ipc: int, many: int = MANY) -> int:
   """How many segments to take by default: one, or `COUNT`.
 
   Args:
     ipc: images a class.
-    learned: whether they move; where they stay as they are, segments cost no
-      updates.
+    many: of these on segments are taken; 1 where images stay as they are, as
+      segments cost no updates there.
 
   Returns:
     An int from 1 to `COUNT`.
   """
-  return min(ipc, COUNT) if ipc >= MANY or not learned else 1
+  return min(ipc, COUNT) if ipc >= many else 1
 
 
-def default_reason(ipc: int, learned: bool = True) -> str:
+def default_reason(ipc: int, many: int = MANY) -> str:
   """Why so many, in words.
 
   Args:
     ipc: images a class.
-    learned: whether they move.
+    many: as of `default_count`.
 
   Returns:
     A text.
   """
-  if not learned:
+  if many == 1:
     return 'by default'
-  return (f'by default from {MANY} images a class on' if ipc >= MANY else
-          f'by default below {MANY} images a class, where more did not pay')
+  return (f'by default from {many} images a class on' if ipc >= many else
+          f'by default below {many} images a class, where more are not '
+          'measured to pay')
 
 
 def plan(ipc: int, segments: int, shares: Sequence[float] = ()

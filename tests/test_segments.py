@@ -121,8 +121,8 @@ def test_plan_that_does_not_split(ipc, number):
     (1, 1), (2, 1), (49, 1), (50, 5), (1000, 5)])
 def test_number_by_default(ipc, want):
   assert segments.default_count(ipc) == want
-  assert segments.default_count(ipc, learned=False) == min(ipc, 5)
-  assert ('did not pay' in segments.default_reason(ipc)) == (want == 1)
+  assert segments.default_count(ipc, many=1) == min(ipc, 5)
+  assert ('not measured' in segments.default_reason(ipc)) == (want == 1)
 
 
 @pytest.mark.parametrize('total, number', [(10, 3), (7, 7), (300, 2), (11, 4)])
