@@ -107,6 +107,42 @@ def test_a_program_of_a_tpu():
   assert found.convolution_flops == PLAIN
 
 
+def test_a_loop_and_groups_of_a_tpu():
+  """Its compiler says no number of turns; groups are a side with holes."""
+  found = hlo_counts.count('''HloModule jit_g
+%end (c: (s32[], f32[4])) -> pred[] {
+  %n = s32[]{:T(128)} constant(32)
+  %c = (s32[]{:T(128)}, f32[4]{0:T(128)}) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%c), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+
+%body (b: (s32[], f32[4])) -> (s32[], f32[4]) {
+  %b = (s32[]{:T(128)}, f32[4]{0:T(128)}) parameter(0)
+  %x = f32[10,6,6,8,3]{4,3,2,1,0:T(8,128)} fusion(%b), kind=kLoop, calls=%f
+  %w = f32[10,3,3,3,5]{4,3,2,1,0:T(8,128)} fusion(%b), kind=kLoop, calls=%f
+  %y = f32[10,6,6,8,5]{4,3,2,1,0:T(8,128)} convolution(%x, %w), \
+window={size=3x3x10 stride=1x1x9 pad=1_1x1_1x0_0 lhs_dilate=1x1x10}, \
+dim_labels=201bf_201io->201bf
+  ROOT %t = (s32[]{:T(128)}, f32[4]{0:T(128)}) tuple(%b)
+}
+
+%f (p: f32[4]) -> f32[4] {
+  ROOT %p = f32[4]{0} parameter(0)
+}
+
+ENTRY %main (x: f32[4]) -> f32[4] {
+  %x.1 = f32[4]{0:T(128)} parameter(0)
+  %start = (s32[]{:T(128)}, f32[4]{0:T(128)}) tuple(%x.1)
+  %while = (s32[]{:T(128)}, f32[4]{0:T(128)}) while(%start), \
+condition=%end, body=%body
+  ROOT %out = f32[4]{0:T(128)} get-tuple-element(%while), index=1
+}
+''')
+  assert found.kernels == 32 * 3 and found.conditionals == 0
+  assert found.convolution_flops == 32 * 2 * 10 * 8 * 36 * 9 * 3 * 5
+
+
 def test_a_program_that_is_here():
   def function(x, y):
     def body(carry, row):

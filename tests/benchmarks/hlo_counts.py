@@ -51,13 +51,18 @@ class Counts(NamedTuple):
 
 
 class Instruction(NamedTuple):
-  """One line; operands: their names. rest: all that stands behind them."""
+  """One line.
+
+  operands: their names; value: as they are written, of a constant itself.
+  rest: all that stands behind them.
+  """
   name: str
   type: str
   opcode: str
   operands: list
   rest: str
   root: bool
+  value: str
 
 
 # ---- The text
@@ -86,7 +91,8 @@ def _instruction(line):
   opcode, _, behind = rest.partition('(')
   stop = _closing('(' + behind) - 1
   return Instruction(begin[2], kind, opcode, re.findall(
-      r'%([\w.\-]+)', behind[:stop]), behind[stop + 1:], bool(begin[1]))
+      r'%([\w.\-]+)', behind[:stop]), behind[stop + 1:], bool(begin[1]),
+                     behind[:stop])
 
 
 def _closing(text):
@@ -137,11 +143,10 @@ def count(text):
     if one.opcode in FREE:
       return Counts()
     if one.opcode == 'while':
-      turns = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', one.rest)
-      n = int(turns[1]) if turns else 1
+      turns = _turns(one, computations[called(one.rest, 'condition')[0]])
       (body,) = called(one.rest, 'body')
-      return of(body, True).times(n).plus(
-          Counts(conditionals=0 if turns else 1))
+      return of(body, True).times(turns or 1).plus(
+          Counts(conditionals=int(not turns)))
     if one.opcode == 'conditional':
       branches = [of(name, loops) for name in called(
           one.rest, 'true_computation', 'false_computation',
@@ -185,6 +190,23 @@ def count(text):
   return of(entry, False)
 
 
+def _turns(loop, condition):
+  """How many turns a loop has, None if nobody knows.
+
+  A GPU's compiler says it; of a TPU's the condition tells, `i < n`, as loops of
+  JAX begin with 0 where n is a constant.
+  """
+  said = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', loop.rest)
+  if said:
+    return int(said[1])
+  root = next(x for x in condition.values() if x.root)
+  end = condition.get(root.operands[-1]) if root.operands else None
+  if root.opcode == 'compare' and 'direction=LT' in root.rest and end and (
+      end.opcode == 'constant'):
+    return int(end.value)
+  return None
+
+
 def _convolution(one, here):
   target = re.search(r'custom_call_target="__cudnn\$conv(\w+)"', one.rest)
   if one.opcode != 'convolution' and not target:
@@ -197,9 +219,35 @@ def _convolution(one, here):
   rhs, out = {'BackwardFilter': (0, 2), 'BackwardInput': (2, 1)}.get(
       kind, (2, 0))
   labels = re.search(r'dim_labels=\w+_(\w+)->', one.rest)[1]
-  window = re.search(r'window=\{size=([\dx]+)', one.rest)
-  taps = math.prod(map(int, window[1].split('x'))) if window else 1
-  return 2 * math.prod(types[out]) * taps * types[rhs][labels.index('i')]
+  return 2 * math.prod(types[out]) * _taps(one.rest, types[0]) * (
+      types[rhs][labels.index('i')])
+
+
+def _taps(rest, result):
+  """Taps of a window that meet an entry or its padding, a mean over places.
+
+  Where a TPU has groups they are a side of their own, of a window with holes
+  between all but one of them.
+  """
+  window = re.search(r'window=\{([^}]*)\}', rest)
+  if not window:
+    return 1
+  given = dict(part.split('=') for part in window[1].split())
+  sizes = [int(x) for x in given['size'].split('x')]
+  def of(name):
+    return [x for x in given.get(name, 'x'.join(['1'] * len(sizes))).split('x')]
+  places = re.search(r'->(\w+)', rest)[1]
+  taps = 1
+  for side, (size_, stride, holes, pad) in enumerate(zip(
+      sizes, map(int, of('stride')), map(int, of('lhs_dilate')),
+      of('pad') if 'pad' in given else ['0_0'] * len(sizes), strict=True)):
+    if holes == 1:
+      taps *= size_
+    else:
+      low, n = int(pad.split('_')[0]), result[places.index(str(side))]
+      taps *= sum((at * stride + k - low) % holes == 0
+                  for at in range(n) for k in range(size_)) / n
+  return taps
 
 
 def _product(one, here):
