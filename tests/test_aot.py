@@ -1,0 +1,36 @@
+"""The inner programs as a compiler makes them for an H100, where it is here."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import toy
+
+pytest.importorskip('jax_plugins.xla_cuda12', reason='no extra aot here')
+pytestmark = pytest.mark.long
+
+
+def rows(*arguments):
+  out = subprocess.run(
+      [sys.executable, 'tests/benchmarks/aot.py', '--json', *arguments],
+      cwd=toy.ROOT, text=True, check=True, capture_output=True, timeout=900)
+  return [json.loads(line) for line in out.stdout.splitlines()]
+
+
+@pytest.mark.parametrize('program', [
+    'idc_matching', 'dc_matching', 'dm_sweep', 'evaluation', 'mtt_step',
+    'difficulty_scores'])
+def test_no_work_on_zeros_and_no_branch_within(program):
+  (found,) = rows(f'--only={program}')
+  assert found['ratio'] < 1.1 and found['useful_flops'] > 1e9
+  assert found['conditionals'] <= 2 and found['collectives'] == 0
+  assert 0 < found['in_loops'] + 1 < found['kernels'] + 1
+  assert found['temporary_bytes'] < 8e9
+
+
+def test_a_program_that_is_not_there():
+  done = subprocess.run(
+      [sys.executable, 'tests/benchmarks/aot.py', '--only=idc_step'],
+      cwd=toy.ROOT, text=True, capture_output=True)
+  assert done.returncode and "unknown program idc_step; choose" in done.stderr
