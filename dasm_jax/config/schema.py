@@ -235,6 +235,9 @@ EVAL = {
     'prefixes': Entry(
         1, 'fresh ones besides for the first segment alone, the first two, …: '
         'the accuracy after each segment; 0: none', at_least(0), most=NETWORKS),
+    'full': Entry(
+        0, 'fresh ones besides for all real images, epochs and all: they may '
+        'take longer than everything else', at_least(0), most=NETWORKS),
     'lr': Entry(-1.0, 'their rate; 0: the one that was learned, -1: the '
                 'recipe\'s', unless(-1, not_negative)),
     'weight_decay': Entry(-1.0, 'their weight decay; -1: the recipe\'s',

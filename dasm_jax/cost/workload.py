@@ -209,6 +209,9 @@ def evaluation_work(experiment, split_):
           experiment, c.eval.prefixes, recipe, experiment.classes
           * decoded_count(experiment, segment.slots.start, training=True),
           split_)
+  if c.eval.networks and c.eval.full:
+    works += measuring_work(experiment, c.eval.full, recipe,
+                            len(experiment.dataset.train.labels), split_)
   if c.method.get('relabel'):  # one epoch after the other, by each teacher
     mine = split_.share(recipe.epochs + recipe.extra)
     size = min(recipe.batch, sets[0])
@@ -419,6 +422,10 @@ def _read_by_evaluation(experiment, split_):
   """Random subsets, and the test images for each group of networks."""
   c = experiment.config
   found = c.eval.networks * experiment.classes * c.syn.ipc
+  if c.eval.networks and c.eval.full:  # groups go through an epoch together
+    recipe = experiment.recipe
+    found += (recipe.epochs + recipe.extra) * len(
+        experiment.dataset.train.labels)
   # Once for every group of networks, of each set.
   if loading.streams_tests(experiment.dataset, split_.memory):
     around = split_.devices * packing.networks_together(

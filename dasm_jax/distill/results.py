@@ -288,7 +288,7 @@ def set_text(name):
   """What is said of a set that networks are trained on."""
   first = setup.first_segments(name)
   if not first:
-    return f'the {name} set'
+    return 'all real images' if name == 'full' else f'the {name} set'
   return 'the first segment' if first == 1 else f'the first {first} segments'
 
 
@@ -588,8 +588,10 @@ def _accuracy_parts(made, results, kind):
   c, accuracy = made.experiment.config, results['accuracy']
   if not accuracy:
     return [page.paragraph('It was not evaluated.')]
-  rows = [(name, accuracy[key]['mean'], accuracy[key]['std'])
-          for key, name in (('synthetic', kind), ('random', 'random real'))]
+  names = dict(zip(setup.WHOLE, (kind, 'random real', 'all real'),
+                   strict=True))
+  rows = [(names[key], one['mean'], one['std'])
+          for key, one in accuracy.items()]
   return [
       page.heading('Accuracy'), page.bars(rows), page.paragraph(
           f'Test accuracy of {plural(c.eval.networks, "fresh network")} '
@@ -597,8 +599,10 @@ def _accuracy_parts(made, results, kind):
           f'{c.eval.recipe}) trained on each; ± standard deviation over '
           f'networks. Measured on {split_text(made.experiment)}. Random real '
           'images are others for each network. Chosen ones, such as those of '
-          ':method=herding or :method=frontier, are a stronger rival; all real '
-          'images are measured by dasm_jax.evaluate --full.', note=True)]
+          ':method=herding or :method=frontier, are a stronger rival.'
+          + ('' if 'full' in accuracy else ' All real images are measured by '
+             'dasm_jax.evaluate --full, or by a run with eval.full.'),
+          note=True)]
 
 
 def _growth_parts(made, rows):
@@ -652,10 +656,12 @@ def closing_table(results, workdir):
   if not results['accuracy']:
     return (f'{ours} {plural(results["ipc"], "image")} a class, not evaluated '
             f'(python -m dasm_jax.evaluate --set={workdir} does); {took}')
-  for name, what in (('synthetic', ours), ('random', 'random real')):
-    one = results['accuracy'][name]
-    rows.append((what, results['ipc'], f'{one["mean"]:.2%}',
-                 f'± {one["std"]:.2%}', len(one['networks'])))
+  for name, what in zip(setup.WHOLE, (ours, 'random real', 'all real'),
+                        strict=True):
+    if one := results['accuracy'].get(name):
+      rows.append((what, '' if name == 'full' else results['ipc'],
+                   f'{one["mean"]:.2%}', f'± {one["std"]:.2%}',
+                   len(one['networks'])))
   mean, other = (results['accuracy'][n]['mean'] for n in (
       'synthetic', 'random'))
   table = text.table(rows, ('set', 'ipc', 'test accuracy', 'std', 'networks'))

@@ -284,7 +284,8 @@ def evaluate(made, syn, batch, done):
   made.log.say(
       f'evaluating: {plural(c.networks, "fresh network")} on the synthetic '
       'set, then as many on random real images'
-      + f', then {c.prefixes} after each segment' * (len(wanted) > 2))
+      + f', then {c.prefixes} after each segment' * ('first_1' in wanted)
+      + f', then {c.full} on all real images' * ('full' in wanted))
   found = made.home.read_json(ACCURACIES, functools.partial(
       results.check_accuracies, most=wanted))
   speed, later = timing.Throughput(1), sum(wanted.values())

@@ -41,7 +41,8 @@ from dasm_jax.training import experts as expert_training
 from dasm_jax.transforms import zca
 from dasm_jax.types import Variables
 
-WHOLE = 'synthetic', 'random'  # sets of all images, by which a run is compared
+# What a run is compared by: its set, as many random real images, all of them.
+WHOLE = 'synthetic', 'random', 'full'
 
 # ---- The experiment
 
@@ -364,8 +365,9 @@ def measured_sets(experiment):
   if not c.networks:
     return {}
   first = range(1, len(experiment.plan)) if c.prefixes else ()
-  return dict.fromkeys(WHOLE, c.networks) | dict.fromkeys(
-      (f'first_{k}' for k in first), c.prefixes)
+  full = {'full': c.full} if c.full else {}
+  return dict.fromkeys(WHOLE[:2], c.networks) | dict.fromkeys(
+      (f'first_{k}' for k in first), c.prefixes) | full
 
 
 def first_segments(name):

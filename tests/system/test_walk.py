@@ -228,7 +228,7 @@ def test_a_stopped_run_has_the_rows_and_the_set_of_another(tmp_path):
 @pytest.mark.slow
 def test_the_first_segments_are_measured_alone(tmp_path):
   """As the set that they are would be; a stopped run goes on within them."""
-  c = simple(eval__prefixes=9)
+  c = simple(eval__prefixes=9, eval__full=2)
   path = small.measured(tmp_path)  # the whole set is measured already
   with pytest.raises(preemption.Stopped, match='8 of 9 networks trained on the '
                                                'first segment; '):
@@ -238,7 +238,7 @@ def test_the_first_segments_are_measured_alone(tmp_path):
   first, whole = [row['accuracy'] for row in found['segments']]
   assert first['networks'][:8] == kept and len(kept) == 8
   assert whole == found['accuracy']['synthetic']
-  assert set(found['accuracy']) == {'synthetic', 'random'}
+  assert set(found['accuracy']) == {'synthetic', 'random', 'full'}
   set_ = saved_set.load(path)
   with small.started(c, path) as made:
     experiment = made.experiment
@@ -249,5 +249,11 @@ def test_the_first_segments_are_measured_alone(tmp_path):
         comparison.network_keys(c.seed, 9), devices.replicate(batch))
     np.testing.assert_allclose(first['networks'], comparison.tested(
         experiment.network)(states, made.test), 1e-6)
+    states = ensemble.train_on_all(experiment.network, experiment.recipe)(
+        comparison.network_keys(c.seed, 2), streaming.fetch(made.data, None))
+    np.testing.assert_allclose(
+        found['accuracy']['full']['networks'], comparison.tested(
+            experiment.network)(states, made.test), 1e-6)
   assert 'after each segment: ' in (path / 'log.txt').read_text()
-  assert 'Accuracy after each segment' in (path / 'report.html').read_text()
+  for words in ('Accuracy after each segment', '<span>all real</span>'):
+    assert words in (path / 'report.html').read_text()
