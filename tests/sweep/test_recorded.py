@@ -30,6 +30,21 @@ def test_recorded_measurements_are_taken(monkeypatch):
     assert .2 < values['mean'] < .7 and len(values['networks']) == 3
 
 
+def test_those_of_factor_2_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_32_factor2'
+  asked = plan.Asked(
+      'configs/cifar10.py:schedule=short',
+      {'dataset.holdout': '0.2', 'eval.networks': '3'},
+      plan.read_arms(folder / 'ipc10.arms'), [10], 2)
+  sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
+  read = {(cell.arm.name, cell.seed): values['mean'] for cell in sweep.cells
+          for _, values in sweep.read(cell) if values}
+  assert len(read) == len([*folder.rglob('*.json')]) >= 8
+  for seed in (0, 1):  # what IDC's default number of segments rests on
+    assert read['dasm5', seed] - read['idc', seed] > .03
+
+
 def test_an_entry_that_was_not_known_had_its_default(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   cell = cells()[-1]
