@@ -91,6 +91,12 @@ def flat(images):
   return images.reshape(len(images), -1)
 
 
+def image_shape(data):
+  """(height, width, channels) of a `Source`, a `Batch` or a `SoftLabelled`."""
+  like = getattr(data, 'like', None)
+  return (data.images if like is None else like).shape[-3:]
+
+
 def class_count(data):
   """Number of classes of a `Source`, or of one of `streaming`."""
   return data.everything.counts.shape[0]

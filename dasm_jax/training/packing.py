@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dasm_jax.errors import UserError
 from dasm_jax.models import flops
+from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 
 
@@ -155,9 +156,8 @@ def spread_networks(one, network, recipe, together=None, how=devices.spread,
   def call(items, *shared):
     size = together
     if size is None:
-      shape = shared[-1].images.shape[-3:]
-      size = networks_together(network, shape, recipe.batch,
-                               split or this_split())
+      size = networks_together(network, sources.image_shape(shared[-1]),
+                               recipe.batch, split or this_split())
     if size not in made:
       made[size] = how(one, together=size)
     return made[size](items, *shared)

@@ -20,6 +20,7 @@ from dasm_jax.evaluate import (
   saved_set,
   subjects,
 )
+from dasm_jax.pipeline import source as sources
 from dasm_jax.pipeline import streaming
 from dasm_jax.runtime import logging
 from dasm_jax.runtime import workdir as workdirs
@@ -393,7 +394,8 @@ def test_a_comparison_is_of_what_the_subject_says(workdir):
   assert (compared.networks, compared.seed, compared.ipc) == (3, 7, 2)
   assert len(compared.test.labels) == 359 and len(compared.data.labels) == 1438
   np.testing.assert_array_equal(
-      streaming.fetch(compared.data, None).images, found.dataset.train.images)
+      streaming.fetch(compared.data, None).images,
+      sources.flat(found.dataset.train.images))
   batch = compared.batch()
   assert batch is compared.batch() and len(batch.images) == 20
   np.testing.assert_array_equal(batch.labels[:2], found.set.syn.labels[0])
