@@ -192,33 +192,33 @@ def _cropped_images(experiment):
 
 
 def evaluation_work(experiment, split_):
-  """`[Work]` of measuring the set and random real images, each alike."""
+  """`[Work]` of measuring the set and what it is compared by, each alike."""
   c, recipe = experiment.config, experiment.recipe
-  # A stored image of the set decodes to several; random ones are as many as are
-  # stored.
-  sets = (experiment.classes * decoded_count(
-      experiment, c.syn.ipc, training=True), experiment.classes * c.syn.ipc)
   works = []
-  if c.eval.networks:
-    for every in sets:
-      works += measuring_work(
-          experiment, c.eval.networks, recipe, every, split_)
-  if c.eval.networks and c.eval.prefixes:
-    for segment in experiment.plan[1:]:  # what is before it
-      works += measuring_work(
-          experiment, c.eval.prefixes, recipe, experiment.classes
-          * decoded_count(experiment, segment.slots.start, training=True),
-          split_)
-  if c.eval.networks and c.eval.full:
-    works += measuring_work(experiment, c.eval.full, recipe,
-                            len(experiment.dataset.train.labels), split_)
+  for name, networks in setup.measured_sets(experiment).items():
+    works += measuring_work(experiment, networks, recipe,
+                            _trained_on(experiment, name), split_)
   if c.method.get('relabel'):  # one epoch after the other, by each teacher
     mine = split_.share(recipe.epochs + recipe.extra)
-    size = min(recipe.batch, sets[0])
-    calls = len(experiment.plan) * mine * math.ceil(sets[0] / size)
+    every = _trained_on(experiment, 'synthetic')
+    size = min(recipe.batch, every)
+    calls = len(experiment.plan) * mine * math.ceil(every / size)
     works.append(
-        Work('forward', len(experiment.plan) * mine * sets[0], size, calls))
+        Work('forward', len(experiment.plan) * mine * every, size, calls))
   return works
+
+
+def _trained_on(experiment, name):
+  """Images that networks see of one of `setup.measured_sets`."""
+  ipc, first = experiment.config.syn.ipc, setup.first_segments(name)
+  if name == 'full':
+    return len(experiment.dataset.train.labels)
+  if name == 'random':
+    return experiment.classes * ipc
+  # A stored image of the set decodes to several.
+  if first:
+    ipc = experiment.plan[first].slots.start
+  return experiment.classes * decoded_count(experiment, ipc, training=True)
 
 
 def measuring_work(experiment, count, recipe, every, split_):
