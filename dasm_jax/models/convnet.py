@@ -31,7 +31,7 @@ class ConvNet(nn.Module):
     features = []
     for d in range(self.depth):
       padding = self.first_padding if d == 0 else 1
-      x = layers.Conv(self.width, padding=padding)(x)
+      x = layers.Conv(self.width, padding=padding, before=self.norm)(x)
       x = layers.Norm(self.norm)(x, train)
       x = act(x)
       # CAFE looks at maps before they are pooled.

@@ -55,6 +55,8 @@ class Conv(nn.Module):
   """A `kernel x kernel` convolution.
 
   padding: zeros on each side; None is `kernel // 2`.
+  before: the norm that follows. An instance norm takes any bias off again: it
+    is there, as in PyTorch, but not added, and its gradient is exactly 0.
   kernel_init: None is `uniform`, which the bias always takes.
   """
   features: int
@@ -62,6 +64,7 @@ class Conv(nn.Module):
   padding: int | None = None
   stride: int = 1
   use_bias: bool = True
+  before: str = 'none'
   kernel_init: Callable | None = None
 
   @nn.compact
@@ -74,7 +77,7 @@ class Conv(nn.Module):
     if not self.use_bias:
       return x
     bias = self.param('bias', default, (self.features,))
-    return x + bias.astype(x.dtype)
+    return x if self.before == 'instance' else x + bias.astype(x.dtype)
 
 
 class Dense(nn.Module):
@@ -110,13 +113,13 @@ class Norm(nn.Module):
     shape = x.shape[1:] if self.kind == 'layer' else x.shape[-1:]
     scale = self.param('scale', nn.initializers.ones, shape).astype(x.dtype)
     bias = self.param('bias', nn.initializers.zeros, shape).astype(x.dtype)
+    if self.kind == 'instance':
+      return instance_norm(x, scale, bias).astype(dtype)
     if self.kind == 'batch':
       mean, variance = self._batch(x, train)
     else:
       mean, variance = _moments(x, self.kind)
-    # One multiply and one add over the image: the rest is per channel.
-    gain = scale * jax.lax.rsqrt(variance + EPSILON)
-    return (x * gain + (bias - mean * gain)).astype(dtype)
+    return _normalised(x, scale, bias, mean, variance).astype(dtype)
 
   def _batch(self, x, train):
     c, n = x.shape[-1], math.prod(x.shape[:-1])
@@ -197,10 +200,60 @@ def _mean_variance(x, axes):
   return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
+def _normalised(x, scale, bias, mean, variance):
+  # One multiply and one add over the image: the rest is per channel.
+  gain = scale * jax.lax.rsqrt(variance + EPSILON)
+  return x * gain + (bias - mean * gain)
+
+
+@jax.custom_vjp
+def instance_norm(x, scale, bias):
+  """Each channel of each image with mean 0 and variance 1, scaled and moved.
+
+  Its gradient is written out: two sums over the image, then one multiply and
+  one add a pixel. What JAX derives has more passes: a step of ConvNet-3 is 58
+  kernels of a GPU with it, 46 so, and a quarter longer on a TPU, as compiled.
+
+  Args:
+    x: `[n, height, width, channels]`.
+    scale, bias: `[channels]`.
+
+  Returns:
+    As `x`. Forward mode (`jax.jvp`) is not defined.
+
+  Source: Ulyanov et al. (1607.08022).
+  """
+  return _normalised(x, scale, bias, *_mean_variance(x, (1, 2)))
+
+
+def _instance_norm_fwd(x, scale, bias):
+  mean, variance = _mean_variance(x, (1, 2))
+  return (_normalised(x, scale, bias, mean, variance),
+          (x, scale, mean, variance))
+
+
+def _instance_norm_bwd(saved, cotangent):
+  x, scale, mean, variance = saved
+  # Sums over images are taken of the sums over pixels: the compiler would make
+  # one sum over everything of the two, and read all of it once more.
+  total, along = jax.lax.optimization_barrier((
+      cotangent.sum((1, 2), keepdims=True),
+      (cotangent * x).sum((1, 2), keepdims=True)))
+  root = jax.lax.rsqrt(variance + EPSILON)
+  along = root * (along - mean * total)  # along the normalised image
+  gain, pixels = scale * root, math.prod(x.shape[1:3])
+  # A variance that rounding made negative is 0 and does not move.
+  slope = jnp.where(variance > 0, gain * root * along / pixels, 0)
+  offset = slope * mean - gain * total / pixels
+  return (gain * cotangent - slope * x + offset,
+          along.sum((0, 1, 2)), total.sum((0, 1, 2)))
+
+
+instance_norm.defvjp(_instance_norm_fwd, _instance_norm_bwd)
+
+
 def _moments(x, kind):
   n, height, width, c = x.shape
-  if kind == 'instance':
-    return _mean_variance(x, (1, 2))
   groups = 1 if kind == 'layer' else GROUPS
   split = x.reshape(n, height, width, groups, c // groups)
   # Back to one value a channel, as scale and bias are of channels.

@@ -35,7 +35,7 @@ class Stages(nn.Module):
     features, padding = [], self.first_padding
     for widths, kernel in zip(self.widths, self.kernels, strict=True):
       for width in widths:
-        x = layers.Conv(width, kernel, padding)(x)
+        x = layers.Conv(width, kernel, padding, before=self.norm)(x)
         x = jax.nn.relu(layers.Norm(self.norm)(x, train))
         padding = None
       # The one map that the pooling of the stage reads.
