@@ -131,9 +131,11 @@ def real_trainer(network, tx, recipe, axis_name=None):
     # Streamed images are exchanged batch by batch.
     if end is None and data.slots is None:
       return devices.run_batches(do, carry, make, (order, alter))
-    return jax.lax.fori_loop(
+    pack, unpack = devices.small_together(carry)
+    return unpack(jax.lax.fori_loop(
         begin, len(order) if end is None else end,
-        lambda i, carry: do(carry, *make(order[i], alter[i])), carry)
+        lambda i, packed: pack(do(unpack(packed), *make(order[i], alter[i]))),
+        pack(carry)))
   return run
 
 

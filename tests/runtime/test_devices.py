@@ -88,3 +88,44 @@ def test_tasks_of_a_machine(environ, tasks):
 
 def test_no_gpu_is_idle_where_there_is_none():
   assert devices.idle_gpus() is None
+
+
+def test_small_leaves_of_a_carry_are_one():
+  tree = {'kernel': jnp.ones((2, 3)), 'bias': jnp.arange(3.),
+          'half': [jnp.ones(2, jnp.bfloat16), jnp.zeros((), jnp.bfloat16)],
+          'rate': jnp.float32(.5), 'count': jnp.int32(7), 'none': jnp.zeros(0),
+          'key': jax.random.key(1)}
+  pack, unpack = devices.small_together(tree)
+  assert pack(tree) is tree and unpack(tree) is tree  # on a CPU
+  with devices.building_for(devices.Target('gpu', 2 ** 30)):
+    pack, unpack = devices.small_together(tree)
+    vectors, rest = pack(tree)
+    alone = devices.small_together({'x': jnp.ones(3)})
+  np.testing.assert_array_equal(vectors['float32'], [0, 1, 2, .5])
+  assert vectors['bfloat16'].shape == (3,) and len(rest) == 3
+  got = unpack((vectors, rest))
+  assert got.pop('key') == tree.pop('key')
+  toy.leaves_equal(got, tree)
+  assert [x.dtype for x in jax.tree.leaves(got)] == [
+      x.dtype for x in jax.tree.leaves(tree)]
+  assert alone[0]({'x': 1}) == {'x': 1}
+
+
+def test_batches_run_in_one_vector_as_by_themselves():
+  carry = {'w': jnp.ones((2, 2)), 'b': jnp.zeros(2), 'loss': jnp.float32(0)}
+  def do(carry, x):
+    return {'w': carry['w'] * .5 + x, 'b': carry['b'] - x * carry['w'][0],
+            'loss': carry['b'].sum()}
+  def run(carry, items):
+    return devices.run_batches(
+        do, carry, lambda x: (x + 1,), (items,), remat=True)
+  def both(carry, items):
+    return run(carry, items), jax.grad(
+        lambda items: run(carry, items)['b'].sum())(items)
+  items = jnp.arange(6.)
+  want = both(carry, items)
+  with devices.building_for(devices.Target('gpu', 2 ** 30)):
+    text = str(jax.make_jaxpr(lambda *given: run(*given))(carry, items))
+    got = both(carry, items)
+  toy.leaves_close(got, want)
+  assert 'unroll=4' in text and 'concatenate' in text
