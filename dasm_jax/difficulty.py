@@ -30,13 +30,26 @@ import jax.numpy as jnp
 
 from dasm_jax import losses, shapes
 from dasm_jax.errors import unknown
+from dasm_jax.runtime import devices
 from dasm_jax.types import Array, Batch, LogitsFn, LossFn, PyTree
 
 # ---- In pieces
 
-# A few samples' weight gradients stay in the cache; measured on CPU.
-CHUNK_GRADIENTS = 8
 CHUNK = 256
+
+
+def gradient_chunk() -> int:
+  """How many samples' gradients are held at once, if nobody says.
+
+  Returns:
+    8 on a CPU, in whose cache a few weight gradients stay (measured), and 64 on
+    an accelerator, which waits for each kernel: of ConvNet-3 84 MB.
+
+  Examples:
+    >>> print(difficulty.gradient_chunk())
+    8
+  """
+  return 8 if devices.backend() == 'cpu' else 64
 
 
 def chunked(score: Callable[[PyTree, Any], PyTree], params: PyTree,
@@ -91,14 +104,14 @@ def _single(function, batch):
 
 
 def gradient_norms(loss_fn: LossFn, params: PyTree, batch: Batch,
-                   chunk: int = CHUNK_GRADIENTS) -> Array:
+                   chunk: int | None = None) -> Array:
   """`|grad_params loss(params, x_i, y_i)|_2` for each sample (GraNd).
 
   Args:
     loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
     params: any pytree; all leaves count.
     batch: `Batch` of `n` samples.
-    chunk: samples whose gradients are held at once.
+    chunk: samples whose gradients are held at once; None: `gradient_chunk`.
 
   Returns:
     `[n]`; differentiable in the batch, with gradient 0 where a norm is 0.
@@ -113,7 +126,7 @@ def gradient_norms(loss_fn: LossFn, params: PyTree, batch: Batch,
   def score(params, part):
     gradient = jax.grad(loss_fn)
     return _single(lambda one: losses.tree_norm(gradient(params, one)), part)
-  return chunked(score, params, batch, chunk)
+  return chunked(score, params, batch, chunk or gradient_chunk())
 
 
 def sample_losses(loss_fn: LossFn, params: PyTree, batch: Batch,
@@ -188,7 +201,7 @@ def margin(logits_fn: LogitsFn, params: PyTree, batch: Batch, chunk: int = CHUNK
 
 
 def fisher(logits_fn: LogitsFn, params: PyTree, batch: Batch,
-           chunk: int = CHUNK_GRADIENTS) -> Array:
+           chunk: int | None = None) -> Array:
   """`sum_c p_c |grad_params log p_c|_2^2`, the trace of a sample's Fisher.
 
   The expectation is over the network's own labels, p = softmax(logits): the
@@ -199,7 +212,8 @@ def fisher(logits_fn: LogitsFn, params: PyTree, batch: Batch,
     logits_fn: `(params, images) -> [n, classes]`.
     params: any pytree; all leaves count.
     batch: `Batch` of `n` samples; its labels are not read.
-    chunk: samples whose gradients, of one class at a time, are held at once.
+    chunk: samples whose gradients, of one class at a time, are held at once;
+      None: `gradient_chunk`.
 
   Returns:
     `[n]`.
@@ -218,7 +232,8 @@ def fisher(logits_fn: LogitsFn, params: PyTree, batch: Batch,
     squares = jax.lax.map(lambda c: _tree_square(pull(c)),
                           jnp.eye(len(log_p), dtype=log_p.dtype))
     return jnp.sum(jnp.exp(log_p) * squares)
-  return chunked(lambda params, part: _single(one, part), params, batch, chunk)
+  return chunked(lambda params, part: _single(one, part), params, batch,
+                 chunk or gradient_chunk())
 
 
 def mean_gradient(loss_fn: LossFn, params: PyTree, batch: Batch,
@@ -256,7 +271,7 @@ def mean_gradient(loss_fn: LossFn, params: PyTree, batch: Batch,
 
 
 def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
-              chunk: int = CHUNK_GRADIENTS) -> Array:
+              chunk: int | None = None) -> Array:
   """`-<grad loss(x_i, y_i), reference>`: what training on a sample costs.
 
   A step of SGD on sample i changes the loss of the reference samples by this
@@ -269,7 +284,7 @@ def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
     params: any pytree; all leaves count.
     batch: `Batch` of `n` samples.
     reference: like `params`, the `mean_gradient` of the reference samples.
-    chunk: samples whose gradients are held at once.
+    chunk: samples whose gradients are held at once; None: `gradient_chunk`.
 
   Returns:
     `[n]`; its mean over the reference samples is `-|reference|^2`.
@@ -286,7 +301,8 @@ def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
     gradient = jax.grad(loss_fn)(params, sample)
     return -sum(jax.tree.leaves(jax.tree.map(
         lambda a, b: jnp.sum(a * b), gradient, reference)))
-  return chunked(lambda params, part: _single(one, part), params, batch, chunk)
+  return chunked(lambda params, part: _single(one, part), params, batch,
+                 chunk or gradient_chunk())
 
 
 def _add(total, tree, weight):
@@ -376,7 +392,7 @@ def _square(loss_fn, params, batch: Batch):
   def score(params, part):
     return _single(lambda one: _tree_square(jax.grad(loss_fn)(params, one)),
                    part)
-  return chunked(score, params, batch, CHUNK_GRADIENTS)
+  return chunked(score, params, batch, gradient_chunk())
 
 
 # Of a batch of one class the norm of the mean gradient is much like that of a
