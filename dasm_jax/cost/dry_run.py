@@ -54,7 +54,8 @@ def dry_run(config, workdir, machine_=None, say=print):
   found = {
       'memory': estimate.device_memory(
           experiment, sum(phases.values(), []), once, machine_),
-      'widest': estimate.widest(experiment, phases, once),
+      'widest': estimate.widest(
+          experiment, phases, once, machine_.backend),
       'disk': estimate.disk_bytes(experiment, once) | (
           {'images': loading.image_bytes(experiment.dataset)}
           if streams and config.dataset.cache else {}),

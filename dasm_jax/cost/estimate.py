@@ -9,6 +9,7 @@ operations make; both are counted in the traced network. `workload` lists the
 images, the table `RATES` says what a machine makes of them.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -95,11 +96,12 @@ def device_memory(experiment, works, once, machine):
   chunk. frozen: finished images. rows: of experts. networks: that others
   begin as. activations: of the largest step, with its copies of parameters.
   """
-  half = experiment.config.network.dtype != 'float32'
+  of = functools.partial(
+      packing.activations, once=once, turns=machine.backend == 'cpu',
+      half=experiment.config.network.dtype != 'float32')
   found = {'data': _data_bytes(experiment, machine.memory, machine.devices),
            'state': _state_bytes(experiment, machine.devices), 'frozen': 0,
-           'rows': 0, 'networks': 0, 'activations': max(
-               packing.activations(one, once, half) for one in works)}
+           'rows': 0, 'networks': 0, 'activations': max(map(of, works))}
   # The last segment has the most finished ones before it.
   last = experiment.plan[-1]
   found['frozen'] = last.slots.start * _stored_bytes(
@@ -114,11 +116,12 @@ def device_memory(experiment, works, once, machine):
   return found
 
 
-def widest(experiment, phases_, once):
+def widest(experiment, phases_, once, backend):
   """Which of some `phases` has the step with the most activations."""
-  half = experiment.config.network.dtype != 'float32'
-  return max(phases_, key=lambda phase: max(
-      packing.activations(one, once, half) for one in phases_[phase]))
+  of = functools.partial(
+      packing.activations, once=once, turns=backend == 'cpu',
+      half=experiment.config.network.dtype != 'float32')
+  return max(phases_, key=lambda phase: max(map(of, phases_[phase])))
 
 
 def _data_bytes(experiment, memory_, devices):

@@ -34,10 +34,11 @@ AXIS = 'devices'
 class Target(NamedTuple):
   """What programs are built for.
 
-  backend: `cpu`, `gpu` or `tpu`. memory: bytes of a device.
+  backend: `cpu`, `gpu` or `tpu`. memory: bytes of a device. devices: how many.
   """
   backend: str
   memory: int
+  devices: int = 1
 
 
 _TARGET = contextvars.ContextVar('target', default=None)
@@ -85,8 +86,9 @@ def _memory_here():
 
 
 def count():
-  """Number of devices, of all processes."""
-  return jax.device_count()
+  """Number of devices, of all processes, that programs are built for."""
+  target = _TARGET.get()
+  return target.devices if target else jax.device_count()
 
 
 def idle_gpus():

@@ -15,25 +15,29 @@ from dasm_jax.runtime import devices
 class PassKind(NamedTuple):
   """passes: forward passes that an image's work equals.
 
-  kept: how often an image's feature maps are in memory at once.
+  kept: how often an image's feature maps are in memory at once on a CPU.
+  fused: on an accelerator, whose compilers fuse more.
   """
   passes: float
   kept: float
+  fused: float
 
 
 # In forward passes, measured on ConvNet-3 (XLA's count of FLOPs: 0.10, 0.30,
 # 0.70, 0.79 GFLOP an image): parameter gradient; its derivative in the image;
 # in image and weights, a step back through a student.
 GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
-# Kept: fitted to the temporaries of the programs in tests/benchmarks/steps.py.
+# Kept: fitted to the temporaries of tests/benchmarks/cost_steps.py; fused: to
+# those of aot.py for an H100 and v5e. Both to a fifth, but for CAFE, which an
+# H100 does in half of what is said.
 PASS_KINDS = {
-    'forward': PassKind(1, 2),
+    'forward': PassKind(1, 1, 1),
     # Features, and their gradient in the image.
-    'inward': PassKind(2, 4),
-    'gradient': PassKind(GRADIENT, 4),
-    'norms': PassKind(GRADIENT, 4),     # of each image alone
-    'second': PassKind(GRADIENT + SECOND, 8),
-    'student': PassKind(GRADIENT + BACK, 8),
+    'inward': PassKind(2, 2, 2),
+    'gradient': PassKind(GRADIENT, 3, 2),
+    'norms': PassKind(GRADIENT, 4, 2),     # of each image alone
+    'second': PassKind(GRADIENT + SECOND, 5.2, 5.2),
+    'student': PassKind(GRADIENT + BACK, 5.6, 7),
 }
 
 
@@ -55,12 +59,14 @@ class Work(NamedTuple):
   trees: int = TREES
 
 
-def activations(one, once, half=False):
+def activations(one, once, turns=True, half=False):
   """Bytes of a `Work`'s largest step: feature maps, and trees of weights.
 
-  half: whether the maps take two bytes a number.
+  turns: of a CPU, as in a `DeviceSplit`. half: whether the maps take two bytes
+  a number.
   """
-  maps = one.at_once * PASS_KINDS[one.kind].kept * once.maps
+  kind = PASS_KINDS[one.kind]
+  maps = one.at_once * (kind.kept if turns else kind.fused) * once.maps
   return int(FLOAT * (maps * (0.5 if half else 1)
                       + one.trees * once.parameters))
 
@@ -128,7 +134,7 @@ def networks_together(network, shape, batch, split):
   if split.turns:
     return 1
   once = flops.forward_cost(network, shape)
-  each = activations(Work('gradient', 0, batch, 0), once)
+  each = activations(Work('gradient', 0, batch, 0), once, split.turns)
   return max(1, int(split.memory * MEMORY_SHARE / each))
 
 

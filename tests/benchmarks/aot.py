@@ -1,6 +1,7 @@
 r"""What compilers make of our programs for chips that are not here.
 
-  python tests/benchmarks/aot.py [--target=h100|v5e] [--only=NAME,…] [--json]
+  python tests/benchmarks/aot.py [--target=h100|v5e|v5e:2x4] [--only=NAME,…]
+                                 [--json]
 
 Compiles the inner programs at published shapes ahead of time, for a described
 chip, and counts in what comes out: kernels (and how many of them in loops),
@@ -8,8 +9,10 @@ loops and branches that the host decides, FLOPs of convolutions and products as
 they are run and as the maths needs them, bytes written, temporaries, and for a
 TPU the time that its compiler estimates. Beside it the least time that any
 program could take: by arithmetic (useful FLOPs at the chip's peak) and by
-traffic (its arguments and results at the bandwidth). Nothing here is a time on
-a chip.
+traffic (its arguments and results at the bandwidth). Of a sweep also what a
+device is said to need by `--dry_run`, beside what the compiler gives it. On
+several chips (v5e:2x4) classes, samples and networks are split as in a run, and
+all numbers are those of one chip. Nothing here is a time on a chip.
 
 Needs the wheels of the extra `aot` and no chip: pip install 'dasm-jax[aot]'.
 --forms=xla compiles with XLA's own derivatives of convolutions instead of ours.
@@ -40,14 +43,16 @@ os.environ['XLA_FLAGS'] = ' '.join([
 import hlo_counts  # noqa: E402  (after the environment is set)
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
 from jax.experimental import topologies  # noqa: E402
+from jax.sharding import Mesh, NamedSharding, PartitionSpec  # noqa: E402
 
 from dasm_jax import difficulty  # noqa: E402
 from dasm_jax.config import files  # noqa: E402
-from dasm_jax.cost import dry_run  # noqa: E402
+from dasm_jax.cost import dry_run, estimate, machine  # noqa: E402
 from dasm_jax.distill import setup  # noqa: E402
 from dasm_jax.methods import trajectory  # noqa: E402
-from dasm_jax.models import fast_conv  # noqa: E402
+from dasm_jax.models import fast_conv, flops  # noqa: E402
 from dasm_jax.pipeline import source as sources  # noqa: E402
 from dasm_jax.runtime import devices  # noqa: E402
 from dasm_jax.training import ensemble, train_step  # noqa: E402
@@ -129,10 +134,26 @@ CHIPS = {
                  lambda: _gpu(H100)),
     # Of four that lie together, as this compiler knows no fewer, one is used.
     'v5e': Chip(devices.Target('tpu', 16 * 2 ** 30), 197e12, 819e9, 1.5e9,
-                lambda: _tpu('v5e:2x2'))}
+                lambda: _tpu('v5e:2x2')),
+    'v5e:2x4': Chip(devices.Target('tpu', 16 * 2 ** 30, 8), 197e12, 819e9,
+                    1.5e9, lambda: _tpu('v5e:2x4'))}
 
 
 # ---- Programs
+
+
+class Program(NamedTuple):
+  """An inner program at its published shapes.
+
+  function: what is compiled. arguments: of shapes alone. axes: a prefix of
+  them, 0 what devices share out, None what each has; None: of one device.
+  results: the same of what it returns. experiment: of a sweep, else None.
+  """
+  function: object
+  arguments: tuple
+  axes: tuple | None = None
+  results: object = 0
+  experiment: object = None
 
 
 def _shape(*shape, dtype=jnp.float32):
@@ -152,15 +173,19 @@ def experiment_of(given, **entries):
 
 
 def sweep(given, **entries):
-  """One sweep of a method: `(function, arguments)`."""
+  """One sweep of a method, a `Program`."""
   experiment = experiment_of(given, **entries)
   (segment,) = experiment.plan
   phase = experiment.phases(segment)[0]
-  method = setup.build_method(experiment, phase, None)
+  many = devices.count() > 1
+  method = setup.build_method(experiment, phase, devices.AXIS if many else None)
   k, all_classes = len(experiment.rows(phase)), experiment.classes
   image = experiment.shape
-  syn = Synthetic(_shape(k, phase.width, *image),
-                  _shape(k, phase.width, all_classes), _shape())
+  # Classes that are shared out fill each device; of trajectories none are.
+  rows = devices.padded(k) if jax.tree.leaves(method.axes) else k
+  syn = Synthetic(_shape(rows, phase.width, *image),
+                  _shape(rows, phase.width, all_classes), _shape())
+  k = devices.padded(k)
   state = jax.eval_shape(method.init, _key(), syn)
   n = len(experiment.dataset.train.labels)
   def window(classes):
@@ -178,7 +203,8 @@ def sweep(given, **entries):
   def run(state, data, windows, key):
     drawn = method.draw(data, windows, key, state.step)
     return method.step(state, data, windows, drawn, key)
-  return run, (state, data, windows, _key())
+  return Program(run, (state, data, windows, _key()),
+                 (method.axes, None, 0, None), (method.axes, None), experiment)
 
 
 def _pairs(experiment):
@@ -212,19 +238,23 @@ def _epoch(experiment, batch, networks):
     state = ensemble.fresh_state(network, recipe, key)
     return state._replace(done=jnp.int32(0), within=0)
   if networks is None:
-    return run, (_key(), batch, jax.eval_shape(start, _key()))
+    return Program(run, (_key(), batch, jax.eval_shape(start, _key())))
+  networks = devices.padded(networks)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), networks))
-  return (jax.vmap(run, (0, None, 0)),
-          (keys, batch, jax.eval_shape(jax.vmap(start), keys)))
+  return Program(jax.vmap(run, (0, None, 0)),
+                 (keys, batch, jax.eval_shape(jax.vmap(start), keys)),
+                 (0, None, 0))
 
 
 def difficulty_scores():
   """Gradient norms of 256 images, one by one."""
   experiment = experiment_of('cifar10.py:method=idc,ipc=10')
   variables = jax.eval_shape(experiment.network.init, jax.random.key(0))
-  return functools.partial(
+  n = devices.padded(256)
+  return Program(functools.partial(
       difficulty.gradient_norms, train_step.loss_fn(experiment.network)), (
-          variables, Batch(_shape(256, *experiment.shape), _shape(256, 10)))
+          variables, Batch(_shape(n, *experiment.shape), _shape(n, 10))),
+                 (None, 0))
 
 
 PROGRAMS = {
@@ -263,22 +293,67 @@ def forms(name):
 
 
 def compiled(name, chip, form='ours'):
-  """`(compiled program, useful FLOPs, seconds)` of one of `PROGRAMS`."""
-  one = jax.sharding.SingleDeviceSharding(chip.devices()[0])
+  """`(compiled, useful FLOPs, seconds, bytes said)` of one of `PROGRAMS`."""
   with devices.building_for(chip.target), forms(form):
-    function, arguments = PROGRAMS[name]()
-    useful = hlo_counts.useful_flops(function, *arguments)
-    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=one), arguments)
+    program = PROGRAMS[name]()
+    function, placed = placed_on(program, chip)
+    useful = hlo_counts.useful_flops(function, *placed)
     began = time.perf_counter()
-    program = jax.jit(function).trace(*placed).lower().compile()
-  return program, useful, time.perf_counter() - began
+    found = jax.jit(function).trace(*placed).lower().compile()
+    took = time.perf_counter() - began
+    return found, useful, took, predicted(program.experiment, chip)
+
+
+def placed_on(program, chip):
+  """A program's function and arguments on the devices of a chip."""
+  where = chip.devices()[:chip.target.devices]
+  if len(where) == 1:
+    specs = jax.tree.map(lambda _: None, program.arguments)
+    one = jax.sharding.SingleDeviceSharding(where[0])
+    return program.function, _placed(program.arguments, specs, lambda _: one)
+  if program.axes is None:
+    raise SystemExit('error: this program runs on one device; take '
+                     '--target=v5e')
+  # As pmap does it, which takes no devices that are not there.
+  mesh = Mesh(np.array(where), (devices.AXIS,))
+  def specs(axes):
+    return jax.tree.map(
+        lambda axis: PartitionSpec() if axis is None else PartitionSpec(
+            devices.AXIS), axes, is_leaf=lambda x: x is None)
+  function = jax.shard_map(
+      program.function, mesh=mesh, in_specs=specs(program.axes),
+      out_specs=specs(program.results), check_vma=False)
+  return function, _placed(
+      program.arguments, specs(program.axes),
+      lambda spec: NamedSharding(mesh, spec or PartitionSpec()))
+
+
+def _placed(arguments, specs, sharding):
+  """Shapes with the sharding that a prefix of specs gives them."""
+  def place(spec, tree):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding(spec)), tree)
+  return jax.tree.map(
+      place, specs, arguments, is_leaf=lambda x: x is None or isinstance(
+          x, PartitionSpec))
+
+
+def predicted(experiment, chip):
+  """Bytes of a device that a sweep takes as `--dry_run` has it, or None."""
+  if experiment is None:
+    return None
+  kind, memory, count = chip.target
+  machine_ = machine.Machine(kind, kind, count, chip.peak, memory)
+  works = estimate.phase_work(experiment, machine_)['distillation']
+  once = flops.forward_cost(experiment.network, experiment.shape)
+  return sum(estimate.device_memory(
+      experiment, works, once, machine_).values())
 
 
 def row(name, target, form='ours', folder=None):
   """What is printed of one of `PROGRAMS`, a dict."""
   chip = CHIPS[target]
-  program, useful, seconds = compiled(name, chip, form)
+  program, useful, seconds, said = compiled(name, chip, form)
   text, memory = program.as_text(), program.memory_analysis()
   if folder:
     folder.mkdir(parents=True, exist_ok=True)
@@ -294,6 +369,8 @@ def row(name, target, form='ours', folder=None):
       'conditionals': int(counts.conditionals),
       'collectives': int(counts.collectives), 'bytes': int(counts.written),
       'temporary_bytes': memory.temp_size_in_bytes,
+      'device_bytes': outside + memory.temp_size_in_bytes,
+      'predicted_bytes': said,
       'seconds': counts.cycles / chip.clock if chip.clock else None,
       'arithmetic_seconds': useful / chip.peak,
       'traffic_seconds': outside / chip.bandwidth,
@@ -301,19 +378,22 @@ def row(name, target, form='ours', folder=None):
 
 
 HEAD = (f'{"program":18}{"GFLOP run":>11}{"useful":>9}{"ratio":>7}'
-        f'{"kernels":>9}{"in loops":>10}{"host":>6}{"GB":>7}{"temp MB":>9}'
-        f'{"ms":>8}{"at best":>9}{"compile":>9}')
+        f'{"kernels":>9}{"in loops":>10}{"host":>6}{"exchanged":>11}{"GB":>7}'
+        f'{"temp MB":>9}{"all MB":>8}{"said MB":>9}{"ms":>8}{"at best":>9}'
+        f'{"compile":>9}')
 
 
 def line(found):
   """A row as a line below `HEAD`."""
   best = 1e3 * max(found['arithmetic_seconds'], found['traffic_seconds'])
-  took = found['seconds']
+  took, said = found['seconds'], found['predicted_bytes']
   return (f'{found["program"]:18}{found["convolution_flops"] / 1e9:11.1f}'
           f'{found["useful_flops"] / 1e9:9.1f}{found["ratio"]:7.2f}'
           f'{found["kernels"]:9}{found["in_loops"]:10}'
-          f'{found["conditionals"]:6}{found["bytes"] / 1e9:7.2f}'
-          f'{found["temporary_bytes"] / 1e6:9.0f}'
+          f'{found["conditionals"]:6}{found["collectives"]:11}'
+          f'{found["bytes"] / 1e9:7.2f}{found["temporary_bytes"] / 1e6:9.0f}'
+          f'{found["device_bytes"] / 1e6:8.0f}'
+          f'{"" if said is None else format(said / 1e6, ".0f"):>9}'
           f'{"" if took is None else format(1e3 * took, ".2f"):>8}'
           f'{best:9.3f}{found["compile_seconds"]:8.0f}s')
 

@@ -255,7 +255,8 @@ def test_activations_are_those_of_the_program():
       network, shape)
   found = packing.activations(step, once)
   weights = step.trees * once.parameters * 4
-  assert packing.activations(step, once, half=True) == (found + weights) / 2
+  assert packing.activations(
+      step, once, half=True) == (found + weights) / 2
   assert found / 2 < real.temp_size_in_bytes < 2 * found
 
 
