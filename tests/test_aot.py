@@ -29,6 +29,24 @@ def test_no_work_on_zeros_and_no_branch_within(program):
   assert found['temporary_bytes'] < 8e9
 
 
+@pytest.fixture
+def tpu():
+  pytest.importorskip('libtpu', reason='no extra aot here')
+
+
+@pytest.mark.usefixtures('tpu')
+def test_a_tpu_multiplies_no_zeros_between_images():
+  (found,) = rows('--target=v5e', '--only=difficulty_scores')
+  assert found['ratio'] < 1.1 and found['seconds'] > 0
+
+
+@pytest.mark.usefixtures('tpu')
+def test_eight_chips_exchange_no_more_than_the_metrics():
+  (found,) = rows('--target=v5e:2x4', '--only=dm_sweep')
+  assert found['collectives'] == 1 and found['ratio'] < 1.1
+  assert .8 < found['predicted_bytes'] / found['device_bytes'] < 1.25
+
+
 def test_a_program_that_is_not_there():
   done = subprocess.run(
       [sys.executable, 'tests/benchmarks/aot.py', '--only=idc_step'],

@@ -12,6 +12,7 @@ import lanes
 import numpy as np
 import pytest
 import toy
+from jax.sharding import Mesh, PartitionSpec
 
 from dasm_jax import methods, models, objectives
 from dasm_jax.errors import UserError
@@ -102,6 +103,42 @@ def test_programs_for_a_gpu_do_the_same(name):
         made.state, made.data, made.pool, made.key)
   toy.leaves_close(got, want)
   toy.leaves_close(metrics, same)
+
+
+EXCHANGES = ('psum', 'all_gather', 'all_to_all', 'ppermute', 'pmax', 'pmin',
+             'psum_scatter', 'reduce_scatter')
+
+
+def exchanges(jaxpr, within=False):
+  """`(primitive, numbers, whether in a loop)` of what devices tell each other.
+  """
+  for eqn in jaxpr.eqns:
+    name = eqn.primitive.name
+    if name.removesuffix('_invariant').rstrip('2') in EXCHANGES:
+      yield name, sum(x.aval.size for x in eqn.outvars), within
+    for part in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: (
+        hasattr(x, 'eqns') or hasattr(x, 'jaxpr'))):
+      part = getattr(part, 'jaxpr', part)
+      if hasattr(part, 'eqns'):
+        yield from exchanges(part, within or name in ('scan', 'while'))
+
+
+@each_that_learns
+def test_devices_exchange_nothing_within_the_gradient(name):
+  made = toy.toy(name, axis_name=devices.AXIS)
+  everywhere = PartitionSpec()
+  sweep = jax.shard_map(
+      toy.sweep(made.method), mesh=Mesh(np.array(jax.devices()), devices.AXIS),
+      in_specs=everywhere, out_specs=everywhere, check_vma=False)
+  found = list(exchanges(jax.make_jaxpr(sweep)(
+      made.state, made.data, made.pool, made.key).jaxpr))
+  assert any(not inside for _, _, inside in found)  # a metric
+  inside = sum(size for _, size, inside in found if inside)
+  if name == 'idc':  # shares the real batches of its network's training
+    assert inside == 1 + sum(
+        x.size for x in jax.tree.leaves(made.state.variables.params))
+  else:  # CAFE's network is trained until its accuracy rests, on the whole set
+    assert (inside > 0) == (name == 'cafe')
 
 
 @each_method
