@@ -97,7 +97,7 @@ def device_memory(experiment, works, once, machine):
   begin as. activations: of the largest step, with its copies of parameters.
   """
   of = functools.partial(
-      packing.activations, once=once, turns=machine.backend == 'cpu',
+      packing.activations, once=once, backend=machine.backend,
       half=experiment.config.network.dtype != 'float32')
   found = {'data': _data_bytes(experiment, machine.memory, machine.devices),
            'state': _state_bytes(experiment, machine.devices), 'frozen': 0,
@@ -119,7 +119,7 @@ def device_memory(experiment, works, once, machine):
 def widest(experiment, phases_, once, backend):
   """Which of some `phases` has the step with the most activations."""
   of = functools.partial(
-      packing.activations, once=once, turns=backend == 'cpu',
+      packing.activations, once=once, backend=backend,
       half=experiment.config.network.dtype != 'float32')
   return max(phases_, key=lambda phase: max(map(of, phases_[phase])))
 

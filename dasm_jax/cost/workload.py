@@ -29,7 +29,7 @@ from dasm_jax.training.packing import TREES, Work
 
 def block_images(experiment, images, split_):
   """Images of a training batch whose activations are alive at once."""
-  if not split_.turns or models.normalises_batches(experiment.network):
+  if split_.backend != 'cpu' or models.normalises_batches(experiment.network):
     return images
   return -(-images // train_step.block_count(
       images, math.prod(experiment.shape[:2])))

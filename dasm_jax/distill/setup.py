@@ -457,14 +457,14 @@ def classes_together(experiment, segment, classes, split):
 
 
 def class_bytes(experiment, segment):
-  """Bytes that a step of one class takes on an accelerator."""
+  """Bytes that a step of one class takes on a GPU."""
   # Kinds of work follow each other, so the largest decides.
   once = flops.forward_cost(experiment.network, experiment.shape)
   half = experiment.config.network.dtype != 'float32'
   c = experiment.config.method
   work = registry.match_of(c).work(c, matched_count(experiment, segment))
   return max(packing.activations(
-      packing.Work(kind, 0, images, 0), once, False, half)
+      packing.Work(kind, 0, images, 0), once, 'gpu', half)
              for kind, images in work if images)
 
 

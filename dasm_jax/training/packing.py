@@ -59,14 +59,14 @@ class Work(NamedTuple):
   trees: int = TREES
 
 
-def activations(one, once, turns=True, half=False):
+def activations(one, once, backend='cpu', half=False):
   """Bytes of a `Work`'s largest step: feature maps, and trees of weights.
 
-  turns: of a CPU, as in a `DeviceSplit`. half: whether the maps take two bytes
-  a number.
+  half: whether the maps take two bytes a number.
   """
   kind = PASS_KINDS[one.kind]
-  maps = one.at_once * (kind.kept if turns else kind.fused) * once.maps
+  kept = kind.kept if backend == 'cpu' else kind.fused
+  maps = one.at_once * kept * once.maps
   return int(FLOAT * (maps * (0.5 if half else 1)
                       + one.trees * once.parameters))
 
@@ -74,11 +74,16 @@ def activations(one, once, turns=True, half=False):
 class DeviceSplit(NamedTuple):
   """How work is divided.
 
-  devices: their number. turns: a CPU takes items in turn. memory: bytes of one.
+  devices: their number, of a backend. memory: bytes of one.
   """
   devices: int
-  turns: bool
+  backend: str
   memory: int
+
+  @property
+  def turns(self):
+    """Whether a device takes its items one after the other."""
+    return self.backend in devices.IN_TURN
 
   def share(self, n):
     """Of n items, those of the busiest device."""
@@ -91,7 +96,7 @@ class DeviceSplit(NamedTuple):
 
 def split_of(machine):
   """The `DeviceSplit` of a `machine.Machine`."""
-  return DeviceSplit(machine.devices, machine.backend == 'cpu', machine.memory)
+  return DeviceSplit(machine.devices, machine.backend, machine.memory)
 
 
 # ---- How many at once
@@ -134,14 +139,13 @@ def networks_together(network, shape, batch, split):
   if split.turns:
     return 1
   once = flops.forward_cost(network, shape)
-  each = activations(Work('gradient', 0, batch, 0), once, split.turns)
+  each = activations(Work('gradient', 0, batch, 0), once, split.backend)
   return max(1, int(split.memory * MEMORY_SHARE / each))
 
 
 def this_split():
   """The `packing.DeviceSplit` of this machine."""
-  return DeviceSplit(devices.count(), devices.backend() == 'cpu',
-                     devices.memory())
+  return DeviceSplit(devices.count(), devices.backend(), devices.memory())
 
 
 def networks_together_here(network, recipe, shape):

@@ -55,6 +55,7 @@ from dasm_jax.distill import setup  # noqa: E402
 from dasm_jax.errors import UserError  # noqa: E402
 from dasm_jax.methods import trajectory  # noqa: E402
 from dasm_jax.pipeline import source as sources  # noqa: E402
+from dasm_jax.runtime import devices  # noqa: E402
 from dasm_jax.training import ensemble, train_step  # noqa: E402
 from dasm_jax.types import Batch, Synthetic, Window  # noqa: E402
 
@@ -235,8 +236,9 @@ class Case(NamedTuple):
 
 def cases(tiny=False):
   """Every `Case` but the products, in their order."""
-  # On an accelerator classes are together unless it is asked for otherwise.
-  other = 'together' if jax.default_backend() == 'cpu' else 'in_turn'
+  # The way that is not this backend's own.
+  alone = jax.default_backend() in devices.IN_TURN
+  other = 'together' if alone else 'in_turn'
   # That forms can be asked for one program shows as well as five.
   varied = VARIED[:1] if tiny else VARIED
   return [

@@ -129,3 +129,14 @@ def test_batches_run_in_one_vector_as_by_themselves():
     got = both(carry, items)
   toy.leaves_close(got, want)
   assert 'unroll=4' in text and 'concatenate' in text
+
+
+@pytest.mark.parametrize('backend, together', [
+    ('cpu', False), ('tpu', False), ('gpu', True)])
+def test_backends_that_take_items_in_turn(backend, together):
+  def function(x):
+    return x * 2
+  with devices.building_for(devices.Target(backend, 2 ** 30)):
+    text = str(jax.make_jaxpr(lambda x: devices.map_items(function)(x))(
+        jnp.zeros((4, 3))))
+  assert ('scan' in text) != together

@@ -11,8 +11,8 @@ from dasm_jax.errors import UserError
 from dasm_jax.runtime import devices
 from dasm_jax.training import packing
 
-CPU = packing.DeviceSplit(1, True, 10 ** 12)
-CHIP = CPU._replace(turns=False)
+CPU = packing.DeviceSplit(1, 'cpu', 10 ** 12)
+CHIP = CPU._replace(backend='gpu')
 
 
 def number(split, method='dc', **changes):
