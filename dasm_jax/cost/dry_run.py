@@ -145,6 +145,6 @@ def _sizes(parts):
 
 def _speed_text(machine_):
   how = ('shares of it fitted on CPUs' if machine_.backend == 'cpu' else
-         'shares of it assumed, not measured')
+         'shares of it by what compilers make of it, not measured')
   return (f'{text.count(machine_.speed)} FLOP/s a device in a matrix '
           f'product; {how}')

@@ -47,10 +47,14 @@ RATES = {
     # Fitted to single steps on one core (ConvNets of width 32 and 128, images
     # of 8x8 to 32x32, CPU seconds), and to RESULTS.md's table of inner steps.
     'cpu': Rates(24, 0, 1.0, {'forward': 0.75, 'norms': 0.9, 'student': 0.85}),
-    # Assumed, not measured: memory that makes a number in the time of 200
-    # FLOPs, 5 microseconds a kernel, a third of the operations a kernel each.
-    'gpu': Rates(200, 5e-6 / 3, 0.5, {}),
-    'tpu': Rates(200, 2e-6 / 3, 0.5, {})}
+    # Not measured: by what is compiled (tests/benchmarks/aot.py). Of an H100
+    # the bytes that IDC's and DM's programs move at its bandwidth, and their
+    # kernels, one in eight operations, at 5 microseconds each; half of the
+    # product's speed is assumed.
+    'gpu': Rates(60, 5e-6 / 8, 0.5, {}),
+    # Of a v5e the seconds that its compiler estimates for IDC; forward passes
+    # as in DM, most of which is augmentation.
+    'tpu': Rates(140, 2e-6 / 8, 1.0, {'forward': 0.3})}
 
 
 def rates_of(backend):
