@@ -241,7 +241,9 @@ def _epoch(experiment, batch, networks):
     return Program(run, (_key(), batch, jax.eval_shape(start, _key())))
   networks = devices.padded(networks)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), networks))
-  return Program(jax.vmap(run, (0, None, 0)),
+  # At once or in turn, as a run has them on this backend.
+  return Program(lambda keys, batch, state: devices.map_items(
+      lambda key, state: run(key, batch, state))(keys, state),
                  (keys, batch, jax.eval_shape(jax.vmap(start), keys)),
                  (0, None, 0))
 

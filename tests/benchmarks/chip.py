@@ -156,7 +156,11 @@ def _epoch(experiment, images, networks):
       return key, batch, start(key)
     keys = jax.random.split(key, networks)
     return keys, batch, jax.vmap(start)(keys)
-  return run if networks is None else jax.vmap(run, (0, None, 0)), arguments
+
+  def every(keys, batch, state):
+    return devices.map_items(lambda key, state: run(key, batch, state))(
+        keys, state)
+  return run if networks is None else every, arguments
 
 
 def _batch(experiment, n, key):
