@@ -36,13 +36,14 @@ def test_those_of_factor_2_are_taken(monkeypatch):
   asked = plan.Asked(
       'configs/cifar10.py:schedule=short',
       {'dataset.holdout': '0.2', 'eval.networks': '3'},
-      plan.read_arms(folder / 'ipc10.arms'), [10], 2)
+      plan.read_arms(folder / 'ipc10.arms'), [10, 50], 2)
   sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
-  read = {(cell.arm.name, cell.seed): values['mean'] for cell in sweep.cells
-          for _, values in sweep.read(cell) if values}
-  assert len(read) == len([*folder.rglob('*.json')]) >= 8
-  for seed in (0, 1):  # what IDC's default number of segments rests on
-    assert read['dasm5', seed] - read['idc', seed] > .03
+  read = {(cell.arm.name, cell.ipc, cell.seed): values['mean']
+          for cell in sweep.cells for _, values in sweep.read(cell) if values}
+  assert len(read) == len([*folder.rglob('*.json')]) >= 18
+  # What IDC's default number of segments rests on.
+  for ipc, seed in ((10, 0), (10, 1), (50, 0)):
+    assert read['dasm5', ipc, seed] - read['idc', ipc, seed] > .03
 
 
 def test_an_entry_that_was_not_known_had_its_default(monkeypatch):
