@@ -38,18 +38,21 @@ from dasm_jax.types import Array, Batch, LogitsFn, LossFn, PyTree
 CHUNK = 256
 
 
-def gradient_chunk() -> int:
+def gradient_chunk(backend: str | None = None) -> int:
   """How many samples' gradients are held at once, if nobody says.
+
+  Args:
+    backend: `cpu`, `gpu`, `tpu`; None: what programs are built for.
 
   Returns:
     8 on a CPU, in whose cache a few weight gradients stay (measured), and 64 on
     an accelerator, which waits for each kernel: of ConvNet-3 84 MB.
 
   Examples:
-    >>> print(difficulty.gradient_chunk())
+    >>> print(difficulty.gradient_chunk('cpu'))
     8
   """
-  return 8 if devices.backend() == 'cpu' else 64
+  return 8 if (backend or devices.backend()) == 'cpu' else 64
 
 
 def chunked(score: Callable[[PyTree, Any], PyTree], params: PyTree,

@@ -54,7 +54,7 @@ RATES = {
     'gpu': Rates(60, 5e-6 / 8, 0.5, {}),
     # Of a v5e the seconds that its compiler estimates for IDC; forward passes
     # as in DM, most of which is augmentation.
-    'tpu': Rates(140, 2e-6 / 8, 1.0, {'forward': 0.3})}
+    'tpu': Rates(85, 2e-6 / 8, 1.0, {'forward': 0.3})}
 
 
 def rates_of(backend):

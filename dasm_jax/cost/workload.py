@@ -114,10 +114,10 @@ def _scoring_work(experiment, score, count, split_):
   n = split_.share(len(experiment.dataset.train.labels))
   size = min(scoring.SCORING_BLOCK, n)
   calls = count * math.ceil(n / size)
+  chunk = difficulty.gradient_chunk(split_.backend)
   kind, times, at_once = {
-      'gradient_norm': ('norms', 1, difficulty.gradient_chunk()),
-      'influence': ('norms', 1, difficulty.gradient_chunk()),
-      'fisher': ('norms', experiment.classes, difficulty.gradient_chunk())}.get(
+      'gradient_norm': ('norms', 1, chunk), 'influence': ('norms', 1, chunk),
+      'fisher': ('norms', experiment.classes, chunk)}.get(
           score, ('forward', 1, size))
   # Where a gradient of each image is formed, each is a tree of parameters.
   trees = count + at_once * (kind == 'norms')
@@ -270,7 +270,8 @@ def _correction_work(experiment, segment, n, matched, classes, split_):
   if not max(c.weight, c.ratio, c.end_weight, c.end_ratio) > 0:
     return []
   single = c.penalty.startswith('sample')
-  chunk = min(difficulty.gradient_chunk() if single else matched, matched)
+  chunk = min(difficulty.gradient_chunk(split_.backend) if single else matched,
+              matched)
   at_once = setup.classes_together(experiment, segment, classes, split_) * chunk
   return [Work('second', n * classes * matched, at_once,
                n * math.ceil(classes * matched / at_once),

@@ -39,7 +39,8 @@ def convolution(images, kernel, padding, stride=1, unfold=None):
     padding: zeros added on each of the four sides (int, may be negative).
     stride: of both sides.
     unfold: whether weight gradients are products of unfolded rows, as suits a
-      CPU; None: where programs are for one, see `devices.backend`.
+      CPU; None: where programs are for one, see `devices.backend`. Those of a
+      single image always are.
 
   Returns:
     `[n, (height + 2 * padding - k) // stride + 1, …, channels_out]`.
@@ -142,8 +143,9 @@ def weight_gradient(images, cotangent, padding, k, unfold=True):
   Returns:
     `[k, k, channels_in, channels_out]`.
   """
-  # Of one image alone (per-sample gradients) it is a product everywhere: a
-  # convolution in groups, one an image, is 3 to 22 times the work on a TPU.
+  # Of one image alone it is a product everywhere: under a vmap, as per-sample
+  # gradients have it, it would be a convolution in groups, 3 to 22 times the
+  # work on a TPU.
   if not unfold and len(images) > 1:
     # Channels as the batch, images as the channels: what libraries know as the
     # gradient in the filter.

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dasm_jax import models
+from dasm_jax.runtime import devices
 
 
 class ForwardCost(NamedTuple):
@@ -28,10 +29,13 @@ class ForwardCost(NamedTuple):
 @functools.cache
 def forward_cost(network, shape):
   """The `ForwardCost` of a network for images of `shape`, by its trace."""
-  # By shapes alone: nothing is computed.
+  # By shapes alone: nothing is computed. As for a CPU wherever it is asked, so
+  # that a machine that is not here costs the same from any other.
   variables = jax.eval_shape(network.init, jax.random.key(0))
   image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-  jaxpr = jax.make_jaxpr(lambda v, x: network.apply(v, x)[0])(variables, image)
+  with devices.building_for(devices.Target('cpu', 0)):
+    jaxpr = jax.make_jaxpr(lambda v, x: network.apply(v, x)[0])(
+        variables, image)
   return ForwardCost(*count_jaxpr(jaxpr.jaxpr), models.count(variables))
 
 

@@ -34,11 +34,12 @@ AXIS = 'devices'
 class Target(NamedTuple):
   """What programs are built for.
 
-  backend: `cpu`, `gpu` or `tpu`. memory: bytes of a device. devices: how many.
+  backend: `cpu`, `gpu` or `tpu`. memory: bytes of a device. devices: how many,
+  None as many as are here; of another number nothing can be put on them.
   """
   backend: str
   memory: int
-  devices: int = 1
+  devices: int | None = None
 
 
 _TARGET = contextvars.ContextVar('target', default=None)
@@ -88,7 +89,7 @@ def _memory_here():
 def count():
   """Number of devices, of all processes, that programs are built for."""
   target = _TARGET.get()
-  return target.devices if target else jax.device_count()
+  return target and target.devices or jax.device_count()
 
 
 def idle_gpus():

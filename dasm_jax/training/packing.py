@@ -1,7 +1,8 @@
 """How much a device takes at once: memory and passes by kind of work.
 
-An accelerator waits where it has little to do at a time, and fails where it has
-too much: it takes as many networks as fit. A CPU takes one after the other.
+A GPU waits where it has little to do at a time, and fails where it has too
+much: it takes as many networks as fit. Others take one after the other, see
+`devices.IN_TURN`.
 """
 
 from typing import NamedTuple
@@ -16,7 +17,8 @@ class PassKind(NamedTuple):
   """passes: forward passes that an image's work equals.
 
   kept: how often an image's feature maps are in memory at once on a CPU.
-  fused: on an accelerator, whose compilers fuse more.
+  fused: on an accelerator, whose compilers fuse more, but for students, whose
+  batches are made ahead.
   """
   passes: float
   kept: float
@@ -155,7 +157,7 @@ def networks_together_here(network, recipe, shape):
 
 def spread_networks(one, network, recipe, together=None, how=devices.spread,
                     split=None):
-  """`devices.spread` of networks, as many at once as there is room for.
+  """`devices.spread` of networks, on a GPU as many at once as fit.
 
   The last argument has images. together: how many instead, if not None. how:
   `devices.spread_sharded`, where the networks are split over the devices

@@ -14,6 +14,7 @@ from dasm_jax.cost.machine import Machine
 from dasm_jax.distill import initialise, setup
 from dasm_jax.models import flops
 from dasm_jax.pipeline import loading
+from dasm_jax.runtime import devices
 from dasm_jax.training import expert_store, experts, packing, train_step
 from dasm_jax.types import Batch, Synthetic
 
@@ -316,3 +317,22 @@ def test_phases_hold_fewer_classes_and_train_a_network_each():
   found = [memory(x)['state'] for x in (whole, parts)]
   # Of ten classes four at most: 2 images, their momenta and labels each.
   assert found[0] - found[1] == 2 * 6 * 2 * (64 * 2 + 10) * 4
+
+
+def test_a_network_costs_the_same_from_any_machine():
+  def of():
+    return flops.forward_cost(models.build(
+        'convnet', shape=(8, 8, 1), classes=3, width=4, depth=2), (8, 8, 1))
+  here = of()
+  with devices.building_for(devices.Target('tpu', 2 ** 30)):
+    assert of() == here
+
+
+def test_gradients_of_single_images_are_as_many_as_the_machine_takes():
+  experiment = outline(segments__number=2, segments__score='gradient_norm')
+  at_once = {
+      backend: max(one.at_once for one in workload.segment_start_work(
+          experiment, experiment.plan[1],
+          packing.split_of(ONE._replace(backend=backend)))
+                   if one.kind == 'norms') for backend in ('cpu', 'gpu')}
+  assert at_once == {'cpu': 8, 'gpu': 64}

@@ -93,12 +93,13 @@ def test_compiled_is_as_written(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['idc', 'dc', 'mtt'])
-def test_programs_for_a_gpu_do_the_same(name):
+@pytest.mark.parametrize('name, backend', [
+    ('idc', 'gpu'), ('idc', 'tpu'), ('dc', 'gpu'), ('mtt', 'gpu')])
+def test_programs_for_accelerators_do_the_same(name, backend):
   """Batches made ahead, classes at once, XLA's gradients in the kernel."""
   made, step = alone(name)
   want, metrics = step(made.state, made.data, made.pool, made.key)
-  with devices.building_for(devices.Target('gpu', 2 ** 34)):
+  with devices.building_for(devices.Target(backend, 2 ** 34)):
     got, same = jax.jit(toy.sweep(made.method))(
         made.state, made.data, made.pool, made.key)
   toy.leaves_close(got, want)
