@@ -41,6 +41,7 @@ os.environ['XLA_FLAGS'] = ' '.join([
     '--xla_gpu_autotune_level=0'])
 
 import hlo_counts  # noqa: E402  (after the environment is set)
+import inner  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -55,7 +56,7 @@ from dasm_jax.methods import trajectory  # noqa: E402
 from dasm_jax.models import fast_conv, flops  # noqa: E402
 from dasm_jax.pipeline import source as sources  # noqa: E402
 from dasm_jax.runtime import devices  # noqa: E402
-from dasm_jax.training import ensemble, train_step  # noqa: E402
+from dasm_jax.training import train_step  # noqa: E402
 from dasm_jax.types import Batch, Synthetic, Window  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -200,10 +201,7 @@ def sweep(given, **entries):
       _shape(k, dtype=jnp.int32), _shape(k), window(k), window(k),
       Batch(_shape(k, 0, *image), _shape(k, 0, all_classes)))
 
-  def run(state, data, windows, key):
-    drawn = method.draw(data, windows, key, state.step)
-    return method.step(state, data, windows, drawn, key)
-  return Program(run, (state, data, windows, _key()),
+  return Program(inner.sweep(method), (state, data, windows, _key()),
                  (method.axes, None, 0, None), (method.axes, None), experiment)
 
 
@@ -230,22 +228,12 @@ def evaluation():
 
 
 def _epoch(experiment, batch, networks):
-  network, recipe = experiment.network, experiment.recipe
-  def run(key, batch, state):
-    return ensemble.fit_epochs(
-        network, recipe, key, batch, state, state.done + 1)
-  def start(key):
-    state = ensemble.fresh_state(network, recipe, key)
-    return state._replace(done=jnp.int32(0), within=0)
+  run, start = inner.epoch(experiment, networks)
   if networks is None:
     return Program(run, (_key(), batch, jax.eval_shape(start, _key())))
   networks = devices.padded(networks)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), networks))
-  # At once or in turn, as a run has them on this backend.
-  return Program(lambda keys, batch, state: devices.map_items(
-      lambda key, state: run(key, batch, state))(keys, state),
-                 (keys, batch, jax.eval_shape(jax.vmap(start), keys)),
-                 (0, None, 0))
+  return Program(run, (keys, batch, jax.eval_shape(start, keys)), (0, None, 0))
 
 
 def difficulty_scores():

@@ -44,6 +44,7 @@ BEGAN = time.monotonic()
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import hlo_counts  # noqa: E402  (after the environment is set)
+import inner  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from jax import flatten_util  # noqa: E402
@@ -56,7 +57,7 @@ from dasm_jax.errors import UserError  # noqa: E402
 from dasm_jax.methods import trajectory  # noqa: E402
 from dasm_jax.pipeline import source as sources  # noqa: E402
 from dasm_jax.runtime import devices  # noqa: E402
-from dasm_jax.training import ensemble, train_step  # noqa: E402
+from dasm_jax.training import train_step  # noqa: E402
 from dasm_jax.types import Batch, Synthetic, Window  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -88,10 +89,7 @@ def sweep(experiment):
       per_class = data.everything.indices.shape[1]
     return state, data, _windows(experiment, rows, per_class), key
 
-  def run(state, data, windows, key):
-    drawn = method.draw(data, windows, key, state.step)
-    return method.step(state, data, windows, drawn, key)
-  return run, arguments
+  return inner.sweep(method), arguments
 
 
 def _window(classes, all_classes, per_class):
@@ -140,27 +138,12 @@ def network_training(experiment, images=10_000):
 
 
 def _epoch(experiment, images, networks):
-  network, recipe = experiment.network, experiment.recipe
-
-  def run(key, batch, state):
-    return ensemble.fit_epochs(
-        network, recipe, key, batch, state, state.done + 1)
-
-  def start(key):
-    state = ensemble.fresh_state(network, recipe, key)
-    return state._replace(done=jnp.int32(0), within=0)
+  run, start = inner.epoch(experiment, networks)
 
   def arguments(key):
-    batch = _batch(experiment, images, key)
-    if networks is None:
-      return key, batch, start(key)
-    keys = jax.random.split(key, networks)
-    return keys, batch, jax.vmap(start)(keys)
-
-  def every(keys, batch, state):
-    return devices.map_items(lambda key, state: run(key, batch, state))(
-        keys, state)
-  return run if networks is None else every, arguments
+    keys = key if networks is None else jax.random.split(key, networks)
+    return keys, _batch(experiment, images, key), start(keys)
+  return run, arguments
 
 
 def _batch(experiment, n, key):

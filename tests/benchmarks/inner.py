@@ -1,0 +1,40 @@
+"""Inner programs that aot.py compiles and chip.py runs, before their arguments.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from dasm_jax.runtime import devices
+from dasm_jax.training import ensemble
+
+
+def sweep(method):
+  """A sweep of a method, or a step, which draws what it reads."""
+  def run(state, data, windows, key):
+    drawn = method.draw(data, windows, key, state.step)
+    return method.step(state, data, windows, drawn, key)
+  return run
+
+
+def epoch(experiment, networks):
+  """An epoch of training: `(function, keys -> state)`.
+
+  networks: how many, at once or in turn as a run has them on this backend; None
+  is one alone, without a leading axis.
+  """
+  network, recipe = experiment.network, experiment.recipe
+
+  def run(key, batch, state):
+    return ensemble.fit_epochs(
+        network, recipe, key, batch, state, state.done + 1)
+
+  def start(key):
+    state = ensemble.fresh_state(network, recipe, key)
+    return state._replace(done=jnp.int32(0), within=0)
+  if networks is None:
+    return run, start
+
+  def every(keys, batch, state):
+    return devices.map_items(lambda key, state: run(key, batch, state))(
+        keys, state)
+  return every, jax.vmap(start)
