@@ -100,9 +100,7 @@ def device_memory(experiment, works, once, machine):
   chunk. frozen: finished images. rows: of experts. networks: that others
   begin as. activations: of the largest step, with its copies of parameters.
   """
-  of = functools.partial(
-      packing.activations, once=once, backend=machine.backend,
-      half=experiment.config.network.dtype != 'float32')
+  of = _activations(experiment, once, machine.backend)
   found = {'data': _data_bytes(experiment, machine.memory, machine.devices),
            'state': _state_bytes(experiment, machine.devices), 'frozen': 0,
            'rows': 0, 'networks': 0, 'activations': max(map(of, works))}
@@ -122,10 +120,15 @@ def device_memory(experiment, works, once, machine):
 
 def widest(experiment, phases_, once, backend):
   """Which of some `phases` has the step with the most activations."""
-  of = functools.partial(
+  of = _activations(experiment, once, backend)
+  return max(phases_, key=lambda phase: max(map(of, phases_[phase])))
+
+
+def _activations(experiment, once, backend):
+  """`Work -> bytes` of a step in an experiment's precision."""
+  return functools.partial(
       packing.activations, once=once, backend=backend,
       half=experiment.config.network.dtype != 'float32')
-  return max(phases_, key=lambda phase: max(map(of, phases_[phase])))
 
 
 def _data_bytes(experiment, memory_, devices):

@@ -131,11 +131,9 @@ def real_trainer(network, tx, recipe, axis_name=None):
     # Streamed images are exchanged batch by batch.
     if end is None and data.slots is None:
       return devices.run_batches(do, carry, make, (order, alter))
-    pack, unpack = devices.small_together(carry)
-    return unpack(jax.lax.fori_loop(
+    return devices.loop(
         begin, len(order) if end is None else end,
-        lambda i, packed: pack(do(unpack(packed), *make(order[i], alter[i]))),
-        pack(carry)))
+        lambda i, carry: do(carry, *make(order[i], alter[i])), carry)
   return run
 
 

@@ -379,6 +379,13 @@ def small_together(tree):
   return pack, unpack
 
 
+def loop(begin, end, do, carry):
+  """A `fori_loop` of `do(i, carry) -> carry`, kept by `small_together`."""
+  pack, unpack = small_together(carry)
+  return unpack(jax.lax.fori_loop(
+      begin, end, lambda i, packed: pack(do(i, unpack(packed))), pack(carry)))
+
+
 # ---- Functions mapped over items
 
 

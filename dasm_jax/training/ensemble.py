@@ -368,11 +368,8 @@ def epoch_trainer(network: Network, recipe: recipes.Recipe,
       batch = change(train_step.batch_key(key, first + i),
                      sources.take(data, rows[i]))
       return step(network, tx, *carry[:2], batch, lr)
-    carry = variables, opt_state, loss
-    pack, unpack = devices.small_together(carry)
     # A traced length: a short piece runs the same program.
-    return unpack(jax.lax.fori_loop(
-        0, size, lambda i, packed: pack(one(i, unpack(packed))), pack(carry)))
+    return devices.loop(0, size, one, (variables, opt_state, loss))
   run = packing.spread_networks(some, network, recipe, together,
                                 devices.spread_sharded)
 
