@@ -101,9 +101,17 @@ def pure(module: nn.Module, shape: tuple[int, ...], dtype: Any = None
     A `Network`.
   """
 
+  # As one program where nobody else compiles it: the images are blank, and what
+  # comes out of them is thrown away.
+  @jax.jit
+  def start(key):
+    theirs, *ours = jax.random.split(key, 1 + len(layers.DRAWS))
+    variables = module.init(theirs, jnp.zeros((1, *shape)))
+    return Variables(layers.filled(variables['params'], ours),
+                     variables.get('batch_stats', {}))
+
   def init(key):
-    variables = module.init(streams.typed(key), jnp.zeros((1, *shape)))
-    return Variables(variables['params'], variables.get('batch_stats', {}))
+    return start(streams.typed(key))
 
   # Layers cast their parameters to the type of what they read, so that the
   # images decide for the whole network.

@@ -40,7 +40,7 @@ class ViT(nn.Module):
     # Patches row by row, so that tokens can be laid out as a map again.
     x = x.reshape(n, rows, p, columns, p, c).transpose(0, 1, 3, 2, 4, 5)
     x = layers.Dense(self.width)(x.reshape(n, rows * columns, p * p * c))
-    x += self.param('positions', nn.initializers.normal(0.02),
+    x += self.param('positions', layers.to_draw('normal', 0.02),
                     (rows * columns, self.width)).astype(x.dtype)
     features = []
     for _ in range(self.depth):
