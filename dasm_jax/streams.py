@@ -116,3 +116,36 @@ def seed(number: int, stream: Stream, *numbers: int) -> list[int]:
     A list of ints.
   """
   return [int(number), int(stream), *map(int, numbers)]
+
+
+# ---- What several random numbers are made of
+# A draw from a key is some hundred operations: a quarter of a second of
+# compiling, and a kernel or two of a GPU. So one draw serves many numbers.
+
+
+def whole(u: ArrayLike, low: ArrayLike, high: ArrayLike) -> jax.Array:
+  """Draws from [0, 1) as whole numbers of `low` to `high - 1`.
+
+  Args:
+    u: an array `[…]` of float32, as `jax.random.uniform` has them: multiples of
+      2**-23, so that `high - low` should be far less than 2**23.
+    low, high: whole numbers, or arrays of them like `u`.
+
+  Returns:
+    `[…]` int32.
+  """
+  return low + jnp.floor(u * (jnp.asarray(high) - low)).astype(jnp.int32)
+
+
+def permutation(key: jax.Array, n: int) -> jax.Array:
+  """A random order of `n` things by one sort, where JAX's takes two or more.
+
+  Args:
+    key: a key.
+    n: how many.
+
+  Returns:
+    `[n]` int32. Of two that draw the same 32 bits, which is to be expected once
+    among 93,000, the first stays first.
+  """
+  return jnp.argsort(jax.random.bits(key, (n,)))

@@ -15,7 +15,7 @@ from dasm_jax.errors import UserError, unknown
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import environment, npz, paths, records
 from dasm_jax.saved import SavedSet
-from dasm_jax.training import recipes
+from dasm_jax.training import recipes, train_step
 from dasm_jax.transforms import zca
 from dasm_jax.types import Batch, SoftLabelled, Synthetic
 
@@ -78,7 +78,7 @@ def to_arrays(syn: Synthetic, codec: synthetic.Codec,
       'std': np.array(codec.std, np.float32), 'factor': np.int32(codec.factor),
       'space': np.array(codec.space)}
   if logits is not None:
-    card['lessons'] = {'seed': int(batch.seed),
+    card['lessons'] = {'seed': int(batch.seed), 'draws': train_step.DRAWS,
                        'temperature': float(batch.temperature)}
     arrays['told'] = np.asarray(logits)
   if codec.zca is not None:
@@ -310,6 +310,11 @@ def _logits(logits, codec, syn, card):
   # Raises KeyError if the card lacks one of them.
   made = {name: card['lessons'][name] for name in ('seed', 'temperature')}
   _check_types('lessons', made, {'seed': 0, 'temperature': 1.0})
+  # Labels would stand beside other views than those that they are of.
+  if card['lessons'].get('draws', 1) != train_step.DRAWS:
+    raise ValueError(
+        'its labels, one for each epoch, are of images as another version of '
+        f'dasm_jax draws them; use that, {card.get("version", "unknown")}')
   return logits
 
 

@@ -69,14 +69,14 @@ def minibatches(key: Array, n: int, size: int, steps: int
   if not short:
     # All minibatches have one size: one scan over all steps, compiled once.
     passes = -(-steps // each)
-    rows = jax.vmap(lambda k: jax.random.permutation(k, n))(
+    rows = jax.vmap(lambda k: streams.permutation(k, n))(
         jax.random.split(order, passes))
     add(rows.reshape(passes * each, size))
     return runs
   while done < steps:
     # MTT's program cuts a permutation into minibatches, of which the last is
     # the short one, and takes them from the end.
-    row = jax.random.permutation(jax.random.fold_in(order, done), n)
+    row = streams.permutation(jax.random.fold_in(order, done), n)
     add(row[None, each * size:])
     add(row[:each * size].reshape(each, size))
   return runs

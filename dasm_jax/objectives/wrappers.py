@@ -64,7 +64,7 @@ def _decoded_inputs(codec, limit, key, images, labels):
   # IDC's program matches at most 128 decoded images a class: at 50 stored ones
   # of factor 2 that is 64 % of them in each step.
   if limit is not None and len(images) > limit:
-    chosen = jax.random.permutation(key, len(images))[:limit]
+    chosen = streams.permutation(key, len(images))[:limit]
     images, labels = images[chosen], labels[chosen]
   return synthetic.normalise(codec, images), labels
 

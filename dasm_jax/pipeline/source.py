@@ -176,12 +176,13 @@ def class_indices(windows, keys, size, replay=0.0):
   again = round(size * replay)
 
   def one(key, window, everything):
+    if not again:
+      return draw_without_repeats(key, *window, size)
     first, second = jax.random.split(key)
-    parts = []
-    if size > again:
-      parts.append(draw_without_repeats(first, *window, size - again))
-    if again:
-      parts.append(draw_without_repeats(second, *everything, again))
-    return jnp.concatenate(parts)
+    repeated = draw_without_repeats(second, *everything, again)
+    if size == again:
+      return repeated
+    return jnp.concatenate([
+        draw_without_repeats(first, *window, size - again), repeated])
 
   return jax.vmap(one)(keys, windows.window, windows.everything)

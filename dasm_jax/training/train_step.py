@@ -142,6 +142,11 @@ def _matrices(params):
   return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
+# How an epoch's order, augmentation and CutMix come from keys. Whoever changes
+# that adds 1: labels that are stored for each epoch are of what was drawn.
+DRAWS = 2
+
+
 def soft_label_key(seed):
   """The key of order, augmentation and CutMix of a `SoftLabelled` set."""
   return streams.key(seed, Stream.SOFT_LABELS)
@@ -214,7 +219,7 @@ def run_epoch(do, carry, key, n, batch, make=lambda *given: given):
 
 def epoch_order(key, n):
   """Of an epoch's key, the order `[n]` in which it goes through `n` items."""
-  return jax.random.permutation(jax.random.split(key)[0], n)
+  return streams.permutation(jax.random.split(key)[0], n)
 
 
 def batch_key(key, index):

@@ -13,6 +13,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dasm_jax import shapes, streams
 from dasm_jax.errors import UserError, unknown
@@ -40,14 +41,13 @@ def cutmix(key: Array, batch: Batch, probability: float = 0.5) -> Batch:
   if not probability:
     return batch
   shapes.check_images('augment.cutmix', batch.images)
-  k_use, k_lam, k_row, k_column, k_partner = jax.random.split(
-      streams.typed(key), 5)
   n, height, width, _ = batch.images.shape
-  lam = jax.random.uniform(k_lam)  # Beta(1, 1)
-  row = jax.random.randint(k_row, (), 0, height)
-  column = jax.random.randint(k_column, (), 0, width)
-  partner = jax.random.permutation(k_partner, n)
-  use = jax.random.uniform(k_use) < probability
+  u = jax.random.uniform(streams.typed(key), (4 + n,))
+  lam = u[0]  # Beta(1, 1)
+  row, column = (streams.whole(v, 0, side)
+                 for v, side in ((u[1], height), (u[2], width)))
+  partner = jnp.argsort(u[4:])
+  use = u[3] < probability
   mixed = cutmix_at(batch, lam, row, column, partner)
   return jax.tree.map(lambda a, b: jnp.where(use, a, b), mixed, batch)
 
@@ -283,18 +283,6 @@ def jitter(x: Array, choice: Array, row: Array, column: Array, height_u: Array,
 # ---- Draws
 
 
-def _random_shift(key, shape, size):
-  reach = int(size * CROP + 0.5)
-  return jax.random.randint(key, shape, -reach, reach + 1)
-
-
-def _random_centre(key, shape, size):
-  # An even box may have its centre at `size` itself, beyond the last pixel, as
-  # in the program of DSA.
-  side = int(size * CUTOUT + 0.5)
-  return jax.random.randint(key, shape, 0, size + (1 - side % 2))
-
-
 def draws(op: str, key: Array, n: int, height: int, width: int
           ) -> tuple[Array, ...]:
   """The random values of one operation, a tuple of arrays `[n, …]`.
@@ -308,29 +296,46 @@ def draws(op: str, key: Array, n: int, height: int, width: int
   Returns:
     What the operation takes after the images.
   """
+  return from_uniform(op, jax.random.uniform(key, (n, NUMBERS[op])).T, height,
+                      width)
+
+
+def from_uniform(op: str, u: Array, height: int, width: int
+                 ) -> tuple[Array, ...]:
+  """The same of draws from [0, 1), `[NUMBERS[op], n]`.
+
+  Args:
+    op: a key of `OPS`.
+    u: the draws, float32.
+    height, width: of the images.
+
+  Returns:
+    What the operation takes after the images.
+  """
   if op in photometric.PHOTOMETRIC:
-    return photometric.draws(op, key, n, height, width)
-  keys = jax.random.split(key, 3)
+    return photometric.from_uniform(op, u, height, width)
   if op in ROLLS:
     low, high = ROLLS[op]
-    return tuple(jax.random.randint(k, (n,), low, high + 1) for k in keys[:2])
+    return tuple(streams.whole(v, low, high + 1) for v in u)
   if op in PATCHES:
-    order = jnp.broadcast_to(jnp.arange(PATCHES[op]), (n, PATCHES[op]))
-    return tuple(jax.random.permutation(k, order, 1, independent=True)
-                 for k in keys[:2])
+    return tuple(jnp.argsort(jnp.moveaxis(half, 0, -1), -1)
+                 for half in jnp.split(u, 2))
   if op == 'crop':
-    return (_random_shift(keys[0], (n,), height),
-            _random_shift(keys[1], (n,), width))
+    return tuple(streams.whole(v, -reach, reach + 1) for v, reach in zip(
+        u, (int(side * CROP + 0.5) for side in (height, width)), strict=True))
   if op == 'cutout':
-    return (_random_centre(keys[0], (n,), height),
-            _random_centre(keys[1], (n,), width))
+    return tuple(map(_centre, u, (height, width)))
   if op == 'jitter':
-    whole = jax.random.split(keys[0], 3)
-    return (jax.random.randint(whole[0], (n,), 0, 3),
-            *(jax.random.randint(k, (n,), -SHIFT, SHIFT + 1)
-              for k in whole[1:]), *jax.random.uniform(keys[1], (3, n)))
-  count = {'color': 3, 'flip': 1, 'scale': 2, 'rotate': 1}[op]
-  return tuple(jax.random.uniform(k, (n,)) for k in keys[:count])
+    return (streams.whole(u[0], 0, 3),
+            *(streams.whole(v, -SHIFT, SHIFT + 1) for v in u[1:3]), *u[3:])
+  return tuple(u)
+
+
+def _centre(u, size):
+  # An even box may have its centre at `size` itself, beyond the last pixel, as
+  # in the program of DSA.
+  side = int(size * CUTOUT + 0.5)
+  return streams.whole(u, 0, size + (1 - side % 2))
 
 
 # ---- Strategies
@@ -339,6 +344,11 @@ OPS = {'color': color, 'crop': crop, 'cutout': cutout, 'flip': flip,
        'scale': scale, 'rotate': rotate, 'jitter': jitter,
        **dict.fromkeys(ROLLS, roll),
        **dict.fromkeys(PATCHES, shuffle_patches), **photometric.PHOTOMETRIC}
+# Draws from [0, 1) that each takes.
+NUMBERS = {'color': 3, 'crop': 2, 'cutout': 2, 'flip': 1, 'scale': 2,
+           'rotate': 1, 'jitter': 6, **dict.fromkeys(ROLLS, 2),
+           **{op: 2 * count for op, count in PATCHES.items()},
+           **photometric.NUMBERS}
 GEOMETRIC = ('scale', 'rotate')
 WARPS = ('crop', 'scale', 'rotate', 'jitter')
 
@@ -392,25 +402,32 @@ def build(strategy: str, mode: str = 'single', *, statistics: tuple = ()
     raise unknown('augmentation mode', mode, MODES)
   order = MODES[mode](ops)
 
-  def one(op, key, images, shared):
-    n, height, width, _ = images.shape
+  # The rows of a draw that each group takes, for the longest of its operations.
+  rows = np.cumsum([0, *(max(NUMBERS[op] for op in ops) for ops in order)])
+
+  def one(op, u, images):
     settings = {'align_corners': mode in ALIGNED} if op in GEOMETRIC else {}
     if op in photometric.PIXEL_OPS:
       mean, std = statistics or ((0.0,), (1.0,))
       settings = {'mean': mean, 'std': std}
-    values = draws(op, key, 1 if shared else n, height, width)
+    values = from_uniform(op, u[:NUMBERS[op]], *images.shape[1:3])
     return OPS[op](images, *values, **settings)
 
   def apply(key, images, shared=False):
     shapes.check_images('an augmentation', images)
-    key = streams.typed(key)
-    for step, choices in enumerate(order):
-      choose, strength = jax.random.split(jax.random.fold_in(key, step))
-      # The operation is drawn for the batch, in every mode; only its strength
-      # is each image's own.
-      branches = [functools.partial(one, op, shared=shared) for op in choices]
-      index = jax.random.randint(choose, (), 0, len(branches))
-      images = jax.lax.switch(index, branches, strength, images)
+    if not order:
+      return images
+    # The operation is drawn for the batch, in every mode; only its strength is
+    # each image's own.
+    n = 1 if shared else len(images)
+    drawn = jax.random.uniform(
+        streams.typed(key), (len(order) + n * int(rows[-1]),))
+    u = drawn[len(order):].reshape(n, -1).T
+    for choices, v, first, last in zip(
+        order, drawn[:len(order)], rows[:-1], rows[1:], strict=True):
+      branches = [functools.partial(one, op, u[first:last]) for op in choices]
+      images = jax.lax.switch(
+          streams.whole(v, 0, len(branches)), branches, images)
     return images
 
   return apply

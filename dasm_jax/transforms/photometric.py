@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from dasm_jax import streams
 from dasm_jax.errors import UserError
 from dasm_jax.transforms import resample
 from dasm_jax.types import Array
@@ -52,24 +53,27 @@ def boxes(key: Array, n: int, height: int, width: int, least: float
   The first of ten draws that fits: a uniform area, a log-uniform ratio from
   3/4 to 4/3, a uniform place; else the largest centred box of such a ratio.
   """
+  return _boxes(jax.random.uniform(key, (2 * TRIES + 2, n)), height, width,
+                least)
+
+
+def _boxes(u, height, width, least):
+  """The same of draws `[2 TRIES + 2, n]` from [0, 1)."""
   # All tries at once: each image takes the first of its own that fits.
-  k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
-  area = height * width * jax.random.uniform(
-      k_area, (n, TRIES), minval=least, maxval=1.0)
-  ratio = jnp.exp(jax.random.uniform(
-      k_ratio, (n, TRIES), minval=math.log(RATIOS[0]),
-      maxval=math.log(RATIOS[1])))
+  area = height * width * (least + (1 - least) * u[:TRIES])
+  low, high = map(math.log, RATIOS)
+  ratio = jnp.exp(low + (high - low) * u[TRIES:2 * TRIES])
   wide = jnp.round(jnp.sqrt(area * ratio)).astype(jnp.int32)
   tall = jnp.round(jnp.sqrt(area / ratio)).astype(jnp.int32)
   fits = (0 < wide) & (wide <= width) & (0 < tall) & (tall <= height)
-  first = jnp.argmax(fits, axis=1)[:, None]
+  first = jnp.argmax(fits, axis=0)[None]
   whole = _centred(height, width)
-  found = fits.any(1)
-  tall, wide = (jnp.where(found, jnp.take_along_axis(x, first, 1)[:, 0], size)
+  found = fits.any(0)
+  tall, wide = (jnp.where(found, jnp.take_along_axis(x, first, 0)[0], size)
                 for x, size in ((tall, whole[0]), (wide, whole[1])))
-  top, left = (jnp.where(found, jax.random.randint(k, (n,), 0, side - x + 1),
+  top, left = (jnp.where(found, streams.whole(v, 0, side - x + 1),
                          (side - x) // 2)
-               for k, side, x in ((k_top, height, tall), (k_left, width, wide)))
+               for v, side, x in ((u[-2], height, tall), (u[-1], width, wide)))
   return top, left, tall, wide
 
 
@@ -140,16 +144,24 @@ def _per_channel(values, x):
   return jnp.asarray(values, x.dtype)
 
 
-def draws(op: str, key: Array, n: int, height: int, width: int
-          ) -> tuple[Array, ...]:
-  """The random values of one operation, a tuple of arrays `[n]`."""
+def from_uniform(op: str, u: Array, height: int, width: int
+                 ) -> tuple[Array, ...]:
+  """The random values of one operation, a tuple of arrays `[n]`.
+
+  Args:
+    op: a key of `PHOTOMETRIC`.
+    u: draws from [0, 1), `[NUMBERS[op], n]`.
+    height, width: of the images.
+
+  Returns:
+    What the operation takes after the images.
+  """
   if op in LEAST_AREA:
-    return boxes(key, n, height, width, LEAST_AREA[op])
-  k_order, rest = jax.random.split(key)
+    return _boxes(u, height, width, LEAST_AREA[op])
   if op == 'lighting':
-    return tuple(jax.random.normal(rest, (3, n)))
-  return (jax.random.randint(k_order, (n,), 0, len(ORDERS)),
-          *jax.random.uniform(rest, (3, n)))
+    # Normal ones: 0 would be one of infinite size.
+    return tuple(jax.scipy.special.ndtri(jnp.maximum(u, SMALLEST)))
+  return streams.whole(u[0], 0, len(ORDERS)), *u[1:]
 
 
 # Least area of a crop: IDC's, SRe2L's; RDED's, one of so many patches a side.
@@ -157,6 +169,10 @@ LEAST_AREA = {'rrc': 0.5, 'rrc08': 0.08, 'rrc33': 1 / 3, 'rrc25': 0.25}
 PHOTOMETRIC = {**dict.fromkeys(LEAST_AREA, resized_crop), 'jitter3': jitter3,
                'lighting': lighting}
 PIXEL_OPS = 'jitter3', 'lighting'  # those that take mean and std
+# Draws from [0, 1) that each takes.
+NUMBERS = {**dict.fromkeys(LEAST_AREA, 2 * TRIES + 2), 'jitter3': 4,
+           'lighting': 3}
+SMALLEST = 2.0 ** -24  # half of what draws are multiples of
 
 
 def pixel_statistics(strategy: str, mean: Sequence[float], std: Sequence[float],

@@ -20,7 +20,7 @@ from dasm_jax.errors import UserError
 from dasm_jax.evaluate import __main__ as evaluate
 from dasm_jax.evaluate import saved_set, subjects
 from dasm_jax.runtime import npz
-from dasm_jax.types import Synthetic
+from dasm_jax.types import SoftLabelled, Synthetic
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(size=(10, 2, 8, 8, 1)).astype(np.float32)
@@ -172,6 +172,24 @@ def test_sets_that_cannot_be_used(name, saved, tmp_path):
   for word in [str(path), *words]:
     assert word in str(caught.value), str(caught.value)
   assert '\n' not in str(caught.value)
+
+
+def test_labels_of_other_draws_are_refused(experiment, tmp_path):
+  # Labels for each epoch are of views: another program must draw the same ones.
+  syn = Synthetic(IMAGES, HARD, np.float32(.1))
+  batch = SoftLabelled(*synthetic.training_inputs(experiment.codec, syn),
+                       np.zeros((30, 80, 10), np.float16), 0, 1.)
+  path = tmp_path / 'told.npz'
+  saved_set.save(path, syn, experiment.codec, experiment.dataset.class_names,
+                 results.card(experiment, syn, {}), batch)
+  found = saved_set.load(path)
+  assert found.logits.shape == (30, 80, 10)
+  # Earlier ones said nothing.
+  lessons = {k: v for k, v in found.card['lessons'].items() if k != 'draws'}
+  for wrong in lessons, lessons | {'draws': 99}:
+    with pytest.raises(UserError, match='as another version of dasm_jax draws '
+                       'them; use that, '):
+      saved_set.load(changed(path, tmp_path / 'old.npz', lessons=wrong))
 
 
 @pytest.mark.parametrize('segments, images', [

@@ -189,11 +189,12 @@ def test_dsa_aligns_corners_and_else_is_single():
         np.asarray(augment.build(op, mode)(KEY, IMAGES, True)).tobytes()
         for mode in ('single', 'dsa', 'mtt'))
     assert (one != other) == aligned and same == other
-  key = jax.random.split(jax.random.fold_in(KEY, 0))[1]
-  values = augment.draws('rotate', key, 1, 16, 16)
+  # Of one draw the first number chooses the operation.
+  u = jax.random.uniform(KEY, (2,))[1:, None]
   np.testing.assert_allclose(
-      augment.build('rotate', 'mtt')(KEY, IMAGES, True),
-      augment.rotate(IMAGES, *values, align_corners=True), rtol=1e-6)
+      augment.build('rotate', 'mtt')(KEY, IMAGES, True), augment.rotate(
+          IMAGES, *augment.from_uniform('rotate', u, 16, 16),
+          align_corners=True), rtol=1e-6)
 
 
 def test_single_draws_each_operation():

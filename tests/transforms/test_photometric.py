@@ -18,7 +18,7 @@ PIXELS = RNG.uniform(.35, .65, (6, 9, 11, 3))
 IMAGES = jnp.asarray((PIXELS - MEAN) / STD, jnp.float32)
 
 
-DRAWS = jax.jit(photometric.draws, static_argnums=(0, 2, 3, 4))
+DRAWS = jax.jit(augment.draws, static_argnums=(0, 2, 3, 4))
 JITTER = jax.jit(lambda *args: photometric.jitter3(*args, mean=MEAN, std=STD))
 
 
