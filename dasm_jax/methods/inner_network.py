@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dasm_jax import synthetic
+from dasm_jax import streams, synthetic
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.training import experts, train_step
@@ -57,7 +57,7 @@ def beginner(network, tx, from_finished=0.0):
     def one_of(rows, key):
       row = jax.random.randint(key, (), 0, len(rows))
       return experts.flat_parameters(network)[1](rows[row])
-    def new(*_):
+    def new(_):
       variables = (network.init(start) if data.starts is None
                    else one_of(data.starts, start))
       if from_finished and data.finished is not None:
@@ -66,7 +66,7 @@ def beginner(network, tx, from_finished=0.0):
             jax.random.bernoulli(again, from_finished),
             lambda: one_of(data.finished, which), lambda: variables)
       return variables, tx.init(variables.params)
-    return jax.lax.cond(when, new, lambda *old: old, *carry)
+    return devices.perform(when, new, carry)
   return begin
 
 
@@ -102,7 +102,7 @@ def training_indices(n, size, steps, key):
   shuffle = jax.random.split(key)[0]
   passes = -(-steps * size // n)
   return jnp.concatenate([
-      jax.random.permutation(k, n) for k in jax.random.split(shuffle, passes)
+      streams.permutation(k, n) for k in jax.random.split(shuffle, passes)
   ])[:steps * size].reshape(steps, size)
 
 
@@ -246,9 +246,9 @@ def fixed_lifetime(inner, trainer):
   """
   def train(carry, memory, around, key, step):
     # The network is thrown away after its last sweep: no need to train it.
-    carry = jax.lax.cond(
-        is_last(inner, step), lambda carry, *_: carry, trainer, carry, around,
-        key)
+    carry = devices.perform(
+        jnp.logical_not(is_last(inner, step)),
+        lambda carry: trainer(carry, around, key), carry)
     return carry, memory
   return Lifetime(lambda: (), lambda memory, step: step % inner == 0, train)
 
@@ -299,8 +299,8 @@ def watched_lifetime(watch, sweeps, passes, trainer, accuracy):
     # Until a window is full, zeros of its start stand in it.
     ended = (age >= sweeps) | (
         (age >= watch.window) & (span(seen) < watch.rest))
-    carry = jax.lax.cond(ended, lambda carry, *_: carry, train_until_moved,
-                         carry, around, rest)
+    carry = devices.perform(
+        ~ended, lambda carry: train_until_moved(carry, around, rest), carry)
     return carry, WatchMemory(jnp.where(ended, 0, age), seen)
 
   return Lifetime(init, over, train)

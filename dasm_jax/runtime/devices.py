@@ -244,17 +244,22 @@ def chunk(method):
   """
   def run(state, data, windows, key, steps):
     def once(state):
-      drawn = method.draw(data, windows, key, state.step)
-      return method.step(state, data, windows, drawn, key)
+      return sweep(method, state, data, windows, key)
     shapes = jax.eval_shape(once, state)[1]
     zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     def body(_, carry):
       state, total = carry
       state, metrics = once(state)
       return state, jax.tree.map(jnp.add, total, metrics)
-    state, total = jax.lax.fori_loop(0, steps, body, (state, zero))
+    state, total = loop(0, steps, body, (state, zero))
     return state, jax.tree.map(lambda x: x / steps, total)
   return _pmapped(run, method.axes)
+
+
+def sweep(method, state, data, windows, key):
+  """One step of a method, and what it reads drawn: `(state, metrics)`."""
+  drawn = method.draw(data, windows, key, state.step)
+  return method.step(state, data, windows, drawn, key)
 
 
 def warmup_chunk(method):
@@ -286,7 +291,7 @@ def _pmapped(run, axes):
 AHEAD_BYTES = 2 ** 26  # of batches that are made before they are used
 # Batches a turn of a GPU's loop: some kernels of a turn (counters, copies of
 # what it carries) then serve four steps: 38 a step of ConvNet-3, not 43.
-UNROLLED = 4
+UNROLLED = 8
 
 
 def run_batches(do, carry, make, items, remat=False):
@@ -310,7 +315,7 @@ def run_batches(do, carry, make, items, remat=False):
   n = len(jax.tree.leaves(items)[0])
   block = _made_ahead(make, items, n)
   again = jax.checkpoint if remat else lambda function: function
-  pack, unpack = small_together(carry)
+  pack, unpack = kept_as(carry)
 
   def one(carry, made):
     return pack(do(unpack(carry), *made)), None
@@ -337,11 +342,15 @@ def _made_ahead(make, items, n):
               if n % k == 0)
 
 
-def small_together(tree):
-  """How the carry of a loop is kept: vectors and numbers as one vector.
+def kept_as(tree):
+  """How the carry of a loop is kept where kernels are launched one by one.
 
-  Each leaf of a carry is written by a kernel of its own: of ConvNet-3's 58 a
-  step ten moved its biases and scales. A CPU launches nothing: as it is there.
+  Vectors and numbers are one vector: each leaf of a carry is written by a
+  kernel of its own, and of ConvNet-3's 58 a step ten moved its biases and
+  scales. On a GPU what has four axes, `[height, width, in, out]`, has the last
+  one first, as its convolutions read it: else every loop, and every branch,
+  begins and ends by turning them around. A CPU launches nothing: as it is
+  there.
 
   Args:
     tree: a pytree of arrays.
@@ -351,39 +360,54 @@ def small_together(tree):
     `({dtype: vector}, leaves that are left)`.
   """
   leaves, structure = jax.tree.flatten(tree)
-  small = {i: x for i, x in enumerate(map(jax.typeof, leaves))
-           if x.ndim < 2 and jnp.issubdtype(x.dtype, jnp.floating)}
+  leaves = list(map(jax.typeof, leaves))
+  small = [i for i, x in enumerate(leaves)
+           if x.ndim < 2 and jnp.issubdtype(x.dtype, jnp.floating)]
   if backend() == 'cpu' or len(small) < 2:
     return lambda tree: tree, lambda packed: packed
-  kinds = sorted({str(x.dtype) for x in small.values()})
+  kinds = sorted({str(leaves[i].dtype) for i in small})
+  large = [i for i in range(len(leaves)) if i not in small]
+  turned = {i for i in large if backend() == 'gpu' and leaves[i].ndim == 4}
 
   def of(kind):
-    return [i for i, x in small.items() if str(x.dtype) == kind]
+    return [i for i in small if str(leaves[i].dtype) == kind]
 
   def pack(tree):
-    leaves = jax.tree.leaves(tree)
-    return ({kind: jnp.concatenate([jnp.ravel(leaves[i]) for i in of(kind)])
-             for kind in kinds},
-            [x for i, x in enumerate(leaves) if i not in small])
+    parts = jax.tree.leaves(tree)
+    vectors = {kind: jnp.concatenate([jnp.ravel(parts[i]) for i in of(kind)])
+               for kind in kinds}
+    return vectors, [jnp.moveaxis(parts[i], -1, 0) if i in turned else parts[i]
+                     for i in large]
 
   def unpack(packed):
     vectors, rest = packed
-    rest, out = iter(rest), {}
+    parts = {i: jnp.moveaxis(x, 0, -1) if i in turned else x
+             for i, x in zip(large, rest, strict=True)}
     for kind in kinds:
-      ends = np.cumsum([small[i].size for i in of(kind)])
+      ends = np.cumsum([leaves[i].size for i in of(kind)])
       for i, part in zip(of(kind), jnp.split(vectors[kind], ends[:-1]),
                          strict=True):
-        out[i] = part.reshape(small[i].shape)
-    return jax.tree.unflatten(structure, [
-        out[i] if i in small else next(rest) for i in range(len(leaves))])
+        parts[i] = part.reshape(leaves[i].shape)
+    return jax.tree.unflatten(structure, [parts[i] for i in sorted(parts)])
   return pack, unpack
 
 
 def loop(begin, end, do, carry):
-  """A `fori_loop` of `do(i, carry) -> carry`, kept by `small_together`."""
-  pack, unpack = small_together(carry)
+  """A `fori_loop` of `do(i, carry) -> carry`, kept by `kept_as`."""
+  pack, unpack = kept_as(carry)
   return unpack(jax.lax.fori_loop(
       begin, end, lambda i, packed: pack(do(i, unpack(packed))), pack(carry)))
+
+
+def perform(when, do, carry):
+  """`do(carry)`, or the carry as it is, kept by `kept_as`."""
+  pack, unpack = kept_as(carry)
+  packed = pack(carry)
+  if packed is not carry:
+    packed = jax.lax.optimization_barrier(packed[0]), packed[1]
+  return unpack(jax.lax.cond(
+      when, lambda packed: pack(do(unpack(packed))), lambda packed: packed,
+      packed))
 
 
 # ---- Functions mapped over items

@@ -201,8 +201,15 @@ def sweep(given, **entries):
       _shape(k, dtype=jnp.int32), _shape(k), window(k), window(k),
       Batch(_shape(k, 0, *image), _shape(k, 0, all_classes)))
 
-  return Program(inner.sweep(method), (state, data, windows, _key()),
-                 (method.axes, None, 0, None), (method.axes, None), experiment)
+  if many:
+    # What is shared out is told of the state as it is.
+    return Program(
+        functools.partial(devices.sweep, method),
+        (state, data, windows, _key()), (method.axes, None, 0, None),
+        (method.axes, None), experiment)
+  pack, run = inner.sweep(method, state)
+  return Program(run, (jax.eval_shape(pack, state), data, windows, _key()),
+                 experiment=experiment)
 
 
 def _pairs(experiment):

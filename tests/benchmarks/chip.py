@@ -73,13 +73,18 @@ def sweep(experiment):
   rows, classes = jnp.asarray(experiment.rows(phase)), experiment.classes
   experts_ = 'starts' in experiment.config.method
 
-  def arguments(key):
+  def start(key):
     images, state = jax.random.split(key)
     labels = jax.nn.one_hot(rows, classes)[:, None].repeat(phase.width, 1)
     syn = Synthetic(jax.random.uniform(
         images, (len(rows), phase.width, *experiment.shape)), labels,
                     jnp.float32(.01))
-    state = method.init(state, syn)
+    return method.init(state, syn)
+
+  pack, run = inner.sweep(method, jax.eval_shape(start, jax.random.key(0)))
+
+  def arguments(key):
+    state = start(key)
     if experts_:
       data, per_class = _pairs(experiment, key), 1
     else:
@@ -87,9 +92,9 @@ def sweep(experiment):
       state = state._replace(step=jnp.int32(1))
       data = _images(experiment, key)
       per_class = data.everything.indices.shape[1]
-    return state, data, _windows(experiment, rows, per_class), key
+    return pack(state), data, _windows(experiment, rows, per_class), key
 
-  return inner.sweep(method), arguments
+  return run, arguments
 
 
 def _window(classes, all_classes, per_class):

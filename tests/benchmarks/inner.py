@@ -8,12 +8,22 @@ from dasm_jax.runtime import devices
 from dasm_jax.training import ensemble
 
 
-def sweep(method):
-  """A sweep of a method, or a step, which draws what it reads."""
-  def run(state, data, windows, key):
-    drawn = method.draw(data, windows, key, state.step)
-    return method.step(state, data, windows, drawn, key)
-  return run
+def sweep(method, state):
+  """A sweep of a method, or a step, as a turn of the loop of many of them.
+
+  Args:
+    method: a `Method`.
+    state: its state, or the shapes of one.
+
+  Returns:
+    `(pack, run)`: `run(pack(state), data, windows, key) -> (packed, metrics)`.
+  """
+  pack, unpack = devices.kept_as(state)
+
+  def run(packed, data, windows, key):
+    state, metrics = devices.sweep(method, unpack(packed), data, windows, key)
+    return pack(state), metrics
+  return pack, run
 
 
 def epoch(experiment, networks):

@@ -95,12 +95,12 @@ def test_small_leaves_of_a_carry_are_one():
           'half': [jnp.ones(2, jnp.bfloat16), jnp.zeros((), jnp.bfloat16)],
           'rate': jnp.float32(.5), 'count': jnp.int32(7), 'none': jnp.zeros(0),
           'key': jax.random.key(1)}
-  pack, unpack = devices.small_together(tree)
+  pack, unpack = devices.kept_as(tree)
   assert pack(tree) is tree and unpack(tree) is tree  # on a CPU
   with devices.building_for(devices.Target('gpu', 2 ** 30)):
-    pack, unpack = devices.small_together(tree)
+    pack, unpack = devices.kept_as(tree)
     vectors, rest = pack(tree)
-    alone = devices.small_together({'x': jnp.ones(3)})
+    alone = devices.kept_as({'x': jnp.ones(3)})
   np.testing.assert_array_equal(vectors['float32'], [0, 1, 2, .5])
   assert vectors['bfloat16'].shape == (3,) and len(rest) == 3
   got = unpack((vectors, rest))
@@ -112,23 +112,38 @@ def test_small_leaves_of_a_carry_are_one():
 
 
 def test_batches_run_in_one_vector_as_by_themselves():
-  carry = {'w': jnp.ones((2, 2)), 'b': jnp.zeros(2), 'loss': jnp.float32(0)}
+  carry = {'w': jnp.ones((2, 2)), 'b': jnp.zeros(2), 'loss': jnp.float32(0),
+           'kernel': jnp.arange(24.).reshape(1, 2, 3, 4)}
   def do(carry, x):
     return {'w': carry['w'] * .5 + x, 'b': carry['b'] - x * carry['w'][0],
-            'loss': carry['b'].sum()}
+            'loss': carry['b'].sum(), 'kernel': carry['kernel'] * (1 + .1 * x)}
   def run(carry, items):
     return devices.run_batches(
         do, carry, lambda x: (x + 1,), (items,), remat=True)
   def both(carry, items):
     return run(carry, items), jax.grad(
         lambda items: run(carry, items)['b'].sum())(items)
-  items = jnp.arange(6.)
+  items = jnp.arange(16.)
   want = both(carry, items)
   with devices.building_for(devices.Target('gpu', 2 ** 30)):
     text = str(jax.make_jaxpr(lambda *given: run(*given))(carry, items))
     got = both(carry, items)
   toy.leaves_close(got, want)
-  assert 'unroll=4' in text and 'concatenate' in text
+  assert 'unroll=8' in text and 'concatenate' in text
+  assert 'f32[4,1,2,3]' in text  # kernels with their outputs first
+
+
+@pytest.mark.parametrize('when', [True, False])
+def test_what_is_performed_only_when(when):
+  carry = {'b': jnp.arange(3.), 'loss': jnp.float32(2), 'n': jnp.int32(1)}
+  want = {'b': jnp.arange(3.) + 1, 'loss': jnp.float32(3), 'n': jnp.int32(2)}
+  def run(carry, when):
+    return devices.perform(
+        when, lambda carry: jax.tree.map(lambda x: x + 1, carry), carry)
+  for backend in 'cpu', 'gpu':
+    with devices.building_for(devices.Target(backend, 2 ** 30)):
+      got = jax.jit(lambda *given: run(*given))(carry, when)
+    toy.leaves_equal(got, want if when else carry)
 
 
 @pytest.mark.parametrize('backend, together', [
