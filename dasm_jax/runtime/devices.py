@@ -278,9 +278,11 @@ def _pmapped(run, axes):
       run, axis_name=AXIS, in_axes=(axes, None, 0, None, None),
       out_axes=(axes, None))
 
+  # Of few sizes; each has to be put on the devices, which takes a millisecond.
+  put_steps = functools.lru_cache(64)(lambda steps: replicate(np.int32(steps)))
+
   def call(state, data, windows, key, steps):
-    out = mapped(state, data, windows, replicate(key),
-                 replicate(jnp.int32(steps)))
+    out = mapped(state, data, windows, replicate(key), put_steps(steps))
     # Collectives of two calls in flight can lock up virtual CPU devices.
     return jax.block_until_ready(out)
   return call
@@ -300,7 +302,8 @@ def run_batches(do, carry, make, items, remat=False):
   Making a batch (its draw, augmentation and CutMix) is a third of the kernels
   of a step on small images, and a GPU waits for the next kernel: so many
   batches as `AHEAD_BYTES` hold are made at once, in no more kernels than one.
-  A CPU waits for none, and makes each when it is used.
+  A CPU and a TPU wait for none, and make each when it is used: of several made
+  at once each would have every operation of which one is drawn.
 
   Args:
     do: `(carry, *made) -> carry`.
@@ -333,7 +336,7 @@ def run_batches(do, carry, make, items, remat=False):
 
 def _made_ahead(make, items, n):
   """How many of n batches are made at once, a divisor of n."""
-  if backend() == 'cpu':
+  if backend() in IN_TURN:
     return 1
   made = jax.eval_shape(
       lambda items: make(*jax.tree.map(lambda x: x[0], items)), items)

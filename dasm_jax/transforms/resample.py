@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from dasm_jax.runtime import devices
 from dasm_jax.types import Array
 
 
@@ -82,8 +83,17 @@ def _triangles(start, length, size, size_out, dtype):
   return weights / weights.sum(-1, keepdims=True)
 
 
+# Side of images above which `bilinear` gathers on a TPU, too: of what its
+# products have between them each image has side^3 channels numbers.
+PRODUCTS = 64
+
+
 def bilinear(images: Array, rows: Array, columns: Array) -> Array:
   """Bilinear samples at any positions, zeros outside.
+
+  On a TPU by products with weights `max(0, 1 - |position - k|)`, first over
+  rows, then over columns: its gathers of single pixels are dear, forwards and
+  backwards.
 
   Args:
     images: `[n, height, width, channels]`.
@@ -92,6 +102,24 @@ def bilinear(images: Array, rows: Array, columns: Array) -> Array:
   Returns:
     `[n, height_out, width_out, channels]`.
   """
+  if devices.backend() == 'tpu' and max(images.shape[1:3]) <= PRODUCTS:
+    return _by_products(images, rows, columns)
+  return _gathered(images, rows, columns)
+
+
+def _by_products(images, rows, columns):
+  _, height, width, _ = images.shape
+  rows, columns = (
+      _weights(*x).astype(images.dtype)
+      for x in ((rows, height), (columns, width)))
+  if rows.shape[0] == 1:
+    along = jnp.einsum('ijk,nklc->nijlc', rows[0], images, precision='highest')
+  else:
+    along = jnp.einsum('nijk,nklc->nijlc', rows, images, precision='highest')
+  return (along * columns[..., None]).sum(3)
+
+
+def _gathered(images, rows, columns):
   n, height, width, _ = images.shape
   # The four pixels around a position, each by its weight. Indices are clipped,
   # so that the gather stays inside; what was outside has weight 0.

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dasm_jax.runtime import devices
 from dasm_jax.transforms import augment, photometric, resample
 from dasm_jax.types import Batch
 
@@ -124,6 +125,28 @@ def test_both_ways_to_sample_agree():
     np.testing.assert_allclose(
         jax.jit(resample.separable)(x, rows, columns),
         jax.jit(resample.bilinear)(x, *grid), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('draws', [1, 2])
+def test_a_tpu_samples_by_products(draws):
+  x, rng = jnp.asarray(images(7, 5)), np.random.default_rng(1)
+  # Whole positions, others, and some outside.
+  rows, columns = (jnp.asarray(np.concatenate([
+      rng.uniform(-2, side + 2, (draws, 2, 6)), rng.integers(
+          -1, side + 1, (draws, 2, 6))], 1)) for side in (7, 5))
+  def both(x):
+    return resample.bilinear(x, rows, columns), jax.grad(
+        lambda x: jnp.sin(resample.bilinear(x, rows, columns)).sum())(x)
+  want = jax.jit(both)(x)
+  large = jnp.zeros((2, 65, 8, 3))
+  with devices.building_for(devices.Target('tpu', 2 ** 30)):
+    got = jax.jit(lambda x: both(x))(x)
+    texts = [str(jax.make_jaxpr(lambda x: resample.bilinear(x, rows, columns))(
+        x)) for x in (x, large)]
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
+  assert 'gather' not in texts[0] and 'HIGHEST' in texts[0]
+  assert 'gather' in texts[1]
 
 
 @pytest.mark.parametrize('draws', [1, 2])
