@@ -164,4 +164,5 @@ def test_known_images_are_asked_in_pieces(digits, tmp_path):
   assert ours.shape == (1000, 10) and np.ptp(ours) > .1
   known = [experts.known_by_experts(experiment, store, data, 1)
            for data in (resident, streamed(450))]
-  np.testing.assert_array_equal(*known)
+  # An untrained network has near ties, which the size of pieces may decide.
+  assert np.mean(known[0] == known[1]) > .995 and known[0].any()
