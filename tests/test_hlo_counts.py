@@ -107,6 +107,29 @@ def test_a_program_of_a_tpu():
   assert found.convolution_flops == PLAIN
 
 
+@pytest.mark.parametrize('branches, cycles', [
+    (2, 700), (3, (100 + 700 + 100) / 3)])
+def test_time_of_branches_is_of_the_dearer_or_of_all_that_are_drawn(
+    branches, cycles):
+  # The one with the most kernels takes the least.
+  def branch(name, *each):
+    lines = ''.join(
+        f'  %{name}{i} = f32[2]{{0}} copy(%{name}p), '
+        f'backend_config={{"estimated_cycles":"{x}"}}\n'
+        for i, x in enumerate(each))
+    return (f'%{name} ({name}p: f32[2]) -> f32[2] {{\n'
+            f'  %{name}p = f32[2]{{0}} parameter(0)\n{lines}}}\n\n')
+  names = ['a', 'b', 'c'][:branches]
+  each = zip(names, ([50, 50], [700], [100]), strict=False)
+  text = 'HloModule jit_f\n' + ''.join(branch(n, *x) for n, x in each) + (
+          'ENTRY %main (x: f32[2]) -> f32[2] {\n'
+          '  %x = f32[2]{0} parameter(0)\n'
+          '  ROOT %out = f32[2]{0} conditional(%i, %x, %x, %x), '
+          f'branch_computations={{{", ".join("%" + n for n in names)}}}\n}}\n')
+  found = hlo_counts.count(text)
+  assert found.kernels == 2 and found.cycles == pytest.approx(cycles)
+
+
 def test_a_loop_and_groups_of_a_tpu():
   """Its compiler says no number of turns; groups are a side with holes."""
   found = hlo_counts.count('''HloModule jit_g

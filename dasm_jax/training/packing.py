@@ -16,31 +16,35 @@ from dasm_jax.runtime import devices
 class PassKind(NamedTuple):
   """passes: forward passes that an image's work equals.
 
-  kept: how often an image's feature maps are in memory at once on a CPU.
-  fused: on an accelerator, whose compilers fuse more, but for students, whose
-  batches are made ahead.
+  cpu, gpu, tpu: how often an image's feature maps are in memory at once.
+  Accelerators' compilers fuse more, but for students, whose batches are made
+  ahead; a TPU keeps what a product reads in half precision.
   """
   passes: float
-  kept: float
-  fused: float
+  cpu: float
+  gpu: float
+  tpu: float
 
 
 # In forward passes, measured on ConvNet-3 (XLA's count of FLOPs: 0.10, 0.30,
 # 0.70, 0.79 GFLOP an image): parameter gradient; its derivative in the image;
 # in image and weights, a step back through a student.
 GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
-# Kept: fitted to the temporaries of tests/benchmarks/cost_steps.py; fused: to
-# those of aot.py for an H100 and v5e. Both to a fifth, but for CAFE, which an
-# H100 does in half of what is said.
+# Of a CPU: fitted to the temporaries of tests/benchmarks/cost_steps.py; else to
+# those of aot.py for an H100 and v5e. All to a fifth, but for CAFE, which an
+# H100 does in half of what is said, and MTT.
 PASS_KINDS = {
-    'forward': PassKind(1, 1, 1),
+    'forward': PassKind(1, 1, 1, 0.8),
     # Features, and their gradient in the image.
-    'inward': PassKind(2, 2, 2),
-    'gradient': PassKind(GRADIENT, 3, 2),
-    'norms': PassKind(GRADIENT, 4, 2),     # of each image alone
-    'second': PassKind(GRADIENT + SECOND, 5.2, 5.2),
-    'student': PassKind(GRADIENT + BACK, 5.6, 7),
+    'inward': PassKind(2, 2, 2, 2),
+    'gradient': PassKind(GRADIENT, 3, 2, 2),
+    'norms': PassKind(GRADIENT, 4, 2, 2),     # of each image alone
+    'second': PassKind(GRADIENT + SECOND, 5.2, 5.2, 4.4),
+    'student': PassKind(GRADIENT + BACK, 5.6, 7, 7),
 }
+# A TPU's vector memory: maps that fit in there take none of the other. Of v5e;
+# larger steps have all of theirs outside, as compiled.
+VECTOR_MEMORY = 2 ** 27
 
 
 FLOAT = 4  # bytes
@@ -67,10 +71,11 @@ def activations(one, once, backend='cpu', half=False):
   half: whether the maps take two bytes a number.
   """
   kind = PASS_KINDS[one.kind]
-  kept = kind.kept if backend == 'cpu' else kind.fused
-  maps = one.at_once * kept * once.maps
-  return int(FLOAT * (maps * (0.5 if half else 1)
-                      + one.trees * once.parameters))
+  kept = {'cpu': kind.cpu, 'tpu': kind.tpu}.get(backend, kind.gpu)
+  maps = FLOAT * one.at_once * kept * once.maps * (0.5 if half else 1)
+  if backend == 'tpu' and maps <= VECTOR_MEMORY:
+    maps = 0
+  return int(maps + FLOAT * one.trees * once.parameters)
 
 
 class DeviceSplit(NamedTuple):

@@ -35,6 +35,8 @@ from typing import NamedTuple
 # tiling for the thin products of `decode`.
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['TPU_SKIP_MDS_QUERY'] = '1'
+# Nobody takes a chip here: several may compile at once.
+os.environ['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 os.environ['XLA_FLAGS'] = ' '.join([
     os.environ.get('XLA_FLAGS', ''), '--xla_gpu_enable_triton_gemm=false',
@@ -56,7 +58,7 @@ from dasm_jax.methods import trajectory  # noqa: E402
 from dasm_jax.models import fast_conv, flops  # noqa: E402
 from dasm_jax.pipeline import source as sources  # noqa: E402
 from dasm_jax.runtime import devices  # noqa: E402
-from dasm_jax.training import train_step  # noqa: E402
+from dasm_jax.training import packing, train_step  # noqa: E402
 from dasm_jax.types import Batch, Synthetic, Window  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -334,15 +336,19 @@ def _placed(arguments, specs, sharding):
 
 
 def predicted(experiment, chip):
-  """Bytes of a device that a sweep takes as `--dry_run` has it, or None."""
+  """Bytes of a device that a sweep takes, as `--dry_run` has it, or None."""
   if experiment is None:
     return None
   kind, memory, count = chip.target
   machine_ = machine.Machine(kind, kind, count, chip.peak, memory)
   works = estimate.phase_work(experiment, machine_)['distillation']
   once = flops.forward_cost(experiment.network, experiment.shape)
-  return sum(estimate.device_memory(
-      experiment, works, once, machine_).values())
+  found = estimate.device_memory(experiment, works, once, machine_)
+  # No sweep is given test images, and no student real ones: they lie beside.
+  test = len(experiment.dataset.test.labels) * (
+      math.prod(experiment.shape) + 3 * packing.FLOAT)
+  beside = found['data'] if 'starts' in experiment.config.method else test
+  return sum(found.values()) - beside
 
 
 def row(name, target, form='ours', folder=None):

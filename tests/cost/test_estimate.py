@@ -245,6 +245,19 @@ def test_state_is_what_is_checkpointed(method):
 
 @pytest.mark.long
 @pytest.mark.slow
+def test_a_tpu_has_small_steps_in_its_vector_memory():
+  once = flops.ForwardCost(10 ** 8, 200_000, 100_000, 100, 300_000)
+  def of(images, kind='gradient', backend='tpu'):
+    return packing.activations(
+        packing.Work(kind, 1, images, 1, trees=1), once, backend)
+  trees, maps = 4 * once.parameters, 4 * once.maps
+  fitting = int(packing.VECTOR_MEMORY / (2 * maps))
+  assert of(fitting) == trees
+  assert of(fitting + 1) == pytest.approx(trees + 2 * maps * (fitting + 1))
+  assert of(fitting, backend='gpu') == pytest.approx(trees + 2 * maps * fitting)
+  assert of(10 ** 4, 'second') == pytest.approx(trees + 4.4 * maps * 10 ** 4)
+
+
 def test_activations_are_those_of_the_program():
   shape, size = (16, 16, 3), 32
   network = models.build('convnet', shape=shape, classes=10, width=8)
