@@ -292,8 +292,10 @@ def _pmapped(run, axes):
 
 AHEAD_BYTES = 2 ** 26  # of batches that are made before they are used
 # Batches a turn of a GPU's loop: some kernels of a turn (counters, copies of
-# what it carries) then serve four steps: 38 a step of ConvNet-3, not 43.
-UNROLLED = 8
+# what it carries) then serve eight steps: 37 a step of ConvNet-3, not 43. Where
+# a derivative computes steps again, fewer: TESLA's, of which each hangs on its
+# images alone, would all be in memory at once, twice as much for eight.
+UNROLLED, UNROLLED_AGAIN = 8, 4
 
 
 def run_batches(do, carry, make, items, remat=False):
@@ -318,6 +320,7 @@ def run_batches(do, carry, make, items, remat=False):
   n = len(jax.tree.leaves(items)[0])
   block = _made_ahead(make, items, n)
   again = jax.checkpoint if remat else lambda function: function
+  unroll = 1 if backend() != 'gpu' else UNROLLED_AGAIN if remat else UNROLLED
   pack, unpack = kept_as(carry)
 
   def one(carry, made):
@@ -325,7 +328,7 @@ def run_batches(do, carry, make, items, remat=False):
 
   def some(carry, items):
     return jax.lax.scan(again(one), carry, again(jax.vmap(make))(*items),
-                        unroll=UNROLLED if backend() == 'gpu' else 1)
+                        unroll=unroll)
   if block == 1:
     some = again(lambda carry, item: one(carry, make(*item)))
   else:

@@ -42,9 +42,10 @@ PASS_KINDS = {
     'second': PassKind(GRADIENT + SECOND, 5.2, 5.2, 4.4),
     'student': PassKind(GRADIENT + BACK, 5.6, 7, 7),
 }
-# A TPU's vector memory: maps that fit in there take none of the other. Of v5e;
-# larger steps have all of theirs outside, as compiled.
+# A TPU's vector memory, of a v5e: of maps that fit in there a share is outside,
+# of larger ones all are, as compiled.
 VECTOR_MEMORY = 2 ** 27
+OUTSIDE = 0.25
 
 
 FLOAT = 4  # bytes
@@ -74,7 +75,7 @@ def activations(one, once, backend='cpu', half=False):
   kept = {'cpu': kind.cpu, 'tpu': kind.tpu}.get(backend, kind.gpu)
   maps = FLOAT * one.at_once * kept * once.maps * (0.5 if half else 1)
   if backend == 'tpu' and maps <= VECTOR_MEMORY:
-    maps = 0
+    maps *= OUTSIDE
   return int(maps + FLOAT * one.trees * once.parameters)
 
 

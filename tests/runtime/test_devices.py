@@ -117,9 +117,9 @@ def test_batches_run_in_one_vector_as_by_themselves():
   def do(carry, x):
     return {'w': carry['w'] * .5 + x, 'b': carry['b'] - x * carry['w'][0],
             'loss': carry['b'].sum(), 'kernel': carry['kernel'] * (1 + .1 * x)}
-  def run(carry, items):
+  def run(carry, items, remat=True):
     return devices.run_batches(
-        do, carry, lambda x: (x + 1,), (items,), remat=True)
+        do, carry, lambda x: (x + 1,), (items,), remat=remat)
   def both(carry, items):
     return run(carry, items), jax.grad(
         lambda items: run(carry, items)['b'].sum())(items)
@@ -127,9 +127,11 @@ def test_batches_run_in_one_vector_as_by_themselves():
   want = both(carry, items)
   with devices.building_for(devices.Target('gpu', 2 ** 30)):
     text = str(jax.make_jaxpr(lambda *given: run(*given))(carry, items))
+    plain = str(jax.make_jaxpr(lambda *given: run(*given, remat=False))(
+        carry, items))
     got = both(carry, items)
   toy.leaves_close(got, want)
-  assert 'unroll=8' in text and 'concatenate' in text
+  assert 'unroll=4' in text and 'unroll=8' in plain and 'concatenate' in text
   assert 'f32[4,1,2,3]' in text  # kernels with their outputs first
 
 
