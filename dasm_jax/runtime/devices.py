@@ -410,6 +410,7 @@ def perform(when, do, carry):
   pack, unpack = kept_as(carry)
   packed = pack(carry)
   if packed is not carry:
+    # Else XLA moves the packing into the branches, and hands them each leaf.
     packed = jax.lax.optimization_barrier(packed[0]), packed[1]
   return unpack(jax.lax.cond(
       when, lambda packed: pack(do(unpack(packed))), lambda packed: packed,

@@ -109,13 +109,9 @@ def bilinear(images: Array, rows: Array, columns: Array) -> Array:
 
 def _by_products(images, rows, columns):
   _, height, width, _ = images.shape
-  rows, columns = (
-      _weights(*x).astype(images.dtype)
-      for x in ((rows, height), (columns, width)))
-  if rows.shape[0] == 1:
-    along = jnp.einsum('ijk,nklc->nijlc', rows[0], images, precision='highest')
-  else:
-    along = jnp.einsum('nijk,nklc->nijlc', rows, images, precision='highest')
+  along = _apply_weights('nijk,nklc->nijlc', 'ijk,nklc->nijlc',
+                         _weights(rows, height), images)
+  columns = _weights(columns, width).astype(images.dtype)
   return (along * columns[..., None]).sum(3)
 
 

@@ -81,10 +81,7 @@ def sweep(method):
 
   As `devices.chunk` has it, for one device; may be jitted.
   """
-  def run(state, data, pool, key):
-    drawn = method.draw(data, pool, key, state.step)
-    return method.step(state, data, pool, drawn, key)
-  return run
+  return functools.partial(devices.sweep, method)
 
 
 def step(toy_, method, state):
