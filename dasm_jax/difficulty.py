@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from dasm_jax import losses, shapes
-from dasm_jax.errors import unknown
+from dasm_jax.errors import UserError, unknown
 from dasm_jax.runtime import devices
 from dasm_jax.types import Array, Batch, LogitsFn, LossFn, PyTree
 
@@ -301,15 +301,18 @@ def influence(loss_fn: LossFn, params: PyTree, batch: Batch, reference: PyTree,
   Source: Pruthi et al. (2002.08484), TracInCP.
   """
   def one(sample):
-    gradient = jax.grad(loss_fn)(params, sample)
-    return -sum(jax.tree.leaves(jax.tree.map(
-        lambda a, b: jnp.sum(a * b), gradient, reference)))
+    return -_tree_dot(jax.grad(loss_fn)(params, sample), reference)
   return chunked(lambda params, part: _single(one, part), params, batch,
                  chunk or gradient_chunk())
 
 
 def _add(total, tree, weight):
   return jax.tree.map(lambda a, b: a + weight * b, total, tree)
+
+
+def _tree_dot(one, other):
+  return sum(jax.tree.leaves(jax.tree.map(
+      lambda a, b: jnp.sum(a * b), one, other)))
 
 
 def _tree_square(tree):
@@ -360,22 +363,27 @@ def score(name: str, loss_fn: LossFn, logits_fn: LogitsFn
   return SCORES[name](loss_fn, logits_fn)
 
 
-def penalty(loss_fn: LossFn, kind: str = 'sample_norm'
-            ) -> Callable[[PyTree, Batch], Array]:
-  """Difficulty of a batch as one number, `(params, batch) -> scalar`.
+def penalty(loss_fn: LossFn, kind: str = 'sample_norm',
+            logits_fn: LogitsFn | None = None) -> Callable[..., Array]:
+  """Difficulty of a batch as one number, what SDC adds to a loss.
 
   sample_norm: `mean_i |g_i|`; sample_square: `mean_i |g_i|^2`; batch_norm:
   `|mean_i g_i|`; batch_square: its square; with g_i the sample's gradient.
+  loss, el2n, margin, fisher, influence: the mean of that score.
 
   Args:
     loss_fn: `(params, Batch) -> scalar`, the mean over the batch.
     kind: a key of `PENALTIES`.
+    logits_fn: `(params, images) -> [n, classes]`, for el2n, margin and fisher.
 
   Returns:
-    The function.
+    `(params, batch, reference=None) -> scalar`, differentiable in the batch;
+    `reference` is for `REFERRING` kinds a `mean_gradient` of real samples at
+    the same params.
 
   Raises:
-    UserError: an unknown kind.
+    UserError: an unknown kind, or one that reads logits without `logits_fn`;
+      by the function, one that refers to real samples without `reference`.
 
   Examples:
     >>> harder = difficulty.penalty(loss_fn, 'sample_norm')
@@ -384,10 +392,19 @@ def penalty(loss_fn: LossFn, kind: str = 'sample_norm'
   """
   if kind not in PENALTIES:
     raise unknown('penalty', kind, PENALTIES)
+  if kind in OF_LOGITS and logits_fn is None:
+    raise UserError(f'penalty {kind!r} reads logits; give logits_fn')
+  of_batch = PENALTIES[kind]
 
-  def hardness(params, batch):
+  def hardness(params, batch, reference=None):
     _check_flat(batch)
-    return PENALTIES[kind](loss_fn, params, batch)
+    if kind not in REFERRING:
+      function = logits_fn if kind in OF_LOGITS else loss_fn
+      return of_batch(function, params, batch)
+    if reference is None:
+      raise UserError(f'penalty {kind!r} asks what samples do to real ones; '
+                      'give reference, their mean_gradient')
+    return of_batch(loss_fn, params, batch, reference)
   return hardness
 
 
@@ -406,4 +423,11 @@ PENALTIES = {
     'sample_square': lambda f, p, b: _square(f, p, b).mean(),
     'batch_norm': lambda f, p, b: losses.tree_norm(jax.grad(f)(p, b)),
     'batch_square': lambda f, p, b: _tree_square(jax.grad(f)(p, b)),
+    'loss': lambda f, p, b: f(p, b),
+    'el2n': lambda f, p, b: el2n(f, p, b).mean(),
+    'margin': lambda f, p, b: margin(f, p, b).mean(),
+    'fisher': lambda f, p, b: fisher(f, p, b).mean(),
+    # Of the mean gradient: one pass, as the score is linear in gradients.
+    'influence': lambda f, p, b, r: -_tree_dot(jax.grad(f)(p, b), r),
 }
+OF_LOGITS = ('el2n', 'margin', 'fisher')  # the others ask for a loss

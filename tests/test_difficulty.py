@@ -59,10 +59,31 @@ def test_penalties():
   mean = losses.tree_norm(jax.grad(loss_fn)(PARAMS, batch(n)))
   want = {'sample_norm': norms.mean(), 'sample_square': (norms ** 2).mean(),
           'batch_norm': mean, 'batch_square': mean ** 2}
+  # A score's penalty is its mean over the samples.
+  real = difficulty.mean_gradient(loss_fn, PARAMS, batch(7))
+  for name in difficulty.SCORES:
+    if name != 'gradient_norm':
+      want[name] = difficulty.score(name, loss_fn, logits_fn)(
+          PARAMS, batch(n), real).mean()
   assert set(want) == set(difficulty.PENALTIES)
   for name, value in want.items():
-    got = jax.jit(difficulty.penalty(loss_fn, name))(PARAMS, batch(n))
+    got = jax.jit(difficulty.penalty(loss_fn, name, logits_fn))(
+        PARAMS, batch(n), real)
     np.testing.assert_allclose(got, value, rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', lanes.slow(
+    ('margin', 'sample_square', 'batch_square'), difficulty.PENALTIES))
+def test_a_penalty_has_the_slope_of_its_values(name):
+  whole = batch(5)
+  real = difficulty.mean_gradient(loss_fn, PARAMS, batch(7))
+  hardness = difficulty.penalty(loss_fn, name, logits_fn)
+  of = jax.jit(lambda images: hardness(
+      PARAMS, whole._replace(images=images), real))
+  way = jax.random.normal(jax.random.key(3), whole.images.shape)
+  slope = jnp.vdot(jax.jit(jax.grad(of))(whole.images), way)
+  up, down = (of(whole.images + s * way) for s in (1e-2, -1e-2))
+  np.testing.assert_allclose(slope, (up - down) / 2e-2, rtol=2e-2, atol=1e-4)
 
 
 def fisher_by_definition(one):
@@ -161,15 +182,18 @@ def test_harder_is_higher(name):
   assert low < high
 
 
-@pytest.mark.parametrize('name', lanes.slow(
-    ('sample_square', 'batch_norm', 'batch_square'), difficulty.PENALTIES))
+@pytest.mark.parametrize('name', lanes.slow_but(
+    ('sample_norm', 'el2n'), difficulty.PENALTIES))
 def test_derivative_is_finite_where_nothing_is_left_to_learn(name):
   # A loss without a gradient: its norm is 0, where a root has no slope.
   def flat(params, part):
     return jnp.sum(params['w'] * 0) + part.images.sum() * 0
+  def same(params, images):
+    # The right class beyond doubt: EL2N is 0, Fisher's trace, too.
+    return 1e3 * batch(9).labels + images.sum() * 0
   def of(images):
-    return difficulty.penalty(flat, name)(PARAMS, batch(9)._replace(
-        images=images))
+    return difficulty.penalty(flat, name, same)(PARAMS, batch(9)._replace(
+        images=images), PARAMS) + (name == 'margin')
   value, slope = jax.value_and_grad(of)(batch(9).images)
   assert value == 0 and not np.asarray(slope).any()
 
@@ -217,3 +241,7 @@ def test_unknown_names():
     difficulty.score('x', loss_fn, logits_fn)
   with pytest.raises(UserError, match="penalty 'x'; choose from batch_norm"):
     difficulty.penalty(loss_fn, 'x')
+  with pytest.raises(UserError, match="'el2n' reads logits; give logits_fn"):
+    difficulty.penalty(loss_fn, 'el2n')
+  with pytest.raises(UserError, match='give reference, their mean_gradient'):
+    difficulty.penalty(loss_fn, 'influence')(PARAMS, batch(3))

@@ -51,7 +51,8 @@ def of_trajectory(key):
 
 def of_gradient(key):
   run = objectives.image_gradient(
-      linear, objectives.class_by_class(objectives.gradient_matching(linear)),
+      objectives.difficulty_only(linear),
+      objectives.class_by_class(objectives.gradient_matching(linear)),
       objectives.Correction(), lambda flat: objectives.augmented(
           flat, augment.build('crop_flip')))
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(3))

@@ -147,7 +147,7 @@ SYN = {
 # gradient was a weight of .3 to 6 in DC, of .02 to .03 in MTT.
 SDC = {
     'weight': Entry(
-        0.0, 'of the gradient norm of the synthetic images; 0: no SDC',
+        0.0, 'of the difficulty of the synthetic images; 0: no SDC',
         not_negative),
     'end_weight': Entry(
         -1.0, 'weight at the end of a segment; -1: the same',
@@ -159,7 +159,8 @@ SDC = {
     'fall': Entry(
         0.0, 'share of the strength that is gone by the last segment', share),
     'penalty': Entry(
-        'sample_norm', 'norm or square, of each image or of their batch', None,
+        'sample_norm', 'what is difficult: norm or square of the gradient of '
+        'each image, or of their batch; or another score', None,
         difficulty.PENALTIES),
 }
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dasm_jax import coresets, data, models, segments
+from dasm_jax import coresets, data, difficulty, models, segments
 from dasm_jax.config import (
   entries,
   name_problem,
@@ -89,7 +89,7 @@ def check_settings(c):
   _check_network(c.network)
   check_phases(c)
   _check_experts(c)
-  _check_correction(c.sdc)
+  _check_correction(c.sdc, c.method)
   if c.syn.init in coresets.CORESETS:
     with naming(c, 'coreset'):
       coresets.check_skip(c.syn.init, c.coreset.skip)
@@ -121,8 +121,17 @@ def check_phases(c, network=None):
       f'the other, but method {c.method.name} {reason}; choose {way}, or set 1')
 
 
-def _check_correction(sdc):
-  """SDC's strength is a weight or a ratio, not both."""
+def _check_correction(sdc, method):
+  """SDC's strength is a weight or a ratio, and its penalty can be known."""
+  family = registry.family_of(method)
+  # Students and recovered images never meet real ones.
+  if (sdc.penalty in difficulty.REFERRING and family.synthesises
+      and family is not registry.MATCHING
+      and max(sdc.weight, sdc.end_weight, sdc.ratio, sdc.end_ratio) > 0):
+    raise UserError(
+        f'--config.sdc.penalty={sdc.penalty} asks what images do to real ones, '
+        f'but method {method.name} draws none while it distils; choose '
+        f'{", ".join(x for x in difficulty.PENALTIES if x != sdc.penalty)}')
   if max(sdc.weight, sdc.end_weight) > 0 and max(sdc.ratio, sdc.end_ratio) > 0:
     raise UserError(f'--config.sdc.weight={sdc.weight} and --config.sdc.ratio'
                     f'={sdc.ratio}, or .end_weight={sdc.end_weight} and '

@@ -265,16 +265,22 @@ def _matching_work(experiment, segment, n, split_):
 
 
 def _correction_work(experiment, segment, n, matched, classes, split_):
-  """SDC: gradient norms of the matched images, and their derivative."""
+  """SDC: the penalty of the matched images, and its derivative."""
   c = experiment.config.sdc
   if not max(c.weight, c.ratio, c.end_weight, c.end_ratio) > 0:
     return []
-  single = c.penalty.startswith('sample')
+  if c.penalty in ('loss', 'el2n', 'margin'):
+    around = setup.classes_together(experiment, segment, classes, split_)
+    return [Work('inward', n * classes * matched, around * matched,
+                 n * classes / around)]
+  single = c.penalty.startswith('sample') or c.penalty == 'fisher'
   chunk = min(difficulty.gradient_chunk(split_.backend) if single else matched,
               matched)
   at_once = setup.classes_together(experiment, segment, classes, split_) * chunk
-  return [Work('second', n * classes * matched, at_once,
-               n * math.ceil(classes * matched / at_once),
+  # Fisher's has a gradient for each class that a label may name.
+  times = experiment.classes if c.penalty == 'fisher' else 1
+  return [Work('second', n * times * classes * matched, at_once,
+               n * times * math.ceil(classes * matched / at_once),
                4 + 3 * at_once * single)]
 
 

@@ -271,9 +271,12 @@ def _image_gradient(network, settings, axis_name):
       flat = objectives.joined(flat, s.codec, s.limit)
     return objectives.decoded(flat, s.codec, s.limit)
 
+  difficulty = objectives.difficulty_only(
+      train_step.loss_fn(network), penalty=s.correction.penalty,
+      logits_fn=train_step.logits_fn(network))
   return objectives.image_gradient(
-      train_step.loss_fn(network), s.matching, s.correction, wrap,
-      batched=s.batched, axis_name=axis_name)
+      difficulty, s.matching, s.correction, wrap, batched=s.batched,
+      axis_name=axis_name)
 
 
 def _class_keys(key, windows):

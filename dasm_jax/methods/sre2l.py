@@ -258,8 +258,11 @@ def _recovery(network, tx, settings, axis_name):
       return flat(syn._replace(images=images), params, target, rest)
     return objectives.decoded(altered, settings.codec, settings.limit)
 
+  difficulty = objectives.difficulty_only(
+      train_step.loss_fn(network), penalty=settings.correction.penalty,
+      logits_fn=train_step.logits_fn(network))
   gradient = objectives.image_gradient(
-      train_step.loss_fn(network), settings.matching, settings.correction, wrap,
+      difficulty, settings.matching, settings.correction, wrap,
       batched=settings.batched, axis_name=axis_name)
   begin = max(settings.teach - 1, 0)
 

@@ -43,6 +43,7 @@ class Settings(NamedTuple):
 
   unravel: `[parameters] -> params`, what `loss_fn` takes.
   loss_fn: `(params, Batch) -> scalar` of the student.
+  logits_fn: `(params, images) -> logits` of the student.
   augment: of the student's minibatches, or None.
   correction: an `objectives.Correction`, its penalty a mean over the steps.
   codec: a `synthetic.Codec`.
@@ -60,6 +61,7 @@ class Settings(NamedTuple):
   """
   unravel: Callable
   loss_fn: Callable
+  logits_fn: Callable
   augment: Callable | None
   correction: objectives.Correction
   codec: synthetic.Codec
@@ -106,6 +108,7 @@ def build(network, c, matching, options):
   return method(Settings(
       unravel=experts.flat_parameters(network)[1],
       loss_fn=experts.student_loss_fn(network),
+      logits_fn=experts.student_logits_fn(network),
       augment=augment.build(c.augment, c.augment_mode),
       correction=o.correction, codec=o.codec, batch=c.batch_syn, union=o.union,
       assign=experts.student_logits_fn(network) if c.assign else None,
@@ -224,7 +227,8 @@ def _gradient(settings, axis_name):
       settings.loss_fn, settings.student_steps, batch=settings.batch,
       augment=settings.augment, frozen=settings.frozen,
       image_factor=settings.image_factor, difficulty=difficulty.penalty(
-          settings.loss_fn, correction.penalty) if active else None)
+          settings.loss_fn, correction.penalty, settings.logits_fn)
+      if active else None)
   inputs = _inputs(settings)
 
   def of_start(state, start, target, frozen, key):

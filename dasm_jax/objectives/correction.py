@@ -7,16 +7,18 @@ and a strength relative to the matching's, are our reading.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from dasm_jax import difficulty, shapes
 from dasm_jax.objectives import wrappers
-from dasm_jax.types import Array, Batch, LossFn, Objective
+from dasm_jax.types import Array, Batch, LogitsFn, LossFn, Objective
 
 
 def sdc(objective: Objective, loss_fn: LossFn, weight: ArrayLike, *,
-        penalty: str = 'sample_norm') -> Objective:
+        penalty: str = 'sample_norm', logits_fn: LogitsFn | None = None
+        ) -> Objective:
   """Sample difficulty correction: adds `weight * difficulty(syn)`.
 
   Args:
@@ -25,31 +27,45 @@ def sdc(objective: Objective, loss_fn: LossFn, weight: ArrayLike, *,
     weight: a number or a traced scalar; the number 0 returns `objective`
       itself and costs nothing.
     penalty: see `difficulty.penalty`; the mean per-sample gradient norm.
+    logits_fn: `(params, images) -> [n, classes]`, for penalties that read it.
 
   Returns:
     An objective on flat batches, with the metric `sdc/difficulty` besides.
+
+  Raises:
+    UserError: an unknown penalty, or no logits for one that reads them.
   """
-  return wrappers.added(
-      objective, weight, difficulty_only(loss_fn, penalty=penalty))
+  return wrappers.added(objective, weight, difficulty_only(
+      loss_fn, penalty=penalty, logits_fn=logits_fn))
 
 
-def difficulty_only(loss_fn: LossFn, *, penalty: str = 'sample_norm'
-                    ) -> Objective:
+def difficulty_only(loss_fn: LossFn, *, penalty: str = 'sample_norm',
+                    logits_fn: LogitsFn | None = None) -> Objective:
   """The correction of `sdc` alone, as an objective.
 
   Args:
     loss_fn: `(params, Batch) -> scalar`.
     penalty: see `difficulty.penalty`.
+    logits_fn: `(params, images) -> [n, classes]`, for penalties that read it.
 
   Returns:
-    An objective on flat batches; it asks for no target and no key.
+    An objective on flat batches; it asks for no key, and for a target, a
+    `Batch` of real samples, by `difficulty.REFERRING` penalties alone.
+
+  Raises:
+    UserError: as `sdc`; by the objective, no target for one that needs it.
   """
-  hardness = difficulty.penalty(loss_fn, penalty)
+  hardness = difficulty.penalty(loss_fn, penalty, logits_fn)
 
   def objective(syn, params, target=None, key=None):
-    del target, key
+    del key
     shapes.check_flat('objectives.sdc', syn)
-    value = hardness(params, Batch(syn.images, syn.labels))
+    # The loss of these real samples is what the synthetic ones work for or
+    # against: a constant, as in matching.
+    reference = None
+    if penalty in difficulty.REFERRING and target is not None:
+      reference = jax.lax.stop_gradient(jax.grad(loss_fn)(params, target))
+    value = hardness(params, Batch(syn.images, syn.labels), reference)
     return value, {'sdc/difficulty': value}
   return objective
 

@@ -17,7 +17,7 @@ from dasm_jax import shapes
 from dasm_jax.objectives import correction as corrections
 from dasm_jax.objectives import wrappers
 from dasm_jax.runtime import devices
-from dasm_jax.types import Array, LossFn, Objective, PyTree, Synthetic
+from dasm_jax.types import Array, Objective, PyTree, Synthetic
 
 
 class Matching(NamedTuple):
@@ -152,7 +152,7 @@ def directional(direction: PyTree, own: PyTree) -> Array:
   return line - jax.lax.stop_gradient(line)
 
 
-def image_gradient(loss_fn: LossFn, matching: Matching,
+def image_gradient(difficulty: Objective, matching: Matching,
                    correction: corrections.Correction,
                    wrap: Callable[[Objective], Objective], *,
                    batched: bool | int | None = None,
@@ -161,9 +161,9 @@ def image_gradient(loss_fn: LossFn, matching: Matching,
   """The gradient in the stored images of a matching with its correction.
 
   Args:
-    loss_fn: `(params, Batch) -> scalar`, by which samples are difficult.
+    difficulty: of the samples alone, see `objectives.difficulty_only`.
     matching: a `Matching` of network inputs.
-    correction: an `objectives.Correction`.
+    correction: an `objectives.Correction`, the difficulty's strength.
     wrap: from objectives of network inputs to those of stored images.
     batched: see `objectives.per_class`.
     axis_name: mapped axis over which the classes are split.
@@ -176,8 +176,6 @@ def image_gradient(loss_fn: LossFn, matching: Matching,
   def lift(flat):
     return wrappers.per_class(wrap(flat), batched=batched)
 
-  difficulty = corrections.difficulty_only(loss_fn, penalty=correction.penalty)
-
   def corrected(objective, weight):
     """Class-major, with `weight` times the difficulty of the images."""
     # Where all classes are one batch the difficulty is another pass, by the
@@ -186,8 +184,7 @@ def image_gradient(loss_fn: LossFn, matching: Matching,
       return wrappers.added(
           all_classes(objective, wrap, batched=batched, axis_name=axis_name),
           weight, lift(difficulty))
-    return lift(corrections.sdc(objective, loss_fn, weight,
-                                penalty=correction.penalty))
+    return lift(wrappers.added(objective, weight, difficulty))
 
   def gradient(total, syn, *rest):
     def of_images(images):

@@ -98,6 +98,10 @@ def test_a_sweep_by_hand(method):
   assert passes(outline(method, **STILL)) == BY_HAND[method]
   harder = passes(outline(method, sdc__ratio=0.1, **STILL))
   assert harder == BY_HAND[method] + 10 * 2 * 10
+  # One backward pass into the images; ten gradients and their derivatives.
+  for penalty, each in {'loss': 2, 'influence': 10, 'fisher': 100}.items():
+    assert passes(outline(method, sdc__ratio=0.1, sdc__penalty=penalty,
+                          **STILL)) == BY_HAND[method] + 10 * 2 * each
 
 
 def test_training_between_sweeps():

@@ -326,6 +326,23 @@ def test_correction_has_the_share_that_is_asked():
   assert metrics['sdc/difficulty'] > 0
 
 
+@pytest.mark.parametrize('name, penalty', lanes.slow_but(
+    [('dm', 'influence')], [
+        ('dc', 'influence'), ('dc', 'fisher'), ('idc', 'el2n'),
+        ('dsac', 'margin'), ('cafe', 'loss'), ('dm', 'influence'),
+        ('sre2l', 'loss'), ('mtt', 'el2n'), ('tesla', 'fisher')]))
+def test_any_penalty_moves_the_images_of_any_method(name, penalty):
+  def after(weight):
+    made = toy.toy(name, correction=objectives.Correction(
+        weight, weight, penalty=penalty))
+    state, metrics = jax.jit(toy.sweep(made.method))(
+        made.state, made.data, made.pool, made.key)
+    return state.syn.images, metrics
+  (plain, _), (moved, metrics) = after(0), after(.5)
+  assert np.isfinite(moved).all() and abs(plain - moved).max() > 1e-6
+  assert np.isfinite(metrics['sdc/difficulty'])
+
+
 @pytest.mark.slow
 def test_correction_grows():
   end, _ = slope(objectives.Correction(0.5, 0.5), at=4)

@@ -18,10 +18,13 @@ KEY = jax.random.key(0)
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 
 
+def logits_fn(params, images):
+  flat = images.reshape(len(images), -1)
+  return jnp.tanh(flat @ params['w']) @ params['v']
+
+
 def loss_fn(params, batch):
-  flat = batch.images.reshape(len(batch.images), -1)
-  logits = jnp.tanh(flat @ params['w']) @ params['v']
-  return losses.cross_entropy(logits, batch.labels)
+  return losses.cross_entropy(logits_fn(params, batch.images), batch.labels)
 
 
 def batch(n, seed=1, shape=(2, 2, 3)):
@@ -187,18 +190,22 @@ def test_per_class_takes_keys():
 
 
 @pytest.mark.parametrize('penalty', lanes.slow(
-    ('sample_square', 'batch_square'), difficulty.PENALTIES))
+    ('sample_square', 'batch_square', 'margin', 'fisher'),
+    difficulty.PENALTIES))
 def test_sdc_adds_difficulty(penalty):
   syn, real = flat_syn(3), batch(4)
-  hard = difficulty.penalty(loss_fn, penalty)(PARAMS, Batch(*syn[:2]))
+  hard = difficulty.penalty(loss_fn, penalty, logits_fn)(
+      PARAMS, Batch(*syn[:2]), jax.grad(loss_fn)(PARAMS, real))
   plain = MATCH(syn, PARAMS, real)[0]
   for weight in (.5, jnp.float32(.5)):
-    value, metrics = objectives.sdc(MATCH, loss_fn, weight, penalty=penalty)(
-        syn, PARAMS, real, KEY)
+    value, metrics = objectives.sdc(
+        MATCH, loss_fn, weight, penalty=penalty, logits_fn=logits_fn)(
+            syn, PARAMS, real, KEY)
     np.testing.assert_allclose(value, plain + .5 * hard, rtol=1e-5)
     np.testing.assert_allclose(metrics['sdc/difficulty'], hard, rtol=1e-6)
     np.testing.assert_allclose(metrics['match/loss'], plain, rtol=1e-6)
-  assert objectives.sdc(MATCH, loss_fn, 0, penalty=penalty) is MATCH
+  assert objectives.sdc(MATCH, loss_fn, 0, penalty=penalty,
+                        logits_fn=logits_fn) is MATCH
 
 
 def test_joined_is_the_mean_of_both():

@@ -59,6 +59,7 @@ VALUES = [
     ({'method.steps': 1, 'segments.number': 2}, ['steps=1 ', '2 segments']),
     ({'segments.gamma': 2.0}, ['gamma=2', 'from 0 to 1']),
     ({'sdc.weight': .1, 'sdc.ratio': .1}, ['set one']),
+    ({'sdc.penalty': 'x'}, ["sdc.penalty 'x'", 'choose from batch_norm']),
     ({'sdc.weight': -.1}, ['must not be negative', '-0.1']),
     ({'seed': -1}, ['seed=-1', 'at least 0']),
     ({'eval.batch': -1}, ['--config.eval.batch=-1', 'at least 0']),

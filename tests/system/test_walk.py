@@ -10,6 +10,7 @@ import small
 import toy
 
 from dasm_jax import segments, streams, synthetic
+from dasm_jax.config import validate
 from dasm_jax.distill import initialise, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set
@@ -93,6 +94,17 @@ def test_correction_may_rise_within_a_segment(change, want):
       f'sdc__{name}': value for name, value in change.items()}))
   found = setup.correction_of(made.config, made, made.plan[0])
   assert (found.start, found.end, found.relative) == want
+
+
+def test_influence_asks_for_real_images():
+  for method, ratio in (('mtt', 0.), ('dm', .1)):
+    validate.check_settings(tiny(
+        method, sdc__ratio=ratio, sdc__penalty='influence'))
+  for method in ('mtt', 'sre2l'):
+    with pytest.raises(UserError, match=(
+        f'influence asks .* method {method} draws none .* choose sample_norm')):
+      validate.check_settings(tiny(
+          method, sdc__ratio=.1, sdc__penalty='influence'))
 
 
 def test_methods_know_how_far_the_run_is():
