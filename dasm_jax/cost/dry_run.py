@@ -7,7 +7,7 @@ for half a second.
 from dasm_jax import data
 from dasm_jax.config import entries, validate
 from dasm_jax.cost import estimate, machine, workload
-from dasm_jax.distill import results, setup
+from dasm_jax.distill import reports, setup
 from dasm_jax.methods import registry
 from dasm_jax.models import flops
 from dasm_jax.pipeline import loading
@@ -63,7 +63,7 @@ def dry_run(config, workdir, machine_=None, say=print):
                   for phase, works in phases.items()},
       'reads': (workload.images_read(experiment, packing.split_of(machine_))
                 if streams else {})}
-  results.describe(experiment, workdir, _Lines(say),
+  reports.describe(experiment, workdir, _Lines(say),
                    f'{machine_.devices} {machine_.kind} ({machine_.backend})')
   for line in _lines(experiment, once, machine_, found):
     say(line)

@@ -18,7 +18,7 @@ import time
 import jax
 
 from dasm_jax.config import validate
-from dasm_jax.distill import feeding, initialise, results, setup
+from dasm_jax.distill import feeding, initialise, reports, results, setup
 from dasm_jax.evaluate import comparison
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import (
@@ -92,7 +92,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
     log.own(home.run)
     log.command, log.settings = command, settings
     log.track = trackers.names_of(config.run.track)
-    results.describe(experiment, home.name, log)
+    reports.describe(experiment, home.name, log)
     if took:
       log.say(took)
     processes.on_leader(lambda: loading.check_same_data(
@@ -157,14 +157,14 @@ def begin_or_resume(made, phase, done, phases, saved):
   # have taken longer than any sweep.
   if found is None:
     progress = initialise.begin_phase(made, phase, done, phases)
-    saved.save(0, progress, results.notes_of(made, phase, 0))
+    saved.save(0, progress, reports.notes_of(made, phase, 0))
     made.home.sync()
     made.stopping.hear()
     made.stopping.leave_if_asked(f'segment {phase.index + 1}, step 0')
   else:
     progress = found[1]
-    results.report_resumed(made, phase, int(progress.state.step))
-  results.rewind_metrics(made, phase, int(progress.state.step), saved.notes())
+    reports.tell_resumed(made, phase, int(progress.state.step))
+  reports.rewind_metrics(made, phase, int(progress.state.step), saved.notes())
   return progress
 
 
@@ -198,7 +198,7 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
   count = len(experiment.rows(phase))
   state = devices.shard(progress.state, method.axes, count)
   key = setup.sweeps_key(made.key, phase)
-  report = results.StepReport(
+  report = reports.StepReport(
       made, phase, timing.MetricMeans(saved.notes().get('means')))
   saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
   with feeding.open_feed(made, phase, progress, schedule, at) as feed:
@@ -243,7 +243,7 @@ def _compiled_chunks(made, phase, method, programs, at):
            bool(experiment.config.segments.networks and phase.index),
            setup.correction_of(experiment.config, experiment, phase))
   if alike not in programs:
-    results.report_compiling(made, phase, at.step)
+    reports.tell_compiling(made, phase, at.step)
     programs[alike] = (
         (devices.chunk(method), devices.warmup_chunk(method))
         if method.warmup else (devices.chunk(method),))
@@ -305,7 +305,7 @@ def evaluate(made, syn, batch, done):
                         what='evaluation', unit='network')
       resumable.stop_if_asked(
           made.keeper, f'{len(have)} of {count} networks trained on '
-          + results.set_text(name))
+          + reports.set_text(name))
   return found
 
 
@@ -333,7 +333,7 @@ def _train_group(made, compared, group, shown):
   """Accuracies of a group of networks, a list; shown: see `group_reporter`."""
   first = group.numbers[0]
   part = slice(first, first + len(group.numbers))
-  report = results.group_reporter(made.log, compared, group, *shown)
+  report = reports.group_reporter(made.log, compared, group, *shown)
   return [float(x) for x in resumable.train_networks(
       lambda start, seen: compared.accuracies(
           group.what, part, shown[1], start=start, seen=seen),

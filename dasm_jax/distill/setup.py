@@ -280,6 +280,13 @@ def correction_of(c, experiment, segment):
       c.sdc.penalty)
 
 
+def has_windows(experiment):
+  """Whether any segment sees less than all real images."""
+  choice, count = experiment.choice, len(experiment.plan)
+  first = segments.WINDOWS[choice.name].between(choice, 0, count, 0.0)
+  return count > 1 or first != (0.0, 1.0)
+
+
 def rate_of(c, segment):
   """The factor on the images' rate in a segment."""
   return c.segments.rates[segment.index] if c.segments.rates else 1.0

@@ -288,7 +288,7 @@ def _counted(settings, values, gradients):
   limit = settings.skip_above
   good = jnp.isfinite(loss) & (loss <= limit) if limit else jnp.bool_(True)
   # With a limit a loss that is not finite is shown as that, and the run goes
-  # on; without one it ends (`results.check_finite`).
+  # on; without one it ends (`reports.check_finite`).
   shown = jnp.where(jnp.isfinite(loss), loss, limit) if limit else loss
   # Not `x * good`: NaN times 0 is NaN.
   hard, gradients = jax.tree.map(

@@ -5,7 +5,7 @@ import pytest
 import small
 
 from dasm_jax.cost import dry_run
-from dasm_jax.distill import initialise, results, setup
+from dasm_jax.distill import initialise, reports, results, setup
 from dasm_jax.evaluate import comparison
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import logging
@@ -16,7 +16,7 @@ from dasm_jax.types import Synthetic
     (None, []), ((1, 8), ['1 of 8 GPUs', 'srun --ntasks=8',
                           'JAX_LOCAL_DEVICE_IDS=0,1,2,3,4,5,6,7'])])
 def test_gpus_that_are_idle_are_told_with_the_way_to_take_them(idle, words):
-  said = results.idle_note(idle)
+  said = reports.idle_note(idle)
   assert bool(said) == bool(words) and all(word in said for word in words)
 
 
@@ -75,7 +75,7 @@ def test_a_window_that_is_not_used_is_not_told_of(entries, words, capsys,
                                                   tmp_path):
   experiment = dry_run.outline(small.tiny('dm', **entries))
   with logging.RunLog(tmp_path) as log:
-    results.describe(experiment, 'here', log)
+    reports.describe(experiment, 'here', log)
   (line,) = [line for line in capsys.readouterr().out.splitlines()
              if line.startswith('method ')]
   assert f'dm, begun with real images, {words}' in line
