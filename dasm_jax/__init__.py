@@ -7,7 +7,7 @@ Three rungs, each usable alone: formulas (`losses`, `difficulty`), objectives
 
 import importlib
 
-__version__ = '0.2.0'
+__version__ = '0.3.0'
 
 # Name -> the module that has it; ARCHITECTURE.md says what each is for.
 _MODULES = {name: name for name in (

@@ -26,7 +26,7 @@ from dasm_jax.errors import Unavailable, UserError
 from dasm_jax.runtime import environment, paths, processes, records, waiting
 
 FORMAT_FILE = 'format.json'
-STATE_FORMAT = 4  # of checkpoints, and of what random keys mean in them
+STATE_FORMAT = 5  # of checkpoints, and of what random keys mean in them
 _log = logging.getLogger('dasm_jax')
 
 
