@@ -283,7 +283,8 @@ EXPERTS = {
 ASKING = 'auto', 'always', 'never'
 # What may change between the calls of one run.
 RUN = {
-    'chunk': Entry(10, 'most sweeps of one call', at_least(1)),
+    'chunk': Entry(10, 'sweeps of a row of metrics, and most of one call',
+                   at_least(1)),
     'save_seconds': Entry(30.0, 'between two checkpoints', not_negative),
     'buffer_mb': Entry(512, 'of images kept ahead, when streaming',
                        at_least(1), most=2 ** 20),

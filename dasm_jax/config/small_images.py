@@ -137,6 +137,8 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
     _shorten(c)
     if a.method == 'idc':
       m.lr = idc['short_lr']
+  elif a.method in LONG:
+    c.run.chunk = 100
   if a.method == 'sre2l':  # the last step that teaches moves the images, too
     m.steps += config.segment_count(c) * (m.teach - 1)
   return c
@@ -151,6 +153,11 @@ def _rded(c, known, network):
     c.dataset.statistics = 'imagenet'
   if network == 'resnet':
     c.network.update(RESNET18)
+
+
+# Between two calls the host takes some 2 ms, in which an accelerator rests: of
+# ten of DM's sweeps a tenth. These have 20,000 and more.
+LONG = 'dm', 'cafe', 'idc'
 
 
 def _shorten(c):

@@ -38,6 +38,7 @@ from dasm_jax.training import packing, resumable
 FREE_ENTRIES = ('run', 'dataset.moved_to', 'dataset.data_dir', 'dataset.stream',
                 'dataset.workers', 'dataset.cache', 'experts.dir',
                 'experts.at_once')
+FIRST_CALL = 10  # sweeps, before anybody knows how long one takes
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
@@ -200,7 +201,7 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
   key = setup.sweeps_key(made.key, phase)
   report = reports.StepReport(
       made, phase, timing.MetricMeans(saved.notes().get('means')))
-  saved_at, most = time.time(), [c.run.chunk, c.run.chunk]
+  saved_at, most = time.time(), [min(c.run.chunk, FIRST_CALL)] * 2
   with feeding.open_feed(made, phase, progress, schedule, at) as feed:
     windows = initialise.class_windows(made, phase, done, progress)
     while at.step < schedule.stop:

@@ -396,3 +396,10 @@ def test_published_loops():
   assert sre2l.network.norm == 'batch' and sre2l.syn.init == 'noise'
   # Moved by the last step that teaches, and by each one after it.
   assert sre2l.method.steps - (sre2l.method.teach - 1) == 1000
+
+
+@pytest.mark.parametrize('text, want', [
+    ('method=dm', 100), ('method=idc', 100), ('method=dc,ipc=10', 10),
+    ('method=mtt', 10), ('method=dm,schedule=short', 10)])
+def test_calls_of_long_schedules_are_long(text, want):
+  assert load('cifar10', text).run.chunk == want
