@@ -2,7 +2,7 @@
 
   seconds = sum over all work of images * passes * effort / (speed * share)
             + launches of an accelerator
-  effort  = FLOPs + VALUE * numbers made, of one image's forward pass
+  effort  = DONE * FLOPs + VALUE * numbers made, of one image's forward pass
 
 FLOPs are those of products and convolutions, the numbers those that all
 operations make; both are counted in the traced network. `workload` lists the
@@ -31,12 +31,14 @@ class Rates(NamedTuple):
 
   value: FLOPs of the product in whose time an operation makes one number.
   launch: seconds that a kernel costs besides. shares: of the speed, by kind of
-  work; what is not named takes `share`.
+  work; what is not named takes `share`. done: of the FLOPs that a network has
+  by definition, how many are.
   """
   value: float
   launch: float
   share: float
   shares: dict
+  done: float = 1.0
 
   def at(self, kind):
     """Share of the product's speed that work of a kind reaches."""
@@ -45,8 +47,10 @@ class Rates(NamedTuple):
 
 RATES = {
     # Fitted to single steps on one core (ConvNets of width 32 and 128, images
-    # of 8x8 to 32x32, CPU seconds), and to RESULTS.md's table of inner steps.
-    'cpu': Rates(24, 0, 1.0, {'forward': 0.75, 'norms': 0.9, 'student': 0.85}),
+    # of 28x28 and 32x32, CPU seconds; tests/benchmarks/cost_steps.py). Of 36
+    # products of a 3x3 kernel `models.winograd` does 16.
+    'cpu': Rates(36, 0, 1.05, {'forward': 0.85, 'norms': 0.75, 'student': 0.87},
+                 done=0.4),
     # Not measured: by what is compiled (tests/benchmarks/aot.py). Of an H100
     # the bytes that IDC's and DM's programs move at its bandwidth, and their
     # kernels, one in eight operations, at 5 microseconds each; half of the
@@ -87,7 +91,7 @@ def work_seconds(works, once, machine):
 
 def _one_work_seconds(one, once, machine):
   known, kind = rates_of(machine.backend), packing.PASS_KINDS[one.kind]
-  effort = once.flops + known.value * once.values
+  effort = known.done * once.flops + known.value * once.values
   launches = one.calls * kind.passes * once.operations * known.launch
   return launches + one.images * kind.passes * effort / (
       machine.speed * known.at(one.kind))

@@ -73,10 +73,11 @@ def test_loops_count_as_often_as_they_run():
 def test_seconds_by_hand():
   once = flops.ForwardCost(
       flops=1000, values=10, maps=5, operations=3, parameters=1)
-  effort = 1000 + estimate.RATES['cpu'].value * 10
+  cpu = estimate.RATES['cpu']
+  effort = cpu.done * 1000 + cpu.value * 10
   one = packing.Work('gradient', 8, 2, 4)
   assert estimate.work_seconds([one], once, ONE) == pytest.approx(
-      8 * 3 * effort / 1e9 / estimate.RATES['cpu'].at('gradient'))
+      8 * 3 * effort / 1e9 / cpu.at('gradient'))
   gpu = estimate.RATES['gpu']
   assert estimate.work_seconds([one, one], once, ONE._replace(
       backend='gpu')) == pytest.approx(2 * (
