@@ -46,6 +46,21 @@ def test_those_of_factor_2_are_taken(monkeypatch):
     assert read['dasm5', ipc, seed] - read['idc', ipc, seed] > .025
 
 
+def test_those_of_other_arms_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16_more'
+  asked = plan.Asked(
+      'configs/cifar10.py:schedule=short,factor=1',
+      {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
+      plan.read_arms(folder / 'more.arms'), [50, 200], 3)
+  sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
+  read = {(cell.arm.name, cell.ipc, cell.seed): values['mean']
+          for cell in sweep.cells for _, values in sweep.read(cell) if values}
+  assert len(read) == len([*folder.rglob('*.json')]) >= 8
+  assert read['dm5', 50, 0] - read['dm1', 50, 0] > .05
+  assert read['el2n', 200, 0] < read['window', 200, 0] < read['ccfs', 200, 0]
+
+
 def test_an_entry_that_was_not_known_had_its_default(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   cell = cells()[-1]
