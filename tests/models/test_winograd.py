@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import lanes
 import numpy as np
 import pytest
-from test_fast_conv import arrays, by_lax, second
+from convolutions import arrays, by_lax, second
 
 from dasm_jax.models import fast_conv, winograd
 from dasm_jax.runtime import devices
