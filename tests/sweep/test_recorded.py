@@ -52,7 +52,7 @@ def test_those_of_other_arms_are_taken(monkeypatch):
   asked = plan.Asked(
       'configs/cifar10.py:schedule=short,factor=1',
       {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
-      plan.read_arms(folder / 'more.arms'), [50, 200], 3)
+      plan.read_arms(folder / 'more.arms'), [10, 50, 200], 3)
   sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
   read = {(cell.arm.name, cell.ipc, cell.seed): values['mean']
           for cell in sweep.cells for _, values in sweep.read(cell) if values}
