@@ -98,7 +98,7 @@ def _convolution(images, kernel, padding, unfold):
     return _lax(images, kernel, padding)
   k, _, c_in, c_out = kernel.shape
   height, width = (x + 2 * padding - k + 1 for x in images.shape[1:3])
-  if k == winograd.KERNEL and winograd.pays(images, height, width, c_out):
+  if winograd.pays(images, k, height, width, c_out):
     return winograd.convolution(images, kernel, padding,
                                 _block(len(images), height * width))
   if c_out < NARROW <= c_in:
@@ -164,7 +164,7 @@ def weight_gradient(images, cotangent, padding, k, unfold=True):
   n, height, width, c_out = cotangent.shape
   c_in = images.shape[-1]
   block = _block(n, height * width)
-  if k == winograd.KERNEL and winograd.pays(images, height, width, c_out):
+  if unfold and winograd.pays(images, k, height, width, c_out):
     return winograd.weight_gradient(images, cotangent, padding, block)
   images = images.reshape(n // block, block, *images.shape[1:])
   cotangent = cotangent.reshape(n // block, block * height * width, c_out)

@@ -27,11 +27,12 @@ KERNEL = 3  # its sides
 PATCHES = 128
 
 
-def pays(images, height, width, c_out):
+def pays(images, k, height, width, c_out):
   """Whether a convolution is faster so.
 
   Args:
     images: `[n, height_in, width_in, channels_in]`.
+    k: sides of its kernel.
     height, width: of its outputs; c_out: their channels.
 
   Returns:
@@ -41,7 +42,7 @@ def pays(images, height, width, c_out):
   patches = _patches(height) * _patches(width)
   # Of an odd side the last patches are half empty. Narrow products, and those
   # of few patches, gain nothing; half precision would lose in the sums.
-  return (min(c_in, c_out) >= 16 and n * patches >= PATCHES
+  return (k == KERNEL and min(c_in, c_out) >= 16 and n * patches >= PATCHES
           and 16 * patches < 0.75 * 9 * height * width
           and images.dtype.itemsize >= 4)
 
@@ -62,7 +63,7 @@ def convolution(images, kernel, padding, block):
   height, width = (x + 2 * padding - 2 for x in images.shape[1:3])
   c_out = kernel.shape[3]
   # Side by side, as images below: columns first, then rows.
-  weights = _of_kernel(_of_kernel(kernel), 1).reshape(16, -1, c_out)
+  weights = _of_kernel(_of_kernel(kernel, 0), 1).reshape(16, -1, c_out)
 
   def of_block(images):
     inputs = _transformed(images, padding, height, width)
@@ -142,7 +143,7 @@ def _of_inputs(x, axis):
   return jnp.stack([a - c, b + c, c - b, b - d])
 
 
-def _of_kernel(w, axis=0):
+def _of_kernel(w, axis):
   """G."""
   a, b, c = (lax.index_in_dim(w, at, axis, False) for at in range(KERNEL))
   return jnp.stack([a, (a + b + c) / 2, (a - b + c) / 2, c])

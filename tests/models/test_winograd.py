@@ -36,7 +36,7 @@ def test_as_lax(sides, padding, n, block):
 def test_every_derivative_is_lax_s(sides, padding):
   with jax.enable_x64(True):
     images, kernel = arrays(*sides, 17, 16, 12)
-    assert winograd.pays(images, *sides, 16)
+    assert winograd.pays(images, 3, *sides, 16)
     got, want = (jax.jit(second(f, padding))(images, kernel) for f in (
         functools.partial(fast_conv.convolution, unfold=True), by_lax))
     for x, y in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -77,3 +77,7 @@ def test_where_it_pays(case, count):
 def test_an_accelerator_has_convolutions():
   with devices.building_for(devices.Target('gpu', 2 ** 30)):
     assert convolutions(8, 16, 32, 32) == 3
+    # Of one image the weight gradient is a product there, too, but of rows.
+    with pytest.MonkeyPatch.context() as patched:
+      patched.delattr(winograd, 'weight_gradient')
+      assert convolutions(1, 32, 32, 32) == 2
