@@ -64,16 +64,20 @@ QUICK = re.compile(r'_(fails|passes)$|\[(' + '|'.join((
 LONG = re.compile('|'.join((
     # Of published numbers those of large networks, and of 32 bits where 64 are.
     r'golden\[(tesla_hard_dsa|datm_tesla_soft|datm_unrolled_soft)-64\]',
-    r'golden\[models_(idc_densenet_cifar|dc_resnet18_(bn|in|ap_bn))-64\]',
+    r'golden\[models_(idc_densenet_cifar|dc_resnet18_(bn|in|ap_bn|ap_in))-64\]',
+    r'golden\[(models_idc_resnetap_imagenet_w0125_small_bn|tesla_soft)-64\]',
     r'golden\[(models|mtt|ftd|datm|tesla|sdc|cafe|idc_match|ds?a?c?_step)_\S*-32\]',
     # Of methods those that are others with another augmentation or label.
     r'test_(compiled_is_as_written|loss_falls|many_devices_do_as_one|compiles_once'
-    r'|classes_at_once_are_as_in_turn)\[(dsac?|tesla|ftd|datm)\]',
+    r'|classes_at_once_are_as_in_turn|killed_is_as_straight)'
+    r'\[(dsac?|tesla|ftd|datm)\]',
+    r'test_any_penalty_moves\S*\[(dc-influence|(idc|dsac|cafe|tesla)-)',
     r'test_some_images_move_and_the_others_stay\[(dsac?|tesla|ftd|datm|cafe)\]',
     r'test_a_step_looks_at_what_it_says\[cafe\]',
     r'test_draw_tells_windows_replay_and_averages\[(dc|dm)-',
     # Of shapes and recipes all but one or two.
     r'test_gradients_of_odd_formats\[vit-shape1\]',
+    r'test_odd_formats\[resnet18_ap-',
     r'test_old_keys_draw_what_new_ones_do\[train_(on_set|on_all|choosers)\]',
     r'test_as_alone_however_it_is_cut\[(dc|adamw)\]',
     r'test_maps.*dm-under_vmap',
@@ -84,7 +88,8 @@ LONG = re.compile('|'.join((
     # Whole runs whose parts have tests of their own.
     r'test_a_run_lives_in_a_bucket', r'test_a_lost_machine_goes_on\S*\[1-8',
     r'test_stopped_and_killed_together', r'test_as_many_as_a_run_reads',
-    r'test_real_steps_of_idc_with_union', r'test_every_window\[ccfs\]',
+    r'test_real_steps_of_idc_with_union',
+    r'test_every_window\[(ccfs|drop_easy|slide|reversed|hardest)\]',
     r'test_a_folder_is_trained_on\[1000', r'test_a_teacher_learns_nothing',
     r'test_cache.py::test_a_run_is_the_same', r'test_phases_distil_the_same',
     r'test_search.py::test_(architectures_are_trained|command)')))
