@@ -431,3 +431,6 @@ PENALTIES = {
     'influence': lambda f, p, b, r: -_tree_dot(jax.grad(f)(p, b), r),
 }
 OF_LOGITS = ('el2n', 'margin', 'fisher')  # the others ask for a loss
+# What they cost: no gradient in the parameters, or one for each sample.
+OF_OUTPUTS = ('loss', 'el2n', 'margin')
+OF_SAMPLES = ('sample_norm', 'sample_square', 'fisher')

@@ -42,7 +42,11 @@ _YES = flags.DEFINE_boolean(
     'yes', False, 'Begin a run that takes more than a day.')
 _MACHINE = flags.DEFINE_string(
     'machine', '', 'With --dry_run: the machine to tell of, if not this one, '
-    'as BACKEND:DEVICES:GB:TFLOPS of one device, such as tpu:8:32:275.')
+    'as BACKEND:DEVICES:GB:TFLOPS of one device, such as tpu:8:32:275, or as '
+    'CHIP:DEVICES, such as h100 or v5e:8.')
+_COMPILE = flags.DEFINE_boolean(
+    'compile', False, "With --dry_run and a chip: ask the chip's compiler, "
+    'which takes minutes and needs no chip (the extra `aot`).')
 
 
 class _Plain(std_logging.Formatter):
@@ -163,8 +167,8 @@ def _help(config):
                     subsequent_indent='  '),
       *(textwrap.fill(f'--{name}: {flags.FLAGS[name].help}', width,
                       subsequent_indent='  ')
-        for name in ('workdir', 'dry_run', 'machine', 'yes', 'profile',
-                     'coordinator', 'processes', 'process_id')),
+        for name in ('workdir', 'dry_run', 'machine', 'compile', 'yes',
+                     'profile', 'coordinator', 'processes', 'process_id')),
       textwrap.fill('--version: says the version, and those of JAX and NumPy',
                     width, subsequent_indent='  '),
       '\nEntries, with the values of the --config given, else the defaults:\n',
@@ -231,6 +235,8 @@ def main(command):
   # Tracing makes millions of objects that stay: looking through them after
   # every 700 new ones took 9 % of a short run.
   gc.set_threshold(100_000)
+  if _COMPILE.value:
+    environment.leave_accelerators()
   from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
   from dasm_jax.runtime import cli, paths, preemption, processes
@@ -244,12 +250,16 @@ def main(command):
       workdir = environment.expand(workdir, '--workdir')
     # A dry run joins no other processes: it needs no more than this one.
     named = machine.parse_machine(_MACHINE.value) if _MACHINE.value else None
+    if _COMPILE.value and not (_DRY_RUN.value and named):
+      raise UserError('--compile is for --dry_run and a --machine that is not '
+                      'here, such as --machine=h100; set all three')
     if _DRY_RUN.value:
       signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`
       workdirs.check_config(workdir, json.loads(command.config.to_json()),
                             run.FREE_ENTRIES)
       environment.check_devices()
-      dry_run.dry_run(command.config, workdir, named)
+      dry_run.dry_run(
+          command.config, workdir, named, compile_it=_COMPILE.value)
     elif named:
       raise UserError(f'--machine={_MACHINE.value} is for --dry_run; set both')
     else:

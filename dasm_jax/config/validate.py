@@ -124,15 +124,17 @@ def check_phases(c, network=None):
 def _check_correction(sdc, method):
   """SDC's strength is a weight or a ratio, and its penalty can be known."""
   family = registry.family_of(method)
+  weight = max(sdc.weight, sdc.end_weight) > 0
+  ratio = max(sdc.ratio, sdc.end_ratio) > 0
   # Students and recovered images never meet real ones.
   if (sdc.penalty in difficulty.REFERRING and family.synthesises
       and family is not registry.MATCHING
-      and max(sdc.weight, sdc.end_weight, sdc.ratio, sdc.end_ratio) > 0):
+      and (weight or ratio)):
     raise UserError(
         f'--config.sdc.penalty={sdc.penalty} asks what images do to real ones, '
         f'but method {method.name} draws none while it distils; choose '
         f'{", ".join(x for x in difficulty.PENALTIES if x != sdc.penalty)}')
-  if max(sdc.weight, sdc.end_weight) > 0 and max(sdc.ratio, sdc.end_ratio) > 0:
+  if weight and ratio:
     raise UserError(f'--config.sdc.weight={sdc.weight} and --config.sdc.ratio'
                     f'={sdc.ratio}, or .end_weight={sdc.end_weight} and '
                     f'.end_ratio={sdc.end_ratio}, are two ways to say one '

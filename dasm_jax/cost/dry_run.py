@@ -6,7 +6,7 @@ for half a second.
 
 from dasm_jax import data
 from dasm_jax.config import entries, validate
-from dasm_jax.cost import estimate, machine, workload
+from dasm_jax.cost import chips, compiled, estimate, machine, workload
 from dasm_jax.distill import reports, setup
 from dasm_jax.methods import registry
 from dasm_jax.models import flops
@@ -27,24 +27,29 @@ OF_PHASE = {
     'evaluation': ('eval.batch',)}
 
 
-def dry_run(config, workdir, machine_=None, say=print):
+def dry_run(config, workdir, machine_=None, say=print, compile_it=False):
   """Says what `run.run` would take, and leaves `workdir` alone.
 
   Args:
     config, workdir: of `run.run`.
     machine_: a `machine.Machine`; None measures this one.
     say: of one line.
+    compile_it: whether its compiler is asked, too, which takes minutes; of a
+      machine with a chip's name.
 
   Returns:
     `{'memory': {what: bytes}, 'disk': {what: bytes}, 'seconds': {phase: s},
-    'reads': {phase: images}}`, memory of one device, images that are streamed.
+    'reads': {phase: images}, 'compiled': a `compiled.Job` or None}`, memory of
+    one device, images that are streamed.
 
   Raises:
-    UserError: what `run.run` would refuse, or a data set whose images nobody
-      has counted.
+    UserError: what `run.run` would refuse, a data set whose images nobody has
+      counted, or a compiler that is not here.
   """
   experiment = outline(config)
   machine_ = machine_ or machine.measure_machine()
+  if compile_it:
+    compiled.check(machine_)
   # By the memory of the machine that is asked about, not of this one.
   streams = loading.streams(config, experiment.dataset, machine_.memory)
   if streams:
@@ -62,9 +67,15 @@ def dry_run(config, workdir, machine_=None, say=print):
       'seconds': {phase: estimate.work_seconds(works, once, machine_)
                   for phase, works in phases.items()},
       'reads': (workload.images_read(experiment, packing.split_of(machine_))
-                if streams else {})}
+                if streams else {}),
+      'compiled': None}
   reports.describe(experiment, workdir, _Lines(say),
                    f'{machine_.devices} {machine_.kind} ({machine_.backend})')
+  if compile_it:
+    say('compiling a sweep and an epoch, which takes minutes')
+    found['compiled'] = compiled.job(
+        experiment, machine_, once, found['seconds'])
+    found['seconds'] |= found['compiled'].seconds
   for line in _lines(experiment, once, machine_, found):
     say(line)
   return found
@@ -102,6 +113,8 @@ def _lines(experiment, once, machine_, found):
   yield f'memory    {_sizes(used)}; {text.size(whole)} a device of ' + (
       text.size(machine_.memory))
   yield f'disk      {_sizes(found["disk"])}'
+  if found['compiled']:
+    yield from compiled.lines(found['compiled'], chips.CHIPS[machine_.chip])
   yield f'speed     {_speed_text(machine_)}'
   times = found['seconds']
   yield 'time      ' + ', '.join(
@@ -123,6 +136,8 @@ def _lines(experiment, once, machine_, found):
            f'{text.size(loading.image_bytes(experiment.dataset))}, decodes '
            'each image once')
   # Entries that would lower what takes most, if this configuration has them.
+  if found['compiled']:
+    whole = max(found['compiled'].memory.values(), default=whole)
   if whole > machine_.memory:
     most = max(used, key=used.get)
     known = dict(entries(c))

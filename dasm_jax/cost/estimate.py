@@ -105,7 +105,7 @@ def device_memory(experiment, works, once, machine):
   begin as. activations: of the largest step, with its copies of parameters.
   """
   of = _activations(experiment, once, machine.backend)
-  found = {'data': _data_bytes(experiment, machine.memory, machine.devices),
+  found = {'data': data_bytes(experiment, machine.memory, machine.devices),
            'state': _state_bytes(experiment, machine.devices), 'frozen': 0,
            'rows': 0, 'networks': 0, 'activations': max(map(of, works))}
   # The last segment has the most finished ones before it.
@@ -135,21 +135,18 @@ def _activations(experiment, once, backend):
       half=experiment.config.network.dtype != 'float32')
 
 
-def _data_bytes(experiment, memory_, devices):
-  """uint8, or float32 if whitened; the matrix then; indices of the classes."""
+def data_bytes(experiment, memory, devices):
+  """Of all real images that lie on a device.
+
+  uint8, or float32 if whitened, and the matrix then; indices of the classes.
+  Arguments are those of `train_images_held`.
+  """
   splits, whitened = (
       (experiment.dataset.train, experiment.dataset.test),
       experiment.config.dataset.zca > 0)
-  pixels, images = (
-      math.prod(experiment.shape), sum(len(x.labels) for x in splits))
-  if loading.streams(experiment.config, experiment.dataset, memory_):
-    # Those of one call and of the next, of one sweep at least.
-    held = max(experiment.config.run.buffer_mb * 2 ** 20 // pixels,
-               _looked_at(experiment), _of_experts(experiment, devices))
-    # Test images are streamed only where they are many.
-    for split in splits[:1 + loading.streams_tests(
-        experiment.dataset, memory_)]:
-      images -= max(0, len(split.labels) - 2 * held)
+  pixels = math.prod(experiment.shape)
+  images = train_images_held(experiment, memory, devices) + (
+      test_images_held(experiment, memory, devices))
   # Every row of a window is padded to the largest class.
   indices = sum(
       experiment.classes * np.bincount(x.labels, minlength=1).max()
@@ -157,6 +154,33 @@ def _data_bytes(experiment, memory_, devices):
   matrix = pixels ** 2 if whitened else 0
   return int(images * pixels * (packing.FLOAT if whitened else 1)
              + packing.FLOAT * (images + 2 * indices + matrix))
+
+
+def train_images_held(experiment, memory, devices):
+  """How many real images lie on a device: all, or those read for two calls.
+
+  Args:
+    experiment: an `Experiment`.
+    memory: bytes of a device; devices: how many.
+  """
+  images = len(experiment.dataset.train.labels)
+  return min(images, _read_at_once(experiment, devices)) if loading.streams(
+      experiment.config, experiment.dataset, memory) else images
+
+
+def test_images_held(experiment, memory, devices):
+  """The same of test images, which are streamed only where they are many."""
+  images = len(experiment.dataset.test.labels)
+  return min(images, _read_at_once(experiment, devices)) if loading.streams(
+      experiment.config, experiment.dataset, memory) and (
+          loading.streams_tests(experiment.dataset, memory)) else images
+
+
+def _read_at_once(experiment, devices):
+  """Those of one call and of the next, of one sweep at least."""
+  buffer = experiment.config.run.buffer_mb * 2 ** 20
+  return 2 * max(buffer // math.prod(experiment.shape), _looked_at(experiment),
+                 _of_experts(experiment, devices))
 
 
 def _looked_at(experiment):

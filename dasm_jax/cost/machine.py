@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dasm_jax.cost.chips import CHIPS
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import devices
 
@@ -16,13 +17,14 @@ class Machine(NamedTuple):
 
   backend: `cpu`, `gpu`, `tpu`. kind: its name.
   speed: FLOP/s of a float32 matrix product on one of them.
-  memory: bytes of one of them.
+  memory: bytes of one of them. chip: of `chips.CHIPS`, where it is one.
   """
   backend: str
   kind: str
   devices: int
   speed: float
   memory: int
+  chip: str = ''
 
 
 def measure_machine(least=0.4):
@@ -44,25 +46,33 @@ def this_machine(speed):
 
 
 def parse_machine(text):
-  """The `Machine` of `BACKEND:DEVICES:GB:TFLOPS`, such as `tpu:8:32:275`.
+  """The `Machine` of a text.
 
-  GB and TFLOPS (of a matrix product) are those of one device.
+  `CHIP` or `CHIP:DEVICES`, of `chips.CHIPS`, such as `h100:8`; or
+  `BACKEND:DEVICES:GB:TFLOPS`, memory and speed (of a matrix product) of one
+  device, such as `tpu:8:32:275`.
 
   Raises:
     UserError: a text of another form.
   """
-  backend, *numbers = text.split(':')
+  name, *numbers = text.split(':')
   try:
+    if name in CHIPS and len(numbers) < 2:
+      chip, count = CHIPS[name], int(numbers[0]) if numbers else 1
+      if count < 1:
+        raise ValueError
+      return Machine(chip.backend, name, count, chip.peak, chip.memory, name)
     count, gigabytes, speed = int(numbers[0]), *map(float, numbers[1:])
-    if backend not in BACKENDS or not 0 < min(count, gigabytes, speed) or (
+    if name not in BACKENDS or not 0 < min(count, gigabytes, speed) or (
         not math.isfinite(gigabytes * speed)):
       raise ValueError
   except (ValueError, IndexError):
     raise UserError(
         f'--machine={text} is not BACKEND:DEVICES:GB:TFLOPS, memory and speed '
         'of one device, such as tpu:8:32:275 or gpu:1:80:400 (backends: '
-        f'{", ".join(BACKENDS)})') from None
-  return Machine(backend, text, count, speed * 1e12, int(gigabytes * 1e9))
+        f'{", ".join(BACKENDS)}), nor CHIP:DEVICES, such as h100:8 (chips: '
+        f'{", ".join(CHIPS)})') from None
+  return Machine(name, text, count, speed * 1e12, int(gigabytes * 1e9))
 
 
 BACKENDS = 'cpu', 'gpu', 'tpu'

@@ -266,22 +266,29 @@ def _matching_work(experiment, segment, n, split_):
 
 def _correction_work(experiment, segment, n, matched, classes, split_):
   """SDC: the penalty of the matched images, and its derivative."""
-  c = experiment.config.sdc
-  if not max(c.weight, c.ratio, c.end_weight, c.end_ratio) > 0:
+  c = experiment.config
+  if not setup.correction_of(c, experiment, segment).active:
     return []
-  if c.penalty in ('loss', 'el2n', 'margin'):
-    around = setup.classes_together(experiment, segment, classes, split_)
-    return [Work('inward', n * classes * matched, around * matched,
-                 n * classes / around)]
-  single = c.penalty.startswith('sample') or c.penalty == 'fisher'
+  kind, times, single = _penalty_passes(experiment)
   chunk = min(difficulty.gradient_chunk(split_.backend) if single else matched,
               matched)
   at_once = setup.classes_together(experiment, segment, classes, split_) * chunk
-  # Fisher's has a gradient for each class that a label may name.
-  times = experiment.classes if c.penalty == 'fisher' else 1
-  return [Work('second', n * times * classes * matched, at_once,
+  return [Work(kind, n * times * classes * matched, at_once,
                n * times * math.ceil(classes * matched / at_once),
                4 + 3 * at_once * single)]
+
+
+def _penalty_passes(experiment):
+  """`(kind, times, single)` of SDC's penalty: passes of an image, how often.
+
+  single: whether each image has a gradient of its own.
+  """
+  penalty = experiment.config.sdc.penalty
+  if penalty in difficulty.OF_OUTPUTS:
+    return 'inward', 1, False
+  if penalty == 'fisher':  # a gradient for each class that a label may name
+    return 'second', experiment.classes, True
+  return 'second', 1, penalty in difficulty.OF_SAMPLES
 
 
 def _between_sweeps_work(experiment, segment, n, split_):
@@ -344,7 +351,7 @@ def _sre2l_work(experiment, segment, n, split_):
 
 
 def _student_work(experiment, segment, n, split_):
-  c, sdc = experiment.config.method, experiment.config.sdc
+  c = experiment.config.method
   union = experiment.config.segments.match == 'union'
   stored = segment.slots.stop if union else segment.width
   every = experiment.classes * decoded_count(experiment, stored, training=True)
@@ -352,10 +359,11 @@ def _student_work(experiment, segment, n, split_):
   steps = n * starts * c.student_steps
   # Every step keeps the weights that it began with.
   kept = dict(at_once=size, calls=2 * steps, trees=c.student_steps + 6)
-  kinds = ['second' if c.frozen else 'student']
-  if max(sdc.weight, sdc.ratio, sdc.end_weight, sdc.end_ratio) > 0:
-    kinds.append('second')
-  return [Work(kind, steps * size, **kept) for kind in kinds]
+  works = [Work('frozen' if c.frozen else 'student', steps * size, **kept)]
+  if setup.correction_of(experiment.config, experiment, segment).active:
+    kind, times, _ = _penalty_passes(experiment)
+    works.append(Work(kind, times * steps * size, **kept))
+  return works
 
 
 # ---- Images that are read

@@ -154,7 +154,8 @@ MATCHES = {
         ('forward', c.batch), ('inward', n)], alone=True, together=True),
     # Two stages look at the real and one at the synthetic images.
     'discriminate': Match(MATCHING, _discriminate, lambda c, n: [
-        ('forward', 2 * c.batch), ('forward', n), ('inward', n)]),
+        ('forward', c.batch), ('forward', c.batch), ('forward', n),
+        ('inward', n)]),
     'statistics': Match(SRE2L, _statistics, lambda c, n: [
         ('forward', n), ('inward', n)]),
     'trajectory': Match(TRAJECTORY),

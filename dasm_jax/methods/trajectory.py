@@ -222,7 +222,7 @@ def _finished(settings, windows, axis_name):
 def _gradient(settings, axis_name):
   """`(state, data, frozen, key) -> (gradient, strength, metrics)`."""
   correction = settings.correction
-  active = bool(correction.start or correction.end)
+  active = correction.active
   objective = objectives.trajectory_matching(
       settings.loss_fn, settings.student_steps, batch=settings.batch,
       augment=settings.augment, frozen=settings.frozen,

@@ -88,6 +88,11 @@ class Correction(NamedTuple):
   relative: bool = False
   penalty: str = 'sample_norm'
 
+  @property
+  def active(self) -> bool:
+    """Whether there is any, at some sweep."""
+    return bool(self.start or self.end)
+
   def at(self, step: ArrayLike) -> ArrayLike:
     """The strength at a step: a number if constant, else traced."""
     # A Python number: `wrappers.added` sees whether it is 0, and then leaves

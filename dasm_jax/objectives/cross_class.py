@@ -200,7 +200,7 @@ def image_gradient(difficulty: Objective, matching: Matching,
     weight = correction.at(step)
     # Two gradients, whose norms are compared before they are added. A plain
     # weight, or none, costs one.
-    if correction.relative and (correction.start or correction.end):
+    if correction.relative and correction.active:
       found, metrics = gradient(corrected(objective, 0), *args)
       harder, more = gradient(lift(difficulty), *args)
       # Norms over all classes on all devices: the state has one strength.

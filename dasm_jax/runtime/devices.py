@@ -288,6 +288,46 @@ def _pmapped(run, axes):
   return call
 
 
+def described(function, arguments, axes, results, where):
+  """A function and its arguments, of shapes alone, on devices not here.
+
+  As `pmap` would share it out, which takes no devices that are not there.
+
+  Args:
+    function: of arrays.
+    arguments: pytrees of shapes.
+    axes: a prefix of them, 0 what devices share out, None what each has.
+    results: the same of what it returns.
+    where: devices, described ones or real.
+
+  Returns:
+    `(function, arguments)` for `jax.jit(function).trace(*arguments)`.
+  """
+  if len(where) == 1:
+    one = jax.sharding.SingleDeviceSharding(where[0])
+    return function, jax.tree.map(lambda x: _shape_on(x, one), arguments)
+  mesh = Mesh(np.array(where), (AXIS,))
+  whole, split = PartitionSpec(), PartitionSpec(AXIS)
+
+  def is_none(x):
+    return x is None
+
+  def specs(axes):
+    return jax.tree.map(lambda x: whole if x is None else split, axes,
+                        is_leaf=is_none)
+  function = jax.shard_map(function, mesh=mesh, in_specs=specs(axes),
+                           out_specs=specs(results), check_vma=False)
+
+  def place(axis, tree):
+    sharding = NamedSharding(mesh, whole if axis is None else split)
+    return jax.tree.map(lambda x: _shape_on(x, sharding), tree)
+  return function, jax.tree.map(place, axes, arguments, is_leaf=is_none)
+
+
+def _shape_on(x, sharding):
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
 # ---- Batches, one after the other
 
 AHEAD_BYTES = 2 ** 26  # of batches that are made before they are used

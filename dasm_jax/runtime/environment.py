@@ -101,6 +101,14 @@ def use_single_precision():
   jax.config.update('jax_enable_x64', False)
 
 
+def leave_accelerators():
+  """Computes on the CPU: neither looks for an accelerator nor takes it."""
+  import jax
+  # Compilers for chips that are not here say that these are not.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  jax.config.update('jax_platforms', 'cpu')
+
+
 def keep_programs():
   """Keeps compiled programs in the cache folder, for all later processes."""
   import jax

@@ -31,8 +31,7 @@ class PassKind(NamedTuple):
 # in image and weights, a step back through a student.
 GRADIENT, SECOND, BACK = 3.0, 7.0, 7.9
 # Of a CPU: fitted to the temporaries of tests/benchmarks/cost_steps.py; else to
-# those of aot.py for an H100 and v5e. All to a fifth, but for CAFE, which an
-# H100 does in half of what is said, and MTT.
+# those of aot.py for an H100 and v5e, all to a fifth.
 PASS_KINDS = {
     'forward': PassKind(1, 1, 1, 0.8),
     # Features, and their gradient in the image.
@@ -40,7 +39,10 @@ PASS_KINDS = {
     'gradient': PassKind(GRADIENT, 3, 2, 2),
     'norms': PassKind(GRADIENT, 4, 2, 2),     # of each image alone
     'second': PassKind(GRADIENT + SECOND, 5.2, 5.2, 4.4),
-    'student': PassKind(GRADIENT + BACK, 5.6, 7, 7),
+    'student': PassKind(GRADIENT + BACK, 5.6, 7, 3.7),
+    # A student whose weights are not gone back through (TESLA): of a GPU's
+    # unrolled steps several are there at once.
+    'frozen': PassKind(GRADIENT + SECOND, 5.2, 7.9, 4.4),
 }
 # A TPU's vector memory, of a v5e: of maps that fit in there a share is outside,
 # of larger ones all are, as compiled.

@@ -43,15 +43,18 @@ BEGAN = time.monotonic()
 # Before JAX: PyTorch and the whole run share the card with this process.
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
-import hlo_counts  # noqa: E402  (after the environment is set)
-import inner  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 from jax import flatten_util  # noqa: E402
 
 from dasm_jax import difficulty  # noqa: E402
 from dasm_jax.config import files, overrides  # noqa: E402
-from dasm_jax.cost import dry_run, machine  # noqa: E402
+from dasm_jax.cost import (  # noqa: E402
+    dry_run,
+    hlo_counts,
+    machine,
+    programs,
+)
 from dasm_jax.distill import setup  # noqa: E402
 from dasm_jax.errors import UserError  # noqa: E402
 from dasm_jax.methods import trajectory  # noqa: E402
@@ -81,7 +84,8 @@ def sweep(experiment):
                     jnp.float32(.01))
     return method.init(state, syn)
 
-  pack, run = inner.sweep(method, jax.eval_shape(start, jax.random.key(0)))
+  pack, run = programs.sweep_function(
+      method, jax.eval_shape(start, jax.random.key(0)))
 
   def arguments(key):
     state = start(key)
@@ -143,7 +147,7 @@ def network_training(experiment, images=10_000):
 
 
 def _epoch(experiment, images, networks):
-  run, start = inner.epoch(experiment, networks)
+  run, start = programs.epoch_function(experiment, networks)
 
   def arguments(key):
     keys = key if networks is None else jax.random.split(key, networks)

@@ -57,7 +57,7 @@ def test_warns_where_memory_is_short(changes, word):
 
 def test_a_machine_that_is_not_here():
   found = machine.parse_machine('gpu:4:80:400')
-  assert found == ('gpu', 'gpu:4:80:400', 4, 400e12, 80 * 10 ** 9)
+  assert found == ('gpu', 'gpu:4:80:400', 4, 400e12, 80 * 10 ** 9, '')
   lines = []
   c = small.tiny()
   slow, fast = (dry_run.dry_run(
@@ -68,8 +68,8 @@ def test_a_machine_that_is_not_here():
 
 
 @pytest.mark.parametrize('text', [
-    'h100', 'gpu:8', 'gpu:0:80:400', 'gpu:1:80:-4', 'gpu:1:inf:4', 'npu:1:1:1',
-    'gpu:1:1:1:1', 'gpu:1.5:1:1'])
+    'h100:0', 'h100:8:80', 'b200', 'gpu:8', 'gpu:0:80:400', 'gpu:1:80:-4',
+    'gpu:1:inf:4', 'npu:1:1:1', 'gpu:1:1:1:1', 'gpu:1.5:1:1'])
 def test_no_such_machine(text):
   with pytest.raises(UserError, match=f'machine={text} is not .*gpu:1:80:400'):
     machine.parse_machine(text)

@@ -263,6 +263,27 @@ def test_a_tpu_has_small_steps_in_its_vector_memory():
   assert of(10 ** 4, 'second') == pytest.approx(trees + 4.4 * maps * 10 ** 4)
 
 
+@pytest.mark.parametrize('penalty, kind, times', [
+    ('el2n', 'inward', 1), ('batch_norm', 'second', 1),
+    ('fisher', 'second', 10)])
+def test_a_student_s_penalty_is_counted_by_what_it_reads(penalty, kind, times):
+  plain, penalised = (estimate.phase_work(outline(
+      'mtt', sdc__ratio=ratio, sdc__penalty=penalty, method__last_epoch=1,
+      experts__epochs=3), ONE)['distillation'] for ratio in (0., .1))
+  added = [one for one in penalised if one not in plain]
+  assert len(penalised) == 2 * len(plain)
+  assert {one.kind for one in added} == {kind}
+  assert sum(x.images for x in added) == times * sum(x.images for x in plain)
+
+
+def test_real_images_of_two_stages_are_not_in_memory_together():
+  made = outline('cafe')
+  works = estimate.phase_work(made, ONE)['distillation']
+  real = made.config.method.batch
+  at_once = [x.at_once for x in works if x.kind == 'forward']
+  assert at_once.count(real) == 2 * len(made.plan) and 2 * real not in at_once
+
+
 def test_activations_are_those_of_the_program():
   shape, size = (16, 16, 3), 32
   network = models.build('convnet', shape=shape, classes=10, width=8)

@@ -4,7 +4,6 @@ import functools
 import re
 
 import golden_files
-import hlo_counts
 import jax
 import jax.numpy as jnp
 import lanes
@@ -14,6 +13,7 @@ import toy
 from convolutions import RNG, arrays, by_lax, second
 
 from dasm_jax import losses, models, objectives
+from dasm_jax.cost import hlo_counts
 from dasm_jax.models import fast_conv
 from dasm_jax.runtime import devices
 from dasm_jax.training import train_step

@@ -1,10 +1,11 @@
 """What the counts of compiled programs are, on texts of the compilers."""
 
-import hlo_counts
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from dasm_jax.cost import hlo_counts
 
 # As the compilers write them: a gradient in the filter, of a GPU and of a TPU.
 GPU = '''HloModule jit_f, is_scheduled=true
