@@ -5,7 +5,6 @@ are not here (`compiled`), and timed where one is (tests/benchmarks/chip.py).
 """
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -118,7 +117,7 @@ def sweep(experiment, phase, memory):
                   shape(classes, dtype=jnp.int32))
   data = _pairs(experiment) if 'starts' in experiment.config.method else (
       sources.Source(
-          shape(n, math.prod(image), dtype=jnp.uint8),
+          shape(n, *sources.flat_shape(image), dtype=jnp.uint8),
           shape(n, dtype=jnp.int32), window(all_classes), shape(image[-1]),
           shape(image[-1]), like=shape(*image, dtype=jnp.uint8)))
   frozen = phase.slots.start

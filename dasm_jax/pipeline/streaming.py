@@ -205,7 +205,7 @@ class StreamedImages:
     # the program would be compiled anew. Slots of images that are not here say
     # 0: only items whose results are thrown away look at them.
     size = min(capacity or len(unique), len(self.labels))
-    room = np.zeros((size, math.prod(images.shape[1:])), np.uint8)
+    room = np.zeros((size, *sources.flat_shape(images.shape[1:])), np.uint8)
     room[:len(unique)] = sources.flat(images)
     slots = np.zeros(len(self.labels), np.int32)
     slots[unique] = np.arange(len(unique))

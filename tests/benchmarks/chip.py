@@ -28,7 +28,6 @@ import fnmatch
 import functools
 import importlib.util
 import json
-import math
 import os
 import pathlib
 import signal
@@ -113,7 +112,7 @@ def _images(experiment, key):
   shape = experiment.shape
   channels = jnp.ones(shape[-1])
   return sources.Source(
-      jax.random.bits(key, (n, math.prod(shape)), jnp.uint8),
+      jax.random.bits(key, (n, *sources.flat_shape(shape)), jnp.uint8),
       jnp.arange(n, dtype=jnp.int32) % classes,
       _window(jnp.arange(classes), classes, n // classes), channels / 2,
       channels / 4, like=jnp.zeros(shape, jnp.uint8))

@@ -187,3 +187,24 @@ def test_models_use_it():
   variables = jax.eval_shape(network.init, jax.random.key(0))
   text = str(jax.make_jaxpr(network.apply)(variables, jnp.zeros((1, 8, 8, 1))))
   assert 'custom_vjp' in text
+
+
+@pytest.mark.parametrize('backend, c_in, barriers', [
+    ('tpu', 3, 1), ('tpu', 16, 0), ('gpu', 3, 0)])
+def test_a_tpu_makes_what_a_narrow_gradient_reads_once(
+    backend, c_in, barriers):
+  """A second derivative passes through, and says what it says elsewhere."""
+  images, kernel = arrays(8, 8, c_in, 16, n=2, k=7)
+
+  def penalty(images, kernel):
+    def value(images):
+      return jnp.sum(jnp.tanh(fast_conv.convolution(images, kernel, 3)))
+    return jnp.sum(jax.grad(value)(images) ** 2)
+  want = jax.grad(penalty, (0, 1))(images, kernel)
+  with devices.building_for(devices.Target(backend, 2 ** 30)):
+    grad = jax.make_jaxpr(jax.grad(lambda images: jnp.sum(
+        fast_conv.convolution(images, kernel, 3) ** 2)))(images)
+    got = jax.grad(penalty, (0, 1))(images, kernel)
+  assert str(grad).count('optimization_barrier') == barriers
+  for x, y in zip(got, want, strict=True):
+    np.testing.assert_allclose(x, y, rtol=2e-3, atol=2e-3)

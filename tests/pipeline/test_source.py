@@ -1,5 +1,7 @@
 """Draws of real images: without repeats, from windows, with replay."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import toy
 
 from dasm_jax.pipeline import source as sources
+from dasm_jax.pipeline import streaming
 from dasm_jax.types import Batch
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
@@ -47,6 +50,31 @@ def test_window_pads():
   np.testing.assert_array_equal(got.indices, [[4, 7], [0, 0], [9, 0]])
   np.testing.assert_array_equal(got.counts, [2, 0, 1])
   assert got.indices.dtype == got.counts.dtype == np.int32
+
+
+@pytest.mark.parametrize('streamed', [False, True])
+def test_long_images_are_blocks_of_lines(streamed):
+  """Of an image longer than `LONG` no row, as a TPU would cut it first."""
+  side = 128
+  images = np.arange(3 * side ** 2 * 3, dtype=np.uint32).astype(np.uint8)
+  images = images.reshape(3, side, side, 3)
+  labels = np.array([0, 1, 0], np.int32)
+  if streamed:
+    split = types.SimpleNamespace(
+        labels=labels, shape=images.shape[1:], read=lambda rows: images[rows])
+    data = streaming.StreamedImages(split, 2, (0.,) * 3, (1.,) * 3).fetch(
+        np.array([2, 1]))
+    # A copy on every device is one array.
+    assert data.images.shape == (2, 384, 128)
+  else:
+    data = sources.make_source(toy.Split(images, labels), 2, (0.,) * 3,
+                               (1.,) * 3)
+    assert data.images.shape == (3, 384, 128)
+  assert sources.flat_shape(images.shape[1:]) == (384, 128)
+  assert sources.flat_shape((32, 32, 3)) == (3072,)
+  for rows in ([2, 1], [[1], [2]]):
+    got = sources.take(data, jnp.array(rows)).images
+    np.testing.assert_allclose(got, images[rows] / 255, rtol=1e-6)
 
 
 def test_take_normalises():
