@@ -149,19 +149,20 @@ def job(experiment, machine_, once, by_count):
     made.memory[phase] = found.device_bytes + beside(
         experiment, phase, machine_)
 
-  if 'distillation' in by_count:
+  moved = [(segment, phase) for segment in experiment.plan
+           for phase in experiment.phases(segment)
+           if setup.segment_steps(experiment, segment)]
+  if 'distillation' in by_count and moved:
     # Of several the largest: every other one fits where it does.
     segment, phase = max(
-        ((segment, phase) for segment in experiment.plan
-         for phase in experiment.phases(segment)),
-        key=lambda x: len(experiment.rows(x[1])) * x[1].width)
+        moved, key=lambda x: len(experiment.rows(x[1])) * x[1].width)
     add('distillation',
         lambda: programs.sweep(experiment, phase, machine_.memory),
         workload.sweep_work(experiment, segment, split),
         setup.segment_steps(experiment, segment)
         * len(experiment.phases(segment)))
-  if 'evaluation' in by_count:
-    networks = experiment.config.eval.networks
+  networks = experiment.config.eval.networks
+  if networks:
     images = experiment.classes * setup.decoded_count(
         experiment, experiment.config.syn.ipc, training=True)
     add('evaluation', lambda: programs.epoch(experiment, images, networks),

@@ -77,6 +77,20 @@ def test_memory_is_what_the_compiler_says(monkeypatch):
   assert dry_run.text.size(need) in lines[-1]
 
 
+def test_a_job_without_sweeps_or_evaluation():
+  found, lines = said('rded', method__steps=0, segments__number=1,
+                      eval__networks=0)
+  assert found['compiled'].programs == {} and not lines
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.parametrize('rates', [(1, 0), (0, 1)])
+def test_segments_that_stay_as_they_are_have_no_sweep(rates):
+  found, lines = said('idc', segments__rates=rates, eval__networks=0)
+  assert len(lines) == 1 and found['compiled'].seconds['distillation'] > 0
+
+
 def test_a_time_is_the_longer_of_two_and_the_launches():
   counts = compiled.hlo_counts.Counts(
       kernels=3, convolution_flops=2e12, written=1e12, cycles=5e9)
