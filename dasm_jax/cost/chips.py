@@ -98,6 +98,9 @@ def _tpus(count):
                     f'{", ".join(map(str, _SLICES))} chips')
   for name, value in _NO_TPU.items():
     os.environ.setdefault(name, value)
+  # It ends the process at a flag of another backend; JAX has read them.
+  jax.devices('cpu')
+  os.environ.pop('XLA_FLAGS', None)
   return topologies.get_topology_desc(
       f'v5e:{_SLICES[count]}', 'tpu').devices
 
