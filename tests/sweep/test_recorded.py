@@ -58,6 +58,9 @@ def test_those_of_other_arms_are_taken(monkeypatch):
           for cell in sweep.cells for _, values in sweep.read(cell) if values}
   assert len(read) == len([*folder.rglob('*.json')]) >= 8
   assert read['dm5', 50, 0] - read['dm1', 50, 0] > .05
+  # An order that no finished segment has a say in gains nothing.
+  for name in ('static', 'parts', 'everything', 'reversed'):
+    assert read['half', 50, 0] - read[name, 50, 0] > .04
   assert read['el2n', 200, 0] < read['window', 200, 0] < read['ccfs', 200, 0]
 
 
