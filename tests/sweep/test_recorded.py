@@ -46,6 +46,23 @@ def test_those_of_factor_2_are_taken(monkeypatch):
     assert read['dasm5', ipc, seed] - read['idc', ipc, seed] > .025
 
 
+def test_those_of_penalties_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16_sdc'
+  asked = plan.Asked(
+      'configs/cifar10.py:schedule=short,factor=1',
+      {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
+      plan.read_arms(folder / 'sdc.arms'), [10], 2)
+  sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
+  read = {(cell.arm.name, cell.seed): values['mean']
+          for cell in sweep.cells for _, values in sweep.read(cell) if values}
+  assert len(read) == len([*folder.rglob('*.json')]) >= 20
+  # What RESULTS.md says: at a tenth of the matching's gradient nothing.
+  for name in ('norm', 'loss', 'el2n', 'margin', 'fisher'):
+    gains = [read[f'dm_{name}', seed] - read['dm', seed] for seed in (0, 1)]
+    assert max(map(abs, gains)) < .006
+
+
 def test_those_of_other_arms_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16_more'
