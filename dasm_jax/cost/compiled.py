@@ -57,14 +57,9 @@ class Compiled(NamedTuple):
     """
     if chip.clock:
       return self.counts.cycles / chip.clock
-    run = self.counts.convolution_flops + self.counts.product_flops
-    return self.counts.kernels * chip.launch + max(
-        run / (SHARE * chip.peak), 2 * self.counts.written / chip.bandwidth)
-
-
-def target_of(chip, count):
-  """The `devices.Target` of so many chips."""
-  return devices.Target(chip.backend, chip.memory, count)
+    counts = self.counts
+    return counts.kernels * chip.launch + max(
+        counts.flops / (SHARE * chip.peak), 2 * counts.written / chip.bandwidth)
 
 
 def compile_for(make, chip, count):
@@ -81,7 +76,8 @@ def compile_for(make, chip, count):
     UserError: its compiler is not here.
   """
   where = chip.devices(count)[:count]
-  with devices.building_for(target_of(chip, count)):
+  with devices.building_for(
+      devices.Target(chip.backend, chip.memory, count)):
     function, arguments = devices.described(*make(), where)
     useful = hlo_counts.useful_flops(function, *arguments)
     began = time.perf_counter()
@@ -115,12 +111,12 @@ def check(machine_):
   Raises:
     UserError: with those that one does, or how to have it.
   """
-  if machine_.chip not in chips.CHIPS:
+  if machine_.kind not in chips.CHIPS:
     raise UserError(
         f'--compile: no compiler is known for --machine={machine_.kind}; '
         f'choose from {", ".join(chips.CHIPS)}, such as --machine=h100 or '
         'v5e:8')
-  chips.CHIPS[machine_.chip].devices(machine_.devices)
+  chips.CHIPS[machine_.kind].devices(machine_.devices)
 
 
 def job(experiment, machine_, once, by_count):
@@ -135,7 +131,7 @@ def job(experiment, machine_, once, by_count):
   Returns:
     A `Job`.
   """
-  chip = chips.CHIPS[machine_.chip]
+  chip = chips.CHIPS[machine_.kind]
   made, split = Job({}, {}, {}), packing.split_of(machine_)
 
   def add(phase, make, works, calls=1):
@@ -157,7 +153,7 @@ def job(experiment, machine_, once, by_count):
     segment, phase = max(
         moved, key=lambda x: len(experiment.rows(x[1])) * x[1].width)
     add('distillation',
-        lambda: programs.sweep(experiment, phase, machine_.memory),
+        lambda: programs.sweep(experiment, phase),
         workload.sweep_work(experiment, segment, split),
         setup.segment_steps(experiment, segment)
         * len(experiment.phases(segment)))
@@ -181,17 +177,17 @@ def beside(experiment, phase, machine_):
     return estimate.data_bytes(
         experiment, machine_.memory, machine_.devices)
   pixels = math.prod(experiment.shape) + 3 * packing.FLOAT
-  return pixels * estimate.test_images_held(
-      experiment, machine_.memory, machine_.devices)
+  return pixels * estimate.images_held(
+      experiment, 'test', machine_.memory, machine_.devices)
 
 
 def lines(found, chip):
   """What is said of a `Job`, a line a phase."""
   for phase, program in found.programs.items():
     counts = program.counts
-    flops = counts.convolution_flops + counts.product_flops
     yield (f'compiled  {CALLS[phase]} is {int(counts.kernels)} kernels, '
-           f'{text.count(flops)} FLOP ({flops / program.useful:.2f} of what it '
-           f'needs), {text.size(counts.written)} written, '
+           f'{text.count(counts.flops)} FLOP '
+           f'({counts.flops / program.useful:.2f} of what it needs), '
+           f'{text.size(counts.written)} written, '
            f'{1e3 * program.seconds(chip):.3g} ms; '
            f'{text.size(found.memory[phase])} a device')

@@ -114,7 +114,7 @@ def _lines(experiment, once, machine_, found):
       text.size(machine_.memory))
   yield f'disk      {_sizes(found["disk"])}'
   if found['compiled']:
-    yield from compiled.lines(found['compiled'], chips.CHIPS[machine_.chip])
+    yield from compiled.lines(found['compiled'], chips.CHIPS[machine_.kind])
   yield f'speed     {_speed_text(machine_)}'
   times = found['seconds']
   yield 'time      ' + ', '.join(

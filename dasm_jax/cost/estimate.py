@@ -139,14 +139,14 @@ def data_bytes(experiment, memory, devices):
   """Of all real images that lie on a device.
 
   uint8, or float32 if whitened, and the matrix then; indices of the classes.
-  Arguments are those of `train_images_held`.
+  Arguments are those of `images_held`.
   """
   splits, whitened = (
       (experiment.dataset.train, experiment.dataset.test),
       experiment.config.dataset.zca > 0)
   pixels = math.prod(experiment.shape)
-  images = train_images_held(experiment, memory, devices) + (
-      test_images_held(experiment, memory, devices))
+  images = sum(images_held(experiment, split, memory, devices)
+               for split in ('train', 'test'))
   # Every row of a window is padded to the largest class.
   indices = sum(
       experiment.classes * np.bincount(x.labels, minlength=1).max()
@@ -156,24 +156,19 @@ def data_bytes(experiment, memory, devices):
              + packing.FLOAT * (images + 2 * indices + matrix))
 
 
-def train_images_held(experiment, memory, devices):
+def images_held(experiment, split, memory, devices):
   """How many real images lie on a device: all, or those read for two calls.
 
   Args:
     experiment: an `Experiment`.
+    split: `train` or `test`, which is streamed only where it is large.
     memory: bytes of a device; devices: how many.
   """
-  images = len(experiment.dataset.train.labels)
-  return min(images, _read_at_once(experiment, devices)) if loading.streams(
-      experiment.config, experiment.dataset, memory) else images
-
-
-def test_images_held(experiment, memory, devices):
-  """The same of test images, which are streamed only where they are many."""
-  images = len(experiment.dataset.test.labels)
-  return min(images, _read_at_once(experiment, devices)) if loading.streams(
-      experiment.config, experiment.dataset, memory) and (
-          loading.streams_tests(experiment.dataset, memory)) else images
+  dataset = experiment.dataset
+  images = len(getattr(dataset, split).labels)
+  streamed = loading.streams(experiment.config, dataset, memory) and (
+      split == 'train' or loading.streams_tests(dataset, memory))
+  return min(images, _read_at_once(experiment, devices)) if streamed else images
 
 
 def _read_at_once(experiment, devices):

@@ -42,6 +42,11 @@ class Counts(NamedTuple):
   cycles: float = 0
   collectives: float = 0
 
+  @property
+  def flops(self):
+    """Of convolutions and products, as they are run."""
+    return self.convolution_flops + self.product_flops
+
   def times(self, n):
     """That much, n times."""
     return Counts(*(n * x for x in self))

@@ -15,16 +15,15 @@ from dasm_jax.runtime import devices
 class Machine(NamedTuple):
   """`devices` devices that are alike.
 
-  backend: `cpu`, `gpu`, `tpu`. kind: its name.
+  backend: `cpu`, `gpu`, `tpu`. kind: its name, or that in `chips.CHIPS`.
   speed: FLOP/s of a float32 matrix product on one of them.
-  memory: bytes of one of them. chip: of `chips.CHIPS`, where it is one.
+  memory: bytes of one of them.
   """
   backend: str
   kind: str
   devices: int
   speed: float
   memory: int
-  chip: str = ''
 
 
 def measure_machine(least=0.4):
@@ -61,7 +60,7 @@ def parse_machine(text):
       chip, count = CHIPS[name], int(numbers[0]) if numbers else 1
       if count < 1:
         raise ValueError
-      return Machine(chip.backend, name, count, chip.peak, chip.memory, name)
+      return Machine(chip.backend, name, count, chip.peak, chip.memory)
     count, gigabytes, speed = int(numbers[0]), *map(float, numbers[1:])
     if name not in BACKENDS or not 0 < min(count, gigabytes, speed) or (
         not math.isfinite(gigabytes * speed)):

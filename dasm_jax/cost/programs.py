@@ -90,13 +90,12 @@ def epoch_function(experiment, networks):
 # ---- Programs
 
 
-def sweep(experiment, phase, memory):
+def sweep(experiment, phase):
   """One sweep of a method, or one step of a trajectory method.
 
   Args:
     experiment: an `Experiment`.
     phase: a part of a segment, as of `Experiment.phases`.
-    memory: bytes of a device, which decide whether images are streamed.
 
   Returns:
     A `Program`.
@@ -111,7 +110,8 @@ def sweep(experiment, phase, memory):
                   shape(rows, phase.width, all_classes), shape())
   k = devices.padded(k)
   state = jax.eval_shape(method.init, key_shape(), syn)
-  n = estimate.train_images_held(experiment, memory, devices.count())
+  n = estimate.images_held(
+      experiment, 'train', devices.memory(), devices.count())
   def window(classes):
     return Window(shape(classes, -(-n // all_classes), dtype=jnp.int32),
                   shape(classes, dtype=jnp.int32))

@@ -85,8 +85,8 @@ def sweep(given, **entries):
   """`(Program, Experiment)` of one sweep of a method."""
   experiment = experiment_of(given, **entries)
   (segment,) = experiment.plan
-  return programs.sweep(experiment, experiment.phases(segment)[0],
-                        devices.memory()), experiment
+  return programs.sweep(
+      experiment, experiment.phases(segment)[0]), experiment
 
 
 def network_training():
@@ -175,11 +175,10 @@ def row(name, target, form='ours', folder=None):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f'{name}.{target}.{form}.hlo').write_text(found.text)
   counts = found.counts
-  run = counts.convolution_flops + counts.product_flops
   return {
       'program': name, 'target': target, 'forms': form,
-      'convolution_flops': run, 'useful_flops': found.useful,
-      'ratio': run / found.useful, 'kernels': int(counts.kernels),
+      'convolution_flops': counts.flops, 'useful_flops': found.useful,
+      'ratio': counts.flops / found.useful, 'kernels': int(counts.kernels),
       'in_loops': int(counts.in_loops),
       'conditionals': int(counts.conditionals),
       'collectives': int(counts.collectives), 'bytes': int(counts.written),

@@ -57,7 +57,7 @@ def test_warns_where_memory_is_short(changes, word):
 
 def test_a_machine_that_is_not_here():
   found = machine.parse_machine('gpu:4:80:400')
-  assert found == ('gpu', 'gpu:4:80:400', 4, 400e12, 80 * 10 ** 9, '')
+  assert found == ('gpu', 'gpu:4:80:400', 4, 400e12, 80 * 10 ** 9)
   lines = []
   c = small.tiny()
   slow, fast = (dry_run.dry_run(

@@ -12,12 +12,27 @@ from dasm_jax.sweep import measure, plan, work
 FOLDER = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16'
 
 
+GIVEN = {'dataset.holdout': '0.2', 'eval.networks': '3'}
+SMALL = 'configs/cifar10.py:schedule=short,factor=1', {
+    'dataset.size': '16', **GIVEN}
+
+
 def cells():
   """Of the command that docs/sweeps/README.md shows."""
   return plan.cells(plan.Asked(
-      'configs/cifar10.py:schedule=short,factor=1',
-      {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
-      plan.read_arms(FOLDER / 'core.arms'), [10, 50, 200, 500], 3))
+      *SMALL, plan.read_arms(FOLDER / 'core.arms'), [10, 50, 200, 500], 3))
+
+
+def read_all(arms, config, ipc, seeds):
+  """`{(arm, ipc, seed): accuracy}` of all files beside `FOLDER / arms`."""
+  path = FOLDER / arms
+  sweep = work.Sweep(path.parent, [], plan.cells(plan.Asked(
+      *config, plan.read_arms(path), ipc, seeds)), [plan.Length('epochs', 0)])
+  read = {(cell.arm.name, cell.ipc, cell.seed): values['mean']
+          for cell in sweep.cells for _, values in sweep.read(cell) if values}
+  # None is of another configuration, or of an arm that is not told.
+  assert len(read) == len([*path.parent.rglob('*.json')])
+  return read
 
 
 def test_recorded_measurements_are_taken(monkeypatch):
@@ -32,15 +47,9 @@ def test_recorded_measurements_are_taken(monkeypatch):
 
 def test_those_of_factor_2_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
-  folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_32_factor2'
-  asked = plan.Asked(
-      'configs/cifar10.py:schedule=short',
-      {'dataset.holdout': '0.2', 'eval.networks': '3'},
-      plan.read_arms(folder / 'ipc10.arms'), [10, 50], 2)
-  sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
-  read = {(cell.arm.name, cell.ipc, cell.seed): values['mean']
-          for cell in sweep.cells for _, values in sweep.read(cell) if values}
-  assert len(read) == len([*folder.rglob('*.json')]) >= 18
+  read = read_all('../cifar10_32_factor2/ipc10.arms', (
+      'configs/cifar10.py:schedule=short', GIVEN), [10, 50], 2)
+  assert len(read) >= 18
   # What IDC's default number of segments rests on.
   for ipc, seed in ((10, 0), (10, 1), (50, 0), (50, 1)):
     assert read['dasm5', ipc, seed] - read['idc', ipc, seed] > .025
@@ -48,32 +57,19 @@ def test_those_of_factor_2_are_taken(monkeypatch):
 
 def test_those_of_penalties_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
-  folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16_sdc'
-  asked = plan.Asked(
-      'configs/cifar10.py:schedule=short,factor=1',
-      {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
-      plan.read_arms(folder / 'sdc.arms'), [10], 2)
-  sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
-  read = {(cell.arm.name, cell.seed): values['mean']
-          for cell in sweep.cells for _, values in sweep.read(cell) if values}
-  assert len(read) == len([*folder.rglob('*.json')]) >= 20
+  read = read_all('../cifar10_16_sdc/sdc.arms', SMALL, [10], 2)
+  assert len(read) >= 20
   # What RESULTS.md says: at a tenth of the matching's gradient nothing.
   for name in ('norm', 'loss', 'el2n', 'margin', 'fisher'):
-    gains = [read[f'dm_{name}', seed] - read['dm', seed] for seed in (0, 1)]
+    gains = [read[f'dm_{name}', 10, seed] - read['dm', 10, seed]
+             for seed in (0, 1)]
     assert max(map(abs, gains)) < .006
 
 
 def test_those_of_other_arms_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
-  folder = toy.ROOT / 'docs' / 'sweeps' / 'cifar10_16_more'
-  asked = plan.Asked(
-      'configs/cifar10.py:schedule=short,factor=1',
-      {'dataset.size': '16', 'dataset.holdout': '0.2', 'eval.networks': '3'},
-      plan.read_arms(folder / 'more.arms'), [10, 50, 200], 3)
-  sweep = work.Sweep(folder, [], plan.cells(asked), [plan.Length('epochs', 0)])
-  read = {(cell.arm.name, cell.ipc, cell.seed): values['mean']
-          for cell in sweep.cells for _, values in sweep.read(cell) if values}
-  assert len(read) == len([*folder.rglob('*.json')]) >= 8
+  read = read_all('../cifar10_16_more/more.arms', SMALL, [10, 50, 200], 3)
+  assert len(read) >= 8
   assert read['dm5', 50, 0] - read['dm1', 50, 0] > .05
   # An order that no finished segment has a say in gains nothing.
   for name in ('static', 'parts', 'everything', 'reversed'):
