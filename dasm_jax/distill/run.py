@@ -139,6 +139,7 @@ def distill(made, trace=None):
   accuracy = evaluate(made, syn, batch, done)
   found = processes.on_leader(lambda: results.write_results(
       made, syn, batch, done, accuracy))
+  processes.on_leader(lambda: resumable.remove_empty(made.keeper))
   made.home.sync()
   made.stopping.finish()
   return found

@@ -158,13 +158,12 @@ def keeper_beside(path, terminal):
   if path is None or paths.is_remote(path):
     yield None
     return
-  folder = path.with_suffix('.unfinished')
   with preemption.catch_signals() as stopping:
-    yield resumable.Keeper(
-        folder, '', SAVE_SECONDS, stopping, lambda: None, terminal.say)
-  # Not empty where another command keeps the networks of its row there.
-  with contextlib.suppress(OSError):
-    folder.rmdir()
+    keeper = resumable.Keeper(
+        path.with_suffix('.unfinished'), '', SAVE_SECONDS, stopping,
+        lambda: None, terminal.say)
+    yield keeper
+  resumable.remove_empty(keeper)
 
 
 def measure_row(compared, name, identity, keeper, report, save):

@@ -146,8 +146,9 @@ def do_cell(sweep, cell, places, screen, stopping):
     screen.say(_line(one, values))
     resumable.stop_if_asked(
         keeper, f'{row} of {len(missing)} measurements of {cell.name}')
+  resumable.remove_empty(keeper)
+  # That of all cells, too, where no other process is at one.
   with contextlib.suppress(OSError):
-    keeper.folder.rmdir()
     keeper.folder.parent.rmdir()
 
 

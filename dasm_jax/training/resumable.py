@@ -153,6 +153,15 @@ def resumable(keeper, group, before=lambda: None):
   processes.on_leader(lambda: shutil.rmtree(path, ignore_errors=True))
 
 
+def remove_empty(keeper):
+  """Removes the folder of a `Keeper` whose networks are all trained.
+
+  It stays where something is kept, such as by another command.
+  """
+  with contextlib.suppress(OSError):
+    keeper.folder.rmdir()
+
+
 def stop_if_asked(keeper, saved):
   """Leaves if asked to, where networks in training are not kept."""
   if keeper is not None:
