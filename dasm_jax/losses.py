@@ -37,7 +37,7 @@ def cross_entropy(logits: ArrayLike, labels: ArrayLike) -> Array:
     A scalar in nats.
 
   Raises:
-    UserError: labels that are no distributions over the classes.
+    UserError: labels of another shape than the logits (values are not read).
 
   Examples:
     >>> logits = jnp.log(jnp.array([[0.7, 0.3], [0.5, 0.5]]))
@@ -249,7 +249,8 @@ def layerwise_cosine(a: PyTree, b: PyTree, layout: str = 'HWIO') -> Array:
   entry as a row. Zero rows have gradient 0 or finite, never NaN.
 
   Args:
-    a, b: pytrees of equal structure; `b`'s gradient is what is fitted.
+    a, b: pytrees of equal structure, such as the gradients of synthetic and of
+      real images; the value is the same the other way round.
     layout: a key of `LAYOUTS`.
 
   Returns:

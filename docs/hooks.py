@@ -9,7 +9,8 @@ from mkdocs.structure.files import File
 ROOT = pathlib.Path(__file__).parents[1]
 # As they are called on the site.
 OUTSIDE = {
-    'RESULTS.md': 'results.md', 'CHANGELOG.md': 'changes.md',
+    'ARCHITECTURE.md': 'architecture.md', 'RESULTS.md': 'results.md',
+    'CHANGELOG.md': 'changes.md',
     **{f'launch/{page.name}': f'launch/{page.name}'
        for page in sorted((ROOT / 'launch').glob('*.md'))}}
 

@@ -1,5 +1,7 @@
 """What --dry_run says, without images, for every method; it writes nothing."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import toy
 from PIL import Image
 
 from dasm_jax import data
+from dasm_jax.config import files
 from dasm_jax.cost import dry_run, machine
 from dasm_jax.errors import UserError
 from dasm_jax.methods.registry import METHODS
@@ -65,6 +68,23 @@ def test_a_machine_that_is_not_here():
           'seconds'] for speed in (1, 2))
   assert sum(slow.values()) > sum(fast.values())
   assert any('1 tpu:1:16:1 (tpu)' in line for line in lines)
+
+
+PAGE = pathlib.Path(__file__).parents[2] / 'docs/cost.md'
+
+
+@pytest.mark.parametrize('job, told', [
+    (job, cells.split(' | ')) for job, cells in re.findall(
+        r'^\| `(\w+\.py:\S+)` \| ([\d. |]+) \|$', PAGE.read_text(), re.M)])
+def test_the_hours_that_the_page_tells(job, told):
+  file, _, arguments = job.partition(':')
+  found = [dry_run.dry_run(
+      files.load(f'configs/{file}:{arguments},segments=1'), 'x',
+      machine.parse_machine(f'gpu:{devices}:80:100'), say=str)
+           for devices in (1, 8)]
+  assert told == [
+      *(f'{sum(one["seconds"].values()) / 3600:.1f}' for one in found),
+      *(f'{sum(one["memory"].values()) / 1e9:.1f}' for one in found)]
 
 
 @pytest.mark.parametrize('text', [
