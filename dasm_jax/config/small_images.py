@@ -139,8 +139,6 @@ def settings(a, *, name, size, idc, trajectories, sre2l=(), recoveries=1000):
       m.lr = idc['short_lr']
   elif a.method in LONG:
     c.run.chunk = 100
-  if a.method == 'sre2l':  # the last step that teaches moves the images, too
-    m.steps += config.segment_count(c) * (m.teach - 1)
   return c
 
 

@@ -74,7 +74,7 @@ def segment_start_work(experiment, segment, split_):
         experiment, c.segments.order, c.coreset.networks, split_)
   if coresets.CORESETS.get(c.syn.init, (None,))[0]:
     works += _choosing_work(experiment, split_)
-  works += _teacher_work(experiment, split_)
+  works += _teacher_work(experiment, segment, split_)
   if c.syn.init == 'known':  # by one expert at least
     works.append(Work('forward', real, LABEL_BLOCK, all_ * real / LABEL_BLOCK))
   if many := _labelling_experts(c):
@@ -169,11 +169,11 @@ def _choosing_work(experiment, split_):
   return _looking_work(experiment, need == 'features', split_)
 
 
-def _teacher_work(experiment, split_):
+def _teacher_work(experiment, segment, split_):
   """A teacher that is trained before a segment, and its look at crops."""
   c, n = experiment.config, len(experiment.dataset.train.labels)
   works = []
-  if real_crops.trains_teacher(experiment):
+  if real_crops.trains_teacher(experiment, segment.index):
     recipe = real_crops.teacher_recipe(experiment)
     works.append(training_work(
         experiment, 1, recipe.epochs, n, recipe.batch, split_))
@@ -334,9 +334,8 @@ def _sre2l_work(experiment, segment, n, split_):
       experiment, segment)
   size, classes = c.net_batch, split_.share(experiment.classes)
   around = setup.classes_together(experiment, segment, classes, split_)
-  # The last step that trains the teacher moves the images too.
   taught = sre2l.teaching_steps(c)
-  sweeps, labelled = n - max(taught - 1, 0), decoded_count(
+  sweeps, labelled = n - sre2l.first_moving_step(c), decoded_count(
       experiment, segment.width)
   return [
       Work('gradient', taught * c.net_steps * size, size,
@@ -407,8 +406,8 @@ def _read_by_start(experiment, segment):
     looks = c.coreset.epochs * real_networks.needs_history(c)
     found += (c.coreset.networks * c.coreset.epochs + looks) * n
   need = coresets.CORESETS.get(c.syn.init, (None,))[0]
-  found += n * (need in ('features', 'scores'))
-  if real_crops.trains_teacher(experiment):
+  found += n * (need not in (None, 'history'))  # that is kept meanwhile
+  if real_crops.trains_teacher(experiment, segment.index):
     found += c.coreset.epochs * n
   if c.syn.init == 'rded':
     found += _cropped_images(experiment)

@@ -196,7 +196,7 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
     return progress
   # The state is split by class over the devices, and stays there until it is
   # saved.
-  chunks = _compiled_chunks(made, phase, method, programs, at)
+  chunks = compiled_chunks(made, phase, method, programs, at)
   count = len(experiment.rows(phase))
   state = devices.shard(progress.state, method.axes, count)
   key = setup.sweeps_key(made.key, phase)
@@ -233,17 +233,14 @@ def distill_phase(made, phase, done, progress, saved, programs, trace=None):
   return progress
 
 
-def _compiled_chunks(made, phase, method, programs, at):
+def compiled_chunks(made, phase, method, programs, at):
   """The compiled chunks of a phase's sweeps and of their warm-ups."""
   experiment = made.experiment
   # All that the program of a segment depends on: shapes, and numbers that are
   # constants in it.
-  union = experiment.config.segments.match == 'union'
-  alike = (phase.width, phase.slots.start if union else 0,
-           setup.segment_steps(experiment, phase),
-           setup.rate_of(experiment.config, phase),
-           bool(experiment.config.segments.networks and phase.index),
-           setup.correction_of(experiment.config, experiment, phase))
+  options = setup.method_options(experiment, phase)
+  alike = (phase.width, phase.slots.start if options.union else 0,
+           options._replace(codec=None))  # the run's, and may hold arrays
   if alike not in programs:
     reports.tell_compiling(made, phase, at.step)
     programs[alike] = (

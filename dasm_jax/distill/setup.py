@@ -256,8 +256,15 @@ def method_options(experiment, segment, axis_name=devices.AXIS):
       rate=rate_of(c, segment), moving=moving_images(c, segment),
       from_finished=c.segments.networks if segment.index else 0.0,
       steps=segment_steps(experiment, segment),
-      before=steps_before(experiment, segment),
+      alone=_sweeps_alone(experiment, segment),
       batched=_classes_together(experiment, segment), axis_name=axis_name)
+
+
+def _sweeps_alone(experiment, segment):
+  """`Options.alone`: the share is of the run, whose last segments have none."""
+  share = experiment.config.method.get('alone_share', 0)
+  return max(0.0, share * _steps_of_a_phase(experiment)
+             - steps_before(experiment, segment))
 
 
 def _classes_together(experiment, segment):
@@ -301,9 +308,7 @@ def moving_images(c, segment):
 
 def window_floor(experiment, segment):
   """The fewest real images a class that a window may hold."""
-  # A batch without repeats, and twice what the segment can begin with.
-  return max(experiment.config.method.get('batch', 0),
-             2 * real_images(experiment, segment))
+  return validate.least_window(experiment.config, segment.width)
 
 
 def decoded_images(experiment, segment):
@@ -322,9 +327,12 @@ def real_images(experiment, segment):
 def segment_steps(experiment, segment):
   """Sweeps of one segment over the classes it fills."""
   c = experiment.config
-  return segments.steps(
+  moving = segments.steps(
       c.method.steps, len(experiment.plan), segment.index, c.segments.rates,
       c.segments.budget == 'each')
+  # Nothing is prepared for images that stay as they are.
+  return moving and moving + registry.family_of(
+      c.method).first_moving_step(c.method)
 
 
 def steps_before(experiment, segment):
@@ -335,8 +343,11 @@ def steps_before(experiment, segment):
 
 def total_steps(experiment):
   """Sweeps over all segments and phases."""
-  return experiment.config.syn.phases * sum(
-      segment_steps(experiment, segment) for segment in experiment.plan)
+  return experiment.config.syn.phases * _steps_of_a_phase(experiment)
+
+
+def _steps_of_a_phase(experiment):
+  return sum(segment_steps(experiment, one) for one in experiment.plan)
 
 
 def progress_of(experiment, segment, step):

@@ -56,7 +56,7 @@ def beginner(network, tx, from_finished=0.0):
     start, _ = jax.random.split(key)
     def one_of(rows, key):
       row = jax.random.randint(key, (), 0, len(rows))
-      return experts.flat_parameters(network)[1](rows[row])
+      return experts.flat_variables(network)[1](rows[row])
     def new(_):
       variables = (network.init(start) if data.starts is None
                    else one_of(data.starts, start))

@@ -22,7 +22,8 @@ class Options(NamedTuple):
   from_finished: share of the inner networks that begin as one of those that
     finished segments have trained.
   steps: sweeps of the segment; None is those of the settings.
-  before: sweeps of the segments before this one.
+  alone: sweeps from the segment's first on, at which a network that begins
+    matches each class alone for a while (DSAC); None: the settings' share.
   batched: classes at once or in turn, see `objectives.per_class`.
   axis_name: mapped axis over which classes (or expert starts) are split.
   """
@@ -36,7 +37,7 @@ class Options(NamedTuple):
   moving: int | None = None
   from_finished: float = 0.0
   steps: int | None = None
-  before: int = 0
+  alone: float | None = None
   batched: bool | int | None = None
   axis_name: str | None = None
 

@@ -43,6 +43,8 @@ class Family(NamedTuple):
     through networks in one sweep of `steps`, on average.
   experts: whether it matches experts, which are trained first.
   synthesises: whether its steps move images; coresets stay as they are.
+  first_moving_step: `c -> number` of the first step of a segment that does:
+    those before it come on top of `method.steps`.
   """
   name: str
   build: Callable
@@ -50,11 +52,13 @@ class Family(NamedTuple):
   images_per_step: Callable
   experts: bool = False
   synthesises: bool = True
+  first_moving_step: Callable = lambda c: 0
 
 
 MATCHING = Family('matching', matching.build, matching.describe,
                   matching.images_per_step)
-SRE2L = Family('sre2l', sre2l.build, sre2l.describe, sre2l.images_per_step)
+SRE2L = Family('sre2l', sre2l.build, sre2l.describe, sre2l.images_per_step,
+               first_moving_step=sre2l.first_moving_step)
 TRAJECTORY = Family('trajectory', trajectory.build, trajectory.describe,
                     trajectory.images_per_step, experts=True)
 CORESET = Family('coreset', fixed.build, fixed.describe, fixed.images_per_step,
@@ -68,8 +72,8 @@ class Match(NamedTuple):
   """What a method matches.
 
   family: a `Family`.
-  objective: `(network, c, before) -> objectives.Matching`, or None where the
-    family has its own; before: sweeps of the segments before this.
+  objective: `(network, c, alone) -> objectives.Matching`, or None where the
+    family has its own; alone: see `Options`.
   work: `(c, decoded) -> [(kind, images)]`, of one class in one sweep that
     matches so many decoded images; kinds are those of `packing.PASS_KINDS`.
   alone: whether a class is matched without a look at the others.
@@ -99,27 +103,25 @@ def _ndims(network, c):
   return ndims
 
 
-def _gradient(network, c, before):
-  del before
+def _gradient(network, c, alone):
+  del alone
   return objectives.class_by_class(objectives.gradient_matching(
       train_step.loss_fn(network), losses.distance(c.distance),
       ndims=_ndims(network, c)))
 
 
-def _contrast(network, c, before):
+def _contrast(network, c, alone):
   # As DCC's program begins: the first networks match each class alone at first.
-  # They are the first of the run, whose last segments have none of them.
   def plain(step):
     swept = step % c.inner
-    return (before + step - swept < c.alone_share * c.steps) & (
-        swept < c.alone_sweeps)
+    return (step - swept < alone) & (swept < c.alone_sweeps)
   return objectives.contrastive_matching(
       train_step.loss_fn(network), losses.distance(c.distance),
       ndims=_ndims(network, c), warm=plain)
 
 
-def _feature(network, c, before):
-  del before
+def _feature(network, c, alone):
+  del alone
   distance = losses.distance(c.distance)
   blocks = dict(first=c.first_block, last=c.last_block)
   # DM's program leaves its networks in training, so that batch norm normalises
@@ -131,15 +133,15 @@ def _feature(network, c, before):
       network.features, distance, **blocks))
 
 
-def _discriminate(network, c, before):
-  del before
+def _discriminate(network, c, alone):
+  del alone
   # `maps` are those before a block's pooling, at which CAFE looks.
   return objectives.discriminative_matching(
       network.maps, c.weights, c.discrimination)
 
 
-def _statistics(network, c, before):
-  del before
+def _statistics(network, c, alone):
+  del alone
   return objectives.statistics_matching(network, c.statistics, c.first_layer)
 
 
@@ -378,8 +380,10 @@ def build(c: Any, network: Network, options: Options) -> Method:
     UserError: a name that is in no table, or an impossible value.
   """
   match = match_of(c)
-  found = (match.objective(network, c, options.before)
-           if match.objective else None)
+  alone = options.alone
+  if alone is None:
+    alone = c.get('alone_share', 0) * c.steps
+  found = match.objective(network, c, alone) if match.objective else None
   return _with_any_key(match.family.build(network, c, found, options))
 
 
@@ -455,6 +459,11 @@ def check_method(c: Any) -> None:
                     'nothing; set 0')
   if family.synthesises and c.steps < 1:
     raise UserError(f'--config.method.steps={c.steps} must be at least 1')
+  if c.get('watch_images') and c.warmup:
+    raise UserError(
+        f'--config.method.warmup={c.warmup}: networks that train as long as '
+        f'their accuracy moves (--config.method.watch_images={c.watch_images}) '
+        'have no warm-up; set one of them to 0')
   if c.get('assign') and c.lr_label:
     raise UserError('--config.method.assign and .lr_label are two ways to have '
                     'soft labels; set --config.method.lr_label=0')

@@ -130,8 +130,9 @@ ENTRIES = {
         0.04, 'a network ends once accuracies span less', share),
     'watch_move': Entry(
         0.03, 'training pauses once accuracies span more', share),
-    'teach': Entry(20, 'of the steps those that train the teacher',
-                   at_least(1)),
+    'teach': Entry(
+        20, 'steps of a segment that train its teacher; the last of them is '
+        'the first that moves images', at_least(1)),
     'net_warm': Entry(
         0, 'of them those in which its rate grows from a hundredth',
         at_least(0)),

@@ -106,7 +106,8 @@ def build(network, c, matching, options):
       matching=matching, augment=asked.augmentation(c, o.codec),
       correction=o.correction, codec=o.codec, limit=c.limit or None,
       lr=o.rate * c.lr, moving=o.moving, momentum=c.momentum,
-      teach=teaching_steps(c), warm=c.net_warm, steps=o.steps or c.steps,
+      teach=teaching_steps(c), warm=c.net_warm,
+      steps=o.steps or c.steps + first_moving_step(c),
       net_steps=c.net_steps, net=asked.network_recipe(c, o.codec),
       replay=o.replay, views=c.label_views, relabel=c.relabel,
       batched=o.batched), o.axis_name)
@@ -124,7 +125,7 @@ def method(network, settings, axis_name=None):
     axis_name: mapped axis over which the classes are split, None alone.
 
   Raises:
-    UserError: a network without batch norm; fewer steps than the teacher asks.
+    UserError: a network without batch norm; no step left to move the images.
   """
   _check(network, settings)
   # Without the rate, which falls as a cosine.
@@ -178,8 +179,8 @@ def method(network, settings, axis_name=None):
       # What is made smaller now is the teacher's loss.
       return state, {**zeros, 'match/loss': taught}
     state, metrics = jax.lax.cond(
-        state.step >= settings.teach - 1, recover, wait, state, windows,
-        keys.match)
+        state.step >= _first_move(settings.teach), recover, wait, state,
+        windows, keys.match)
     labels = jax.lax.cond(
         state.step == settings.steps - 1, label, _keep_labels,
         variables, state.syn, windows, keys.label)
@@ -220,9 +221,9 @@ def _check(network, settings):
                     'this network has none; set --config.network.norm=batch')
   if settings.teach > settings.steps:
     raise UserError(
-        f'--config.method.teach={settings.teach} does not fit the '
-        f'{settings.steps} steps of a segment; choose from 1 to that, or more '
-        '--config.method.steps')
+        f'teach={settings.teach}, but a segment has {settings.steps} steps in '
+        'all: none is left to move images; the last that teaches is the first '
+        'that moves them')
 
 
 def _teacher(network, tx, settings, axis_name):
@@ -261,17 +262,18 @@ def _recovery(network, tx, settings, axis_name):
   difficulty = objectives.difficulty_only(
       train_step.loss_fn(network), penalty=settings.correction.penalty,
       logits_fn=train_step.logits_fn(network))
+  begin = _first_move(settings.teach)
+  correction = settings.correction._replace(total=settings.steps - begin)
   gradient = objectives.image_gradient(
-      difficulty, settings.matching, settings.correction, wrap,
+      difficulty, settings.matching, correction, wrap,
       batched=settings.batched, axis_name=axis_name)
-  begin = max(settings.teach - 1, 0)
 
   def run(state, windows, key):
     # The same key for all classes: slot j is treated alike in each of them.
     keys = jnp.broadcast_to(key, windows.classes.shape)
     direction, strength, metrics = gradient(
         state.syn, state.variables, None, keys, windows.present,
-        state.strength, state.step)
+        state.strength, state.step - begin)
     change, adam = tx.update(direction, state.opt_state)
     lr = settings.lr * recipes.cosine(
         state.step - begin, settings.steps - begin)
@@ -290,12 +292,22 @@ def teaching_steps(c):
   return 0 if c.teacher else c.teach
 
 
+def first_moving_step(c):
+  """The first step of a segment that moves its images, from 0."""
+  return _first_move(teaching_steps(c))
+
+
+def _first_move(teach):
+  # The last step that trains the teacher moves the images, too.
+  return max(teach - 1, 0)
+
+
 def describe(c):
   """What it does, in one line."""
-  steps = f'{plural(c.steps, "step")} over all segments'
+  steps = f'images move in {plural(c.steps, "step")} over all segments'
   if c.teacher:
     return f'{steps}, with the teacher of {c.teacher}'
-  return f'{steps}, in each of which {c.teach} teach'
+  return f'{steps}, each of which has a teacher of {plural(c.teach, "step")}'
 
 
 def images_per_step(c, classes, decoded, steps):

@@ -202,7 +202,8 @@ def _assign(settings, state, data):
   row = data.target[(state.step - data.first) * settings.starts]
   labels = soft_labels.assigned_labels(settings.assign, settings.codec)(
       settings.unravel(row.astype(jnp.float32)), state.learned)
-  return state._replace(syn=state.syn._replace(labels=labels))
+  return state._replace(syn=state.syn._replace(labels=synthetic.hold(
+      labels, state.syn.labels, settings.moving)))
 
 
 def _finished(settings, windows, axis_name):
@@ -304,7 +305,9 @@ def _corrected(correction, state, gradients):
   plain, harder = gradients
   now = correction.at(state.step) * losses.norm(plain.images) / (
       losses.norm(harder.images) + 1e-12)
-  strength = objectives.smoothed(state.strength, now, state.step)
+  # Nothing is averaged yet, either, where all starts so far were skipped.
+  strength = objectives.smoothed(
+      state.strength, now, jnp.where(state.strength, state.step, 0))
   return jax.tree.map(
       lambda a, b: a + strength * b, plain, harder), strength
 

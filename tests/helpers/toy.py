@@ -132,7 +132,7 @@ def windows(data, window=None, frozen=None):
       data.everything, frozen)
 
 
-OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name', 'before',
+OPTIONS = ('correction', 'replay', 'union', 'batched', 'axis_name', 'alone',
            'rate', 'moving', 'from_finished')
 
 

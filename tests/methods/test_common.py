@@ -344,6 +344,25 @@ def test_any_penalty_moves_the_images_of_any_method(name, penalty):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('name, first, changes', [
+    ('sre2l', 2, dict(teach=3, steps=4)), ('datm', 1, {})])
+def test_a_ratio_begins_with_the_first_images_that_move(name, first, changes):
+  """After steps that teach (SRe2L), or whose starts were all skipped (DATM)."""
+  made = toy.toy(name, correction=objectives.Correction(.1, .1, 9, True),
+                 **changes)
+  sweep, data = jax.jit(toy.sweep(made.method)), made.data
+  if name == 'datm':
+    data = data._replace(first=data.first + first)
+  def strength(before):
+    state = made.state._replace(step=jnp.int32(first), strength=before)
+    return float(sweep(state, data, made.pool, made.key)[0].strength)
+  begun = strength(jnp.float32(0))
+  assert begun > 0
+  # The mean of what is alike is that: nothing was averaged with a zero.
+  np.testing.assert_allclose(strength(jnp.float32(begun)), begun, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_correction_grows():
   end, _ = slope(objectives.Correction(0.5, 0.5), at=4)
   last, _ = slope(objectives.Correction(0.0, 0.5, 5), at=4)
@@ -363,24 +382,23 @@ def test_correction_grows():
 def test_plain_sweeps_are_of_the_first_networks_of_a_run():
   # Two sweeps a network, the first of them plain, for a quarter of ten.
   @jax.jit
-  def images(step, before):
-    made = toy.toy('dsac', steps=20, alone_share=.25, before=before,
+  def images(step, alone):
+    made = toy.toy('dsac', steps=20, alone_share=.25, alone=alone,
                    augment='', net_augment='', net_steps=0)
     state, _ = made.step(made.state._replace(step=step))
     return state.syn.images
   equal = np.testing.assert_array_equal
   def plain(step):
-    return images(step, -20)
-  def contrast(step):
     return images(step, 20)
+  def contrast(step):
+    return images(step, 0)
   assert abs(plain(0) - contrast(0)).max() > 1e-4
   equal(plain(1), contrast(1))
   for step in (0, 2, 4):
-    equal(images(step, 0), plain(step))
-  equal(images(6, 0), contrast(6))  # the fourth network's
-  # In a later segment the first networks are not those of the run.
-  equal(images(0, 4), plain(0))
-  equal(images(2, 4), contrast(2))
+    equal(images(step, 5), plain(step))
+    equal(images(step, None), plain(step))  # a quarter of twenty
+  equal(images(6, 5), contrast(6))  # the fourth network's
+  equal(images(6, None), contrast(6))
 
 
 # ---- What a segment asks

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import toy
 
-from dasm_jax import objectives, synthetic
+from dasm_jax import methods, objectives, synthetic
 from dasm_jax.errors import UserError
 from dasm_jax.methods import registry, sre2l
 from dasm_jax.training import soft_labels
@@ -191,7 +191,8 @@ def test_a_teacher_that_is_given_stays():
   assert abs(step(other, made.data, made.pool, made.key)[0].syn.images
              - after.syn.images).max() > 1e-3
   said = sre2l.describe(toy.settings('sre2l', teacher='x.npz', steps=9))
-  assert said == '9 steps over all segments, with the teacher of x.npz'
+  assert said == ('images move in 9 steps over all segments, with the teacher '
+                  'of x.npz')
 
 
 @pytest.mark.slow
@@ -231,7 +232,9 @@ def test_pixels_stay_possible():
 def test_settings_that_cannot_work():
   with pytest.raises(UserError, match='network.norm=batch'):
     toy.toy('sre2l', norm='instance')
-  with pytest.raises(UserError, match='teach=3 does not fit the 2 steps'):
-    toy.toy('sre2l', teach=3, steps=2)
+  with pytest.raises(UserError, match='teach=3, but a segment has 2 steps'):
+    methods.build(
+        toy.settings('sre2l', teach=3), toy.network(3, norm='batch'),
+        methods.Options(3, synthetic.codec((.5,), (.3,)), 2, steps=2))
   with pytest.raises(UserError, match='method.teach=0 must be at least 1'):
     registry.check_method(toy.settings('sre2l', teach=0))

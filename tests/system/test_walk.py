@@ -1,6 +1,7 @@
 """Whole runs on digits in this process, on eight devices."""
 
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import toy
 
 from dasm_jax import segments, streams, synthetic
 from dasm_jax.config import validate
-from dasm_jax.distill import initialise, run, setup
+from dasm_jax.distill import feeding, initialise, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, saved_set
 from dasm_jax.pipeline import source as sources
@@ -111,9 +112,41 @@ def test_methods_know_how_far_the_run_is():
   made = setup.build(tiny('dsac', segments__number=3, syn__ipc=3,
                           method__steps=10))
   found = [setup.method_options(made, part) for part in made.plan]
-  ends = np.cumsum([one.steps for one in found])
-  assert ends[-1] == 10
-  assert [one.before for one in found] == [0, *ends[:-1]]
+  assert sum(one.steps for one in found) == 10
+  # A quarter of the run's sweeps may begin alone, all of the first segment's.
+  assert [one.alone for one in found] == [2.5, 0, 0]
+  made = setup.build(tiny('dsac', segments__number=3, syn__ipc=3,
+                          method__steps=10, segments__budget='each'))
+  assert [setup.method_options(made, part).alone for part in made.plan] == [
+      7.5, 0, 0]
+
+
+@pytest.mark.parametrize('changes, steps', [
+    ({}, [5 + 6, 5 + 6]), ({'segments__budget': 'each'}, [10 + 6] * 2),
+    ({'segments__rates': (1., 0.)}, [10 + 6, 0])])
+def test_a_teacher_of_each_segment_comes_on_top(changes, steps):
+  made = setup.build(tiny(
+      'sre2l', method__steps=10, method__teach=7, **changes))
+  # The last of seven steps that teach is the first that moves images.
+  assert [setup.segment_steps(made, part) for part in made.plan] == steps
+
+
+@pytest.mark.parametrize('method, changes, programs', [
+    ('idc', {}, 1), ('idc', {'segments__match': 'union'}, 3),
+    ('dsac', {'method__alone_share': .5}, 3),
+    ('dsac', {'method__alone_share': 0.}, 1)])
+def test_segments_share_a_program_where_it_is_the_same(
+    method, changes, programs, monkeypatch):
+  made = setup.build(tiny(method, segments__number=3, syn__ipc=3,
+                          method__steps=12, **changes))
+  told = []
+  monkeypatch.setattr(run.reports, 'tell_compiling',
+                      lambda made, phase, step: told.append(phase.index))
+  kept, around = {}, types.SimpleNamespace(experiment=made)
+  for part in made.plan:
+    run.compiled_chunks(around, part, setup.build_method(made, part), kept,
+                        feeding.Position(0))
+  assert len(told) == len(kept) == programs
 
 
 def coreset(**changes):

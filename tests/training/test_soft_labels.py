@@ -52,6 +52,15 @@ def test_labels_are_the_experts(factor):
                              atol=1e-5)
 
 
+@pytest.mark.slow
+def test_labels_of_images_that_are_held_stay():
+  made = toy.toy('tesla', assign=True, moving=1)
+  after, _ = jax.jit(lambda state: toy.step(made, made.method, state))(
+      made.state)
+  moved = np.abs(after.syn.labels - made.state.syn.labels).max((0, 2))
+  assert moved[0] > .1 and moved[1] == 0
+
+
 def test_every_image_is_told_however_many_are_matched():
   whole = synthetic.codec((.5,), (.3,), space='normalised', factor=2,
                           shape=(8, 8, 1))
