@@ -92,8 +92,7 @@ def describe(request):
   def content():
     found = files()
     train, test = (found.labels[rows] for rows in found.splits)
-    store = _file_store(found, request.shaping)
-    return train, test, first_shape(store, found.splits[0])
+    return train, test, _shape(found, _wanted(found, layout, request), request)
 
   return Description(layout.class_names, content, (layout, files),
                      request=request)
@@ -113,21 +112,30 @@ def open(described, options):
         'left out of %s, as hidden or in a folder of the system: %s (%s)',
         request.name, plural(len(found.hidden), 'image file'),
         shorten(found.hidden, 2))
-  # The images of other classes may have another size, or colours.
-  wanted = class_indices(layout.class_names, request.classes)
-  rows = np.flatnonzero(np.isin(found.labels, wanted))
-  names, shaping = [found.paths[row] for row in rows], request.shaping
-  height, width = (shaping.size,) * 2 if shaping.size else first_shape(
-      _file_store(found, shaping), rows)[:2]
-  channels = channels_of(names)
-  _look_at_some(names, request)
+  rows = _wanted(found, layout, request)
+  shape = _shape(found, rows, request)
+  _look_at_some([found.paths[row] for row in rows], request)
   train, test = (
-      part_of(_file_store(found, one), (height, width, channels), part)
-      for one, part in zip((shaping, request.test_shaping), found.splits,
-                           strict=True))
+      part_of(_file_store(found, one), shape, part)
+      for one, part in zip((request.shaping, request.test_shaping),
+                           found.splits, strict=True))
   # Those of ImageNet, as rates are published for images normalised with them.
   return Contents(train, test if layout.test else None, layout.class_names,
-                  IMAGENET if channels == 3 else None)
+                  IMAGENET if shape[-1] == 3 else None)
+
+
+def _wanted(found, layout, request):
+  """Rows of the classes that are asked for; others may have another shape."""
+  wanted = class_indices(layout.class_names, request.classes)
+  return np.flatnonzero(np.isin(found.labels, wanted))
+
+
+def _shape(found, rows, request):
+  """(height, width, channels) of the images of some rows."""
+  side = request.shaping.size
+  sides = (side, side) if side else first_shape(
+      _file_store(found, request.shaping), rows)[:2]
+  return (*sides, channels_of([found.paths[row] for row in rows]))
 
 
 def absolute(name):

@@ -194,8 +194,11 @@ def test_a_run_refuses_what_arrays_leave_open(tmp_path):
   with pytest.raises(UserError, match="given, 'yours'; give both the same"):
     run.run(configuration(), tmp_path, dataset=made)
   made = made._replace(name='mine')
-  with pytest.raises(UserError, match=r'dataset\.size=4 is of a data set that'):
-    run.run(configuration(dataset__size=4), tmp_path, dataset=made)
+  for name, value in (('size', 4), ('statistics', 'imagenet'),
+                      ('stream', 'always'), ('background', 'black')):
+    c = configuration(**{f'dataset__{name}': value})
+    with pytest.raises(UserError, match=f'{name}={value} is of a data set tha'):
+      run.run(c, tmp_path, dataset=made)
   assert not list(tmp_path.iterdir())
 
 

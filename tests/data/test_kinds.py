@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets
 from image_sets import refused, refused_early, same, small_folder
+from PIL import Image
 
 from dasm_jax import data
 from dasm_jax.data import dataset as datasets
@@ -28,6 +29,22 @@ def one_of_each(root, store):
   """What `data.load` takes of a set of each kind."""
   return [{'name': 'digits'}, {'name': f'folder:{small_folder(root, 10)}'},
           {'name': 'tiny_set', 'data_dir': store[0]}]
+
+
+@pytest.mark.parametrize('classes, channels', [
+    ('', 3), ('ant+bee', 1)])
+def test_an_outline_has_the_colours_of_the_classes_that_are_asked(
+    classes, channels, tmp_path):
+  """Though the first image, and all of other classes, are gray."""
+  for name in ('ant', 'bee', 'cat'):
+    (tmp_path / name).mkdir()
+    for k in range(5):
+      mode = 'RGB' if name == 'cat' and k > 1 else 'L'
+      Image.new('L', (8, 8), 40 * k).convert(mode).save(
+          tmp_path / name / f'{k}.png')
+  given = dict(name=f'folder:{tmp_path}', classes=classes)
+  found = data.load(**given).train.shape
+  assert data.outline(**given).train.shape == found == (8, 8, channels)
 
 
 @pytest.mark.parametrize('given', [
