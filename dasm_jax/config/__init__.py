@@ -37,6 +37,19 @@ def defaults(method='idc'):
   return c
 
 
+def evaluation_of(recipe):
+  """`config.eval` for a key of `recipes.RECIPES`.
+
+  They bear the names of methods; a variant, such as `sre2l_cifar`, has the
+  entries of its method, but the batch of its own.
+  """
+  if recipe in registry.METHODS:
+    return defaults(recipe).eval
+  found = defaults(recipe.partition('_')[0]).eval
+  found.recipe, found.batch = recipe, 0
+  return found
+
+
 def segment_count(c):
   """How many segments a configuration has."""
   return c.segments.number or len(c.segments.shares) or (

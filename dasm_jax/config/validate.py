@@ -54,7 +54,8 @@ def check_given(config, dataset):
 
 
 # What these ask for is done where a data set is read.
-GIVEN = ('moved_to', 'size', 'test_crop', 'holdout', 'classes')
+GIVEN = ('moved_to', 'data_dir', 'size', 'resize', 'test_crop', 'background',
+         'holdout', 'classes', 'statistics', 'stream', 'workers', 'cache')
 
 
 def check_streamed(config):
@@ -203,9 +204,15 @@ def _check_rates(c, number):
     raise UserError(f'--config.segments.rates={rates}: a segment that is not '
                     'learned trains no teacher for its labels; set '
                     '--config.method.relabel=False or .teacher')
-  if s.networks and 'warmup' not in c.method:
+  if s.networks and registry.family_of(c.method) is not registry.MATCHING:
     raise UserError(f'--config.segments.networks={s.networks}: method '
                     f'{c.method.name} begins no networks between sweeps; set 0')
+
+
+def least_window(c, width):
+  """The fewest real images a class of a window for so many stored images."""
+  # A batch without repeats, and twice what the segment can begin with.
+  return max(c.method.get('batch', 0), 2 * width * first_cells(c))
 
 
 def first_cells(c):
@@ -277,15 +284,17 @@ def _batch_faults(c, dataset):
   """Yields why there are too few images for the batches of a step."""
   whole, name = _smallest_class(dataset)
   batch, count = c.method.get('batch', 0), len(dataset.train.labels)
-  # Parts that are widened to a batch would overlap.
-  parts = segment_count(c)
+  # Parts that are widened would overlap.
+  parts = len(plan_segments(c))
+  widest = max(least_window(c, one.width) for one in plan_segments(c))
   if batch > whole:
     yield (f'--config.method.batch={batch} real images a class, but {name} has '
            f'{whole}; set at most that')
-  elif c.segments.window == 'random' and whole < batch * parts:
+  elif c.segments.window == 'random' and whole < widest * parts:
     yield (f'--config.segments.window=random cuts {name} of {whole} images '
-           f'into {parts} parts, each smaller than --config.method.batch='
-           f'{batch}; lower one of them')
+           f'into {parts} parts, each smaller than the {widest} of a window '
+           '(--config.method.batch, or twice what a segment begins with); '
+           'lower --config.segments.number, .method.batch or .syn.ipc')
   if c.method.get('train_on') == 'real' and c.method.net_batch > count:
     yield (f'--config.method.net_batch={c.method.net_batch} real images a step,'
            f' but there are {count}; set at most that')

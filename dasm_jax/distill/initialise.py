@@ -95,7 +95,7 @@ def progress_shapes(made, phase):
     labels = jnp.zeros((*images.shape[:2], classes))
     kept = experiment.config.segments.probes if _keeps_probes(
         experiment, phase) else 0
-    flat = expert_training.flat_parameters(experiment.network)[0](
+    flat = expert_training.flat_variables(experiment.network)[0](
         experiment.network.init(jax.random.key(0)))
     return Progress(_first_state(made, phase, images, labels), window,
                     jnp.zeros(n), jnp.zeros(classes), jnp.zeros(n, bool),
@@ -145,7 +145,8 @@ def begin_phase(made, phase, done, phases):
       streams.seed(experiment.config.seed, Stream.WINDOWS))
   if not phases:
     _say_filled(made, phase, judged, floor)
-  teacher = real_crops.teacher(made, lambda: real_networks(made))
+  teacher = real_crops.teacher(made, lambda: real_networks(made),
+                               done[0].state.teacher if done else None)
   images, soft, used = first_images(made, phase, rows, judged.used, teacher)
   window = sources.pad_window([np.sort(row) for row in rows])
   wide = np.zeros((experiment.classes, np.bincount(labels).max()), np.int32)
@@ -254,7 +255,7 @@ def _flat_probes(made, phase, probes, phases):
   """The probes that a segment keeps, `[k, parameters]`; k may be 0."""
   if phases:
     return phases[0].probes
-  ravel, _ = expert_training.flat_parameters(made.experiment.network)
+  ravel, _ = expert_training.flat_variables(made.experiment.network)
   if not _keeps_probes(made.experiment, phase):
     size = len(jax.eval_shape(lambda key: ravel(
         made.experiment.network.init(key)), jax.random.key(0)))

@@ -32,23 +32,28 @@ def asks_teacher(c):
       and not registry.family_of(c.method).synthesises)
 
 
-def trains_teacher(experiment):
-  """Whether that teacher is trained by the run, for each segment."""
+def trains_teacher(experiment, index):
+  """Whether segment `index` trains that teacher.
+
+  The first does; one that labels views is kept, and any other trained again.
+  """
   c = experiment.config
   return (asks_teacher(c) and 'teacher' in c.method
-          and experiment.teacher is None)
+          and experiment.teacher is None
+          and not (index and c.method.relabel and c.syn.phases == 1))
 
 
-def teacher(made, learned):
+def teacher(made, learned, kept=None):
   """`Variables` of the network that chooses crops; None where none is asked.
 
   That of `method.teacher`; else one that is trained here on all real images, as
-  the method says, the same in every segment. Of a method without a teacher the
+  the method says, the same for all segments. Of a method without a teacher the
   first of those that put images in order.
 
   Args:
     made: a `setup.Run`.
     learned: `() -> (Variables [k, …], …)`, these.
+    kept: `Variables` of the teacher that an earlier segment has trained.
 
   Raises:
     preemption.Stopped: asked to stop; networks in training stay.
@@ -56,9 +61,10 @@ def teacher(made, learned):
   experiment = made.experiment
   if not asks_teacher(experiment.config):
     return None
-  if experiment.teacher is not None:
-    return experiment.teacher
-  found = (_train_teacher(made) if trains_teacher(experiment)
+  for there in (experiment.teacher, kept):
+    if there is not None:
+      return there
+  found = (_train_teacher(made) if trains_teacher(experiment, 0)
            else learned()[0])
   return jax.tree.map(lambda x: np.asarray(x)[0], found)
 

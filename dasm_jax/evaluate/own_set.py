@@ -9,7 +9,6 @@ from dasm_jax import config, data, models, synthetic
 from dasm_jax.config import validate
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.evaluate import saved_set
-from dasm_jax.methods import registry
 from dasm_jax.pipeline import loading
 from dasm_jax.training import recipes
 from dasm_jax.types import Synthetic
@@ -105,11 +104,9 @@ def _configuration(recipe):
   name = entries.get('recipe', 'idc')
   if name not in recipes.RECIPES:
     raise unknown('recipe', name, recipes.RECIPES)
-  # Variants, such as sre2l_cifar, have the defaults of their method.
-  method = name if name in registry.METHODS else name.partition('_')[0]
   # A coreset: it asks nothing of the data that are not here.
   c = config.defaults('random')
-  c.eval = config.defaults(method).eval
+  c.eval = config.evaluation_of(name)
   for key, value in {**entries, 'recipe': name}.items():
     why = config.difference(f'eval.{key}', c)
     if why:

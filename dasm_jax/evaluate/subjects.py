@@ -199,8 +199,7 @@ def real_subject(text, *, seed=0, recipe='idc', data_dir=None, size=0,
   if selection not in registry.selections():
     raise unknown('selection', selection, registry.selections())
   c = config.defaults(selection)
-  # The recipes bear the names of methods that are evaluated by them.
-  c.eval = config.defaults(recipe).eval
+  c.eval = config.evaluation_of(recipe)
   c.seed, c.syn.ipc = seed, int(ipc)
   c.dataset.name, c.dataset.size = name, size
   c.dataset.data_dir = data_dir or ''

@@ -134,7 +134,8 @@ def do_cell(sweep, cell, places, screen, stopping):
       continue
     began = time.time()
     values = comparison.measure_row(
-        prepared.compared, prepared.name, {'measurement': one.path}, keeper,
+        prepared.compared, prepared.name,
+        {'measurement': one.path, 'settings': cell.settings}, keeper,
         comparison.row_reporter(
             screen, row, len(missing), prepared.compared.recipe,
             f'{row - 1} of {len(missing)} measurements of {cell.name}'),

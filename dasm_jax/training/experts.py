@@ -4,7 +4,6 @@ Flat parameters, what experts say of images, and training those that are
 missing.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -20,7 +19,6 @@ from dasm_jax import difficulty, losses, streams
 from dasm_jax.pipeline import loading, streaming
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices, environment, processes, text, timing
-from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.streams import Stream
 from dasm_jax.training import ensemble, expert_store, recipes, resumable, sam
 from dasm_jax.transforms import photometric
@@ -51,6 +49,18 @@ def flat_parameters(network):
   def unravel(vector):
     return Variables(back(vector), stats)
   return ravel, unravel
+
+
+def flat_variables(network):
+  """`(ravel, unravel)`: parameters and running averages as one vector.
+
+  Without batch norm there are no averages, and it is that of
+  `flat_parameters`.
+  """
+  shapes = jax.eval_shape(network.init, jax.random.key(0))
+  _, unravel = ravel_pytree(
+      jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+  return lambda variables: ravel_pytree(variables)[0], unravel
 
 
 def student_loss_fn(network):
@@ -175,10 +185,9 @@ def open_experts(experiment, c, home, data, log, keeper):
     return None
   last = 'last' in c
   folder, about, digest = _find_folder(experiment, c, home)
-  with contextlib.ExitStack() as held:
-    processes.on_leader(lambda: held.enter_context(workdirs.lock(
-        folder, '--workdir' if last else '--config.experts.dir')))
-    ravel, _ = flat_parameters(experiment.network)
+  with resumable.folder_for_all_runs(
+      folder, '--workdir' if last else '--config.experts.dir', keeper, log.say):
+    ravel = _ravel(experiment.network, c)
     size = jax.eval_shape(
         lambda key: ravel(experiment.network.init(key)), jax.random.key(0)).size
     stored = processes.on_leader(lambda: expert_store.claim_store(
@@ -194,6 +203,12 @@ def open_experts(experiment, c, home, data, log, keeper):
     _train_missing(experiment, c, store, missing, data, log, keeper._replace(
         folder=folder / 'unfinished', of=digest, owner=''))
   return store
+
+
+def _ravel(network, c):
+  """What is kept of an expert: students begin without averages, networks that
+  are matched where the expert stood at last take its own."""
+  return (flat_variables if 'last' in c else flat_parameters)(network)[0]
 
 
 def missing_share(experiment, c, home):
@@ -263,7 +278,7 @@ def _train_missing(experiment, c, store, numbers, data, log, keeper):
   step = sam.sam_step(c.rho, c.alpha)
   begin = jax.jit(jax.vmap(network.init))
   train = ensemble.epoch_trainer(network, recipe, step)
-  ravel = jax.jit(jax.vmap(flat_parameters(network)[0]))
+  ravel = jax.jit(jax.vmap(_ravel(network, c)))
   size = devices.count() * c.at_once
   shapes = functools.partial(ensemble.state_shapes, network, recipe)
   speed = timing.Throughput(1)

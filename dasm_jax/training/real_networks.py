@@ -5,24 +5,19 @@ once: runs that have one parent folder, one data set, network, recipe and seed
 share them, as they share experts.
 """
 
-import contextlib
 import functools
 import hashlib
 import json
 import pathlib
-import time
 
 import jax
 import numpy as np
 
 from dasm_jax import coresets, segments, streams
 from dasm_jax.runtime import checkpoint, processes
-from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.text import plural
 from dasm_jax.streams import Stream
 from dasm_jax.training import experts, resumable, scoring
-
-WAIT = 2  # seconds between two looks whether another run has trained them
 
 
 def needs_history(c):
@@ -66,9 +61,9 @@ def open_networks(experiment, home, data, log, keeper):
   like = scoring.learning_shapes(
       experiment.network, recipe, epochs, n, number)
   kept = like.trained.variables, like.correct
-  with contextlib.ExitStack() as held:
-    _lock(held, folder, keeper, log)
-    saved = held.enter_context(checkpoint.open_checkpoints(folder, digest))
+  with resumable.folder_for_all_runs(
+      folder, '--workdir', keeper, log.say), (
+          checkpoint.open_checkpoints(folder, digest)) as saved:
     found = saved.latest(kept)
     if found is not None:
       return jax.tree.map(np.asarray, found[1])
@@ -99,25 +94,6 @@ def _find_folder(experiment, home):
       json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
   name = f'{pathlib.Path(experiment.dataset.name).name}_judges_{digest[:8]}'
   return pathlib.Path(home) / name, digest
-
-
-def _lock(held, folder, keeper, log):
-  """Holds the folder's lock, once no other run does."""
-  said = False
-  while True:
-    def take():
-      try:
-        held.enter_context(workdirs.lock(folder, '--workdir'))
-      except workdirs.InUse:
-        return False
-      return True
-    if processes.on_leader(take):
-      return
-    if not said:
-      log.say(f'waiting for another run that trains the networks in {folder}')
-    said = True
-    resumable.stop_if_asked(keeper, 'all before them')
-    time.sleep(WAIT)
 
 
 def _train(experiment, data, log, keeper, like):

@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dasm_jax.runtime import checkpoint, processes
+from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.runtime.preemption import StopFlag
 from dasm_jax.runtime.text import plural
 
 SAVE_SHARE = 0.05  # of the time, at most, that keeping them takes
+WAIT = 2  # seconds between two looks whether another run has trained them
 
 
 class Keeper(NamedTuple):
@@ -151,6 +153,36 @@ def resumable(keeper, group, before=lambda: None):
     yield found and found[1], keep
   # Not reached after an exception: what was kept stays for the next start.
   processes.on_leader(lambda: shutil.rmtree(path, ignore_errors=True))
+
+
+@contextlib.contextmanager
+def folder_for_all_runs(folder, what, keeper, say):
+  """Around the training of networks that runs share: one of them does it.
+
+  Args:
+    folder: where they are kept. what: the flag by which it may be another.
+    keeper: a `Keeper`, whose flag ends the wait for another run.
+    say: takes a line.
+
+  Raises:
+    UserError: the folder cannot be written.
+    preemption.Stopped: asked to stop, while another run trains them.
+  """
+  with contextlib.ExitStack() as held:
+    def take():
+      try:
+        held.enter_context(workdirs.lock(folder, what))
+      except workdirs.InUse:
+        return False
+      return True
+    said = False
+    while not processes.on_leader(take):
+      if not said:
+        say(f'waiting for another run that trains the networks in {folder}')
+      said = True
+      stop_if_asked(keeper, 'all before them')
+      time.sleep(WAIT)
+    yield
 
 
 def remove_empty(keeper):

@@ -133,6 +133,24 @@ def test_first_images_of_another_method(tmp_path):
   assert decoded.shape == (8, *SHAPE)
 
 
+@pytest.mark.slow
+def test_a_teacher_is_trained_once(tmp_path, monkeypatch):
+  trained, train = [], real_crops.ensemble.train_on_all
+  def counted(*args):
+    trained.append(args)
+    return train(*args)
+  monkeypatch.setattr(real_crops.ensemble, 'train_on_all', counted)
+  c = rded(segments__number=2)
+  run.run(c, small.measured(tmp_path / 'run'))
+  assert len(trained) == 1
+  one, two = (np.load(tmp_path / 'run' / f'teacher_{k}.npz') for k in (1, 2))
+  assert all((one[name] == two[name]).all() for name in one)
+  made = setup.build(c)
+  assert [real_crops.trains_teacher(made, k) for k in (0, 1)] == [True, False]
+  made = setup.build(rded(segments__number=2, method__relabel=False))
+  assert [real_crops.trains_teacher(made, k) for k in (0, 1)] == [True, True]
+
+
 @pytest.mark.parametrize('changes, words', [
     (dict(coreset__cells=4), '=30 images a class that are cropped, but 32 '
      'crops are asked for, as --config.syn.ipc=2 at --config.syn.factor=1 and '

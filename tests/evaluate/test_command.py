@@ -367,7 +367,8 @@ def test_a_real_subset_is_what_a_run_would_start_from():
 
 def test_a_real_subset_has_the_rates_of_its_recipe():
   for name, want in (('dc', (.01, 5e-4, 256)), ('idc', (.01, 5e-4, 64)),
-                     ('sre2l', (1e-3, .01, 128))):
+                     ('sre2l', (1e-3, .01, 128)),
+                     ('sre2l_tiny', (.2, 1e-4, 256))):
     recipe = subjects.real_subject('real:digits:random:2',
                                    recipe=name).set.recipe
     assert (recipe.lr, recipe.weight_decay, recipe.batch) == want

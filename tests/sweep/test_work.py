@@ -103,6 +103,22 @@ def kept(mine):
   return one
 
 
+@pytest.mark.parametrize('arm', ['random', 'full'])
+def test_networks_in_training_are_of_one_configuration(
+    arm, tmp_path, monkeypatch):
+  """Those of a baseline, too, which has no run that would refuse another."""
+  told = []
+  def measured(compared, name, identity, *rest):
+    told.append(json.dumps(identity, sort_keys=True))
+    raise preemption.Stopped('saved', 75)
+  monkeypatch.setattr(work.comparison, 'measure_row', measured)
+  for changes in ({}, {}, {'eval__lr': '.03'}, {'eval__augment': 'flip'}):
+    mine = sweep(tmp_path, arm, **changes)
+    with pytest.raises(preemption.Stopped):
+      do(mine, work.do_cell)
+  assert told[0] == told[1] and len(set(told)) == 3
+
+
 def test_measurements_are_kept(tmp_path):
   mine = sweep(tmp_path)
   one = kept(mine)

@@ -146,8 +146,14 @@ def test_what_cannot_be_is_refused(changes, words):
 
 
 def test_networks_and_labels_that_a_method_has_not():
-  with pytest.raises(UserError, match='sre2l begins no networks|mtt begins no'):
-    validate.check_settings(small.tiny('mtt', segments__networks=.5))
+  for method, more in (('mtt', {}), ('sre2l', {}),
+                       ('frontier', {'method__steps': 0})):
+    with pytest.raises(UserError, match=f'{method} begins no networks'):
+      validate.check_settings(small.tiny(method, segments__networks=.5, **more))
+  with pytest.raises(UserError, match='warmup=3: networks that train as long'):
+    validate.check_settings(small.tiny('cafe', method__warmup=3))
+  validate.check_settings(small.tiny(
+      'cafe', method__warmup=3, method__watch_images=0))
   with pytest.raises(UserError, match='relabel=False or .teacher'):
     validate.check_settings(small.tiny(
         'sre2l', segments__rates=(1., 0.), method__steps=40))

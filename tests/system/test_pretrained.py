@@ -61,6 +61,20 @@ def test_all_are_drawn_about_as_often():
   assert (same.sum(1) == 1).all() and same.sum(0).min() > 30
 
 
+def test_it_has_the_averages_of_the_network_that_was_trained():
+  made, tx = with_starts('dc'), optax.sgd(.1)
+  network = toy.network(norm='batch')
+  ravel, unravel = experts.flat_variables(network)
+  fresh = network.init(jax.random.key(0))
+  trained = jax.tree.map(lambda x: x + .5, network.init(jax.random.key(1)))
+  toy.leaves_equal(unravel(ravel(trained)), trained)
+  begun, _ = inner_network.beginner(network, tx)(
+      True, (fresh, tx.init(fresh.params)),
+      made.data._replace(starts=ravel(trained)[None]), jax.random.key(2))
+  assert begun.stats
+  toy.leaves_equal(begun, trained)
+
+
 @pytest.mark.parametrize('share', [0., .5, 1.])
 def test_a_share_begins_as_what_finished_segments_trained(share):
   made, network, tx = with_starts('dc'), toy.network(), optax.sgd(.1)

@@ -1,5 +1,6 @@
 """Networks in training are kept and taken up, and others are not."""
 
+import contextlib
 import time
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import toy
 
 from dasm_jax.errors import Unavailable
 from dasm_jax.runtime import preemption, processes
+from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.training import ensemble, resumable
 
 
@@ -49,6 +51,31 @@ def found(folder, numbers, size=1, **how):
   group = resumable.next_group(keep, 'x', numbers, size, shapes)
   with resumable.resumable(keep, group) as (start, _):
     return group.numbers, start
+
+
+def test_runs_that_share_networks_wait_for_each_other(tmp_path, monkeypatch):
+  """While another trains them, and may be stopped meanwhile."""
+  said, keep = [], keeper(tmp_path)
+  with contextlib.ExitStack() as other:
+    other.enter_context(workdirs.lock(tmp_path / 'there', '--workdir'))
+    with pytest.raises(preemption.Stopped, match='all before them'), (
+        resumable.folder_for_all_runs(
+            tmp_path / 'there', '--workdir', keeper(tmp_path, asked=True),
+            said.append)):
+      pass
+    # The other one ends after three looks.
+    looks = []
+    def sleep(seconds):
+      looks.append(seconds)
+      if len(looks) == 3:
+        other.close()
+    monkeypatch.setattr(resumable.time, 'sleep', sleep)
+    with resumable.folder_for_all_runs(
+        tmp_path / 'there', '--workdir', keep, said.append):
+      assert looks == [resumable.WAIT] * 3
+      with pytest.raises(workdirs.InUse), workdirs.lock(tmp_path / 'there'):
+        pass
+  assert len(said) == 2 and 'waiting for another run' in said[0]
 
 
 def test_a_stop_keeps_a_group_for_any_number_of_devices(tmp_path):
