@@ -83,14 +83,13 @@ def centred(crops, background):
 # ---- The choice
 
 
-def best_of_random(look, shape, count, least=LEAST_AREA):
+def best_of_random(look, shape, count):
   """Of each image the best of its random crops.
 
   Args:
     look: `crops [n, *shape, channels] -> logits [n, classes]`, of the teacher.
     shape: (height, width) of a crop.
-    count: crops of an image.
-    least: share of an image that a crop has at least.
+    count: crops of an image, each of `LEAST_AREA` of it at least.
 
   Returns:
     `(images, labels, keys) -> (scores, crops)`: of `[n, height, width,
@@ -99,7 +98,7 @@ def best_of_random(look, shape, count, least=LEAST_AREA):
     first of equal ones.
   """
   def draw(image, key):
-    return cut(image, random_boxes(key, count, *image.shape[:2], least), shape)
+    return cut(image, random_boxes(key, count, *image.shape[:2]), shape)
 
   def run(images, labels, keys):
     found = jax.vmap(draw)(images, keys)

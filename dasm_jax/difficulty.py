@@ -2,7 +2,8 @@
 
 Asks nothing of a model but `loss_fn(params, batch) -> scalar` (the mean over
 a batch) or `logits_fn(params, images) -> [n, classes]`, from any library on
-JAX. Memory is bounded by `chunk`, whatever the number of samples.
+JAX. Memory is bounded by `chunk`, whatever the number of samples; only a
+derivative in the batch, as SDC takes it, keeps what it reads of all of them.
 
 The examples of its functions begin with
 

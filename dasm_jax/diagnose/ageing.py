@@ -15,7 +15,7 @@ from dasm_jax.training import packing, train_step
 SCORES = ('gradient norm', 'loss')  # of `difficulty_by_age`, in this order
 
 
-def difficulty_by_age(network, recipe, together=None):
+def difficulty_by_age(network, recipe):
   """Gradient norm and loss of images by networks that grow up on real data.
 
   Networks take SGD steps by the recipe (rate before its drops, batch drawn
@@ -25,7 +25,6 @@ def difficulty_by_age(network, recipe, together=None):
   Args:
     network: a `Network`.
     recipe: a `recipes.Recipe`; its epochs are not read.
-    together: how many a device has at once, see `packing.spread_networks`.
 
   Returns:
     `(keys, data, sets, ages, say) -> [[SCORES, ages, networks, n]]`, NumPy, one
@@ -51,8 +50,8 @@ def difficulty_by_age(network, recipe, together=None):
     return jnp.stack([score(loss, variables, batch) for score in (
         difficulty.gradient_norms, difficulty.sample_losses)])
 
-  begin = devices.spread(start, together=together)
-  grow, judge = (packing.spread_networks(x, network, recipe, together)
+  begin = devices.spread(start)
+  grow, judge = (packing.spread_networks(x, network, recipe)
                  for x in (grow, judge))
 
   def call(keys, data, sets, ages, say=lambda age: None):

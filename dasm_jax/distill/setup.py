@@ -50,8 +50,9 @@ WHOLE = 'synthetic', 'random', 'full'
 class Experiment(NamedTuple):
   """What a run needs besides its configuration; nothing here is a setting.
 
-  dataset: host arrays; source, test: `Source` on every device.
-  network, codec, choice, plan: of the matching.
+  config: of `config.defaults`. dataset: its images, on the host.
+  network: that is matched, a `Network`. codec: of stored images.
+  choice: of windows, from which segment to segment. plan: the `Segment`s.
   recipe: of the evaluation; probe: the same, shortened, for the probes and
     for the networks that choose coresets.
   teacher: `Variables` of one that was trained before (SRe2L), or None.
@@ -396,7 +397,7 @@ def first_segments(name):
 # ---- How much is done at once
 
 
-def check_memory(c, outline, memory=None):
+def check_memory(c, outline):
   """Refuses what a device cannot hold, by what it surely needs.
 
   The dry run estimates the whole; this knows too little, never too much.
@@ -404,12 +405,11 @@ def check_memory(c, outline, memory=None):
   Args:
     c: the configuration.
     outline: its `Dataset` with images of no memory.
-    memory: bytes of a device; None: of those here.
 
   Raises:
     UserError: with the entries that make it so large.
   """
-  memory = memory or devices.memory()
+  memory = devices.memory()
   shape, classes = outline.train.shape, len(outline.class_names)
   network = _network(c, shape, classes)
   once = flops.forward_cost(network, shape)

@@ -4,21 +4,14 @@ Every reader asks how much there is before it takes memory, and runs nothing.
 """
 
 import json
-import math
 import re
 
-import ml_dtypes
 import numpy as np
 
 from dasm_jax.data import images
 from dasm_jax.errors import UserError
-from dasm_jax.runtime import npz, paths
+from dasm_jax.runtime import npz, paths, safetensors
 
-SAFE_DTYPES = {
-    'F64': np.float64, 'F32': np.float32, 'F16': np.float16,
-    'BF16': ml_dtypes.bfloat16, 'I64': np.int64, 'I32': np.int32,
-    'I16': np.int16, 'I8': np.int8, 'U8': np.uint8, 'BOOL': np.bool_}
-MOST_HEADER = 10 ** 7  # bytes, as the format's own reader has it
 MOST_PIXELS = 2 ** 31  # numbers of all images of a folder or parquet file
 IMAGE_FILES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
@@ -41,36 +34,11 @@ def read_safetensors(path):
   """
   try:
     with paths.remote_access(path), path.open('rb') as file:
-      size = file.seek(0, 2)
-      file.seek(0)
-      length = int.from_bytes(file.read(8), 'little')
-      if not 0 < length <= min(MOST_HEADER, size - 8):
-        raise ValueError('its header is longer than the file')
-      header = json.loads(file.read(length))
-      header.pop('__metadata__', None)
-      spans = [entry['data_offsets'] for entry in header.values()]
-      if sum(end - begin for begin, end in spans) > size:
-        raise ValueError('its arrays are larger than the file')
-      return {name: _safe_array(file, entry, 8 + length, size)
-              for name, entry in header.items()}
-  except (OSError, ValueError, KeyError, TypeError, AttributeError,
-          RecursionError, OverflowError) as error:
+      return safetensors.read(file)
+  except safetensors.FAULTS as error:
     if isinstance(error, UserError):
       raise
     raise _not_whole(path, 'a safetensors file', error) from error
-
-
-def _safe_array(file, entry, start, size):
-  dtype, shape = np.dtype(SAFE_DTYPES[entry['dtype']]), entry['shape']
-  begin, end = entry['data_offsets']
-  fits = (all(type(x) is int and x >= 0 for x in (*shape, begin, end))
-          and math.prod(shape) * dtype.itemsize == end - begin
-          and start + end <= size)
-  if not fits:
-    raise ValueError(f'an array of shape {str(shape)[:40]} does not fit in it')
-  file.seek(start + begin)
-  array = np.frombuffer(file.read(end - begin), dtype).reshape(shape)
-  return array.astype(np.float32) if dtype == ml_dtypes.bfloat16 else array
 
 
 def _not_whole(path, what, error):

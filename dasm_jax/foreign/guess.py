@@ -28,6 +28,7 @@ NEIGHBOURS = 0.75  # correlation of pixels, below which images may be whitened
 SEAM, NO_SEAM = 1.8, 1.4  # steps between cells, over those within
 PLAIN = 0.85  # correlation of neighbours of images that are in one piece
 ZCA_EPS = 0.1  # of MTT and all who follow it
+MOST_LOOKED_AT = 500  # images, to tell what they are
 
 
 class Told(NamedTuple):
@@ -223,9 +224,9 @@ def look(images):
           float(some.std()))
 
 
-def sample(images, most=500):
+def sample(images):
   """Some images, evenly spaced, as float64: enough to tell spaces apart."""
-  return np.asarray(images[::-(-len(images) // most)], np.float64)
+  return np.asarray(images[::-(-len(images) // MOST_LOOKED_AT)], np.float64)
 
 
 def _contradiction(path, found, what, seen):

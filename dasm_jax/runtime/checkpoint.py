@@ -129,6 +129,7 @@ def _key_impl(x):
 # ---- A directory of checkpoints
 
 _log = logging.getLogger('dasm_jax')
+KEEP = 2  # of the newest steps: one is whole if the last is damaged
 _DAMAGED = 'damaged'  # orbax only looks at directories named by a number
 _NOTES = '_CHECKPOINT_METADATA'  # of orbax, when a step was written
 # In a ValueError of tensorstore: the disk is full, or may not be written to.
@@ -154,12 +155,12 @@ class Checkpoints(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_checkpoints(directory, fingerprint, owner='', keep=2):
+def open_checkpoints(directory, fingerprint, owner=''):
   """Opens a directory of checkpoints and yields `Checkpoints`.
 
   fingerprint: names the configuration whose checkpoints may be restored.
   owner: a text that tells whose they are: of which run, and of which part.
-  keep: how many of the newest steps stay. One run only: hold `workdir.lock`.
+  The newest `KEEP` steps stay. One run only: hold `workdir.lock`.
   Of its processes the first reads and writes, and the others hear of it: only
   that one needs the directory. Raises `UserError` if it cannot be written.
   """
@@ -167,7 +168,7 @@ def open_checkpoints(directory, fingerprint, owner='', keep=2):
   with contextlib.ExitStack() as held:
     managers, read, noted = [], [], {}
     processes.on_leader(lambda: managers.append(
-        held.enter_context(_manager(directory, keep))))
+        held.enter_context(_manager(directory))))
 
     def latest(like):
       # The leader says which step it found; the arrays, which are no JSON,
@@ -195,7 +196,7 @@ def open_checkpoints(directory, fingerprint, owner='', keep=2):
 
 
 @contextlib.contextmanager
-def _manager(directory, keep):
+def _manager(directory):
   """The orbax manager of a directory that is made if need be."""
   import orbax.checkpoint as ocp  # 0.5 s
   # Else orbax waits for the other processes, which have no manager.
@@ -203,7 +204,7 @@ def _manager(directory, keep):
       active_processes={0} if processes.count() > 1 else None)
   # Not asynchronous: a save has to be durable when it returns.
   options = ocp.CheckpointManagerOptions(
-      max_to_keep=keep, enable_async_checkpointing=False, create=False,
+      max_to_keep=KEEP, enable_async_checkpointing=False, create=False,
       multiprocessing_options=alone)
   try:
     directory.mkdir(parents=True, exist_ok=True)

@@ -16,18 +16,17 @@ from dasm_jax.training import packing
 HEAD = 'cell', 'state', 'run', 'measurements', 'to measure'
 
 
-def say_hours(sweep, say, machine_=None):
+def say_hours(sweep, say):
   """Says what each cell still takes; returns the seconds of all.
 
   Args:
     sweep: a `work.Sweep`; say: of one line.
-    machine_: a `machine.Machine`; None measures this one.
 
   Raises:
     UserError: what a run would refuse, or a data set whose images nobody has
       counted.
   """
-  machine_ = machine_ or machine.measure_machine()
+  machine_ = machine.measure_machine()
   rows, whole, experts = [], 0.0, set()
   for cell in sweep.cells:
     found = sweep.read(cell)

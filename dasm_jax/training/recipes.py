@@ -57,10 +57,13 @@ def dc_recipe(epochs: int, *, strategy: str = '', mode: str = 'single',
 
   Args:
     epochs: as published.
-    others: fields of `Recipe`.
+    **more: these and other fields of `Recipe`, in place of the published.
 
   Returns:
     A checked `Recipe`.
+
+  Raises:
+    UserError: as `recipe`.
   """
   # The reference lowers its rate after epoch `epochs // 2 + 1` was run.
   return recipe(epochs, lr=lr, batch=batch, drops=(epochs // 2 + 2,),
@@ -75,10 +78,13 @@ def idc_recipe(epochs: int, *, strategy: str = 'color_crop_scale_rotate',
 
   Args:
     epochs: as published.
-    others: fields of `Recipe`.
+    **more: these and other fields of `Recipe`, in place of the published.
 
   Returns:
     A checked `Recipe`.
+
+  Raises:
+    UserError: as `recipe`.
   """
   return recipe(epochs, lr=lr, batch=batch,
                 drops=(2 * epochs // 3, 5 * epochs // 6), decay=0.2,
@@ -92,10 +98,13 @@ def sre2l_recipe(epochs: int, *, lr: float = 1e-3, weight_decay: float = 0.01,
 
   Args:
     epochs: as published.
-    others: fields of `Recipe`.
+    **more: these and other fields of `Recipe`, in place of the published.
 
   Returns:
     A checked `Recipe`.
+
+  Raises:
+    UserError: as `recipe`.
 
   Source: 2306.13092, which trains on a teacher's soft labels of every view
   (`soft_labels`); its program for ImageNet, where biases and norms do not
@@ -112,10 +121,13 @@ def sre2l_cifar_recipe(epochs: int, *, batch: int = 128, cutmix: float = 0.0,
 
   Args:
     epochs: as published.
-    others: fields of `Recipe`.
+    **more: these and other fields of `Recipe`, in place of the published.
 
   Returns:
     A checked `Recipe`.
+
+  Raises:
+    UserError: as `recipe`.
 
   Source: its program for CIFAR-100.
   """
@@ -130,10 +142,13 @@ def sre2l_tiny_recipe(epochs: int, *, lr: float = 0.2,
 
   Args:
     epochs: as published.
-    others: fields of `Recipe`.
+    **more: these and other fields of `Recipe`, in place of the published.
 
   Returns:
     A checked `Recipe`.
+
+  Raises:
+    UserError: as `recipe`.
 
   Source: the program for Tiny ImageNet that its README names.
   """
@@ -148,10 +163,13 @@ def rded_recipe(epochs: int, *, lr: float = 1e-3, weight_decay: float = 0.01,
 
   Args:
     epochs: as published.
-    others: fields of `Recipe`.
+    **more: these and other fields of `Recipe`, in place of the published.
 
   Returns:
     A checked `Recipe`.
+
+  Raises:
+    UserError: as `recipe`.
 
   Source: 2312.03526, which trains on a teacher's soft labels of every view
   (`soft_labels`); its program.

@@ -161,7 +161,7 @@ def learning_shapes(network, recipe, epochs, n, networks):
                   jax.ShapeDtypeStruct((networks, epochs, n), bool))
 
 
-def train_choosers(network, recipe, epochs, history=False, together=None):
+def train_choosers(network, recipe, epochs, history=False):
   """Networks trained on a data set, and what they got right on the way.
 
   Args:
@@ -170,7 +170,6 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
       count; the rate stays, and the momentum from epoch to epoch.
     epochs: passes over the data.
     history: whether to look after each of them, without augmentation.
-    together: how many a device trains at once, see `packing.spread_networks`.
 
   Returns:
     `(keys, data, seen=None, start=None) -> (Variables [k, …], correct
@@ -180,8 +179,8 @@ def train_choosers(network, recipe, epochs, history=False, together=None):
     Learning`, `() -> [k]` losses, batches of the next epoch. start: a
     `Learning` to go on from.
   """
-  run = ensemble.epoch_trainer(network, recipe, together=together)
-  begin = devices.spread(network.init, together=together)
+  run = ensemble.epoch_trainer(network, recipe)
+  begin = devices.spread(network.init)
   (lr, *_), _ = recipes.rates(recipe._replace(
       epochs=1, extra=0, drops=(), cosine=False, warmup=0))
   right = correct_predictions(network)

@@ -78,12 +78,11 @@ def drawn(settings, count, seed):
 # ---- How well they are ranked
 
 
-def ranked(proxy, full, seed=0):
+def ranked(proxy, full):
   """How well one accuracy of each architecture tells of another.
 
   Args:
     proxy, full: `[n]` accuracies.
-    seed: of the bootstrap.
 
   Returns:
     `{spearman, kendall, best_ten, lost}`, of which the first two are `(value,
@@ -95,7 +94,7 @@ def ranked(proxy, full, seed=0):
     return _correlation(stats.spearmanr, proxy[rows], full[rows])
   def kendall(rows):
     return _correlation(stats.kendalltau, proxy[rows], full[rows])
-  rng, n = np.random.default_rng(seed), len(full)
+  rng, n = np.random.default_rng(0), len(full)
   samples = [rng.integers(0, n, n) for _ in range(SAMPLES)]
   best = np.argsort(-full, kind='stable')[:max(LEAST, n // 10)]
   def both(of):

@@ -8,7 +8,6 @@ nothing that is read can name code.
 Sections: what such a file holds, safetensors, npz, what PyTorch reads, ours.
 """
 
-import json
 import math
 import struct
 import zipfile
@@ -16,7 +15,7 @@ import zipfile
 import numpy as np
 
 from dasm_jax.evaluate import saved_set
-from dasm_jax.runtime import npz, records
+from dasm_jax.runtime import npz, records, safetensors
 
 SET = 'set'  # the name of the file, before its ending
 
@@ -65,67 +64,20 @@ def stored(found, card, told):
 
 # ---- safetensors
 
-_KINDS = {'F32': 'float32', 'F16': 'float16', 'F64': 'float64', 'I64': 'int64',
-          'I32': 'int32', 'U8': 'uint8'}
-_MOST_HEADER = 10 ** 8  # bytes, as the format itself has it
-
 
 def write_safetensors(folder, source):
   """Writes set.safetensors; returns its name and what the card says of it."""
-  arrays, header, at = flat(source.arrays), {}, 0
-  names = {kind: name for name, kind in _KINDS.items()}
-  header['__metadata__'] = {
-      'space': source.set.codec.space, 'factor': str(source.set.codec.factor),
-      'label_kind': source.card['label_kind']}
-  for name, array in arrays.items():
-    header[name] = {'dtype': names[array.dtype.name],
-                    'shape': list(array.shape),
-                    'data_offsets': [at, at + array.nbytes]}
-    at += array.nbytes
-  text = json.dumps(header).encode()
-  text += b' ' * (-len(text) % 8)  # so that numbers begin at multiples of 8
   with records.replacing(folder / f'{SET}.safetensors') as file:
-    file.write(struct.pack('<Q', len(text)) + text)
-    for array in arrays.values():
-      file.write(_bytes(array))
+    safetensors.write(file, flat(source.arrays), {
+        'space': source.set.codec.space, 'factor': str(source.set.codec.factor),
+        'label_kind': source.card['label_kind']})
   return [f'{SET}.safetensors'], {}
 
 
 def read_safetensors(folder, card, told):
   """The arrays of set.safetensors; see `stored`."""
-  path = folder / f'{SET}.safetensors'
-  size = path.stat().st_size
-  with path.open('rb') as file:
-    length = int.from_bytes(file.read(8), 'little')
-    if not length <= min(_MOST_HEADER, size - 8):
-      raise ValueError('its header is longer than the file')
-    header = json.loads(file.read(length))
-    found = {}
-    for name, row in header.items():
-      if name == '__metadata__':
-        continue
-      kind = np.dtype(_KINDS[row['dtype']]).newbyteorder('<')
-      begin, end = row['data_offsets']
-      shape = _shape(row['shape'])
-      if not (0 <= begin <= end <= size - 8 - length
-              and end - begin == math.prod(shape) * kind.itemsize):
-        raise ValueError(f'{name} is not of shape {shape}')
-      file.seek(8 + length + begin)
-      found[name] = np.frombuffer(
-          file.read(end - begin), kind).reshape(shape).astype(
-              kind.newbyteorder('='))
-  return stored(found, card, told)
-
-
-def _bytes(array):
-  return np.ascontiguousarray(
-      array, array.dtype.newbyteorder('<')).tobytes()
-
-
-def _shape(values):
-  if not all(type(value) is int and value >= 0 for value in values):
-    raise ValueError(f'a shape of {values!r}')
-  return tuple(values)
+  with (folder / f'{SET}.safetensors').open('rb') as file:
+    return stored(safetensors.read(file), card, told)
 
 
 # ---- npz
@@ -165,7 +117,8 @@ def write_pt(folder, source):
   for name, array in arrays.items():
     places[name] = [array.dtype.name, list(array.shape),
                     f'{SET}/data/{len(members)}']
-    members.append(_bytes(array))
+    members.append(np.ascontiguousarray(
+        array, array.dtype.newbyteorder('<')).tobytes())
   tree = {name: _Tensor(str(number), *place[:2]) for number, (name, place)
           in enumerate(places.items())}
   tree |= {'class_names': list(set_.class_names), 'space': set_.codec.space,
@@ -234,6 +187,12 @@ def _pickled_tensor(tensor):
   yield b'ccollections\nOrderedDict\n)RtR'
 
 
+def _checked_shape(values):
+  if not all(type(value) is int and value >= 0 for value in values):
+    raise ValueError(f'a shape of {values!r}')
+  return tuple(values)
+
+
 def read_pt(folder, card, told):
   """The arrays of set.pt, by what the card says: its pickle is not read."""
   path, found = folder / f'{SET}.pt', {}
@@ -241,7 +200,7 @@ def read_pt(folder, card, told):
     for name, (kind, shape, member) in told['arrays'].items():
       if name not in NUMBERS or kind not in _STORAGES:
         raise ValueError(f'{name} of type {kind}')
-      entry, shape = file.getinfo(member), _shape(shape)
+      entry, shape = file.getinfo(member), _checked_shape(shape)
       kind = np.dtype(kind).newbyteorder('<')
       if entry.compress_type != zipfile.ZIP_STORED or (
           entry.file_size != math.prod(shape) * kind.itemsize):
