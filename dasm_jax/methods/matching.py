@@ -139,14 +139,23 @@ def joint_step(lr, momentum, classes):
 def method(network, settings, axis_name=None):
   """A `Method` of sweeps over the classes.
 
+  A step moves the stored images X `[classes, ipc, …]` of all classes at once,
+  by the gradient of their losses at the inner network θ,
+  `v <- momentum v + sum_c dL_c(X_c, T_c, θ) / dX`, `X <- clip(X - lr v)`,
+  where T_c are `batch` real images of the class; then it trains θ.
+
   Args:
     network: a `Network`, begun anew every `inner` sweeps.
     settings: `Settings`.
     axis_name: mapped axis over which the classes are split, None alone.
 
   Returns:
-    A `Method`. One step matches every class of the windows once, moves the
-    images, then trains the network. Metrics are sums over all classes.
+    A `Method` whose state is a `State`; `draw` tells of each class `batch` real
+    images, and those that the network is trained on. Metrics are sums over all
+    classes.
+
+  Source: DC (2006.05929), eq. 9; by `settings` DSA (2102.08259), DSAC
+  (2202.02916), IDC (2205.14959), DM (2110.04181) and CAFE (2203.01531).
   """
   s = settings
   # As in PyTorch the rate comes after the momentum: where it falls, gradients

@@ -119,10 +119,23 @@ def build(network, c, matching, options):
 def method(network, settings, axis_name=None):
   """SRe2L's `Method`.
 
+  The first `teach` steps train the teacher θ on real images. From the last of
+  them on each step moves the stored images X `[classes, ipc, …]`, image j of
+  all classes as one batch, by Adam (`momentum`, .9 of squares) at the rate
+  `lr (1 + cos(pi t / T)) / 2`, t of T moves, along the gradient of
+  `CE(θ(A(X)), y) + w sum_l |mean_l - m_l| + |var_l - v_l|`, of θ's running
+  averages m and v. The last step sets the labels.
+
   Args:
     network: a `Network` with batch norm: the teacher.
     settings: `Settings`.
     axis_name: mapped axis over which the classes are split, None alone.
+
+  Returns:
+    A `Method` whose state is a `State`; `draw` tells the teacher's batches,
+    `[net_steps, batch]`. Metrics are sums over all classes.
+
+  Source: 2306.13092; its loss is that of `objectives.statistics_matching`.
 
   Raises:
     UserError: a network without batch norm; no step left to move the images.

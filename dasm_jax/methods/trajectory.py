@@ -122,13 +122,22 @@ def build(network, c, matching, options):
 def method(settings, axis_name=None):
   """A trajectory-matching `Method`.
 
+  A step takes, of each expert start θ_t with target θ_(t+M), the loss
+  `|θ'_N - θ_(t+M)|^2 / |θ_t - θ_(t+M)|^2` of a student θ' that N steps on the
+  set X at its rate a have brought there from θ_t. By the mean gradient over the
+  starts it moves X and the labels' logits by SGD with momentum, and the rate by
+  `a <- a exp(-lr_lr g / a)`, within a factor of e.
+
   Args:
     settings: `Settings`.
     axis_name: mapped axis over which the starts are split, None alone.
 
   Returns:
-    A `Method` whose data are `Pairs` that hold the rows of the step. One step
-    matches each start once and moves images, labels and the student's rate.
+    A `Method` whose state is a `State` and whose data are `Pairs` that hold the
+    rows of the step; it draws no real images.
+
+  Source: MTT (2203.11932), eq. 2; by `settings` FTD (2211.11004), TESLA
+  (2211.10586) and DATM (2310.05773).
   """
   txs, gradient = _optimizers(settings), _gradient(settings, axis_name)
 
