@@ -272,8 +272,11 @@ def _correction_work(experiment, segment, n, matched, classes, split_):
   kind, times, single = _penalty_passes(experiment)
   chunk = min(difficulty.gradient_chunk(split_.backend) if single else matched,
               matched)
-  at_once = setup.classes_together(experiment, segment, classes, split_) * chunk
-  return [Work(kind, n * times * classes * matched, at_once,
+  around = setup.classes_together(experiment, segment, classes, split_)
+  at_once = around * chunk
+  # Gradients are formed `chunk` at a time, but what the derivative of their
+  # norms reads is kept of all images.
+  return [Work(kind, n * times * classes * matched, around * matched,
                n * times * math.ceil(classes * matched / at_once),
                4 + 3 * at_once * single)]
 

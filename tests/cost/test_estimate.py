@@ -1,5 +1,6 @@
 """Cost against hand counts, and against what the program really makes."""
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -274,6 +275,16 @@ def test_a_student_s_penalty_is_counted_by_what_it_reads(penalty, kind, times):
   assert len(penalised) == 2 * len(plain)
   assert {one.kind for one in added} == {kind}
   assert sum(x.images for x in added) == times * sum(x.images for x in plain)
+
+
+def test_a_norm_s_derivative_keeps_what_it_reads_of_all_images():
+  made, plain = (outline('dc', syn__ipc=20, segments__number=1,
+                         sdc__ratio=ratio) for ratio in (.1, 0.))
+  one, = {*estimate.phase_work(made, ONE)['distillation']} - {
+      *estimate.phase_work(plain, ONE)['distillation']}
+  # Of twenty images a class, one class at a time; gradients of eight at once.
+  assert one.at_once == 20 and one.trees == 4 + 3 * 8
+  assert one.calls == made.config.method.steps * math.ceil(10 * 20 / 8)
 
 
 def test_real_images_of_two_stages_are_not_in_memory_together():
