@@ -66,6 +66,15 @@ def test_those_of_penalties_are_taken(monkeypatch):
     assert max(map(abs, gains)) < .006
 
 
+def test_those_of_rates_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  read = read_all('../cifar10_16_rates/rates.arms', SMALL, [10, 50, 200], 1)
+  assert len(read) >= 11
+  # Each size has another rate at which plain IDC is best.
+  assert read['idc_05', 10, 0] > read['idc_01', 10, 0] + .02
+  assert read['idc_05', 200, 0] < read['idc_01', 200, 0] - .01
+
+
 def test_those_of_other_arms_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   read = read_all('../cifar10_16_more/more.arms', SMALL, [10, 50, 200], 3)
