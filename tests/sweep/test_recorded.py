@@ -75,6 +75,20 @@ def test_those_of_rates_are_taken(monkeypatch):
   assert read['idc_05', 200, 0] < read['idc_01', 200, 0] - .01
 
 
+@pytest.mark.parametrize('ipc', [10, 50, 200])
+def test_those_of_the_test_split_are_taken(ipc, monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  config = SMALL[0], {'dataset.size': '16', 'eval.networks': '3'}
+  read = read_all(f'../cifar10_16_test/ipc{ipc}/sweep.arms', config, [ipc], 3)
+  # What README says, each seed by itself: above plain IDC from 50 on, level
+  # with the same images left real.
+  for seed in range(3):
+    dasm, idc, frontier, random = (read[name, ipc, seed] for name in (
+        'dasm', 'idc', 'frontier', 'random'))
+    assert (dasm - idc > .025) == (ipc > 10)
+    assert abs(dasm - frontier) < .015 and dasm - random > .03
+
+
 def test_those_of_other_arms_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   read = read_all('../cifar10_16_more/more.arms', SMALL, [10, 50, 200], 3)
