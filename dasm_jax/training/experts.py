@@ -206,8 +206,9 @@ def open_experts(experiment, c, home, data, log, keeper):
 
 
 def _ravel(network, c):
-  """What is kept of an expert: students begin without averages, networks that
-  are matched where the expert stood at last take its own."""
+  """`Variables -> [n]`, what is kept of an expert."""
+  # Students have no use for averages; networks that begin as one of the last
+  # epoch do.
   return (flat_variables if 'last' in c else flat_parameters)(network)[0]
 
 

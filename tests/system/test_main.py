@@ -84,7 +84,7 @@ VALUES = [
       'method.batch': 500}, ['ipc=400', '; and --config.method.batch=500',
                              '; and --config.method.net_batch=60000']),
     ({'segments.window': 'random', 'segments.number': 5}, [
-        'random', 'class', '5 parts', 'lower one']),
+        'random', 'class', '5 parts', 'lower --config.segments.number']),
 ]
 
 
