@@ -285,16 +285,16 @@ def _batch_faults(c, dataset):
   whole, name = _smallest_class(dataset)
   batch, count = c.method.get('batch', 0), len(dataset.train.labels)
   # Parts that are widened would overlap.
-  parts = len(plan_segments(c))
-  widest = max(least_window(c, one.width) for one in plan_segments(c))
+  plan = plan_segments(c)
+  widest = max(least_window(c, one.width) for one in plan)
   if batch > whole:
     yield (f'--config.method.batch={batch} real images a class, but {name} has '
            f'{whole}; set at most that')
-  elif c.segments.window == 'random' and whole < widest * parts:
+  elif c.segments.window == 'random' and whole < widest * len(plan):
     yield (f'--config.segments.window=random cuts {name} of {whole} images '
-           f'into {parts} parts, each smaller than the {widest} of a window '
-           '(--config.method.batch, or twice what a segment begins with); '
-           'lower --config.segments.number, .method.batch or .syn.ipc')
+           f'into {len(plan)} parts, each smaller than the {widest} of a '
+           'window (--config.method.batch, or twice what a segment begins '
+           'with); lower --config.segments.number, .method.batch or .syn.ipc')
   if c.method.get('train_on') == 'real' and c.method.net_batch > count:
     yield (f'--config.method.net_batch={c.method.net_batch} real images a step,'
            f' but there are {count}; set at most that')

@@ -107,7 +107,7 @@ def _configuration(recipe):
   # A coreset: it asks nothing of the data that are not here.
   c = config.defaults('random')
   c.eval = config.evaluation_of(name)
-  for key, value in {**entries, 'recipe': name}.items():
+  for key, value in entries.items():
     why = config.difference(f'eval.{key}', c)
     if why:
       raise UserError(f'recipe: {why}')

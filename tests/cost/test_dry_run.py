@@ -1,6 +1,5 @@
 """What --dry_run says, without images, for every method; it writes nothing."""
 
-import pathlib
 import re
 import subprocess
 import sys
@@ -70,7 +69,7 @@ def test_a_machine_that_is_not_here():
   assert any('1 tpu:1:16:1 (tpu)' in line for line in lines)
 
 
-PAGE = pathlib.Path(__file__).parents[2] / 'docs/cost.md'
+PAGE = toy.ROOT / 'docs' / 'cost.md'
 
 
 @pytest.mark.parametrize('job, told', [

@@ -117,8 +117,7 @@ def write_pt(folder, source):
   for name, array in arrays.items():
     places[name] = [array.dtype.name, list(array.shape),
                     f'{SET}/data/{len(members)}']
-    members.append(np.ascontiguousarray(
-        array, array.dtype.newbyteorder('<')).tobytes())
+    members.append(safetensors.little_endian(array))
   tree = {name: _Tensor(str(number), *place[:2]) for number, (name, place)
           in enumerate(places.items())}
   tree |= {'class_names': list(set_.class_names), 'space': set_.codec.space,
