@@ -23,7 +23,8 @@ OF_PHASE = {
     'experts': ('experts.batch', 'method.net_batch'),
     'distillation': ('method.batch', 'method.limit', 'method.batch_syn',
                      'method.net_batch'),
-    'segments': ('segments.probes', 'coreset.networks', 'eval.batch'),
+    'judges': ('coreset.networks', 'eval.batch'),
+    'segments': ('segments.probes', 'eval.batch'),
     'evaluation': ('eval.batch',)}
 
 

@@ -72,8 +72,9 @@ def phase_work(experiment, machine):
   A phase that has nothing to do is left out.
   """
   split = packing.split_of(machine)
-  found = {'experts': workload.expert_work(experiment, split), 'segments': [],
-           'distillation': [],
+  found = {'experts': workload.expert_work(experiment, split),
+           'judges': workload.judge_work(experiment, split),
+           'segments': [], 'distillation': [],
            'evaluation': workload.evaluation_work(experiment, split)}
   for segment in experiment.plan:
     found['segments'] += workload.segment_start_work(experiment, segment, split)

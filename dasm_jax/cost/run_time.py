@@ -12,7 +12,7 @@ from dasm_jax.cost import estimate, machine
 from dasm_jax.errors import UserError
 from dasm_jax.models import flops
 from dasm_jax.runtime import processes, text
-from dasm_jax.training import experts
+from dasm_jax.training import experts, real_networks
 
 DAY = 86400  # seconds; longer ones are asked about
 MINUTE = 60
@@ -93,7 +93,8 @@ def run_seconds(experiment, home, measure=machine.measure_machine):
 
   Args:
     experiment: an `Experiment`.
-    home: a `Workdir`, whose experts that are there are not counted; or None.
+    home: a `Workdir`, whose experts and judges that are there are not counted;
+      or None.
     measure: of seconds a product, to a `machine.Machine`.
   """
   slow = machine.this_machine(1.0)
@@ -107,6 +108,8 @@ def run_seconds(experiment, home, measure=machine.measure_machine):
         not experiment.streamed or sum(phases.values()) > DAY):
       phases['experts'] *= experts.missing_share(
           experiment, expert_settings(experiment.config), home.experts)
+    if 'judges' in phases and home is not None and not experiment.streamed:
+      phases['judges'] *= not real_networks.are_there(experiment, home.experts)
     seconds = sum(phases.values())
   return processes.maximum(seconds)[0]
 

@@ -2,13 +2,14 @@
 
 A phase is a list of `Work` of the busiest device. It is counted from the
 configuration, the shapes and the plan, the way the modules that do the work
-split it over the devices: experts, probes and networks of the evaluation, and
-blocks of images that are scored. Classes are split over the devices, and the
-starts of trajectory matching; the inner network's training only where its
-batches are of real images, divide evenly, and no batch norm looks across them.
+split it over the devices: experts, judges, probes and networks of the
+evaluation, and blocks of images that are scored. Classes are split over the
+devices, and the starts of trajectory matching; the inner network's training
+only where its batches are of real images, divide evenly, and no batch norm
+looks across them.
 
-Sections: experts, the start of a segment and the evaluation; sweeps; images
-that are read.
+Sections: experts and judges, the start of a segment and the evaluation; sweeps;
+images that are read.
 """
 
 import math
@@ -24,7 +25,7 @@ from dasm_jax.training import packing, real_networks, scoring, train_step
 from dasm_jax.training.experts import LABEL_BLOCK
 from dasm_jax.training.packing import TREES, Work
 
-# ---- Experts, the start of a segment, the evaluation
+# ---- Experts and judges, the start of a segment, the evaluation
 
 
 def block_images(experiment, images, split_):
@@ -50,6 +51,17 @@ def expert_work(experiment, split_):
                TREES * around)]
 
 
+def judge_work(experiment, split_):
+  """`[Work]` of networks trained on real images, and of what they keep."""
+  if not real_networks.are_asked(experiment):
+    return []
+  c, n = experiment.config.coreset, len(experiment.dataset.train.labels)
+  looks = c.epochs * real_networks.needs_history(experiment.config)
+  return [training_work(experiment, c.networks, c.epochs, n,
+                        experiment.probe.batch, split_),
+          *_looking_work(experiment, looks, split_)]
+
+
 def segment_start_work(experiment, segment, split_):
   """`[Work]` before a segment's first sweep: probes, scores, coresets."""
   c, works = experiment.config, []
@@ -64,10 +76,7 @@ def segment_start_work(experiment, segment, split_):
                       every, probe.batch, split_),
         *_scoring_work(
             experiment, c.segments.score, c.segments.probes, split_)]
-  # Networks are trained on real images once, for all segments, which score
-  # them once.
-  if _first_to_ask(experiment, segment):
-    works += _learning_work(experiment, split_)
+  # Judges score the real images once, for all segments.
   if 'real' in asked and (asked.known or not _ordered_before(
       experiment, segment)):
     works += _scoring_work(
@@ -125,13 +134,6 @@ def _scoring_work(experiment, score, count, split_):
           Work('forward', count * n, size, calls, count)]
 
 
-def _first_to_ask(experiment, segment):
-  """Whether a segment is the first to ask networks trained on real images."""
-  asks = [real_networks.are_asked(experiment, k)
-          for k in range(segment.index + 1)]
-  return asks[-1] and not any(asks[:-1])
-
-
 def _ordered_before(experiment, segment):
   """Whether an earlier segment has put the real images in order by them."""
   return any(segments.asked_networks(experiment.choice, k).order == 'real'
@@ -147,15 +149,6 @@ def _looking_work(experiment, times, split_):
       experiment, experiment.config.coreset.networks, n, split_,
       scoring.SCORING_BLOCK)
   return [look._replace(images=times * look.images, calls=times * look.calls)]
-
-
-def _learning_work(experiment, split_):
-  """Networks trained on real images, and what they keep of each epoch."""
-  c, n = experiment.config.coreset, len(experiment.dataset.train.labels)
-  looks = c.epochs * real_networks.needs_history(experiment.config)
-  return [training_work(experiment, c.networks, c.epochs, n,
-                        experiment.probe.batch, split_),
-          *_looking_work(experiment, looks, split_)]
 
 
 def _choosing_work(experiment, split_):
@@ -380,8 +373,9 @@ def images_read(experiment, split_):
     experiment: an `Experiment`.
     split_: a `packing.DeviceSplit`.
   """
-  found = {'experts': _read_by_experts(experiment), 'segments': 0,
-           'distillation': 0,
+  found = {'experts': _read_by_experts(experiment),
+           'judges': _read_by_judges(experiment),
+           'segments': 0, 'distillation': 0,
            'evaluation': _read_by_evaluation(experiment, split_)}
   for segment in experiment.plan:
     found['segments'] += _read_by_start(experiment, segment)
@@ -397,6 +391,15 @@ def _read_by_experts(experiment):
   return c.number * c.epochs * len(experiment.dataset.train.labels) if c else 0
 
 
+def _read_by_judges(experiment):
+  """What networks trained on real images see, and look at after an epoch."""
+  c = experiment.config
+  if not real_networks.are_asked(experiment):
+    return 0
+  times = c.coreset.networks + real_networks.needs_history(c)
+  return times * c.coreset.epochs * len(experiment.dataset.train.labels)
+
+
 def _read_by_start(experiment, segment):
   """What probes and those who choose look at."""
   c, n = experiment.config, len(experiment.dataset.train.labels)
@@ -405,9 +408,6 @@ def _read_by_start(experiment, segment):
   found += n * ('previous' in asked)
   found += n * ('real' in asked and (asked.known or not _ordered_before(
       experiment, segment)))
-  if _first_to_ask(experiment, segment):
-    looks = c.coreset.epochs * real_networks.needs_history(c)
-    found += (c.coreset.networks * c.coreset.epochs + looks) * n
   need = coresets.CORESETS.get(c.syn.init, (None,))[0]
   found += n * (need not in (None, 'history'))  # that is kept meanwhile
   if real_crops.trains_teacher(experiment, segment.index):

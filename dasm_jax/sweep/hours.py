@@ -1,7 +1,7 @@
 """What a sweep would take, and what of it is done; nothing is run."""
 
 import functools
-import json
+import pathlib
 
 from dasm_jax import config as configs
 from dasm_jax import data, synthetic
@@ -11,9 +11,10 @@ from dasm_jax.models import flops
 from dasm_jax.pipeline import loading
 from dasm_jax.runtime import text
 from dasm_jax.sweep import measure
-from dasm_jax.training import packing
+from dasm_jax.training import experts, packing, real_networks
 
 HEAD = 'cell', 'state', 'run', 'measurements', 'to measure'
+HOME = pathlib.Path()
 
 
 def say_hours(sweep, say):
@@ -27,14 +28,14 @@ def say_hours(sweep, say):
       counted.
   """
   machine_ = machine.measure_machine()
-  rows, whole, experts = [], 0.0, set()
+  rows, whole, counted = [], 0.0, set()
   for cell in sweep.cells:
     found = sweep.read(cell)
     missing = [one for one, values in found if values is None]
     run, done = 0.0, len(found) - len(missing)
     if missing and cell.config is not None:
       if not (sweep.run_folder(cell) / 'results.json').exists():
-        run = _run_seconds(cell, machine_, experts)
+        run = _run_seconds(cell, machine_, counted)
     measured = sum(_measuring_seconds(one, machine_) for one in missing)
     whole += run + measured
     rows.append((cell.name, _state(sweep, cell, missing), text.duration(run),
@@ -55,17 +56,22 @@ def _state(sweep, cell, missing):
   return 'to measure' if (folder / 'results.json').exists() else 'begun'
 
 
-def _run_seconds(cell, machine_, experts):
-  """Seconds of a cell's run; experts: of settings that are counted already."""
+def _run_seconds(cell, machine_, counted):
+  """Seconds of a cell's run; counted: shared networks that others train."""
   experiment = dry_run.outline(cell.config)
   once = flops.forward_cost(experiment.network, experiment.shape)
   phases = estimate.phase_work(experiment, machine_)
-  if 'experts' in phases:
-    key = json.dumps([json.loads(cell.config.to_json())[name] for name in (
-        'dataset', 'network')] + [str(configs.expert_settings(cell.config))])
-    if key in experts:
-      del phases['experts']
-    experts.add(key)
+  # By where they will be: all images of an outline are black, so that their
+  # data sets are told apart besides.
+  folders = {
+      'experts': lambda: experts.find_folder(
+          experiment, configs.expert_settings(cell.config), HOME)[0],
+      'judges': lambda: real_networks.find_folder(experiment, HOME)[0]}
+  for phase in phases.keys() & folders:
+    shared = folders[phase](), cell.config.dataset.to_json()
+    if shared in counted:
+      del phases[phase]
+    counted.add(shared)
   return sum(estimate.work_seconds(works, once, machine_)
              for works in phases.values())
 

@@ -184,7 +184,7 @@ def open_experts(experiment, c, home, data, log, keeper):
   if c is None:
     return None
   last = 'last' in c
-  folder, about, digest = _find_folder(experiment, c, home)
+  folder, about, digest = find_folder(experiment, c, home)
   with resumable.folder_for_all_runs(
       folder, '--workdir' if last else '--config.experts.dir', keeper, log.say):
     ravel = _ravel(experiment.network, c)
@@ -214,12 +214,12 @@ def _ravel(network, c):
 
 def missing_share(experiment, c, home):
   """Which share of the experts is not there yet; see `open_experts`."""
-  folder, _, _ = _find_folder(experiment, c, home)
+  folder, _, _ = find_folder(experiment, c, home)
   store = expert_store.ExpertStore(folder, c.number, c.epochs, 0, c.dtype)
   return len(store.missing()) / c.number
 
 
-def _find_folder(experiment, c, home):
+def find_folder(experiment, c, home):
   """`(folder, about, digest)`: where experts are, and what they are made of."""
   # Epochs only help to name the folder: a store of more of them, where
   # `experts.dir` names one, is as good.

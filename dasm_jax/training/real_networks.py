@@ -57,7 +57,7 @@ def open_networks(experiment, home, data, log, keeper):
   c, recipe = experiment.config, experiment.probe
   n, number = len(experiment.dataset.train.labels), c.coreset.networks
   epochs = c.coreset.epochs if needs_history(c) else 0
-  folder, digest = _find_folder(experiment, home)
+  folder, digest = find_folder(experiment, home)
   like = scoring.learning_shapes(
       experiment.network, recipe, epochs, n, number)
   kept = like.trained.variables, like.correct
@@ -78,7 +78,12 @@ def open_networks(experiment, home, data, log, keeper):
     return learned
 
 
-def _find_folder(experiment, home):
+def are_there(experiment, home):
+  """Whether the networks of a run are below the folder `home` already."""
+  return (find_folder(experiment, home)[0] / '0').is_dir()
+
+
+def find_folder(experiment, home):
   """`(folder, digest)`: where networks are, and what they are made of."""
   c = experiment.config
   recipe = experiment.probe._asdict()

@@ -161,10 +161,12 @@ def test_probes_and_evaluation_by_hand():
   # their look at them; with what they forget a look after each epoch.
   front = c | dict(segments__window='frontier', coreset__networks=3,
                    coreset__epochs=2, segments__number=2)
-  many = 3 * (4 * 10 * 3 + 2 * 1438) + 3 * 2 * 1438 * 3 + 3 * 2 * 1438
+  many = 3 * (4 * 10 * 3 + 2 * 1438) + 3 * 2 * 1438
   assert passes(outline(**front), phase='segments') == many
-  assert passes(outline(**front, segments__order='forgetting'),
-                phase='segments') == many + 3 * 2 * 1438
+  assert passes(outline(**front), phase='judges') == 3 * 2 * 1438 * 3
+  forgets = outline(**front, segments__order='forgetting')
+  assert passes(forgets, phase='segments') == many
+  assert passes(forgets, phase='judges') == 3 * 2 * 1438 * (3 + 1)
   # A third segment has probes of its own, and the order of before.
   assert passes(outline(**front | dict(segments__number=3, syn__ipc=3)),
                 phase='segments') == many + 3 * (4 * 20 * 3 + 2 * 1438)
@@ -328,8 +330,10 @@ def test_a_teacher_and_its_crops_by_hand():
   # Of a method that has no teacher they are those that choose.
   experiment = outline('dm', syn__init='rded', coreset__networks=2,
                        coreset__epochs=3, segments__window='everything')
-  trained, looked = workload.segment_start_work(
-      experiment, experiment.plan[0], packing.split_of(ONE))
+  split = packing.split_of(ONE)
+  (trained,), (looked,) = workload.judge_work(
+      experiment, split), workload.segment_start_work(
+          experiment, experiment.plan[0], split)
   assert (trained.kind, trained.images) == ('gradient', 2 * 3 * 1438)
   assert looked.images >= 5 * 1390  # pools of 300 are whole classes
 

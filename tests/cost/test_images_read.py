@@ -74,8 +74,9 @@ def test_a_dry_run_tells():
   found = dry_run.dry_run(
       small.tiny('dm', **SWEEPS), 'x', EIGHT, said.append)
   assert found['reads'] == {
-      # Judges for two epochs, three of them, who look once, as probes do.
-      'segments': 8 * 1438, 'distillation': 7 * 30, 'evaluation': 2 * 20}
+      # Three for two epochs, who look once, as probes do.
+      'judges': 6 * 1438, 'segments': 2 * 1438,
+      'distillation': 7 * 30, 'evaluation': 2 * 20}
   line, = (line for line in said if line.startswith('reading'))
   assert 'distillation 210 images (' in line and '/s at that pace)' in line
   plain = dry_run.dry_run(small.tiny('dm'), 'x', EIGHT, said.append)

@@ -12,6 +12,7 @@ from dasm_jax.cost import dry_run, machine, run_time
 from dasm_jax.distill import run
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import workdir as workdirs
+from dasm_jax.training import real_networks
 
 LONG, SHORT = 2 * run_time.DAY, run_time.DAY / 2
 
@@ -98,6 +99,19 @@ def test_experts_that_are_there_take_no_time(tmp_path):
   rest = seconds()
   assert rest < run_time.MINUTE < half < whole
   assert half - rest == pytest.approx((whole - rest) / 2)
+
+
+def test_judges_that_are_there_take_no_time(tmp_path):
+  experiment = dry_run.outline(small.tiny(
+      'herding', method__steps=0, coreset__epochs=10 ** 6))
+  home = workdirs.Workdir(tmp_path / 'run')
+  here = machine.this_machine(2e10)
+  def seconds():
+    return run_time.run_seconds(experiment, home, lambda each: here)
+  assert seconds() > run_time.MINUTE
+  folder, _ = real_networks.find_folder(experiment, home.experts)
+  (folder / '0').mkdir(parents=True)
+  assert seconds() < run_time.MINUTE
 
 
 def test_a_run_that_is_refused_leaves_nothing(tmp_path):
