@@ -56,40 +56,39 @@ class WindowChoice(NamedTuple):
 
 
 # Images a class from which segments are taken, and how many, by what was
-# measured (RESULTS.md): IDC gains at ipc 10 where four are packed in each
-# stored image, and at 50 where none are; at 10 without packing it loses.
-MANY, COUNT = 40, 5
+# measured (RESULTS.md). A method may take them earlier (`registry.Spec.many`).
+MANY, COUNT = 50, 5
 
 
-def default_count(ipc: int, factor: int = 1, free: bool = False) -> int:
+def default_count(ipc: int, many: int = MANY) -> int:
   """How many segments to take by default: one, or `COUNT`.
 
   Args:
-    ipc: stored images a class.
-    factor: each holds `factor ** 2` images that networks see.
-    free: images stay as they are, so that segments cost no updates.
+    ipc: images a class.
+    many: of these on segments are taken; 1 where images stay as they are, as
+      segments cost no updates there.
 
   Returns:
-    An int from 1 to `COUNT`: 1 below `MANY` images that networks see.
+    An int from 1 to `COUNT`.
   """
-  return min(ipc, COUNT) if free or ipc * factor ** 2 >= MANY else 1
+  return min(ipc, COUNT) if ipc >= many else 1
 
 
-def default_reason(ipc: int, factor: int = 1, free: bool = False) -> str:
+def default_reason(ipc: int, many: int = MANY) -> str:
   """Why so many, in words.
 
   Args:
-    ipc, factor, free: as of `default_count`.
+    ipc: images a class.
+    many: as of `default_count`.
 
   Returns:
     A text.
   """
-  if free:
+  if many == 1:
     return 'by default'
-  seen = ipc * factor ** 2
-  return (f'by default from {MANY} decoded images a class on' if seen >= MANY
-          else f'by default below {MANY} decoded images a class, where more '
-          'are not measured to pay')
+  return (f'by default from {many} images a class on' if ipc >= many else
+          f'by default below {many} images a class, where more are not '
+          'measured to pay')
 
 
 def plan(ipc: int, segments: int, shares: Sequence[float] = ()

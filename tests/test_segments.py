@@ -117,13 +117,12 @@ def test_plan_that_does_not_split(ipc, number):
     segments.plan(ipc, number)
 
 
-@pytest.mark.parametrize('ipc, factor, want', [
-    (1, 1, 1), (2, 1, 1), (39, 1, 1), (40, 1, 5), (1000, 1, 5),
-    (9, 2, 1), (10, 2, 5), (1, 3, 1), (5, 3, 5), (3, 4, 3)])
-def test_number_by_default(ipc, factor, want):
-  assert segments.default_count(ipc, factor) == want
-  assert segments.default_count(ipc, factor, free=True) == min(ipc, 5)
-  assert ('not measured' in segments.default_reason(ipc, factor)) == (want == 1)
+@pytest.mark.parametrize('ipc, want', [
+    (1, 1), (2, 1), (49, 1), (50, 5), (1000, 5)])
+def test_number_by_default(ipc, want):
+  assert segments.default_count(ipc) == want
+  assert segments.default_count(ipc, many=1) == min(ipc, 5)
+  assert ('not measured' in segments.default_reason(ipc)) == (want == 1)
 
 
 @pytest.mark.parametrize('total, number', [(10, 3), (7, 7), (300, 2), (11, 4)])

@@ -53,19 +53,14 @@ def evaluation_of(recipe):
 def segment_count(c):
   """How many segments a configuration has."""
   return c.segments.number or len(c.segments.shares) or (
-      segments.default_count(*_decides_segments(c)))
+      segments.default_count(c.syn.ipc, registry.segments_from(c.method)))
 
 
 def segments_reason(c):
   """Why a configuration has as many segments as it has, in words."""
   if c.segments.shares or c.segments.number:
     return 'as configured'
-  return segments.default_reason(*_decides_segments(c))
-
-
-def _decides_segments(c):
-  free = not registry.family_of(c.method).synthesises
-  return c.syn.ipc, c.syn.factor, free
+  return segments.default_reason(c.syn.ipc, registry.segments_from(c.method))
 
 
 def expert_settings(c):

@@ -169,7 +169,7 @@ SDC = {
 ORDERS = (*difficulty.SCORES, scoring.FORGETTING, 'none')
 BUDGETS = 'total', 'each'
 SEGMENTS = {
-    'number': Entry(0, 'of DASM; 0: by ipc and factor, 1: the plain method',
+    'number': Entry(0, 'of DASM; 0: by ipc, 1: the plain method',
                     at_least(0)),
     'shares': Entry((), 'sizes of segments, shares that add up to 1, 100 or '
                     'syn.ipc; empty: equal', each(positive)),

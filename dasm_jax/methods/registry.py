@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dasm_jax import coresets, losses, models, objectives, shapes, streams
+from dasm_jax import (
+  coresets,
+  losses,
+  models,
+  objectives,
+  segments,
+  shapes,
+  streams,
+)
 from dasm_jax.errors import UserError, unknown
 from dasm_jax.methods import fixed, matching, sre2l, trajectory
 from dasm_jax.methods.options import Options
@@ -165,9 +173,11 @@ class Spec(NamedTuple):
 
   settings: every entry of `config.method` with its default.
   presets: entries of other groups that it sets, `{dotted name: value}`.
+  many: images a class from which it takes several segments by default.
   """
   settings: dict
   presets: dict = {}
+  many: int = segments.MANY
 
 
 # Entries that methods of a kind share.
@@ -244,7 +254,7 @@ METHODS = {
         limit=128, augment='color_crop_cutout', augment_mode='idc',
         per_class_steps=True, lr_per_image=True, train_on='real',
         net_augment='color_crop', net_cutmix=0.5, net_momentum=0.9,
-        net_weight_decay=5e-4, net_batch=64),
+        net_weight_decay=5e-4, net_batch=64)._replace(many=10),
     'sre2l': Spec(
         {**_SWEEPS, **defaults('statistics', 'first_layer', 'teach', 'net_warm',
                                'teacher', 'relabel', 'temperature',
@@ -341,6 +351,18 @@ def family_of(c: Any) -> Family:
     A `Family`.
   """
   return match_of(c).family
+
+
+def segments_from(c: Any) -> int:
+  """Images a class from which a method takes several segments by default.
+
+  Args:
+    c: the settings of a method.
+
+  Returns:
+    Its `Spec.many`; 1 of coresets, to which segments cost no updates.
+  """
+  return spec(c.name).many if family_of(c).synthesises else 1
 
 
 def build(c: Any, network: Network, options: Options) -> Method:
