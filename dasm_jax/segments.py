@@ -58,6 +58,10 @@ class WindowChoice(NamedTuple):
 # Images a class from which segments are taken, and how many, by what was
 # measured (RESULTS.md). A method may take them earlier (`registry.Spec.many`).
 MANY, COUNT = 50, 5
+# Below so many decoded images a class a segment alone is too few to match what
+# its window tells: it is matched in union with those before it. At 16x16 and
+# ipc 10 that gains points, at 40 and 50 decoded images it loses (RESULTS.md).
+FEW = 40
 
 
 def default_count(ipc: int, many: int = MANY) -> int:

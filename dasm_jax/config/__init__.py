@@ -63,6 +63,15 @@ def segments_reason(c):
   return segments.default_reason(c.syn.ipc, registry.segments_from(c.method))
 
 
+def matches_union(c):
+  """Whether new images are matched together with those of finished segments."""
+  if c.segments.match != 'auto':
+    return c.segments.match == 'union'
+  # Where nothing is finished, or nothing matched, there is no union.
+  return (c.syn.ipc * c.syn.factor ** 2 < segments.FEW and segment_count(c) > 1
+          and registry.family_of(c.method).synthesises)
+
+
 def expert_settings(c):
   """Settings of the networks that an experiment trains first, or None.
 

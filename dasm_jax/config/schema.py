@@ -188,8 +188,9 @@ SEGMENTS = {
         1.0, 'share that the first segment of aligned, frontier and ccfs sees',
         share),
     'replay': Entry(0.0, 'share of a batch from the whole class', share),
-    'match': Entry('new', 'new images, or their union with finished ones', None,
-                   ('new', 'union')),
+    'match': Entry('auto', 'new images, or their union with finished ones; '
+                   'auto: union below 40 decoded images a class', None,
+                   ('auto', 'new', 'union')),
     'score': Entry('loss', 'how difficulty is measured', None,
                    difficulty.SCORES),
     # Several, as a network that is trained on few images is a noisy judge.

@@ -347,7 +347,7 @@ def _sre2l_work(experiment, segment, n, split_):
 
 def _student_work(experiment, segment, n, split_):
   c = experiment.config.method
-  union = experiment.config.segments.match == 'union'
+  union = config.matches_union(experiment.config)
   stored = segment.slots.stop if union else segment.width
   every = experiment.classes * decoded_count(experiment, stored, training=True)
   size, starts = min(c.batch_syn or every, every), split_.share(c.starts)

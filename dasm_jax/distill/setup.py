@@ -247,7 +247,7 @@ def method_options(experiment, segment, axis_name=devices.AXIS):
   # The rate is for the images inside the mean: in a union those that are done
   # dilute the gradients of the new ones. In the first segment nothing is done,
   # and without segments there is nothing to replay.
-  union = c.segments.match == 'union'
+  union = config.matches_union(c)
   return methods.Options(
       classes=experiment.classes, codec=experiment.codec,
       images=segment.slots.stop if union else segment.width,
@@ -496,7 +496,7 @@ def decoded_count(experiment, n, training=False):
 
 def matched_count(experiment, segment):
   """Decoded images a class that one sweep matches."""
-  c, union = experiment.config, experiment.config.segments.match == 'union'
+  c, union = experiment.config, config.matches_union(experiment.config)
   # New and finished images are each cut to the limit, then joined.
   parts = [segment.width] + [segment.slots.start] * union
   most = c.method.get('limit') or math.inf

@@ -199,22 +199,23 @@ class Cell(NamedTuple):
     if self.config is None:
       mine = {'dataset': base['dataset'], 'ipc': self.ipc, 'seed': self.seed}
     else:
-      mine = _counted(json.loads(self.config.to_json()))
+      mine = _resolved(json.loads(self.config.to_json()))
     return {**mine, 'measured': told}
 
 
-def _counted(settings):
-  """Settings that say how many segments there are, where 0 says the default.
+def _resolved(settings):
+  """Settings that say what segments there are where an entry says the default.
 
   A later version may have another default.
   """
   given = settings.get('segments')
-  if not given or given['number']:
+  if not given:
     return settings
   told = json.loads(json.dumps(settings), object_hook=lambda values: (
       types.SimpleNamespace(**values)))
+  match = 'union' if configs.matches_union(told) else 'new'
   return {**settings, 'segments': {
-      **given, 'number': configs.segment_count(told)}}
+      **given, 'number': configs.segment_count(told), 'match': match}}
 
 
 def different(there, here):
@@ -229,7 +230,7 @@ def different(there, here):
     if dot and key in here.get(group, ()) and key not in there.get(
         group, (key,)):
       there[group] = {**there[group], key: entry.default}
-  there = _counted(there)
+  there = _resolved(there)
   names, text = workdir.differences(there, here, FREE_ENTRIES)
   return text if names else ''
 

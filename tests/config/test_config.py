@@ -212,6 +212,21 @@ def test_epochs_by_decoded_images(decoded, ten, hundred):
   assert imagenet.evaluation_epochs(decoded, 100) == hundred
 
 
+@pytest.mark.parametrize('text, changes, union', [
+    ('ipc=10,factor=1', {}, True), ('ipc=10', {}, False),
+    ('ipc=39,factor=1', {}, True), ('ipc=40,factor=1', {}, False),
+    # One segment has nothing before it, and coresets match nothing.
+    ('ipc=10,factor=1,segments=1', {}, False),
+    ('ipc=10,factor=1,method=frontier', {}, False),
+    ('ipc=10,factor=1', {'segments.match': 'new'}, False),
+    ('ipc=50,factor=1', {'segments.match': 'union'}, True),
+    ('ipc=50,method=mtt', {}, True)])
+def test_few_images_are_matched_in_union(text, changes, union):
+  c = load('cifar10', text)
+  c.update_from_flattened_dict(changes)
+  assert config.matches_union(c) == union
+
+
 def test_dm_is_as_published():
   c = load('cifar10', 'method=dm')
   assert (c.method.steps, c.method.inner, c.method.net_steps, c.method.batch,

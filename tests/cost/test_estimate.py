@@ -140,7 +140,8 @@ def test_students_by_hand():
 
 
 def test_union_and_limit():
-  plain = dict(STILL, segments__number=2, method__steps=2, syn__ipc=4)
+  plain = dict(STILL, segments__number=2, segments__match='new',
+               method__steps=2, syn__ipc=4)
   assert passes(outline(**plain)) == 2 * BY_HAND['dc']
   union = dict(plain, segments__match='union')
   assert passes(outline(**union)) == 2 * BY_HAND['dc'] + 10 * 2 * 10
