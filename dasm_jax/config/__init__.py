@@ -65,11 +65,11 @@ def segments_reason(c):
 
 def matches_union(c):
   """Whether new images are matched together with those of finished segments."""
-  if c.segments.match != 'auto':
-    return c.segments.match == 'union'
-  # Where nothing is finished, or nothing matched, there is no union.
-  return (c.syn.ipc * c.syn.factor ** 2 < segments.FEW and segment_count(c) > 1
-          and registry.family_of(c.method).synthesises)
+  match = c.segments.match
+  if match == 'auto':
+    few = c.syn.ipc * c.syn.factor ** 2 < segments.FEW
+    match = 'union' if few and segment_count(c) > 1 else 'new'
+  return match == 'union' and registry.family_of(c.method).joins
 
 
 def expert_settings(c):

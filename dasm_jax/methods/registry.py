@@ -43,6 +43,7 @@ class Family(NamedTuple):
     through networks in one sweep of `steps`, on average.
   experts: whether it matches experts, which are trained first.
   synthesises: whether its steps move images; coresets stay as they are.
+  joins: whether new images can be matched in union with finished ones.
   first_moving_step: `c -> number` of the first step of a segment that does:
     those before it come on top of `method.steps`.
   """
@@ -52,15 +53,16 @@ class Family(NamedTuple):
   images_per_step: Callable
   experts: bool = False
   synthesises: bool = True
+  joins: bool = False
   first_moving_step: Callable = lambda c: 0
 
 
 MATCHING = Family('matching', matching.build, matching.describe,
-                  matching.images_per_step)
+                  matching.images_per_step, joins=True)
 SRE2L = Family('sre2l', sre2l.build, sre2l.describe, sre2l.images_per_step,
                first_moving_step=sre2l.first_moving_step)
 TRAJECTORY = Family('trajectory', trajectory.build, trajectory.describe,
-                    trajectory.images_per_step, experts=True)
+                    trajectory.images_per_step, experts=True, joins=True)
 CORESET = Family('coreset', fixed.build, fixed.describe, fixed.images_per_step,
                  synthesises=False)
 

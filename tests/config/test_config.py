@@ -215,8 +215,10 @@ def test_epochs_by_decoded_images(decoded, ten, hundred):
 @pytest.mark.parametrize('text, changes, union', [
     ('ipc=10,factor=1', {}, True), ('ipc=10', {}, False),
     ('ipc=39,factor=1', {}, True), ('ipc=40,factor=1', {}, False),
-    # One segment has nothing before it, and coresets match nothing.
+    # One segment has nothing before it, coresets match nothing, and SRe2L's
+    # images take no notice of each other.
     ('ipc=10,factor=1,segments=1', {}, False),
+    ('ipc=10,segments=2,method=sre2l', {'segments.match': 'union'}, False),
     ('ipc=10,factor=1,method=frontier', {}, False),
     ('ipc=10,factor=1', {'segments.match': 'new'}, False),
     ('ipc=50,factor=1', {'segments.match': 'union'}, True),
