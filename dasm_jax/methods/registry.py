@@ -238,14 +238,14 @@ METHODS = {
     'dc': _matching('gradient', {'syn.init': 'noise'}, augment_mode='dsa',
                     distance='layerwise_cosine'),
     'dsa': _matching('gradient', distance='layerwise_cosine', augment=DSA,
-                     augment_mode='dsa', net_augment=DSA),
+                     augment_mode='dsa', net_augment=DSA)._replace(many=10),
     'dsac': _matching('contrast', distance='layerwise_cosine', augment=DSA,
                       augment_mode='dsa', net_augment=DSA, alone_share=.25,
                       alone_sweeps=10),
     # A fresh network for each sweep, which nothing trains.
     'dm': _matching('feature', distance='mse', first_block=-1, last_block=-1,
                     augment=DSA, augment_mode='dsa', inner=1, net_steps=0,
-                    lr=1.0),
+                    lr=1.0)._replace(many=10),
     'cafe': _matching(
         'discriminate', {'syn.init': 'noise'}, renewed=False, distance='mse',
         **defaults('weights', 'discrimination', 'drops', 'decay',

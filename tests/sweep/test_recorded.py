@@ -87,6 +87,9 @@ def test_those_of_unions_are_taken(monkeypatch):
     assert union - read['frontier', 10, seed] > .01
   assert read['dasm05_union', 10, 0] - read['dasm05', 10, 0] > .01
   assert read['dasm05_union', 50, 0] < .5
+  # Why DM and DSA have segments as early as IDC.
+  assert read['dm5_union', 10, 0] - read['dm', 10, 0] > .06
+  assert read['dsa5', 10, 0] - read['dsa', 10, 0] > .01
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
