@@ -55,6 +55,14 @@ def test_those_of_factor_2_are_taken(monkeypatch):
     assert read['dasm5', ipc, seed] - read['idc', ipc, seed] > .025
 
 
+def test_those_of_factor_2_on_the_test_split_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  read = read_all('../cifar10_32_test/ipc10.arms', (
+      'configs/cifar10.py:schedule=short', {'eval.networks': '3'}), [10], 3)
+  assert read['dasm5_2', 10, 0] - read['idc_2', 10, 0] > .025
+  assert read['dasm5_2', 10, 0] > read['frontier_packed', 10, 0]
+
+
 def test_those_of_penalties_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   read = read_all('../cifar10_16_sdc/sdc.arms', SMALL, [10], 2)
