@@ -45,7 +45,7 @@ VALUES = [
     ({'method.match': 'x'}, ["match 'x'", 'choose from']),
     ({'method.parameters': 'x'}, ["parameters 'x'", 'choose from all']),
     ({'segments.window': 'x'}, ["window 'x'", 'choose from aligned']),
-    ({'segments.match': 'x'}, ["match 'x'", 'choose from new, union']),
+    ({'segments.match': 'x'}, ["match 'x'", 'choose from auto, new, union']),
     ({'segments.score': 'x'}, ["score 'x'", 'choose from el2n']),
     ({'eval.recipe': 'x'}, ["recipe 'x'", 'choose from dc, idc']),
     ({'syn.init': 'x'}, ["init 'x'", 'choose from ccs, easiest']),
