@@ -65,11 +65,10 @@ def segments_reason(c):
 
 def matches_union(c):
   """Whether new images are matched together with those of finished segments."""
-  match = c.segments.match
-  if match == 'auto':
-    few = c.syn.ipc * c.syn.factor ** 2 < segments.FEW
-    match = 'union' if few and segment_count(c) > 1 else 'new'
-  return match == 'union' and registry.family_of(c.method).joins
+  few = c.syn.ipc * c.syn.factor ** 2 < segments.FEW
+  asked = {'auto': few, 'new': False, 'union': True}[c.segments.match]
+  return (asked and segment_count(c) > 1
+          and registry.family_of(c.method).joins)
 
 
 def expert_settings(c):

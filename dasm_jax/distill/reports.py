@@ -35,8 +35,7 @@ def describe(experiment, workdir, log, called=''):
               if c.syn.phases > 1 else ''))
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, '
           + f'window {c.segments.window}, ' * setup.has_windows(experiment)
-          + 'in union with finished segments, ' * (
-              config.matches_union(c) and len(experiment.plan) > 1)
+          + 'in union with finished segments, ' * config.matches_union(c)
           + registry.describe(c.method))
   parameters = text.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '
