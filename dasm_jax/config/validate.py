@@ -114,7 +114,7 @@ def check_phases(c, network=None):
   if registry.classes_apart(c.method):
     reason, way = 'with batch norm looks at all of them at once', (
         'a network without')
-  elif registry.match_of(c.method).alone:
+  elif registry.match_of(c.method).apart:
     reason, way = 'trains its networks on them', (
         f'{way}, --config.method.train_on=real')
   raise UserError(

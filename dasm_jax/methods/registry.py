@@ -78,13 +78,13 @@ class Match(NamedTuple):
     family has its own; alone: see `Options`.
   work: `(c, decoded) -> [(kind, images)]`, of one class in one sweep that
     matches so many decoded images; kinds are those of `packing.PASS_KINDS`.
-  alone: whether a class is matched without a look at the others.
+  apart: whether a class is matched without a look at the others.
   together: whether batch norm, where there is some, sees all classes at once.
   """
   family: Family
   objective: Callable | None = None
   work: Callable | None = None
-  alone: bool = False
+  apart: bool = False
   together: bool = False
 
 
@@ -150,12 +150,12 @@ def _statistics(network, c, alone):
 # `work` is what the dry run counts and what `packing` makes room for.
 MATCHES = {
     'gradient': Match(MATCHING, _gradient, lambda c, n: [
-        ('gradient', c.batch), ('second', n)], alone=True),
+        ('gradient', c.batch), ('second', n)], apart=True),
     # The stage before has gradients of both, too.
     'contrast': Match(MATCHING, _contrast, lambda c, n: [
         ('gradient', c.batch), ('gradient', n), ('second', n)]),
     'feature': Match(MATCHING, _feature, lambda c, n: [
-        ('forward', c.batch), ('inward', n)], alone=True, together=True),
+        ('forward', c.batch), ('inward', n)], apart=True, together=True),
     # Two stages look at the real and one at the synthetic images.
     'discriminate': Match(MATCHING, _discriminate, lambda c, n: [
         ('forward', c.batch), ('forward', c.batch), ('forward', n),
@@ -440,7 +440,7 @@ def classes_apart(c: Any, network: Network | None = None) -> bool:
   match = match_of(c)
   if match.together and network and models.normalises_batches(network):
     return False
-  return match.alone and (c.train_on == 'real' or not c.net_steps)
+  return match.apart and (c.train_on == 'real' or not c.net_steps)
 
 
 # ---- What settings cannot be
