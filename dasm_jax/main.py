@@ -237,6 +237,7 @@ def main(command):
   gc.set_threshold(100_000)
   if _COMPILE.value:
     environment.leave_accelerators()
+  from dasm_jax.config import schema
   from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
   from dasm_jax.runtime import cli, paths, preemption, processes
@@ -256,7 +257,7 @@ def main(command):
     if _DRY_RUN.value:
       signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`
       workdirs.check_config(workdir, json.loads(command.config.to_json()),
-                            run.FREE_ENTRIES)
+                            run.FREE_ENTRIES, schema.filled)
       environment.check_devices()
       dry_run.dry_run(
           command.config, workdir, named, compile_it=_COMPILE.value)

@@ -329,3 +329,24 @@ ARGUMENTS = {'syn.ipc': 'ipc', 'syn.factor': 'factor',
 def defaults(group):
   """`{name: default}` of a group."""
   return {name: entry.default for name, entry in GROUPS[group].items()}
+
+
+def filled(there, here):
+  """Settings of an older version, as this one would have written them.
+
+  An entry that was not known then had what is its default now.
+
+  Args:
+    there: nested settings of a file; here: those that they are compared with,
+      which tell the entries.
+
+  Returns:
+    `there` with what it lacks.
+  """
+  there = {**there}
+  for name, entry in ENTRIES.items():
+    group, dot, key = name.partition('.')
+    if dot and key in here.get(group, ()) and isinstance(
+        there.get(group), dict):
+      there[group] = {key: entry.default, **there[group]}
+  return there

@@ -17,7 +17,7 @@ import time
 
 import jax
 
-from dasm_jax.config import validate
+from dasm_jax.config import schema, validate
 from dasm_jax.distill import feeding, initialise, reports, results, setup
 from dasm_jax.evaluate import comparison
 from dasm_jax.pipeline import loading
@@ -75,7 +75,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
     log = held.enter_context(logging.open_log(home.path))
     stopping = stopping or held.enter_context(preemption.catch_signals())
     # Before data are read, which may take minutes.
-    home.check(settings, FREE_ENTRIES)
+    home.check(settings, FREE_ENTRIES, schema.filled)
     ready = processes.on_leader(lambda: results.finished_results(home))
     if ready:
       log.show('this run has ended before; its results:\n'

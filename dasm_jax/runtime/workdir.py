@@ -24,6 +24,7 @@ import time
 import dasm_jax
 from dasm_jax.errors import Unavailable, UserError
 from dasm_jax.runtime import environment, paths, processes, records, waiting
+from dasm_jax.runtime import logging as logs
 
 FORMAT_FILE = 'format.json'
 STATE_FORMAT = 5  # of checkpoints, and of what random keys mean in them
@@ -100,7 +101,7 @@ def _refuse_file(path, what, name):
 
 CONFIG_FILE = 'config.json'
 # By these a directory is that of a run, whatever else is missing.
-RUN_FILES = ('results.json', 'accuracies.json', 'synthetic.npz', 'data.json',
+RUN_FILES = (logs.RESULTS, 'accuracies.json', 'synthetic.npz', 'data.json',
              'metrics.jsonl', 'clock.json', 'segment_*', 'unfinished')
 
 
@@ -150,8 +151,13 @@ def claim(workdir, config, free=()):
   return run
 
 
-def check_config(workdir, config, free=()):
+def check_config(workdir, config, free=(), filled=None):
   """Raises `UserError` if `workdir` is of another `config`, see `claim`.
+
+  Args:
+    workdir, config, free: see `claim`.
+    filled: `(there, here) -> there`, what an older version's settings are in
+      this one's. Asked of finished runs alone: nothing is computed for them.
 
   Returns:
     The name of its run; None if it has none yet, or one of an earlier version.
@@ -161,7 +167,8 @@ def check_config(workdir, config, free=()):
   there, problem = _read_config(workdir)
   if problem:
     return _run_without_config(workdir, problem, config, free)
-  _check_same(workdir, there, config, free)
+  ended = filled is not None and (workdir / logs.RESULTS).is_file()
+  _check_same(workdir, filled(there, config) if ended else there, config, free)
   mine, (_, owner) = records.owner_of(there), _read_format(workdir)
   if None not in (mine, owner) and mine != owner:
     raise UserError(
@@ -346,10 +353,10 @@ class Workdir:
       self.push()
     processes.on_leader(write)
 
-  def check(self, settings, free=()):
-    """Raises `UserError` if it is of other settings; all call it."""
+  def check(self, settings, free=(), filled=None):
+    """Raises `UserError` if it is of others (`check_config`); all call it."""
     self.run = processes.on_leader(
-        lambda: check_config(self.path, settings, free))
+        lambda: check_config(self.path, settings, free, filled))
 
   def claim(self, settings, free=()):
     """Makes it that of these settings, see `claim`; all call it."""

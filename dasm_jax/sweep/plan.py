@@ -221,16 +221,9 @@ def _resolved(settings):
 def different(there, here):
   """How the settings of two cells differ, in words; '' if they do not.
 
-  there: of a file, which an older version may have written: an entry that was
-  not known then had what is its default now.
+  there: of a file, which an older version may have written.
   """
-  there = {**there}
-  for name, entry in schema.ENTRIES.items():
-    group, dot, key = name.partition('.')
-    if dot and key in here.get(group, ()) and key not in there.get(
-        group, (key,)):
-      there[group] = {**there[group], key: entry.default}
-  there = _resolved(there)
+  there = _resolved(schema.filled(there, here))
   names, text = workdir.differences(there, here, FREE_ENTRIES)
   return text if names else ''
 

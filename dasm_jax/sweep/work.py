@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 
+from dasm_jax.config import schema
 from dasm_jax.distill import run
 from dasm_jax.errors import Unavailable, UserError
 from dasm_jax.evaluate import comparison
@@ -67,7 +68,7 @@ class Sweep(NamedTuple):
 
 def _check_run(sweep, cell):
   workdirs.check_config(sweep.run_folder(cell), json.loads(
-      cell.config.to_json()), run.FREE_ENTRIES)
+      cell.config.to_json()), run.FREE_ENTRIES, schema.filled)
 
 
 def open_folder(sweep):

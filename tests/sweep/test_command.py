@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy as np
+import older
 import pytest
 import toy
 
@@ -101,8 +102,20 @@ def test_a_sweep(tmp_path, capsys, monkeypatch):
   said = capsys.readouterr().out
   assert 'to do' not in said and said.count('done') >= 3
   check_diagnosed(words, tmp_path, capsys)
+  check_older(words, tmp_path)
   assert __main__.main([*words, '--config.network.norm=none']) == 2
   assert 'network.norm' in capsys.readouterr().err
+
+
+def check_older(words, folder):
+  """Asserts that the set of an earlier version's run is measured as it is."""
+  assert older.forget(
+      folder / 'runs' / 'two_ipc2_seed0', 'segments', 'moving') == 1
+  path = folder / 'results' / 'two_ipc2_seed0' / 'epochs2_networks2.json'
+  before = json.loads(path.read_text())
+  path.unlink()
+  assert __main__.main(words) == 0
+  assert json.loads(path.read_text())['networks'] == before['networks']
 
 
 def check_diagnosed(words, folder, capsys):

@@ -5,6 +5,7 @@ import shutil
 
 import damage
 import numpy as np
+import older
 import pytest
 
 from dasm_jax.errors import UserError
@@ -101,6 +102,20 @@ def test_a_finished_run_of_an_earlier_version_is_shown(bench):
   before = (workdir / 'results.json').read_text()
   assert damage.call(workdir) == json.loads(before)
   assert (workdir / 'results.json').read_text() == before
+
+
+def test_an_entry_that_a_finished_run_did_not_know_had_its_default(bench):
+  workdir = bench.copied('finished')
+  assert older.forget(workdir, 'segments', 'moving') == 1
+  found = json.loads((workdir / 'results.json').read_text())
+  assert damage.call(workdir) == {
+      name: value for name, value in found.items() if name != records.FIELD}
+  # What it did know is as before, and so is a run that has to go on.
+  with pytest.raises(UserError, match=r'seed \(0 there, 1 here\)'):
+    damage.call(workdir, seed=1)
+  (workdir / 'results.json').unlink()
+  with pytest.raises(UserError, match='segments.moving'):
+    damage.call(workdir)
 
 
 @pytest.mark.parametrize('changes', [
