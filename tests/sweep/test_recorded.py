@@ -113,6 +113,8 @@ def test_those_of_the_test_split_are_taken(ipc, monkeypatch):
     assert dasm - idc > (.001 if ipc == 10 else .025)
     assert dasm - random > .03
     assert dasm - frontier > .01 if ipc == 10 else abs(dasm - frontier) < .015
+    if ipc == 10:
+      assert read['dasm_dm', ipc, seed] - read['dm', ipc, seed] > .025
 
 
 def test_those_of_other_arms_are_taken(monkeypatch):
