@@ -17,7 +17,10 @@ them by (`python -m dasm_jax.config.options`). Any can be set:
 data set and the images a class;
 `python -m dasm_jax.main --config=configs/cifar10.py:method=dm --help` shows
 their values. `ipc`, `factor`, `segments` and `size` are given as arguments,
-since other entries go by them: `configs/cifar10.py:ipc=10,factor=1`.
+since other entries go by them: `configs/cifar10.py:ipc=10,factor=1` (`size` of
+`imagenet.py`, `imagenette.py` and `imagewoof.py`; elsewhere
+`--config.dataset.size`). Where methods have defaults of their own these follow,
+a method's name before its value; what coresets preset is left out.
 '''
 GROUPS = {
     'seed': 'Chance', 'dataset': 'Real data', 'method': 'The matching method',
@@ -41,7 +44,7 @@ def markdown():
 
 
 def _by_method():
-  """`{entry of a method: {default: [methods that have it]}}`.
+  """`{entry: ([(default, [methods that have it]), …], [methods without it])}`.
 
   Coresets are left out: they have entries of methods, which do nothing there.
   """
@@ -50,7 +53,7 @@ def _by_method():
     c = config.defaults(method)
     if registry.family_of(c.method).synthesises or c.method.get('relabel'):
       for name, value in config.entries(c):
-        if name.startswith('method.') and name not in schema.LABELS:
+        if name not in schema.LABELS and not name.startswith('network.'):
           found.setdefault(name, {}).setdefault(
               _shown(value), []).append(method)
   everyone = sum(found['method.match'].values(), [])
@@ -71,6 +74,8 @@ def _row(name, entry, of_method):
       default += ''.join(f'; {", ".join(names)} {value}'
                          for value, names in others)
     methods = methods + [name for _, names in others for name in names]
+    if not name.startswith('method.'):
+      without = []  # the group says whose it is
     known = {word.lower() for word in re.findall(r'\w+', meaning)}
     if len(without) > len(methods) and not known.issuperset(methods):
       meaning += f' ({", ".join(methods)})'
