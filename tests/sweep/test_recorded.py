@@ -104,6 +104,14 @@ def test_those_of_unions_are_taken(monkeypatch):
   assert read['dsa5', 10, 0] - read['dsa', 10, 0] > .01
 
 
+def test_those_of_trained_networks_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  read = read_all('../cifar10_16_trained/trained.arms', SMALL, [10, 50, 200], 2)
+  for seed in (0, 1):
+    assert read['idc5_old', 50, seed] - read['frontier', 50, seed] > .015
+  assert read['idc5_old', 50, 0] - read['idc_old', 50, 0] > .03
+
+
 @pytest.mark.parametrize('ipc', [10, 50, 200])
 def test_those_of_the_test_split_are_taken(ipc, monkeypatch):
   monkeypatch.chdir(toy.ROOT)
