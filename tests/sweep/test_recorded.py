@@ -108,8 +108,14 @@ def test_those_of_trained_networks_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   read = read_all('../cifar10_16_trained/trained.arms', SMALL, [10, 50, 200], 2)
   for seed in (0, 1):
-    assert read['idc5_old', 50, seed] - read['frontier', 50, seed] > .015
-  assert read['idc5_old', 50, 0] - read['idc_old', 50, 0] > .03
+    frontier = read['frontier', 50, seed]
+    assert read['idc5_old', 50, seed] - frontier > .015
+    assert read['idc5_old_e10', 50, seed] - frontier > .02
+    assert read['idc5_old_e10', 50, seed] - read['idc_old_e10', 50, seed] > .03
+    union = read['idc5_old_05_union', 10, seed]
+    assert union - read['frontier', 10, seed] > .03
+    assert union - read['idc_old_05', 10, seed] > .005
+  assert read['idc5_old_e10', 200, 0] - read['frontier', 200, 0] > .01
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
