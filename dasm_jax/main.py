@@ -9,7 +9,6 @@ config or the path of a file, and takes arguments: --config=mnist:ipc=10,
 import contextlib
 import gc
 import hashlib
-import json
 import logging as std_logging
 import os
 import pathlib
@@ -237,11 +236,9 @@ def main(command):
   gc.set_threshold(100_000)
   if _COMPILE.value:
     environment.leave_accelerators()
-  from dasm_jax.config import schema
   from dasm_jax.cost import dry_run, machine, run_time
   from dasm_jax.distill import run
   from dasm_jax.runtime import cli, paths, preemption, processes
-  from dasm_jax.runtime import workdir as workdirs
   environment.use_single_precision()
   environment.keep_programs()
   try:
@@ -256,8 +253,7 @@ def main(command):
                       'here, such as --machine=h100; set all three')
     if _DRY_RUN.value:
       signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # of `--dry_run | head`
-      workdirs.check_config(workdir, json.loads(command.config.to_json()),
-                            run.FREE_ENTRIES, schema.filled)
+      run.check_workdir(command.config, workdir)
       environment.check_devices()
       dry_run.dry_run(
           command.config, workdir, named, compile_it=_COMPILE.value)

@@ -42,6 +42,16 @@ FIRST_CALL = 10  # sweeps, before anybody knows how long one takes
 ACCURACIES = 'accuracies.json'  # of the networks evaluated so far
 
 
+def check_workdir(config, folder):
+  """Raises `UserError` if a folder of this machine is of another run.
+
+  config: as of `run`; folder: a path. Finished runs of earlier versions are
+  taken where what they did not know has its default.
+  """
+  workdirs.check_config(folder, json.loads(config.to_json()), FREE_ENTRIES,
+                        schema.filled)
+
+
 def run(config, workdir, profile=False, stopping=None, estimate=None,
         command='', dataset=None):
   """Distils `config.dataset` into `workdir`; call it again after a stop.

@@ -7,7 +7,6 @@ the folder, take other cells meanwhile.
 """
 
 import contextlib
-import json
 import pathlib
 import time
 import traceback
@@ -15,7 +14,6 @@ from typing import NamedTuple
 
 import jax
 
-from dasm_jax.config import schema
 from dasm_jax.distill import run
 from dasm_jax.errors import Unavailable, UserError
 from dasm_jax.evaluate import comparison
@@ -63,12 +61,7 @@ class Sweep(NamedTuple):
     for cell in self.cells:
       self.read(cell)
       if cell.config is not None:
-        _check_run(self, cell)
-
-
-def _check_run(sweep, cell):
-  workdirs.check_config(sweep.run_folder(cell), json.loads(
-      cell.config.to_json()), run.FREE_ENTRIES, schema.filled)
+        run.check_workdir(cell.config, self.run_folder(cell))
 
 
 def open_folder(sweep):
