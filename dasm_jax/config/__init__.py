@@ -2,7 +2,9 @@
 
 import contextlib
 import difflib
+import json
 import re
+import types
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
@@ -69,6 +71,47 @@ def matches_union(c):
   asked = {'auto': few, 'new': False, 'union': True}[c.segments.match]
   return (asked and segment_count(c) > 1
           and registry.family_of(c.method).joins)
+
+
+def begins_as_judges(c):
+  """Whether each matching network begins as one that orders real images.
+
+  A segment that networks from noise match is no better than its images left
+  real from 50 a class on; by these, which are there anyway, it is (RESULTS.md).
+  Of one segment, the plain method, they are drawn, as published.
+  """
+  m = c.method
+  begin = getattr(m, 'begin', 'noise')
+  if begin != 'auto':
+    return begin == 'judges'
+  return segment_count(c) > 1 and not m.pretrained
+
+
+def resolved(settings):
+  """Settings that say what they ask for where an entry says the default.
+
+  What a default means may be another thing in a later version, and one entry
+  may say in two ways the same.
+
+  Args:
+    settings: nested, as of a run's config.json.
+
+  Returns:
+    The same with the number of segments, how they are matched, and what their
+    networks begin as.
+  """
+  given = settings.get('segments')
+  if not (given and {'method', 'syn'} <= set(settings)):
+    return settings
+  c = json.loads(json.dumps(settings), object_hook=lambda values: (
+      types.SimpleNamespace(**values)))
+  found = {**settings, 'segments': {
+      **given, 'number': segment_count(c),
+      'match': 'union' if matches_union(c) else 'new'}}
+  if 'begin' in found['method']:
+    found['method'] = {**found['method'], 'begin': (
+        'judges' if begins_as_judges(c) else 'noise')}
+  return found
 
 
 def expert_settings(c):

@@ -142,7 +142,7 @@ def _idc(m, count, short):
   Of 100 classes it is one of ten that had them once, in the published program;
   so here of 1000, where 500 networks would each have 50,780 batches.
   """
-  m.net_cutmix = 1.0
+  m.net_cutmix, m.begin = 1.0, 'noise'
   if count >= 100:
     m.net_lr, m.net_weight_decay, m.net_batch = 0.1, 1e-4, 128
   if short:

@@ -91,6 +91,10 @@ def check_settings(c):
   check_phases(c)
   _check_experts(c)
   _check_correction(c.sdc, c.method)
+  if c.method.get('begin') == 'judges' and c.method.pretrained:
+    raise UserError(f'--config.method.begin=judges and --config.method.'
+                    f'pretrained={c.method.pretrained} are two beginnings of '
+                    'the same networks; set pretrained=0, or begin=noise')
   if c.syn.init in coresets.CORESETS:
     with naming(c, 'coreset'):
       coresets.check_skip(c.syn.init, c.coreset.skip)

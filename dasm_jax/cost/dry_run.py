@@ -17,7 +17,8 @@ from dasm_jax.training import packing
 # What may be lowered where a device has too little memory, by what fills it.
 SMALLER = {
     'data': ('dataset.size',), 'state': ('syn.ipc',), 'frozen': ('syn.ipc',),
-    'rows': ('run.chunk', 'method.starts'), 'networks': ('method.pretrained',)}
+    'rows': ('run.chunk', 'method.starts'),
+    'networks': ('method.pretrained', 'coreset.networks')}
 # And if it is most for activations, in the phase that has the most of them.
 OF_PHASE = {
     'experts': ('experts.batch', 'method.net_batch'),

@@ -120,6 +120,9 @@ def device_memory(experiment, works, once, machine):
     what, rows = ('networks', trained.number) if 'last' in trained else (
         'rows', 2 * c.run.chunk * c.method.starts)
     found[what] = rows * once.parameters * packing.FLOAT
+  if config.begins_as_judges(experiment.config):
+    found['networks'] = (experiment.config.coreset.networks * once.parameters
+                         * packing.FLOAT)
   return found
 
 

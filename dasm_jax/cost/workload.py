@@ -51,9 +51,21 @@ def expert_work(experiment, split_):
                TREES * around)]
 
 
+def asks_judges(experiment):
+  """Whether anything in a run asks networks trained on real images."""
+  c = experiment.config
+  asked = (segments.asked_networks(experiment.choice, k)
+           for k in range(len(experiment.plan)))
+  need, *_ = coresets.CORESETS.get(c.syn.init, (None,))
+  # A method with a teacher has that choose crops.
+  crops = c.syn.init == 'rded' and 'teacher' not in c.method
+  return (need is not None or crops or config.begins_as_judges(c)
+          or any('real' in (x.order, x.known) for x in asked))
+
+
 def judge_work(experiment, split_):
   """`[Work]` of networks trained on real images, and of what they keep."""
-  if not real_networks.are_asked(experiment):
+  if not asks_judges(experiment):
     return []
   c, n = experiment.config.coreset, len(experiment.dataset.train.labels)
   looks = c.epochs * real_networks.needs_history(experiment.config)
@@ -394,7 +406,7 @@ def _read_by_experts(experiment):
 def _read_by_judges(experiment):
   """What networks trained on real images see, and look at after an epoch."""
   c = experiment.config
-  if not real_networks.are_asked(experiment):
+  if not asks_judges(experiment):
     return 0
   times = c.coreset.networks + real_networks.needs_history(c)
   return times * c.coreset.epochs * len(experiment.dataset.train.labels)

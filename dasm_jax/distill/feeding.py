@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dasm_jax import segments, streams
+from dasm_jax import config, segments, streams
 from dasm_jax.distill import initialise, setup
 from dasm_jax.methods import registry, trajectory
 from dasm_jax.pipeline import streaming
@@ -101,7 +101,7 @@ def open_feed(made, phase, progress, schedule, at):
     pairs = expert_feed(made, phase, progress)
     yield lambda at, most: (pairs(at.step, most), most)
     return
-  starts = dict(starts=network_starts(made.experts),
+  starts = dict(starts=network_starts(made),
                 finished=finished_networks(progress))
   if not data.streamed:
     source = streaming.fetch(data, None)._replace(**starts)
@@ -234,11 +234,15 @@ def streamed_feed(data, meter, indices, schedule, at, plans):
     yield feed
 
 
-def network_starts(store):
-  """`[k, parameters]` on every device: what the networks of a store became.
+def network_starts(made):
+  """`[k, parameters]` on every device: what matching networks begin as.
 
-  store: an `ExpertStore`, or None, which has none.
+  Networks that real images have trained; None: noise. `made`: a `setup.Run`.
   """
+  experiment, store = made.experiment, made.experts
+  if config.begins_as_judges(experiment.config):
+    row = expert_training.flat_variables(experiment.network)[0]
+    return devices.replicate(jax.vmap(row)(initialise.real_networks(made)[0]))
   if store is None:
     return None
   who = range(store.number)

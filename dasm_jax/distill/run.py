@@ -17,6 +17,7 @@ import time
 
 import jax
 
+from dasm_jax import config as configs
 from dasm_jax.config import schema, validate
 from dasm_jax.distill import feeding, initialise, reports, results, setup
 from dasm_jax.evaluate import comparison
@@ -46,10 +47,17 @@ def check_workdir(config, folder):
   """Raises `UserError` if a folder of this machine is of another run.
 
   config: as of `run`; folder: a path. Finished runs of earlier versions are
-  taken where what they did not know has its default.
+  taken where what they did not know has its default, or what a default means
+  now is what they said.
   """
   workdirs.check_config(folder, json.loads(config.to_json()), FREE_ENTRIES,
-                        schema.filled)
+                        _compared)
+
+
+def _compared(there, here):
+  """Settings of a finished run and of this, as this version tells both."""
+  return (configs.resolved(schema.filled(there, here)),
+          configs.resolved(here))
 
 
 def run(config, workdir, profile=False, stopping=None, estimate=None,
@@ -85,7 +93,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
     log = held.enter_context(logging.open_log(home.path))
     stopping = stopping or held.enter_context(preemption.catch_signals())
     # Before data are read, which may take minutes.
-    home.check(settings, FREE_ENTRIES, schema.filled)
+    home.check(settings, FREE_ENTRIES, _compared)
     ready = processes.on_leader(lambda: results.finished_results(home))
     if ready:
       log.show('this run has ended before; its results:\n'

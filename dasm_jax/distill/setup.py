@@ -431,6 +431,8 @@ def check_memory(c, outline):
           m.get('starts', 0) * min(c.run.chunk, m.steps)),
       ('method.pretrained',): packing.FLOAT * once.parameters * m.get(
           'pretrained', 0),
+      ('coreset.networks',): packing.FLOAT * once.parameters * (
+          c.coreset.networks * config.begins_as_judges(c)),
       # A student's steps are gone back, each from where it began.
       ('method.student_steps',): packing.FLOAT * once.parameters * m.get(
           'student_steps', 0) * (not m.get('frozen')),

@@ -189,7 +189,7 @@ _SWEEPS = defaults(
     'per_class_steps', 'augment', 'augment_mode', 'train_on', 'net_steps',
     'net_lr', 'net_momentum', 'net_weight_decay', 'net_batch', 'net_augment',
     'net_cutmix')
-_RENEWED = defaults('pretrained', 'pretrained_epochs')
+_RENEWED = defaults('begin', 'pretrained', 'pretrained_epochs')
 _STUDENTS = defaults(
     'frozen', 'image_factor', 'student_steps', 'expert_epochs', 'first_epoch',
     'start_last_epoch', 'last_epoch', 'expand', 'batch_syn', 'starts',
@@ -204,10 +204,11 @@ _EXPERTS_PRESETS = {'segments.match': 'union', 'eval.lr': 0.0,
 _IDC_PRESETS = {'syn.space': 'pixels', 'eval.recipe': 'idc'}
 
 
-def _matching(match, presets=None, renewed=True, **settings):
+def _matching(match, presets=None, renewed=True, many=segments.MANY,
+              **settings):
   """A method whose inner network is begun anew every so many sweeps."""
   return Spec({**_SWEEPS, **(_RENEWED if renewed else {}), 'match': match,
-               'parameters': 'kernels', **settings}, presets or {})
+               'parameters': 'kernels', **settings}, presets or {}, many)
 
 
 def _trajectory(presets=None, **settings):
@@ -237,26 +238,27 @@ _RDED = Spec(
 METHODS = {
     'dc': _matching('gradient', {'syn.init': 'noise'}, augment_mode='dsa',
                     distance='layerwise_cosine'),
-    'dsa': _matching('gradient', distance='layerwise_cosine', augment=DSA,
-                     augment_mode='dsa', net_augment=DSA)._replace(many=10),
+    'dsa': _matching('gradient', many=10, distance='layerwise_cosine',
+                     augment=DSA, augment_mode='dsa', net_augment=DSA),
     'dsac': _matching('contrast', distance='layerwise_cosine', augment=DSA,
                       augment_mode='dsa', net_augment=DSA, alone_share=.25,
                       alone_sweeps=10),
     # A fresh network for each sweep, which nothing trains.
-    'dm': _matching('feature', distance='mse', first_block=-1, last_block=-1,
-                    augment=DSA, augment_mode='dsa', inner=1, net_steps=0,
-                    lr=1.0)._replace(many=10),
+    'dm': _matching('feature', many=10, distance='mse', first_block=-1,
+                    last_block=-1, augment=DSA, augment_mode='dsa', inner=1,
+                    net_steps=0, lr=1.0),
     'cafe': _matching(
         'discriminate', {'syn.init': 'noise'}, renewed=False, distance='mse',
         **defaults('weights', 'discrimination', 'drops', 'decay',
                    'watch_images', 'watch_window', 'watch_rest', 'watch_move'),
         net_steps=100),
     'idc': _matching(
-        'gradient', _IDC_PRESETS, distance='mse', parameters='convolutions',
-        limit=128, augment='color_crop_cutout', augment_mode='idc',
+        'gradient', _IDC_PRESETS, many=10, distance='mse',
+        parameters='convolutions', limit=128, augment='color_crop_cutout',
+        augment_mode='idc',
         per_class_steps=True, lr_per_image=True, train_on='real',
         net_augment='color_crop', net_cutmix=0.5, net_momentum=0.9,
-        net_weight_decay=5e-4, net_batch=64)._replace(many=10),
+        net_weight_decay=5e-4, net_batch=64, begin='auto'),
     'sre2l': Spec(
         {**_SWEEPS, **defaults('statistics', 'first_layer', 'teach', 'net_warm',
                                'teacher', 'relabel', 'temperature',

@@ -115,6 +115,10 @@ ENTRIES = {
                        most=LARGEST_BATCH),
     'net_augment': Entry('', f'of networks between sweeps: {OPS}', operations),
     'net_cutmix': Entry(0.0, 'probability of CutMix between sweeps', share),
+    'begin': Entry(
+        'noise', 'each new network: noise, or one of those that order real '
+        'images (judges: coreset.*); auto: judges of several segments', None,
+        ('auto', 'judges', 'noise')),
     'pretrained': Entry(0, 'networks trained before, of which each new one is '
                         'one; 0: none', at_least(0), most=10 ** 5),
     'pretrained_epochs': Entry(

@@ -151,13 +151,14 @@ def claim(workdir, config, free=()):
   return run
 
 
-def check_config(workdir, config, free=(), filled=None):
+def check_config(workdir, config, free=(), compared=None):
   """Raises `UserError` if `workdir` is of another `config`, see `claim`.
 
   Args:
     workdir, config, free: see `claim`.
-    filled: `(there, here) -> there`, what an older version's settings are in
-      this one's. Asked of finished runs alone: nothing is computed for them.
+    compared: `(there, here) -> (there, here)`, settings of a file and `config`
+      in one form, where an older version wrote the file. Asked of finished
+      runs alone: nothing is computed for them.
 
   Returns:
     The name of its run; None if it has none yet, or one of an earlier version.
@@ -167,8 +168,9 @@ def check_config(workdir, config, free=(), filled=None):
   there, problem = _read_config(workdir)
   if problem:
     return _run_without_config(workdir, problem, config, free)
-  ended = filled is not None and (workdir / logs.RESULTS).is_file()
-  _check_same(workdir, filled(there, config) if ended else there, config, free)
+  ended = compared is not None and (workdir / logs.RESULTS).is_file()
+  _check_same(workdir, *(compared if ended else _as_written)(there, config),
+              free)
   mine, (_, owner) = records.owner_of(there), _read_format(workdir)
   if None not in (mine, owner) and mine != owner:
     raise UserError(
@@ -257,6 +259,10 @@ def differences(there, here, free=()):
       f'{name} ({_shorten(there, name)} there, {_shorten(here, name)} here)'
       for name in names[:5])
   return names, listed + f' and {len(names) - 5} more' * (len(names) > 5)
+
+
+def _as_written(there, here):
+  return there, here
 
 
 def _check_same(workdir, there, config, free):
@@ -353,10 +359,10 @@ class Workdir:
       self.push()
     processes.on_leader(write)
 
-  def check(self, settings, free=(), filled=None):
+  def check(self, settings, free=(), compared=None):
     """Raises `UserError` if it is of others (`check_config`); all call it."""
     self.run = processes.on_leader(
-        lambda: check_config(self.path, settings, free, filled))
+        lambda: check_config(self.path, settings, free, compared))
 
   def claim(self, settings, free=()):
     """Makes it that of these settings, see `claim`; all call it."""

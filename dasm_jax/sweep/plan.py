@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import re
-import types
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -199,23 +198,8 @@ class Cell(NamedTuple):
     if self.config is None:
       mine = {'dataset': base['dataset'], 'ipc': self.ipc, 'seed': self.seed}
     else:
-      mine = _resolved(json.loads(self.config.to_json()))
+      mine = configs.resolved(json.loads(self.config.to_json()))
     return {**mine, 'measured': told}
-
-
-def _resolved(settings):
-  """Settings that say what segments there are where an entry says the default.
-
-  A later version may have another default.
-  """
-  given = settings.get('segments')
-  if not given:
-    return settings
-  told = json.loads(json.dumps(settings), object_hook=lambda values: (
-      types.SimpleNamespace(**values)))
-  match = 'union' if configs.matches_union(told) else 'new'
-  return {**settings, 'segments': {
-      **given, 'number': configs.segment_count(told), 'match': match}}
 
 
 def different(there, here):
@@ -223,7 +207,7 @@ def different(there, here):
 
   there: of a file, which an older version may have written.
   """
-  there = _resolved(schema.filled(there, here))
+  there = configs.resolved(schema.filled(there, here))
   names, text = workdir.differences(there, here, FREE_ENTRIES)
   return text if names else ''
 

@@ -1,6 +1,7 @@
 """Networks trained on all real images, which tell how hard these are.
 
-They put real images in order for windows and choose coresets. They are trained
+They put real images in order for windows, choose coresets, and are what the
+matching networks of several segments begin as. They are trained
 once: runs that have one parent folder, one data set, network, recipe and seed
 share them, as they share experts.
 """
@@ -13,7 +14,7 @@ import pathlib
 import jax
 import numpy as np
 
-from dasm_jax import coresets, segments, streams
+from dasm_jax import coresets, streams
 from dasm_jax.runtime import checkpoint, processes
 from dasm_jax.runtime.text import plural
 from dasm_jax.streams import Stream
@@ -24,18 +25,6 @@ def needs_history(c):
   """Whether a configuration asks what networks got right after each epoch."""
   need, *_ = coresets.CORESETS.get(c.syn.init, (None,))
   return need == 'history' or c.segments.order == scoring.FORGETTING
-
-
-def are_asked(experiment, index=None):
-  """Whether a segment, or any, asks networks trained on real images."""
-  asked = (segments.asked_networks(experiment.choice, k) for k in (
-      range(len(experiment.plan)) if index is None else [index]))
-  need, *_ = coresets.CORESETS.get(experiment.config.syn.init, (None,))
-  # A method with a teacher has that choose crops.
-  crops = experiment.config.syn.init == 'rded' and (
-      'teacher' not in experiment.config.method)
-  return need is not None or crops or any(
-      'real' in (x.order, x.known) for x in asked)
 
 
 def open_networks(experiment, home, data, log, keeper):

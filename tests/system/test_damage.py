@@ -118,6 +118,20 @@ def test_an_entry_that_a_finished_run_did_not_know_had_its_default(bench):
     damage.call(workdir)
 
 
+def test_a_finished_run_that_said_the_same_otherwise(bench):
+  """One that is not finished has to say it as it did."""
+  workdir = bench.copied('finished')
+  older.said(workdir, 'segments', match='auto')
+  damage.call(workdir)
+  older.said(workdir, 'method', begin='auto')
+  with pytest.raises(UserError, match=r'begin \(.judges. there, .noise. here'):
+    damage.call(workdir)
+  older.said(workdir, 'method', begin='noise')
+  (workdir / 'results.json').unlink()
+  with pytest.raises(UserError, match='segments.match'):
+    damage.call(workdir)
+
+
 @pytest.mark.parametrize('changes', [
     {'seconds': 1e400}, {'accuracy': {'random': {}}}, {'method': 'x'},
     {'devices': '8'},

@@ -10,6 +10,7 @@ import small
 import toy
 
 from dasm_jax import config
+from dasm_jax.cost import workload
 from dasm_jax.distill import feeding, initialise, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.methods import inner_network
@@ -135,6 +136,38 @@ def trained(tmp_path_factory):
     return workdir, made
 
 
+def test_several_segments_of_idc_begin_as_judges():
+  """What the plain method matches by is drawn, as it was published."""
+  def judged(method='idc', **changes):
+    c = small.tiny(method, **changes)
+    assert not config.expert_settings(c) or method == 'mtt' or (
+        c.method.pretrained)
+    return config.begins_as_judges(c)
+  assert judged() and not judged(segments__number=1)
+  # Whatever is said is done; no other method asks for them.
+  assert not judged(method__begin='noise')
+  assert not judged(method__pretrained=4)
+  assert judged(segments__number=1, method__begin='judges')
+  for method in ('dc', 'dsa', 'dm', 'mtt', 'random', 'frontier'):
+    assert not judged(method)
+  assert judged('dsa', method__begin='auto')
+
+
+@pytest.mark.parametrize('order', ['loss', 'none'])
+def test_judges_are_what_networks_begin_as(order, tmp_path):
+  """They are trained for that where nothing else asks them, too."""
+  c = small.tiny('dc', method__begin='judges', segments__order=order,
+                 network__norm='batch', coreset__networks=2)
+  with small.started(c, tmp_path / 'run') as made:
+    given = feeding.network_starts(made)
+    kept = initialise.real_networks(made)[0]
+    assert workload.asks_judges(made.experiment)
+  assert not [*(tmp_path / 'experts').glob('*/expert_*')]
+  rows = jax.vmap(experts.flat_variables(made.experiment.network)[0])(kept)
+  assert len(given) == 2 and kept.stats
+  np.testing.assert_array_equal(given, rows)
+
+
 def test_they_are_what_experts_end_as(trained, tmp_path):
   made = trained[1]
   whole = opened(tmp_path / 'run', small.tiny(
@@ -142,7 +175,7 @@ def test_they_are_what_experts_end_as(trained, tmp_path):
       experts__batch=128, experts__augment='', method__last_epoch=0,
       network__depth=1))
   want = expert_store.read_rows(whole, range(3), [2] * 3)
-  np.testing.assert_array_equal(feeding.network_starts(made.experts), want)
+  np.testing.assert_array_equal(feeding.network_starts(made), want)
   assert not (want == expert_store.read_rows(whole, range(3), [1] * 3)).all(
       1).any()
   # No other epoch is kept.
@@ -167,8 +200,8 @@ def test_they_are_trained_as_between_sweeps():
 
 
 def test_only_missing_ones_are_trained_again(trained):
-  workdir, store = trained[0], trained[1].experts
-  before = feeding.network_starts(store)
+  workdir, made = trained
+  store, before = made.experts, feeding.network_starts(made)
   times = [store.path(k).stat().st_mtime_ns for k in range(3)]
   store.path(1).unlink()
   with pytest.raises(preemption.Stopped, match='saved 2 experts'):
@@ -177,7 +210,8 @@ def test_only_missing_ones_are_trained_again(trained):
   # Runs of another seed and rate of images share them.
   again = opened(workdir, tiny(seed=3, method__lr=0.5))
   assert again == store
-  np.testing.assert_array_equal(feeding.network_starts(again), before)
+  np.testing.assert_array_equal(feeding.network_starts(
+      made._replace(experts=again)), before)
   assert [a == b for a, b in zip(times, [
       again.path(k).stat().st_mtime_ns for k in range(3)],
       strict=True)] == [True, False, True]
@@ -204,14 +238,16 @@ def test_without_them_nothing_is_kept(tmp_path):
   for method in ('dc', 'dm', 'sre2l'):
     c = small.tiny(method)
     assert config.expert_settings(c) is None and not c.method.get('pretrained')
-  assert opened(tmp_path / 'run', small.tiny()) is None
+  with small.started(small.tiny(), tmp_path / 'run') as made:
+    assert made.experts is None and feeding.network_starts(made) is None
   assert not (tmp_path / 'experts').exists()
-  assert feeding.network_starts(None) is None
 
 
 @pytest.mark.parametrize('changes, text', [
     ({'method__pretrained': -1}, 'method.pretrained=-1 must be at least 0'),
-    ({'method__pretrained_epochs': 0}, 'pretrained_epochs=0 must be at least')])
+    ({'method__pretrained_epochs': 0}, 'pretrained_epochs=0 must be at least'),
+    ({'method__begin': 'judge'}, "'judge'.*auto, judges, noise"),
+    ({'method__begin': 'judges'}, 'begin=judges and .*pretrained=3 are two')])
 def test_what_cannot_work_says_so(tmp_path, changes, text):
   with pytest.raises(UserError, match=text):
     run.run(tiny(**changes), tmp_path / 'run')
