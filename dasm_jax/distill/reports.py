@@ -36,6 +36,7 @@ def describe(experiment, workdir, log, called=''):
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, '
           + f'window {c.segments.window}, ' * setup.has_windows(experiment)
           + 'in union with finished segments, ' * config.matches_union(c)
+          + 'networks begun as judges, ' * config.begins_as_judges(c)
           + registry.describe(c.method))
   parameters = text.count(models.count(variables))
   log.say(f'network   {c.network.name}, {parameters} parameters; evaluation '

@@ -80,3 +80,13 @@ def test_a_window_that_is_not_used_is_not_told_of(entries, words, capsys,
              if line.startswith('method ')]
   assert f'dm, begun with real images, {words}' in line
   assert ('window' in line) == bool(words)
+  assert 'judges' not in line
+
+
+@pytest.mark.parametrize('number', [1, 2])
+def test_networks_that_begin_as_judges_are_told_of(number, capsys, tmp_path):
+  experiment = dry_run.outline(small.tiny('idc', segments__number=number))
+  with logging.RunLog(tmp_path) as log:
+    reports.describe(experiment, 'here', log)
+  assert ('networks begun as judges, ' in capsys.readouterr().out) == (
+      number == 2)
