@@ -31,6 +31,10 @@ python_version() {  # of a PYTHON
 setup() {
   cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
   local extras=$1 stamp want
+  # Of two jobs that begin at once one installs, and the other waits for it.
+  # Where there is no flock, or a file system that knows none, they may meet.
+  exec 9< .
+  flock 9 2> /dev/null || true
   if [ -x .venv/bin/python ] && [ -n "${PYTHON:-}" ] &&
     [ "$(python_version .venv/bin/python)" != "$(python_version "$PYTHON")" ]
   then
@@ -53,4 +57,5 @@ setup() {
       --editable ".${extras:+[$extras]}" || exit 1
     printf '%s\n' "$want" > "$stamp"
   fi
+  exec 9<&-
 }

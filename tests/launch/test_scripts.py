@@ -276,6 +276,16 @@ def test_an_environment_of_another_python_is_told(project):
   assert code == 2 and 'remove .venv' in text
 
 
+def test_of_two_jobs_at_once_one_installs(project):
+  write(project, 'code', '0')
+  jobs = [start(project, 'local.sh', JAX_PLATFORMS='cpu') for _ in range(2)]
+  said = [finish(job) for job in jobs]
+  assert [job.returncode for job in jobs] == [0, 0], said
+  assert sum('installing' in out for out, _ in said) == 1
+  installed = (project.parent / 'fake' / 'installed').read_text().splitlines()
+  assert len(installed) == 1
+
+
 def test_gpu_passes_a_signal_on_and_then_stops(project):
   write(project, 'code', 'stay')
   process = start(project, 'gpu.sh', RESTART='1', EXTRAS='cuda12')
