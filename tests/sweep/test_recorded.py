@@ -116,6 +116,10 @@ def test_those_of_trained_networks_are_taken(monkeypatch):
     assert union - read['frontier', 10, seed] > .03
     assert union - read['idc_old_05', 10, seed] > .005
   assert read['idc5_old_e10', 200, 0] - read['frontier', 200, 0] > .01
+  assert read['idc5_trained_e20', 50, 0] > read['idc5_old_e10', 50, 0]
+  for seed in (0, 1):
+    assert (read['idc5_trained_05_e10_union', 10, seed]
+            - read['idc_trained_05_e10', 10, seed]) > .01
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
@@ -123,8 +127,15 @@ def test_those_of_the_test_split_are_taken(ipc, monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   config = SMALL[0], {'dataset.size': '16', 'eval.networks': '3'}
   read = read_all(f'../cifar10_16_test/ipc{ipc}/sweep.arms', config, [ipc], 3)
-  # What README says, each seed by itself: above plain IDC, at ten images also
-  # above the same images left real, from 50 on level with them.
+  # What README says, each seed by itself: above plain IDC and the same images
+  # left real; by networks from noise from 50 on level with these.
+  for seed in range(3):
+    dasm, same, idc, frontier = (read[name, ipc, seed] for name in (
+        'dasm_judges', 'idc_judges', 'idc', 'frontier'))
+    assert dasm - idc > .025 and dasm - frontier > .001
+    assert dasm - same > (0 if ipc == 10 else .02)
+    if ipc < 200:
+      assert dasm - frontier > .02
   for seed in range(3):
     dasm, idc, frontier, random = (read[name, ipc, seed] for name in (
         'dasm_union' if ipc == 10 else 'dasm', 'idc', 'frontier', 'random'))
