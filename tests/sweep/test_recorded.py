@@ -65,6 +65,11 @@ def test_those_of_factor_2_on_the_test_split_are_taken(monkeypatch):
     assert dasm - read['idc_2', 10, seed] > .024
     assert dasm - read['frontier_packed', 10, seed] > .012
     assert dasm - read['random_packed', 10, seed] > .08
+    # By networks that begin as the judges.
+    dasm = read['dasm_judges', 10, seed]
+    assert dasm - read['idc_judges', 10, seed] > .04
+    assert dasm - read['idc_2', 10, seed] > .06
+    assert dasm - read['frontier_packed', 10, seed] > .04
 
 
 def test_those_of_penalties_are_taken(monkeypatch):
