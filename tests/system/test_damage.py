@@ -121,12 +121,13 @@ def test_an_entry_that_a_finished_run_did_not_know_had_its_default(bench):
 def test_a_finished_run_that_said_the_same_otherwise(bench):
   """One that is not finished has to say it as it did."""
   workdir = bench.copied('finished')
-  older.said(workdir, 'segments', match='auto')
+  older.said(workdir, 'segments', match='union')  # which auto means here
   damage.call(workdir)
   older.said(workdir, 'method', begin='auto')
   with pytest.raises(UserError, match=r'begin \(.judges. there, .noise. here'):
     damage.call(workdir)
   older.said(workdir, 'method', begin='noise')
+  older.said(workdir, 'segments', match='union')
   (workdir / 'results.json').unlink()
   with pytest.raises(UserError, match='segments.match'):
     damage.call(workdir)
