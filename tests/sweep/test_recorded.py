@@ -120,11 +120,10 @@ def test_those_of_trained_networks_are_taken(monkeypatch):
     union = read['idc5_old_05_union', 10, seed]
     assert union - read['frontier', 10, seed] > .03
     assert union - read['idc_old_05', 10, seed] > .005
-  assert read['idc5_old_e10', 200, 0] - read['frontier', 200, 0] > .01
-  assert read['idc5_trained_e20', 50, 0] > read['idc5_old_e10', 50, 0]
-  for seed in (0, 1):
     assert (read['idc5_trained_05_e10_union', 10, seed]
             - read['idc_trained_05_e10', 10, seed]) > .01
+  assert read['idc5_old_e10', 200, 0] - read['frontier', 200, 0] > .01
+  assert read['idc5_trained_e20', 50, 0] > read['idc5_old_e10', 50, 0]
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
