@@ -114,6 +114,18 @@ def resolved(settings):
   return found
 
 
+def in_one_form(there, here):
+  """Settings of a file, maybe an older version's, and others: as now told.
+
+  Args:
+    there: nested settings of a file; here: those they are compared with.
+
+  Returns:
+    Both, with no default left to what a version means by it.
+  """
+  return resolved(schema.filled(there, here)), resolved(here)
+
+
 def expert_settings(c):
   """Settings of the networks that an experiment trains first, or None.
 

@@ -18,7 +18,7 @@ import time
 import jax
 
 from dasm_jax import config as configs
-from dasm_jax.config import schema, validate
+from dasm_jax.config import validate
 from dasm_jax.distill import feeding, initialise, reports, results, setup
 from dasm_jax.evaluate import comparison
 from dasm_jax.pipeline import loading
@@ -51,13 +51,7 @@ def check_workdir(config, folder):
   now is what they said.
   """
   workdirs.check_config(folder, json.loads(config.to_json()), FREE_ENTRIES,
-                        _compared)
-
-
-def _compared(there, here):
-  """Settings of a finished run and of this, as this version tells both."""
-  return (configs.resolved(schema.filled(there, here)),
-          configs.resolved(here))
+                        configs.in_one_form)
 
 
 def run(config, workdir, profile=False, stopping=None, estimate=None,
@@ -93,7 +87,7 @@ def run(config, workdir, profile=False, stopping=None, estimate=None,
     log = held.enter_context(logging.open_log(home.path))
     stopping = stopping or held.enter_context(preemption.catch_signals())
     # Before data are read, which may take minutes.
-    home.check(settings, FREE_ENTRIES, _compared)
+    home.check(settings, FREE_ENTRIES, configs.in_one_form)
     ready = processes.on_leader(lambda: results.finished_results(home))
     if ready:
       log.show('this run has ended before; its results:\n'

@@ -207,8 +207,8 @@ def different(there, here):
 
   there: of a file, which an older version may have written.
   """
-  there = configs.resolved(schema.filled(there, here))
-  names, text = workdir.differences(there, here, FREE_ENTRIES)
+  names, text = workdir.differences(
+      *configs.in_one_form(there, here), FREE_ENTRIES)
   return text if names else ''
 
 
