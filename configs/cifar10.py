@@ -5,7 +5,7 @@ r"""CIFAR-10: DASM on IDC, and the trajectory methods.
 Arguments: ipc, method (idc, dc, dsa, dsac, dm, cafe, sre2l, mtt, ftd, tesla,
 datm; or a coreset: rded, aligned, random, …), segments (0: by ipc, 1: the
 plain method), factor (IDC's multi-formation; 2 is published), schedule
-(published, or short: some 30 minutes on two CPU cores), network (another than
+(published, or short: half an hour of a CPU core), network (another than
 the published), seed.
 
 Published, ConvNet-3 (IDC README; DC, DSA papers), ipc 1 / 10 / 50:
