@@ -53,6 +53,8 @@ def test_those_of_factor_2_are_taken(monkeypatch):
   # What IDC's default number of segments rests on.
   for ipc, seed in ((10, 0), (10, 1), (50, 0), (50, 1)):
     assert read['dasm5', ipc, seed] - read['idc', ipc, seed] > .025
+  # By networks that begin as the judges matching adds at 50, too.
+  assert read['dasm_by_judges_05', 50, 0] - read['frontier_packed', 50, 0] > .01
 
 
 def test_those_of_factor_2_on_the_test_split_are_taken(monkeypatch):
@@ -70,6 +72,13 @@ def test_those_of_factor_2_on_the_test_split_are_taken(monkeypatch):
     assert dasm - read['idc_judges', 10, seed] > .04
     assert dasm - read['idc_2', 10, seed] > .06
     assert dasm - read['frontier_packed', 10, seed] > .04
+
+
+def test_those_of_50_images_on_the_test_split_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  read = read_all('../cifar10_32_test50/ipc50.arms', (
+      'configs/cifar10.py:schedule=short', {'eval.networks': '3'}), [50], 3)
+  assert read['dasm_judges_05', 50, 0] > .62
 
 
 def test_those_of_penalties_are_taken(monkeypatch):
@@ -124,6 +133,23 @@ def test_those_of_trained_networks_are_taken(monkeypatch):
             - read['idc_trained_05_e10', 10, seed]) > .01
   assert read['idc5_old_e10', 200, 0] - read['frontier', 200, 0] > .01
   assert read['idc5_trained_e20', 50, 0] > read['idc5_old_e10', 50, 0]
+
+
+def test_those_of_networks_that_begin_as_judges_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  read = read_all('../cifar10_16_judges/judges.arms', SMALL, [10, 50, 200], 2)
+  # What IDC's `method.begin` rests on, and that the windows make it.
+  for seed in (0, 1):
+    dasm = read['dasm_by_judges_01', 50, seed]
+    assert dasm - read['idc_by_judges_01', 50, seed] > .025
+    assert dasm - read['ccfs', 50, seed] > .01
+    assert read['dasm_by_judges_ccfs_01', 50, seed] - read[
+        'ccfs', 50, seed] > .01
+    assert read['dasm_by_judges_05', 10, seed] > read[
+        'idc_by_judges_05', 10, seed]
+  assert (read['dasm_by_judges_01_x5', 50, 0]
+          - read['idc_by_judges_01_x5', 50, 0]) > .025
+  assert abs(read['dasm_by_judges_01', 200, 0] - read['ccfs', 200, 0]) < .005
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
