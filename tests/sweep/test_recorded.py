@@ -59,7 +59,7 @@ def test_those_of_factor_2_are_taken(monkeypatch):
 
 def test_those_of_factor_2_on_the_test_split_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
-  read = read_all('../cifar10_32_test/ipc10.arms', (
+  read = read_all('../cifar10_32_test/ipc10/sweep.arms', (
       'configs/cifar10.py:schedule=short', {'eval.networks': '3'}), [10], 3)
   # Each seed by itself: above its base, and above its images left real.
   for seed in range(3):
@@ -76,7 +76,7 @@ def test_those_of_factor_2_on_the_test_split_are_taken(monkeypatch):
 
 def test_those_of_50_images_on_the_test_split_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
-  read = read_all('../cifar10_32_test50/ipc50.arms', (
+  read = read_all('../cifar10_32_test/ipc50/sweep.arms', (
       'configs/cifar10.py:schedule=short', {'eval.networks': '3'}), [50], 3)
   dasm = read['dasm_judges_05', 50, 0]
   assert dasm - read['idc_05', 50, 0] > .04
