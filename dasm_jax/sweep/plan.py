@@ -94,7 +94,8 @@ def parse_arm(text):
   name, at, rest = text.rpartition('@')
   method, *words = rest.split(':')
   if at and not name:
-    raise UserError(f'arm {text!r} has no name before @; write NAME@METHOD')
+    raise UserError(f'arm {text!r} has no name before @; write NAME@METHOD, or '
+                    '--arms=FILE where a file holds the arms')
   return _arm(name or text, method, words, text)
 
 

@@ -52,7 +52,7 @@ def test_arms_of_a_file(tmp_path):
 @pytest.mark.parametrize('text, words', [
     ('', 'no arms; give some'),
     ('idcc', "unknown method.*'idcc'.*choose from.*full.*idc"),
-    ('@idc', 'no name before @'),
+    ('@idc', 'no name before @; .* --arms=FILE'),
     ('idc:segments', "'segments' of arm.*not key=value"),
     ('idc:ipc=3', 'sets ipc, which the sweep does; give --ipc'),
     ('idc:eval.epochs=3', 'the same for all arms; give --config.eval.epochs=3'),
