@@ -89,10 +89,13 @@ def default_reason(ipc: int, many: int = MANY) -> str:
     A text.
   """
   if many == 1:
-    return 'by default'
-  return (f'by default from {many} images a class on' if ipc >= many else
-          f'by default below {many} images a class, where more are not '
-          'measured to pay')
+    return 'by default: real images stay as they are, so that more cost nothing'
+  if ipc < many:
+    return (f'by default below {many} images a class, where more are not '
+            'measured to pay')
+  return f'by default from {many} images a class on, ' + (
+      'where more are measured to pay' if many < MANY else
+      'as more pay for IDC and DM there')
 
 
 def plan(ipc: int, segments: int, shares: Sequence[float] = ()
@@ -416,7 +419,7 @@ def unused_first(rows: Sequence[np.ndarray], used: np.ndarray, size: int
 
 def first_images(rows: Sequence[np.ndarray], labels: np.ndarray,
                  used: np.ndarray, size: int, seed: int | Sequence[int],
-                 easiest: bool = False) -> np.ndarray:
+                 easiest: bool = False, once: bool = False) -> np.ndarray:
   """Real images to start a segment from: of its window, new ones first.
 
   Args:
@@ -426,6 +429,8 @@ def first_images(rows: Sequence[np.ndarray], labels: np.ndarray,
     size: images a class.
     seed: anything that `numpy.random.default_rng` takes.
     easiest: whether to take the window in its order, not by chance.
+    once: whether new ones outside the window come before used ones in it, as
+      for images that stay as they are.
 
   Returns:
     `[classes, size]` int; a class that is too small repeats images.
@@ -439,6 +444,8 @@ def first_images(rows: Sequence[np.ndarray], labels: np.ndarray,
       members = np.concatenate([row, members[~inside]])
       inside = np.arange(len(members)) < len(row)
     # Unused in the window, then used there, then the rest of the class.
-    order = np.argsort(2 * ~inside + used[members], kind='stable')
+    outside, again = (1, 2) if once else (2, 1)
+    order = np.argsort(outside * ~inside + again * used[members],
+                       kind='stable')
     out.append(np.resize(members[order], size))
   return np.array(out)

@@ -122,7 +122,11 @@ def test_plan_that_does_not_split(ipc, number):
 def test_number_by_default(ipc, want):
   assert segments.default_count(ipc) == want
   assert segments.default_count(ipc, many=1) == min(ipc, 5)
-  assert ('not measured' in segments.default_reason(ipc)) == (want == 1)
+  reason = segments.default_reason(ipc)
+  assert ('not measured' in reason) == (want == 1)
+  assert ('as more pay for IDC' in reason) == (want == 5)
+  assert 'are measured to pay' in segments.default_reason(20, many=10)
+  assert 'more cost nothing' in segments.default_reason(ipc, many=1)
 
 
 @pytest.mark.parametrize('total, number', [(10, 3), (7, 7), (300, 2), (11, 4)])
@@ -261,6 +265,10 @@ def test_start_takes_new_images_of_the_window_first():
   assert set(got[0]) >= {2, 3, 4, 5, 6, 7} and len(set(got[0])) == 8
   got = segments.first_images(rows, LABELS, used, 25, 0)
   assert all(len(set(row)) == 10 for row in got)  # too small: repeats, evenly
+  # What stays as it is is taken once, as long as there are others.
+  got = segments.first_images(rows, LABELS, used, 6, 0, once=True)
+  assert set(got[1]) == {14, 15, 16, 17, 18, 19}
+  got = segments.first_images(rows, LABELS, used, 25, 0)
   assert max(np.bincount(got[0])) == 3
 
 

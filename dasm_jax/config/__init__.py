@@ -60,9 +60,13 @@ def segment_count(c):
 
 def segments_reason(c):
   """Why a configuration has as many segments as it has, in words."""
-  if c.segments.shares or c.segments.number:
-    return 'as configured'
-  return segments.default_reason(c.syn.ipc, registry.segments_from(c.method))
+  many = registry.segments_from(c.method)
+  if not (c.segments.shares or c.segments.number):
+    return segments.default_reason(c.syn.ipc, many)
+  # Coresets that choose all at once are configured to have one.
+  usual = segments.default_count(c.syn.ipc, many)
+  return 'as configured' + (
+      f'; by default {usual}' * (many > 1 and usual != segment_count(c)))
 
 
 def matches_union(c):

@@ -78,6 +78,7 @@ def check_settings(c):
   problem = name_problem(c)
   if problem:
     raise UserError(f'the configuration has {problem}')
+  _check_start(c)
   # First of all, so that whatever follows may take each entry for what it says.
   for name, value in entries(c):
     if name in schema.ENTRIES:
@@ -105,6 +106,18 @@ def check_settings(c):
   if 0 < c.method.steps < moving:
     raise UserError(f'--config.method.steps={c.method.steps} is fewer than the '
                     f'{moving} segments; give each at least one')
+
+
+def _check_start(c):
+  """Tells how to begin with the images of coresets that are windows."""
+  if c.syn.init in registry.METHODS and c.syn.init in segments.WINDOWS and (
+      c.syn.init not in coresets.CORESETS):
+    raise UserError(f'--config.syn.init={c.syn.init} is a window; set '
+                    f'--config.segments.window={c.syn.init} and --config.syn.'
+                    'init=easiest, or real: random ones of it')
+  if c.syn.init == 'window':
+    raise UserError('--config.syn.init=window is another name of --config.syn.'
+                    'init=highest --config.coreset.skip=0.7; set these')
 
 
 def check_phases(c, network=None):
@@ -224,7 +237,8 @@ def first_cells(c):
   return (c.syn.factor * (c.coreset.cells if c.syn.init == 'rded' else 1)) ** 2
 
 
-def _cell_flags(c):
+def cell_flags(c):
+  """The entries that say how many real images a stored one begins as."""
   flags = f'--config.syn.factor={c.syn.factor}'
   if c.syn.init == 'rded':
     flags += f' and --config.coreset.cells={c.coreset.cells}'
@@ -238,7 +252,7 @@ def _check_crops(c, plan):
     raise UserError(
         f'--config.coreset.pool={c.coreset.pool} images a class that are '
         f'cropped, but {asked} crops are asked for, as --config.syn.ipc='
-        f'{c.syn.ipc} at {_cell_flags(c)}; raise the pool to that')
+        f'{c.syn.ipc} at {cell_flags(c)}; raise the pool to that')
 
 
 def check_class_sizes(c, dataset):
@@ -251,7 +265,7 @@ def check_class_sizes(c, dataset):
     raise UserError('; and '.join(faults))
 
 
-def _smallest_class(dataset):
+def smallest_class(dataset):
   """`(how many images the smallest class has, how it is called)`."""
   counts = np.bincount(dataset.train.labels,
                        minlength=len(dataset.class_names))
@@ -261,7 +275,7 @@ def _smallest_class(dataset):
 
 def _set_faults(c, dataset):
   """Yields why there are too few images for those of the set, at most once."""
-  whole, name = _smallest_class(dataset)
+  whole, name = smallest_class(dataset)
   # Coresets take no image twice; other first images repeat where a class is
   # too small.
   each = first_cells(c)
@@ -275,7 +289,7 @@ def _set_faults(c, dataset):
       once or c.syn.init == 'rded' or not (
           registry.family_of(c.method).synthesises)):
     yield (f'--config.syn.ipc={c.syn.ipc} images a class, of {each} real ones '
-           f'each at {_cell_flags(c)}, but {name} has {whole}; lower one of '
+           f'each at {cell_flags(c)}, but {name} has {whole}; lower one of '
            'them')
   elif once and wanted > left:
     yield (f'--config.coreset.skip={c.coreset.skip} of the {whole} images of '
@@ -286,7 +300,7 @@ def _set_faults(c, dataset):
 
 def _batch_faults(c, dataset):
   """Yields why there are too few images for the batches of a step."""
-  whole, name = _smallest_class(dataset)
+  whole, name = smallest_class(dataset)
   batch, count = c.method.get('batch', 0), len(dataset.train.labels)
   # Parts that are widened would overlap.
   plan = plan_segments(c)

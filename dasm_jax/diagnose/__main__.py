@@ -14,8 +14,8 @@ Three measures by networks of the set's card; --measures takes some of them:
 
 Several sets of the same data and network can be compared: --set=runs/a,runs/b.
 Real images are trained on by the first one's recipe, each set by its own.
-Writes diagnose.json, diagnose.png and diagnose_loss.png. After a stop the same
-command goes on; `ages` begins anew.
+Writes diagnose.json, diagnose.png and diagnose_loss.png, and a section of the
+run's report.html. After a stop the same command goes on; `ages` begins anew.
 
 Source: the diagnostic of SDC (2408.12483), which compares the gradient norms
 of distilled and of real images (GraDN, after 2107.07075).
@@ -27,6 +27,7 @@ import pathlib
 
 from dasm_jax import foreign, streams
 from dasm_jax.diagnose import measures, tables
+from dasm_jax.distill import page, results
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import comparison, subjects
 from dasm_jax.evaluate.flags import add_flags, told_by
@@ -189,9 +190,13 @@ def measure(given, out, a, screen, change=lambda found: found):
       done['lines'] = measures.by_age(bench, a.ages, a.real, say)
     table = tables.write(bench, found, done, out)
     screen.say(table)
-  pictures = ', '.join(tables.PICTURES) if 'ages' in a.measures else ''
+  pictures = tables.PICTURES if 'ages' in a.measures else ()
+  # The page of the run that the (first) set is of.
+  if page.fill(out / results.PAGE, results.DIAGNOSED, tables.page_parts(
+      'How hard and how diverse it is', table, out, pictures)):
+    pictures = results.PAGE, *pictures
   screen.say(f'see {out / "diagnose.json"}'
-             + f', {pictures} there' * bool(pictures))
+             + f', {", ".join(pictures)} there' * bool(pictures))
   return table
 
 

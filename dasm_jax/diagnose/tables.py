@@ -6,7 +6,7 @@ import numpy as np
 
 import dasm_jax
 from dasm_jax.diagnose import ageing, measures
-from dasm_jax.distill import figures
+from dasm_jax.distill import figures, page
 from dasm_jax.evaluate import comparison
 from dasm_jax.runtime import records, text
 
@@ -37,6 +37,20 @@ def write(bench, paths, found, out):
       tables.append(table)
   records.write_text(out / 'diagnose.json', json.dumps(tree, indent=2) + '\n')
   return '\n\n'.join(tables)
+
+
+def page_parts(title, table, folder, pictures=PICTURES):
+  """What a page shows of it: parts of `distill.page`.
+
+  table: of `write`. folder: where the pictures are; those that are not there
+  are left out.
+  """
+  shown = [(f'{score} of an image against the age of the network',
+            folder / name) for score, name in zip(
+                ageing.SCORES, PICTURES, strict=True)
+           if name in pictures and (folder / name).exists()]
+  return [page.heading(title), page.fixed(table.rstrip()),
+          page.pictures(shown)]
 
 
 def _write_ages(found, out):

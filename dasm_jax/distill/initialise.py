@@ -13,6 +13,7 @@ import numpy as np
 
 from dasm_jax import coresets, segments, streams, synthetic
 from dasm_jax.distill import real_crops, setup
+from dasm_jax.methods import registry
 from dasm_jax.pipeline import source as sources
 from dasm_jax.runtime import devices
 from dasm_jax.streams import Stream
@@ -170,8 +171,8 @@ def begin_phase(made, phase, done, phases):
 def judge_images(made, phase, done, phases, probes):
   """What networks say of every real image for a segment, `segments.Judged`.
 
-  Networks trained on real data score once, those trained on the earlier
-  segments anew for each segment.
+  Networks trained on real data score once (where they have to be right, too,
+  for each segment), those trained on the earlier segments anew for each.
 
   Args:
     made, phase, done, phases: as for `begin_phase`.
@@ -196,9 +197,10 @@ def judge_images(made, phase, done, phases, probes):
     real = scoring.Scored(np.asarray(earlier[0].scores),
                           np.asarray(earlier[0].accuracy), None)
   elif asked.order == 'real' or asked.known:
-    real = scoring.real_scores(experiment.network, c.order if asked.order
-                               else 'loss')(real_networks(made), made.data)
-    _say_scored(made, phase, 'real images', real, c.order)
+    name = c.order if asked.order else 'loss'
+    real = scoring.real_scores(experiment.network, name)(
+        real_networks(made), made.data)
+    _say_scored(made, phase, 'real images', real, name)
   if asked.order == 'previous' or asked.missed:
     previous = scoring.difficulty_scores(experiment.network, c.score)(
         devices.replicate(probes()), made.data)
@@ -369,7 +371,9 @@ def _choose_images(made, phase, rows, used):
         experiment, made.experts, made.data, size * (phase.index + 1))
     rows = [row[right[row]] for row in rows]
   return segments.first_images(rows, labels, used, size, seed,
-                               easiest=c.syn.init == 'easiest')
+                               easiest=c.syn.init == 'easiest',
+                               once=not registry.family_of(
+                                   c.method).synthesises)
 
 
 def first_pixels(codec, images):

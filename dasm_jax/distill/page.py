@@ -52,6 +52,30 @@ def write(path, title, parts):
       f'<h1>{title}</h1>\n' + ''.join(parts) + '</body>\n</html>\n'))
 
 
+def slot(name):
+  """A place that `fill` fills later; name: one word."""
+  return f'<!-- {name} --><!-- end of {name} -->\n'
+
+
+def fill(path, name, parts):
+  """Puts parts into the slot of a page, in the place of what is there.
+
+  Returns:
+    Whether there is such a page with such a slot.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    return False
+  text = path.read_text(encoding='utf-8')
+  begin, end = f'<!-- {name} -->', f'<!-- end of {name} -->'
+  before, found, rest = text.partition(begin)
+  if not found or end not in rest:
+    return False
+  write_text(path, before + begin + '\n' + ''.join(parts) + end
+             + rest.partition(end)[2])
+  return True
+
+
 def heading(text):
   """A heading of a section."""
   return f'<h2>{html.escape(text)}</h2>\n'

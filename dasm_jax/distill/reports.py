@@ -5,6 +5,7 @@ import math
 import jax
 
 from dasm_jax import config, models
+from dasm_jax.config import validate
 from dasm_jax.distill import setup
 from dasm_jax.errors import UserError
 from dasm_jax.methods import registry
@@ -33,6 +34,9 @@ def describe(experiment, workdir, log, called=''):
           f'({config.segments_reason(c)})' + (
               f', {c.syn.phases} parts of the classes in turn'
               if c.syn.phases > 1 else ''))
+  note = _repeated(experiment)
+  if note:
+    log.say(f'note      {note}')
   log.say(f'method    {c.method.name}, begun with {c.syn.init} images, '
           + f'window {c.segments.window}, ' * setup.has_windows(experiment)
           + 'in union with finished segments, ' * config.matches_union(c)
@@ -47,6 +51,18 @@ def describe(experiment, workdir, log, called=''):
   if idle:
     log.say(f'note      {idle}')
   log.say(f'workdir   {workdir}')
+
+
+def _repeated(experiment):
+  """What is said where a class has too few images to begin with; or ''."""
+  c = experiment.config
+  wanted = c.syn.ipc * validate.first_cells(c)
+  least, name = validate.smallest_class(experiment.dataset)
+  if wanted <= least or c.syn.init == 'noise':
+    return ''
+  return (f'{wanted} real images a class are begun with '
+          f'(--config.syn.ipc={c.syn.ipc}, {validate.cell_flags(c)}), but '
+          f'{name} has {least}: some begin twice')
 
 
 def _devices():

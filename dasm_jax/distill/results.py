@@ -33,6 +33,8 @@ from dasm_jax.training import soft_labels, weights_file
 from dasm_jax.types import Batch
 
 SET = 'synthetic.npz'
+PAGE = 'report.html'
+DIAGNOSED = 'diagnose'  # slot of the page for what dasm_jax.diagnose measures
 
 # ---- The set as it is evaluated
 
@@ -133,7 +135,15 @@ def show_segment(experiment, segment, done, workdir, show=lambda *_: None):
   # Written as soon as the segment is done, to be looked at meanwhile.
   scores, inside = _scores_and_window(progress)
   figures.window_plot(scores, inside, workdir / f'window_{number}.png', number,
-                      len(experiment.plan), experiment.config.segments.score)
+                      len(experiment.plan), _score_name(
+                          experiment, segment.index))
+
+
+def _score_name(experiment, index):
+  """What put the real images in order for a segment; '' if nothing did."""
+  c = experiment.config.segments
+  by = segments.asked_networks(experiment.choice, index).order
+  return {'real': c.order, 'previous': c.score, None: ''}[by]
 
 
 def _scores_and_window(progress):
@@ -316,7 +326,8 @@ def _write_pictures(experiment, syn, done, folder):
   figures.image_grid(np.float32(real) / 255, folder / 'real.png',
                      names[:height])
   figures.window_plots([_scores_and_window(p) for p in done],
-                       folder / 'windows.png', experiment.config.segments.score)
+                       folder / 'windows.png', _score_name(
+                           experiment, len(experiment.plan) - 1))
 
 
 def _write_page(made, results, folder):
@@ -362,13 +373,13 @@ def _write_page(made, results, folder):
         (f'segment {segment.index + 1}',
          folder / f'images_{segment.index + 1}.png')
         for segment in experiment.plan])))
-  parts += _command_parts(made)
+  parts += [page.slot(DIAGNOSED), *_command_parts(made)]
   shown = {name: value for name, value in results.items()
            if name not in ('segments', 'accuracy', 'bytes', 'seconds', 'set')}
   parts += [page.heading('More'), page.folded('Numbers of the run', page.facts(
       _flat(shown))), page.folded('All entries of the configuration',
                                   page.facts(config.entries(c)))]
-  page.write(folder / 'report.html', title, parts)
+  page.write(folder / PAGE, title, parts)
 
 
 def _accuracy_parts(made, results, kind):

@@ -23,6 +23,7 @@ import sys
 
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import cli, environment
+from dasm_jax.runtime.text import plural
 
 
 def _parser():
@@ -93,6 +94,8 @@ def run(words):
   sweep.check()
   if options.dry_run:
     hours.say_hours(sweep, print)
+    if options.diagnose:
+      print('note      networks of --diagnose are not counted')
     return
   work.open_folder(sweep)
   screen, outcome = Terminal(), work.Outcome({}, [])
@@ -105,6 +108,11 @@ def run(words):
       diagnosed.measure(sweep, screen)
   table = work.write_results(sweep, outcome, results.write)
   screen.say(table)
+  missing = sum(values is None for cell in sweep.cells
+                for _, values in sweep.read(cell)) if options.show else 0
+  if missing:
+    screen.say(f'note      {plural(missing, "measurement")} not there; the '
+               'same command without --show makes them')
   screen.say(f'see {folder}/{results.PAGE}, {results.FIGURE}, '
              f'{results.TABLE}.csv there')
   work.check_whole(outcome)
@@ -147,7 +155,10 @@ def _folder(text, given):
     raise UserError(f'--workdir={text} must be a directory here, or one that '
                     'machines share')
   if text:
-    return pathlib.Path(environment.expand(text, '--workdir'))
+    folder = pathlib.Path(environment.expand(text, '--workdir'))
+    if folder.exists() and not folder.is_dir():
+      raise UserError(f'--workdir={text} is a file; choose a directory')
+    return folder
   stem = pathlib.Path(given.split(':')[0]).stem
   return pathlib.Path('runs') / f'sweep-{stem}'
 

@@ -17,7 +17,7 @@ from dasm_jax.runtime import workdir as workdirs
 from dasm_jax.sweep import measure as measures
 from dasm_jax.sweep import work
 
-FOLDER, TEXT = 'diagnose', 'tables.txt'
+FOLDER, TEXT, ABOUT = 'diagnose', 'tables.txt', 'about.json'
 
 
 def measure(sweep, screen, options=None):
@@ -35,7 +35,7 @@ def measure(sweep, screen, options=None):
     # Another process may be at it, and writes it then.
     with contextlib.suppress(workdirs.InUse), work.claimed(
         sweep, f'{FOLDER}-{folder.name}'):
-      if _measured(folder) != [run.name for run in runs]:
+      if not _is_measured(sweep, folder, cells):
         screen.say(f'diagnose  {", ".join(run.name for run in runs)}')
         try:
           found = diagnose.measure(
@@ -45,6 +45,8 @@ def measure(sweep, screen, options=None):
           screen.say(f'note      {folder.name} is not diagnosed: {error}')
         else:
           records.write_text(folder / TEXT, f'{found}\n')
+          records.write_text(
+              folder / ABOUT, f'{json.dumps(_about(sweep, cells))}\n')
 
 
 def _change(cells):
@@ -67,12 +69,20 @@ def _groups(sweep):
   return groups
 
 
-def _measured(folder):
-  """Names of the sets that were measured there, [] if that was not ended."""
+def _about(sweep, cells):
+  """What measures of the sets of cells go by: `{name: [set, recipe]}`."""
+  return {cell.name: [
+      json.loads((sweep.run_folder(cell) / 'results.json').read_text())['set'],
+      workdirs.fingerprint(json.loads(cell.base.to_json())['eval'], ())]
+          for cell in cells}
+
+
+def _is_measured(sweep, folder, cells):
+  """Whether a folder has the measures of these sets, and of this recipe."""
   with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-    if (folder / TEXT).exists():
-      return list(json.loads((folder / 'diagnose.json').read_text())['sets'])
-  return []
+    return (folder / TEXT).exists() and json.loads(
+        (folder / ABOUT).read_text()) == _about(sweep, cells)
+  return False
 
 
 def parts(sweep):
@@ -85,16 +95,13 @@ def parts(sweep):
         page.paragraph(
             f'{run_results.SEGMENTS_NOTE}; shared: with the earlier window '
             'that it has most of, of the smaller of the two', note=True)]
-  for folder in sorted(_groups(sweep), key=lambda path: int(path.name[3:])):
-    if _measured(folder):
+  groups = _groups(sweep)
+  for folder in sorted(groups, key=lambda path: int(path.name[3:])):
+    if _is_measured(sweep, folder, groups[folder]):
       size = text.plural(int(folder.name[3:]), 'image')
-      found += [
-          page.heading(f'How hard and how diverse sets of {size} a class are'),
-          page.fixed((folder / TEXT).read_text().rstrip()), page.pictures([
-              (f'{what} of an image against the age of the network',
-               folder / name) for what, name in zip(
-                   ('gradient norm', 'loss'), tables.PICTURES, strict=True)
-              if (folder / name).exists()])]
+      found += tables.page_parts(
+          f'How hard and how diverse sets of {size} a class are',
+          (folder / TEXT).read_text(), folder)
   return found
 
 

@@ -23,6 +23,7 @@ class Row(NamedTuple):
   prefix of, None if of none. length: a `plan.Length`.
   epochs, steps, recipe: in fact, of one network.
   values: `{seed: [accuracy of each network]}`, fractions.
+  segments: of the run; None of images that no run has made.
   """
   arm: str
   ipc: int | None
@@ -32,6 +33,7 @@ class Row(NamedTuple):
   steps: int
   recipe: str
   values: dict
+  segments: int | None = None
 
   @property
   def mean(self):
@@ -77,7 +79,9 @@ def rows_of(found):
     of = None if one.ipc == one.cell.ipc else one.cell.ipc
     key = one.cell.arm.name, one.ipc, of, one.length
     row = rows.setdefault(key, Row(
-        *key, values['epochs'], values['steps'], values['recipe'], {}))
+        *key, values['epochs'], values['steps'], values['recipe'], {},
+        None if one.cell.config is None else configs.segment_count(
+            one.cell.config)))
     row.values[one.cell.seed] = values['networks']
   return list(rows.values())
 
@@ -143,8 +147,9 @@ def order(rows, arms):
       row.ipc or math.inf, arms.index(row.arm), row.of or 0))
 
 
-HEAD = ('arm', 'ipc', 'prefix of', 'length', 'epochs', 'steps', 'recipe',
-        'accuracy', 'std of networks', 'networks', 'std of seeds', 'seeds')
+HEAD = ('arm', 'ipc', 'prefix of', 'segments', 'length', 'epochs', 'steps',
+        'recipe', 'accuracy', 'std of networks', 'networks', 'std of seeds',
+        'seeds')
 
 
 def as_csv(rows, marks):
@@ -158,9 +163,10 @@ def as_csv(rows, marks):
     return '' if math.isnan(value) else f'{100 * value:.3f}'
   for row, *gaps in compared(rows, marks):
     out.writerow([
-        row.arm, row.ipc or 'all', row.of or '', row.length, row.epochs,
-        row.steps, row.recipe, points(row.mean), points(row.over_networks),
-        row.networks, points(row.over_seeds), len(row.values),
+        row.arm, row.ipc or 'all', row.of or '', row.segments or '', row.length,
+        row.epochs, row.steps, row.recipe, points(row.mean),
+        points(row.over_networks), row.networks, points(row.over_seeds),
+        len(row.values),
         *(points(value) for name, gap in zip(marks, gaps, strict=True) if name
           for value in gap or (math.nan, math.nan))])
   return file.getvalue()
@@ -169,8 +175,9 @@ def as_csv(rows, marks):
 def short_cells(rows, marks):
   """`(head, [cells])` of the table that is shown: what belongs together."""
   names = [name for name in marks if name]
-  head = ['arm', 'ipc', 'trained for', 'epochs', 'steps', 'accuracy',
-          '± networks', '± seeds', 'n', *(f'- {name}' for name in names)]
+  head = ['arm', 'ipc', 'segments', 'trained for', 'epochs', 'steps',
+          'accuracy', '± networks', '± seeds', 'n',
+          *(f'- {name}' for name in names)]
   def number(value, form='{:.2f}'):
     return '' if math.isnan(value) else form.format(100 * value)
   def shown(gap):
@@ -182,7 +189,8 @@ def short_cells(rows, marks):
   for row, *gaps in compared(rows, marks):
     ipc = str(row.ipc or 'all') + (f' of {row.of}' if row.of else '')
     kind = 'recipe' if row.length.kind == 'epochs' else str(row.length)
-    cells = [row.arm, ipc, kind, row.epochs, row.steps, number(row.mean),
+    cells = [row.arm, ipc, row.segments or '', kind, row.epochs, row.steps,
+             number(row.mean),
              number(row.over_networks), number(row.over_seeds),
              f'{len(row.values)} x {row.networks}',
              *(shown(gap) for name, gap in zip(marks, gaps, strict=True)
@@ -199,7 +207,8 @@ def as_markdown(rows, marks):
       for cells in (head, ['---'] * len(head), *lines)) + '\n'
 
 
-NOTE = '''accuracy in percent; ± standard deviation (of n - 1): of networks of \
+NOTE = '''segments: 1 is the plain method
+accuracy in percent; ± standard deviation (of n - 1): of networks of \
 one seed, and of the seeds' means; n: seeds x networks each
 differences in points ± standard error: of pairs of seeds where there are \
 several, else of networks alone
@@ -210,7 +219,16 @@ come nearest (one at least), its drops moved with them'''
 def text_table(rows, marks):
   """The table as it is said, with what its columns mean."""
   head, lines = short_cells(rows, marks)
-  return f'{text.table(lines, head)}\n{NOTE}'
+  return f'{text.table(lines, head)}\n{NOTE}{_missing_length(rows)}'
+
+
+def _missing_length(rows):
+  """What is said where sets of several sizes have equal epochs alone."""
+  steps = {row.steps for row in rows}
+  if {row.length.kind for row in rows} != {'epochs'} or len(steps) < 2:
+    return ''
+  return (f'\nat equal epochs small sets train for few steps; --steps='
+          f'{max(steps)} measures all at equal steps, too')
 
 
 # ---- Figures and the page

@@ -13,7 +13,7 @@ from PIL import Image
 
 from dasm_jax.diagnose import __main__ as diagnose
 from dasm_jax.diagnose import measures, tables
-from dasm_jax.distill import figures
+from dasm_jax.distill import figures, page
 from dasm_jax.errors import UserError
 from dasm_jax.evaluate import saved_set
 
@@ -71,6 +71,15 @@ def test_command(tmp_path, capsys):
   for picture in 'diagnose.png', 'diagnose_loss.png':
     with Image.open(tmp_path / 'c' / picture) as image:
       assert image.width > 600
+  # The page of a run has them, too.
+  report = tmp_path / 'a' / 'report.html'
+  page.write(report, 'a run', [page.slot('diagnose')])
+  assert 0 == diagnose.main([
+      f'--set={tmp_path / "a"}', '--measures=ages', '--ages=0', '--networks=1',
+      '--real=80'])
+  text = report.read_text()
+  assert 'gradient norm at age' in text and text.count('<img') == 2
+  assert 'report.html' in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -7,6 +7,19 @@ import numpy as np
 from dasm_jax.distill import figures, page
 
 
+def test_a_slot_is_filled_as_often_as_one_likes(tmp_path):
+  path = tmp_path / 'report.html'
+  assert not page.fill(path, 'later', ['x'])
+  page.write(path, 'a', [
+      page.heading('b'), page.slot('later'), page.fixed('c')])
+  before = path.read_text()
+  assert not page.fill(path, 'other', ['x']) and path.read_text() == before
+  for text in ('first', 'second'):
+    assert page.fill(path, 'later', [page.paragraph(text), page.fixed('d')])
+    now = path.read_text()
+    assert now.replace(f'\n<p>{text}</p>\n<pre>d</pre>\n', '') == before
+
+
 def test_page(tmp_path):
   figures.image_grid(np.ones((1, 1, 8, 8, 3)), tmp_path / 'g.png')
   path = tmp_path / 'report.html'

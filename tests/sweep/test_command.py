@@ -72,14 +72,16 @@ def test_a_sweep(tmp_path, capsys, monkeypatch):
   assert 'two_ipc2_seed0' in said and 'to do' in said and 'in all on' in said
   assert not list(tmp_path.iterdir())
   assert __main__.main([*words, '--show']) == 0
-  assert 'nothing is measured yet' in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert 'nothing is measured yet' in said
+  assert '8 measurements not there; the same command without --show' in said
   assert __main__.main(words) == 0
   capsys.readouterr()
   found = rows(tmp_path)
   # The recipe of two epochs has one more; of ten images an epoch is a step.
   assert [(one['arm'], one['ipc'], one['prefix of'], one['length'],
-           one['epochs'], one['steps']) for one in found] == [
-      (arm, ipc, of, length, epochs, epochs)
+           one['epochs'], one['steps'], one['segments']) for one in found] == [
+      (arm, ipc, of, length, epochs, epochs, '2' if arm == 'two' else '')
       for length, epochs in (('2 epochs', '3'), ('3 steps', '3'))
       for ipc, of in (('1', '2'), ('2', ''))
       for arm, of in (('random', ''), ('two', of))]
@@ -139,6 +141,15 @@ def check_diagnosed(words, folder, capsys):
   assert 'training' not in capsys.readouterr().out
   for word in ('sets of 2 images a class', 'diversity', 'easy', 'all real'):
     assert word in page.read_text(), word
+  # Those of another recipe are not shown, and made anew.
+  assert any('diversity' in part for part in diagnosed.parts(sweep))
+  texts = asked.texts | {'eval.epochs': '3'}
+  other = sweep._replace(cells=plan.cells(asked._replace(texts=texts)))
+  assert not any('diversity' in part for part in diagnosed.parts(other))
+  diagnosed.measure(other, logging.Terminal(), few)
+  assert re.search('training 1 network for 3 epochs: on the set',
+                   capsys.readouterr().out)
+  assert any('diversity' in part for part in diagnosed.parts(other))
 
 
 def check_measured(result, set_):

@@ -10,7 +10,8 @@ EPOCHS, STEPS = plan.Length('epochs', 9), plan.Length('steps', 20)
 
 
 def row(arm, ipc, values, of=None, length=EPOCHS):
-  return results.Row(arm, ipc, of, length, 9, 18, 'idc', values)
+  return results.Row(arm, ipc, of, length, 9, 18, 'idc', values,
+                     2 if arm == 'dm' else None)
 
 
 def test_means_and_deviations():
@@ -61,17 +62,24 @@ def test_what_is_compared_with_what():
 def test_tables():
   lines = results.as_csv(ROWS, MARKS).split('\n')
   assert lines[0].endswith('- random,error of - random,- idc,error of - idc')
-  assert lines[1] == ('random,2,,9 epochs,9,18,idc,30.000,14.142,2,,1,,,,')
-  assert lines[3].startswith('idc,2,4,9 epochs,9,18,idc,40.000,0.000,2,,1,10.0')
-  assert lines[5] == 'full,all,,9 epochs,9,18,idc,90.000,0.000,2,,1,,,,'
+  assert lines[1] == ('random,2,,,9 epochs,9,18,idc,30.000,14.142,2,,1,,,,')
+  assert lines[3].startswith('idc,2,4,,9 epochs,9,18,idc,40.000,0.000,2,,1,10')
+  assert lines[5] == 'full,all,,,9 epochs,9,18,idc,90.000,0.000,2,,1,,,,'
   shown = results.as_markdown(ROWS, MARKS).split('\n')
-  assert shown[5] == ('| dm | 2 | recipe | 9 | 18 | 60.00 | 0.00 |  | 1 x 2 | '
-                      '+30.00 ± 10.00 | +10.00 ± 0.00 |')
+  assert shown[5] == ('| dm | 2 | 2 | recipe | 9 | 18 | 60.00 | 0.00 |  | '
+                      '1 x 2 | +30.00 ± 10.00 | +10.00 ± 0.00 |')
   assert shown[4].startswith('| idc | 2 of 4 |')
   assert '20 steps' in shown[7]
   bare = results.as_csv(ROWS, results.Marks(None, None))
   assert bare.startswith(','.join(results.HEAD) + '\n')
-  said = results.text_table(ROWS, MARKS)
+  # Of sets of one size equal epochs are equal steps.
+  assert 'measures all at equal steps' not in results.text_table(
+      ROWS[:4], MARKS)
+  longer = row('dm', 8, {0: [.6, .6]})._replace(steps=72)
+  assert '--steps=72 measures all' in results.text_table(
+      [*ROWS[:4], longer], MARKS)
+  said = results.text_table([*ROWS, longer], MARKS)
+  assert '--steps=72' not in said
   assert '+30.00 ± 10.00' in said and 'seeds x networks' in said
 
 

@@ -18,7 +18,7 @@ from test_docs import COMMANDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
-ENTRIES = {'network.depth': 1, 'network.width': 4, 'method.steps': 2,
+ENTRIES = {'network.depth': 1, 'network.width': 4, 'method.steps': 5,
            'method.batch': 16, 'method.augment': '', 'eval.augment': '',
            'eval.epochs': 2, 'eval.networks': 1, 'segments.probe_epochs': 1,
            'coreset.epochs': 1, 'coreset.networks': 1}

@@ -6,9 +6,10 @@ import small
 import toy
 
 from dasm_jax.config import validate
-from dasm_jax.distill import initialise, run, setup
+from dasm_jax.distill import figures, initialise, results, run, setup
 from dasm_jax.errors import UserError
 from dasm_jax.runtime import checkpoint, preemption
+from dasm_jax.training import scoring
 
 pytestmark = pytest.mark.usefixtures('quick_compiler')
 FRONTIER = dict(segments__window='frontier', segments__share=.5,
@@ -130,7 +131,105 @@ def test_networks_in_training_are_kept(tmp_path):
   assert got[1].any() and not got[1].all()
 
 
+def judging(monkeypatch, real, before):
+  """Has networks on real images and on segments be right about such images.
+
+  Returns:
+    Names of the scores that the former are asked for.
+  """
+  asked = []
+  def give(right):
+    scored = scoring.Scored(
+        np.linspace(0, 1, len(right)), np.full(10, .5), right)
+    return lambda *_: scored
+  monkeypatch.setattr(initialise, 'real_networks', lambda made: None)
+  monkeypatch.setattr(scoring, 'real_scores', lambda network, name: (
+      asked.append(name) or give(real)))
+  monkeypatch.setattr(
+      scoring, 'difficulty_scores', lambda *_: give(before))
+  return asked
+
+
+@pytest.mark.parametrize('window', ['frontier', 'ccfs'])
+def test_candidates_are_missed_and_of_ccfs_known_to_networks_on_real_images(
+    window, monkeypatch, tmp_path):
+  real, before = np.random.default_rng(0).random((2, 1438))
+  asked = judging(monkeypatch, real, before)
+  for number, order in enumerate(('loss', 'none')):
+    config = tiny(segments__window=window, segments__order=order)
+    with small.started(config, tmp_path / order) as made:
+      said = []
+      monkeypatch.setattr(made.log, 'say', said.append)
+      judged = initialise.judge_images(
+          made, made.experiment.plan[1], (), (), lambda: np.zeros(2))
+    want = before < .5
+    if window == 'ccfs':
+      want &= real > .5
+    np.testing.assert_array_equal(judged.missed, want)
+    assert (judged.scores is None) == (order == 'none')
+    # Who is asked who is right is asked for a score, too, and told so.
+    if window == 'ccfs' or order == 'loss':
+      assert asked.pop() == 'loss' and '; loss 0' in said[0]
+    assert not asked and len(said) == 1 + (window == 'ccfs' or not number)
+
+
+def test_networks_that_know_all_leave_the_next_in_order(monkeypatch, tmp_path,
+                                                        capsys):
+  everything = np.ones(1438)
+  judging(monkeypatch, everything, everything)
+  config = small.tiny('frontier', **small.PLAIN | dict(
+      segments__number=2, syn__ipc=2, method__batch=8, method__steps=0,
+      eval__networks=0))
+  run.run(config, tmp_path)
+  words = 'the probes miss 0 unused images of class'
+  assert capsys.readouterr().out.count(words) == 1  # of ten such classes
+  with small.started(config, tmp_path) as made:
+    with checkpoint.open_checkpoints(
+        tmp_path / 'segment_2', made.fingerprint,
+        made.owner(made.experiment.plan[1])) as saved:
+      second = saved.latest(initialise.progress_shapes(
+          made, made.experiment.plan[1]))[1]
+  labels = made.experiment.dataset.train.labels
+  counts = np.asarray(second.window.counts)
+  assert (counts == 8).all()
+  for c in range(10):
+    # The easiest have the first numbers; one of the class was used before.
+    inside = np.asarray(second.window.indices)[c, :8]
+    assert inside.max() <= np.flatnonzero(labels == c)[8]
+
+
+def test_networks_begin_as_those_of_finished_segments_as_asked(tmp_path):
+  config = tiny(segments__networks=.25)
+  experiment = setup.build(config)
+  shares = [setup.method_options(experiment, segment).from_finished
+            for segment in experiment.plan]
+  assert shares == [0, .25, .25]
+
+
+@pytest.mark.parametrize('method, changes, name', [
+    ('ccfs', {}, 'forgetting'), ('frontier', {}, 'loss'),
+    ('frontier', {'segments__order': 'none'}, ''),
+    ('aligned', {'segments__score': 'el2n'}, 'el2n')])
+def test_pictures_of_windows_name_what_puts_images_in_order(
+    method, changes, name, monkeypatch, tmp_path):
+  axes = []
+  def draw(pairs, path, score_name):
+    del pairs, path
+    axes.append(score_name)
+  monkeypatch.setattr(figures, 'window_plots', draw)
+  # A page without the picture.
+  monkeypatch.setattr(results.page, 'pictures', lambda pairs: '')
+  run.run(small.tiny(method, **small.PLAIN | dict(
+      segments__number=2, syn__ipc=2, method__batch=8, method__steps=0,
+      eval__networks=0, segments__probe_epochs=1, coreset__networks=1,
+      coreset__epochs=1,
+      **changes)), tmp_path)
+  assert axes == [name]
+
+
 @pytest.mark.parametrize('changes, words', [
+    (dict(syn__init='ccfs'), 'a window; set --config.segments.window=ccfs'),
+    (dict(syn__init='window'), 'syn.init=highest --config.coreset.skip=0.7'),
     (dict(segments__shares=(5, 5), segments__number=0), 'add up to 10; make'),
     (dict(segments__shares=(50, 50)), 'are 2, but --config.segments.number=3'),
     (dict(segments__shares=(.1,) * 10, segments__number=0), 'more than --con'),
