@@ -45,6 +45,17 @@ def test_recorded_measurements_are_taken(monkeypatch):
     assert .2 < values['mean'] < .7 and len(values['networks']) == 3
 
 
+def test_those_of_digits_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  read = read_all('../digits/sweep.arms', ('configs/digits.py', {}),
+                  [1, 3, 10], 5)
+  # Where ten images are enough one segment is best, of all seeds together.
+  def mean(name):
+    return sum(read[name, 10, seed] for seed in range(5)) / 5
+  assert mean('idc') > mean('dasm') + .003 > mean('frontier') + .01
+  assert mean('dasm') > mean('herding') + .005 > mean('random') + .01
+
+
 def test_those_of_factor_2_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   read = read_all('../cifar10_32_factor2/ipc10.arms', (
