@@ -191,6 +191,17 @@ def test_those_of_the_test_split_are_taken(ipc, monkeypatch):
       assert read['dasm_dm', ipc, seed] - read['dm', ipc, seed] > .025
 
 
+def test_those_of_500_images_on_the_test_split_are_taken(monkeypatch):
+  monkeypatch.chdir(toy.ROOT)
+  config = SMALL[0], {'dataset.size': '16', 'eval.networks': '3'}
+  read = read_all('../cifar10_16_test/ipc500/sweep.arms', config, [500], 3)
+  dasm, idc, frontier, ccfs, random = (read[name, 500, 0] for name in (
+      'dasm_judges', 'idc', 'frontier', 'ccfs', 'random'))
+  assert dasm - idc > .01 and dasm - random > .01
+  # There matching adds nothing to what is chosen.
+  assert abs(dasm - frontier) < .004 and abs(dasm - ccfs) < .004
+
+
 def test_those_of_other_arms_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
   read = read_all('../cifar10_16_more/more.arms', SMALL, [10, 50, 200], 3)
