@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import numpy as np
 import pytest
 import toy
 
@@ -189,6 +190,34 @@ def test_those_of_the_test_split_are_taken(ipc, monkeypatch):
     assert dasm - frontier > .01 if ipc == 10 else abs(dasm - frontier) < .015
     if ipc == 10:
       assert read['dasm_dm', ipc, seed] - read['dm', ipc, seed] > .025
+
+
+ARMS = 'random', 'frontier', 'idc', 'idc_judges', 'dasm_judges'
+
+
+@pytest.mark.parametrize('folder, ipc, arms', [
+    ('cifar10_16_test', 10, ARMS), ('cifar10_16_test', 50, ARMS),
+    ('cifar10_16_test', 200, ARMS),
+    ('cifar10_32_test', 10, ('random_packed', 'frontier_packed', 'idc_2',
+                             'idc_judges', 'dasm_judges'))])
+def test_what_pages_say_is_what_the_files_tell(folder, ipc, arms):
+  told = []
+  for arm in arms:
+    files = sorted((FOLDER.parent / folder / f'ipc{ipc}' / 'results').glob(
+        f'{arm}_ipc{ipc}_seed*/*.json'))
+    means = [100 * json.loads(path.read_text())['mean'] for path in files]
+    assert len(means) == 3, arm
+    told.append(f'{np.mean(means):.1f} ± {np.std(means, ddof=1):.1f}')
+  def shown(page):
+    # Of the whole page, as several tables have rows of one size.
+    lines = (toy.ROOT / page).read_text().replace('*', '').split('\n')
+    return [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines
+            if line.startswith('|')]
+  assert any(row[1:] == [str(ipc), *told] for row in shown('README.md'))
+  if folder == 'cifar10_16_test':
+    assert [str(ipc), *told] in shown('docs/dasm.md')
+  # There an arm is a row, and a size a column.
+  assert {*told} <= {cell for row in shown('RESULTS.md') for cell in row}
 
 
 def test_those_of_500_images_on_the_test_split_are_taken(monkeypatch):
