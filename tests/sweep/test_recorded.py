@@ -164,6 +164,10 @@ def test_those_of_networks_that_begin_as_judges_are_taken(monkeypatch):
   assert (read['dasm_by_judges_01_x5', 50, 0]
           - read['idc_by_judges_01_x5', 50, 0]) > .025
   assert abs(read['dasm_by_judges_01', 200, 0] - read['ccfs', 200, 0]) < .005
+  # Judges that know more leave it behind.
+  longer = read['dasm_by_judges_01_e30', 200, 0]
+  assert longer - max(read['ccfs', 200, 0], read['frontier_e30', 200, 0],
+                      read['dasm_by_judges_01', 200, 0]) > .01
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
