@@ -71,10 +71,14 @@ def _groups(sweep):
 
 def _about(sweep, cells):
   """What measures of the sets of cells go by: `{name: [set, recipe]}`."""
-  return {cell.name: [
-      json.loads((sweep.run_folder(cell) / 'results.json').read_text())['set'],
-      workdirs.fingerprint(json.loads(cell.base.to_json())['eval'], ())]
-          for cell in cells}
+  found = {}
+  for cell in cells:
+    result = json.loads((sweep.run_folder(cell) / 'results.json').read_text())
+    recipe = json.loads(cell.base.to_json())['eval']
+    # Runs of earlier versions do not tell their sets.
+    found[cell.name] = [
+        result.get('set'), workdirs.fingerprint(recipe, ())]
+  return found
 
 
 def _is_measured(sweep, folder, cells):
