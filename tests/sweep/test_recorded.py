@@ -152,7 +152,8 @@ def test_those_of_trained_networks_are_taken(monkeypatch):
 
 def test_those_of_networks_that_begin_as_judges_are_taken(monkeypatch):
   monkeypatch.chdir(toy.ROOT)
-  read = read_all('../cifar10_16_judges/judges.arms', SMALL, [10, 50, 200], 2)
+  read = read_all('../cifar10_16_judges/judges.arms', SMALL, [10, 50, 200, 500],
+                  2)
   # What IDC's `method.begin` rests on, and that the windows make it.
   for seed in (0, 1):
     dasm = read['dasm_by_judges_01', 50, seed]
@@ -165,7 +166,11 @@ def test_those_of_networks_that_begin_as_judges_are_taken(monkeypatch):
   assert (read['dasm_by_judges_01_x5', 50, 0]
           - read['idc_by_judges_01_x5', 50, 0]) > .025
   assert abs(read['dasm_by_judges_01', 200, 0] - read['ccfs', 200, 0]) < .005
-  # Judges that know more leave it behind.
+  # Judges that know more leave it behind, and matching by them adds; at 500
+  # that is not shown.
+  for ipc, least, most in ((50, .025, .04), (200, .01, .02), (500, 0, .005)):
+    assert least < (read['dasm_by_judges_01_e30', ipc, 0]
+                    - read['frontier_e30', ipc, 0]) < most
   longer = read['dasm_by_judges_01_e30', 200, 0]
   assert longer - max(read['ccfs', 200, 0], read['frontier_e30', 200, 0],
                       read['dasm_by_judges_01', 200, 0]) > .01
