@@ -63,7 +63,8 @@ def test_tables():
   lines = results.as_csv(ROWS, MARKS).split('\n')
   assert lines[0].endswith('- random,error of - random,- idc,error of - idc')
   assert lines[1] == ('random,2,,,9 epochs,9,18,idc,30.000,14.142,2,,1,,,,')
-  assert lines[3].startswith('idc,2,4,,9 epochs,9,18,idc,40.000,0.000,2,,1,10')
+  assert lines[3].startswith(
+      'idc,2,4,,9 epochs,9,18,idc,40.000,0.000,2,,1,10.0')
   assert lines[5] == 'full,all,,,9 epochs,9,18,idc,90.000,0.000,2,,1,,,,'
   shown = results.as_markdown(ROWS, MARKS).split('\n')
   assert shown[5] == ('| dm | 2 | 2 | recipe | 9 | 18 | 60.00 | 0.00 |  | '

@@ -178,17 +178,10 @@ def test_networks_that_know_all_leave_the_next_in_order(monkeypatch, tmp_path,
   everything = np.ones(1438)
   judging(monkeypatch, everything, everything)
   config = small.tiny('frontier', **small.PLAIN | dict(
-      segments__number=2, syn__ipc=2, method__batch=8, method__steps=0,
-      eval__networks=0))
-  run.run(config, tmp_path)
+      segments__number=2, syn__ipc=2, method__batch=8, method__steps=0))
+  made, (_, second) = walked(config, tmp_path)
   words = 'the probes miss 0 unused images of class'
   assert capsys.readouterr().out.count(words) == 1  # of ten such classes
-  with small.started(config, tmp_path) as made:
-    with checkpoint.open_checkpoints(
-        tmp_path / 'segment_2', made.fingerprint,
-        made.owner(made.experiment.plan[1])) as saved:
-      second = saved.latest(initialise.progress_shapes(
-          made, made.experiment.plan[1]))[1]
   labels = made.experiment.dataset.train.labels
   counts = np.asarray(second.window.counts)
   assert (counts == 8).all()
@@ -198,9 +191,8 @@ def test_networks_that_know_all_leave_the_next_in_order(monkeypatch, tmp_path,
     assert inside.max() <= np.flatnonzero(labels == c)[8]
 
 
-def test_networks_begin_as_those_of_finished_segments_as_asked(tmp_path):
-  config = tiny(segments__networks=.25)
-  experiment = setup.build(config)
+def test_networks_begin_as_those_of_finished_segments_as_asked():
+  experiment = setup.build(tiny(segments__networks=.25))
   shares = [setup.method_options(experiment, segment).from_finished
             for segment in experiment.plan]
   assert shares == [0, .25, .25]
