@@ -64,14 +64,17 @@ def _run_seconds(cell, machine_, counted):
   # By where they will be: all images of an outline are black, so that their
   # data sets are told apart besides.
   folders = {
-      'experts': lambda: experts.find_folder(
-          experiment, configs.expert_settings(cell.config), HOME)[0],
-      'judges': lambda: real_networks.find_folder(experiment, HOME)[0]}
+      'experts': lambda: [experts.find_folder(
+          experiment, configs.expert_settings(cell.config), HOME)[0]],
+      'judges': lambda: [
+          place.folder for place in real_networks.places(experiment, HOME)]}
   for phase in phases.keys() & folders:
-    shared = folders[phase](), cell.config.dataset.to_json()
-    if shared in counted:
+    shared = [(folder, cell.config.dataset.to_json())
+              for folder in folders[phase]()]
+    if counted.isdisjoint(shared):
+      counted.add(shared[0])  # where a run has its own comes first
+    else:
       del phases[phase]
-    counted.add(shared)
   return sum(estimate.work_seconds(works, once, machine_)
              for works in phases.values())
 

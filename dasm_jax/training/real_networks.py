@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import pathlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +20,20 @@ from dasm_jax.runtime import checkpoint, processes
 from dasm_jax.runtime.text import plural
 from dasm_jax.streams import Stream
 from dasm_jax.training import experts, resumable, scoring
+
+
+class Place(NamedTuple):
+  """Where networks are.
+
+  Attributes:
+    folder: of their checkpoint.
+    digest: of what they are made of.
+    epochs: after how many what they got right was kept; 0 without a history.
+  """
+
+  folder: pathlib.Path
+  digest: str
+  epochs: int
 
 
 def needs_history(c):
@@ -45,8 +60,10 @@ def open_networks(experiment, home, data, log, keeper):
   """
   c, recipe = experiment.config, experiment.probe
   n, number = len(experiment.dataset.train.labels), c.coreset.networks
-  epochs = c.coreset.epochs if needs_history(c) else 0
-  folder, digest = find_folder(experiment, home)
+  found = places(experiment, home)
+  # One answer for all processes: another run may end its own just now.
+  folder, digest, epochs = found[processes.on_leader(lambda: next(
+      (i for i, place in enumerate(found) if _is_there(place)), 0))]
   like = scoring.learning_shapes(
       experiment.network, recipe, epochs, n, number)
   kept = like.trained.variables, like.correct
@@ -69,25 +86,38 @@ def open_networks(experiment, home, data, log, keeper):
 
 def are_there(experiment, home):
   """Whether the networks of a run are below the folder `home` already."""
-  return (find_folder(experiment, home)[0] / '0').is_dir()
+  return any(map(_is_there, places(experiment, home)))
 
 
-def find_folder(experiment, home):
-  """`(folder, digest)`: where networks are, and what they are made of."""
+def places(experiment, home):
+  """The `Place`s whose networks serve a run; where it has its own comes first.
+
+  Looking at a network after each epoch does not change it. So networks with a
+  history serve runs that ask for none, too.
+  """
   c = experiment.config
   recipe = experiment.probe._asdict()
   # One rate and any number of epochs: what changes them changes nothing here.
   for name in ('epochs', 'extra', 'drops', 'decay', 'restart', 'cosine',
                'warmup'):
     del recipe[name]
-  about = experts.identity(experiment, {
-      'recipe': json.loads(json.dumps(recipe, default=np.ndarray.tolist)),
-      'networks': c.coreset.networks, 'epochs': c.coreset.epochs,
-      'seed': c.seed, 'history': needs_history(c)})
-  digest = hashlib.sha256(
-      json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-  name = f'{pathlib.Path(experiment.dataset.name).name}_judges_{digest[:8]}'
-  return pathlib.Path(home) / name, digest
+  name = pathlib.Path(experiment.dataset.name).name
+  recipe = json.loads(json.dumps(recipe, default=np.ndarray.tolist))
+  identity = experts.identity(experiment, {
+      'recipe': recipe, 'networks': c.coreset.networks,
+      'epochs': c.coreset.epochs, 'seed': c.seed})
+  found = []
+  for history in [True] if needs_history(c) else [False, True]:
+    digest = hashlib.sha256(json.dumps(
+        {**identity, 'history': history}, sort_keys=True,
+        ).encode()).hexdigest()[:16]
+    found.append(Place(pathlib.Path(home) / f'{name}_judges_{digest[:8]}',
+                       digest, c.coreset.epochs * history))
+  return found
+
+
+def _is_there(place):
+  return (place.folder / '0').is_dir()
 
 
 def _train(experiment, data, log, keeper, like):

@@ -109,8 +109,8 @@ def test_judges_that_are_there_take_no_time(tmp_path):
   def seconds():
     return run_time.run_seconds(experiment, home, lambda each: here)
   assert seconds() > run_time.MINUTE
-  folder, _ = real_networks.find_folder(experiment, home.experts)
-  (folder / '0').mkdir(parents=True)
+  place, *_ = real_networks.places(experiment, home.experts)
+  (place.folder / '0').mkdir(parents=True)
   assert seconds() < run_time.MINUTE
 
 

@@ -37,6 +37,16 @@ def test_networks_that_cells_share_are_counted_once(one, other, seconds):
   assert seconds(f'{long("a", one)},{long("b", other, 10_000)}') > 1.4 * alone
 
 
+@pytest.mark.parametrize('first, second, times', [
+    ('ccfs', 'herding', 1), ('herding', 'ccfs', 2)])
+def test_judges_with_a_history_serve_those_who_ask_for_none(
+    first, second, times, seconds):
+  both = seconds(f'{long("a", first)},{long("b", second)}')
+  assert both == pytest.approx(
+      seconds(long('a', 'ccfs')) + (times - 1) * seconds(long('b', 'herding')),
+      rel=.1)
+
+
 def test_every_seed_has_judges_of_its_own(seconds):
   herding, mtt = long('a', 'herding'), long('a', 'mtt')
   assert seconds(herding, 2) > 1.9 * seconds(herding)

@@ -114,6 +114,27 @@ def test_networks_trained_on_real_images_are_shared(frontier, tmp_path,
       assert list(new.home.experts.glob('digits_judges_*')) != folders
 
 
+def test_networks_with_a_history_serve_runs_without(tmp_path, monkeypatch):
+  def networks(name, **changes):
+    said = []
+    with small.started(tiny(**changes), tmp_path / name) as made:
+      monkeypatch.setattr(made.log, 'say', said.append)
+      return *initialise.real_networks(made), said
+  forgetting = {'segments__order': 'forgetting'}
+  first, correct, said = networks('a/looks', **forgetting)
+  assert correct.shape[1] == 2 and 'to train' in said[0]
+  served, _, said = networks('a/asks_none')
+  assert not said
+  # As those that it would have trained itself, to the last bit.
+  own, correct, said = networks('b/asks_none')
+  assert correct.shape[1] == 0 and 'to train' in said[0]
+  toy.leaves_equal(first, own)
+  toy.leaves_equal(served, own)
+  # Not the other way round: the history would be missing.
+  _, correct, said = networks('b/looks', **forgetting)
+  assert correct.shape[1] == 2 and 'to train' in said[0]
+
+
 def test_networks_in_training_are_kept(tmp_path):
   config = tiny(coreset__epochs=3, run__save_seconds=0.,
                 segments__order='forgetting')
