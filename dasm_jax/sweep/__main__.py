@@ -106,11 +106,10 @@ def run(words):
       outcome = work.do(sweep, screen, stopping)
     if options.diagnose:
       diagnosed.measure(sweep, screen)
-  table = work.write_results(sweep, outcome, results.write)
+  table, found = work.write_results(sweep, outcome, results.write)
   screen.say(table)
-  missing = sum(values is None for cell in sweep.cells
-                for _, values in sweep.read(cell)) if options.show else 0
-  if missing:
+  missing = sum(values is None for _, values in found)
+  if options.show and missing:
     screen.say(f'note      {plural(missing, "measurement")} not there; the '
                'same command without --show makes them')
   screen.say(f'see {folder}/{results.PAGE}, {results.FIGURE}, '

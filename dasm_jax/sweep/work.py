@@ -223,7 +223,7 @@ class Failed(UserError):
 def write_results(sweep, outcome, write):
   """What `write(sweep, found, problems)` makes of all that is there by now.
 
-  outcome: an `Outcome`.
+  outcome: an `Outcome`. Returns that and `found`, of `Sweep.read` of all cells.
   """
   problems = [f'{name} failed: {why}' for name, why in outcome.failed.items()]
   problems += [f'{name} is under way elsewhere' for name in outcome.elsewhere]
@@ -231,8 +231,8 @@ def write_results(sweep, outcome, write):
   while True:
     try:
       with claimed(sweep, 'table'):
-        return write(sweep, [pair for cell in sweep.cells
-                             for pair in sweep.read(cell)], problems)
+        found = [pair for cell in sweep.cells for pair in sweep.read(cell)]
+        return write(sweep, found, problems), found
     except workdirs.InUse:
       time.sleep(.2)
 
