@@ -450,7 +450,7 @@ def closing_table(results, workdir):
   rows = []
   ours = kind_of_set(results['method'])
   took = (f'{text.duration(results["seconds"])} on {results["devices"]} '
-          f'{results["device"]}\nsee {workdir}/report.html, '
+          f'{results["device"]}\nsee {workdir}/{PAGE}, '
           'images.png, synthetic.npz, results.json there')
   if not results['accuracy']:
     return (f'{ours} {plural(results["ipc"], "image")} a class, not evaluated '
