@@ -180,6 +180,7 @@ def test_those_of_networks_that_begin_as_judges_are_taken(monkeypatch):
   dasm, frontier, ccfs = (read[f'{name}_e30', 500, 0] for name in (
       'dasm_by_judges_01', 'frontier', 'ccfs'))
   assert 0 < dasm - frontier < .005 < ccfs - frontier
+  assert abs(read['dasm_by_judges_ccfs_01_e30', 500, 0] - ccfs) < .002
 
 
 @pytest.mark.parametrize('ipc', [10, 50, 200])
