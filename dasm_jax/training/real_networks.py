@@ -60,10 +60,10 @@ def open_networks(experiment, home, data, log, keeper):
   """
   c, recipe = experiment.config, experiment.probe
   n, number = len(experiment.dataset.train.labels), c.coreset.networks
-  found = places(experiment, home)
+  serving = places(experiment, home)
   # One answer for all processes: another run may end its own just now.
-  folder, digest, epochs = found[processes.on_leader(lambda: next(
-      (i for i, place in enumerate(found) if _is_there(place)), 0))]
+  folder, digest, epochs = serving[processes.on_leader(lambda: next(
+      (i for i, place in enumerate(serving) if _is_there(place)), 0))]
   like = scoring.learning_shapes(
       experiment.network, recipe, epochs, n, number)
   kept = like.trained.variables, like.correct
